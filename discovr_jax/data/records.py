@@ -1,0 +1,298 @@
+"""Records: one echocardiogram clip each, the same schema for every dataset, stored as TFDS array_record.
+
+Frames are grey uint8 of one square size, each compressed on its own with LZ4, so that reading a clip decodes
+only the frames it samples. Nothing here imports TensorFlow or starts a jax backend: loader workers use it.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import lz4.block
+import numpy as np
+
+SCHEMA_VERSION = 1
+BUILDER_VERSION = "1.0.0"
+SPLITS = ("train", "val", "test")
+MASK_CLASSES = ("background", "LV cavity", "myocardium", "left atrium")
+
+TEXT_FIELDS = ("id", "patient_id", "study_id", "dataset", "view")
+# float32, NaN where the dataset does not say: percent, mL, cm, frames per second.
+FLOAT_FIELDS = ("fps", "ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
+# int32; source_label, ed_frame and es_frame are -1 where the dataset does not say.
+INT_FIELDS = ("schema_version", "num_frames", "source_label", "ed_frame", "es_frame")
+SCALAR_FIELDS = TEXT_FIELDS + FLOAT_FIELDS + INT_FIELDS
+
+
+class RecordsError(ValueError):
+    """Prepared records are missing, incomplete, damaged or of another schema; says where and the remedy."""
+
+
+def features(frame_size: int):
+    """The schema as a `tfds.features.FeaturesDict`, for frames and masks of `frame_size` squared pixels."""
+    import tensorflow_datasets as tfds
+
+    size = f"{frame_size} x {frame_size}"
+    fields = {
+        # Text stores bytes as they are, and unlike Image writes and reads without TensorFlow.
+        "frames": tfds.features.Sequence(tfds.features.Text(), doc=f"grey uint8 {size}, an LZ4 block each"),
+        "masks": tfds.features.Sequence(tfds.features.Text(), doc=f"uint8 {size}, an LZ4 block each"),
+        "mask_frames": tfds.features.Sequence(np.int32),
+        "mask_is_expert": tfds.features.Sequence(np.bool_),
+        "pixel_spacing": tfds.features.Tensor(shape=(2,), dtype=np.float32, doc="mm; row, column"),
+        "flags": tfds.features.Sequence(tfds.features.Text()),
+    }
+    fields |= {name: tfds.features.Text() for name in TEXT_FIELDS}
+    fields |= {name: tfds.features.Scalar(np.float32) for name in FLOAT_FIELDS}
+    fields |= {name: tfds.features.Scalar(np.int32) for name in INT_FIELDS}
+    return tfds.features.FeaturesDict(fields)
+
+
+def make_record(frames: np.ndarray, *, masks: np.ndarray | None = None, **fields) -> dict:
+    """The record of one clip, with every field that is not given set to "unknown".
+
+    Args:
+      frames: uint8 [T, H, W], H = W.
+      masks: uint8 [N, H, W] or None; needs `mask_frames` int [N] and `mask_is_expert` bool [N].
+      **fields: any other field of the schema; `id` and `patient_id` are required.
+
+    Returns:
+      A dict that `features(H)` encodes.
+
+    Raises:
+      ValueError: unknown or missing fields, or shapes and lengths that do not agree.
+    """
+    where = f"record {fields.get('id', '?')}"
+    if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1] != frames.shape[2] or not len(frames):
+        raise ValueError(f"{where}: frames must be uint8 [T, S, S], got {frames.dtype} {frames.shape}.")
+    masks = np.zeros((0, *frames.shape[1:]), np.uint8) if masks is None else masks
+    if masks.dtype != np.uint8 or masks.shape[1:] != frames.shape[1:]:
+        raise ValueError(
+            f"{where}: masks must be uint8 [N, {frames.shape[1]}, {frames.shape[2]}], "
+            f"got {masks.dtype} {masks.shape}."
+        )
+    record = {
+        "study_id": "", "dataset": "", "view": "", "flags": [], "mask_frames": [], "mask_is_expert": [],
+        "source_label": -1, "ed_frame": -1, "es_frame": -1, "pixel_spacing": [np.nan, np.nan],
+        **dict.fromkeys(FLOAT_FIELDS, np.nan),
+    }  # fmt: skip
+    unknown = sorted(set(fields) - set(record) - {"id", "patient_id"})
+    missing = sorted({"id", "patient_id"} - set(fields))
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown fields {unknown}, missing fields {missing}.")
+    record |= fields
+    if not len(masks) == len(record["mask_frames"]) == len(record["mask_is_expert"]):
+        raise ValueError(
+            f"{where}: {len(masks)} masks, {len(record['mask_frames'])} mask_frames and "
+            f"{len(record['mask_is_expert'])} mask_is_expert must be equally many."
+        )
+    return record | {
+        "schema_version": SCHEMA_VERSION,
+        "num_frames": len(frames),
+        "frames": encode_frames(frames),
+        "masks": encode_frames(masks),
+    }
+
+
+def encode_frames(frames: np.ndarray) -> list[bytes]:
+    """Compresses uint8 [T, H, W], each frame on its own (LZ4 block without the size: it is always H * W)."""
+    if frames.dtype != np.uint8 or frames.ndim != 3:
+        raise ValueError(f"Frames must be uint8 [T, H, W], got {frames.dtype} {frames.shape}.")
+    return [lz4.block.compress(np.ascontiguousarray(frame), store_size=False) for frame in frames]
+
+
+def decode_frames(
+    compressed: Sequence[bytes],
+    height: int,
+    width: int,
+    which: Sequence[int] | None = None,
+    *,
+    record_id: str = "?",
+) -> np.ndarray:
+    """Decompresses chosen frames.
+
+    Args:
+      compressed: a record's `frames` (or masks as they are stored).
+      height, width: size of every frame in pixels.
+      which: indices of the frames to decode, in order, repeats allowed; None for all.
+      record_id: named in errors.
+
+    Returns:
+      uint8 [len(which), height, width].
+
+    Raises:
+      ValueError: a damaged frame, named by record and index.
+    """
+    which = range(len(compressed)) if which is None else which
+    out = np.empty((len(which), height * width), np.uint8)
+    for row, index in enumerate(which):
+        try:
+            data = lz4.block.decompress(compressed[index], uncompressed_size=height * width)
+            # The explicit shape: a damaged block of one byte would otherwise be broadcast without an error.
+            out[row] = np.frombuffer(data, np.uint8).reshape(height * width)
+        except (lz4.block.LZ4BlockError, ValueError) as error:
+            raise ValueError(
+                f"Record {record_id}: frame {index} is damaged ({error}), expected {height} x {width} bytes. "
+                "List all damage with `python -m discovr_jax.prepare check DIR`, then prepare them again."
+            ) from error
+    return out.reshape(-1, height, width)
+
+
+def prepare_command(dataset: str, data_dir, config_name: str) -> str:
+    """The shell command that makes these records."""
+    return (
+        f"python -m discovr_jax.prepare {dataset} --manual_dir=DOWNLOADED_FILES "
+        f"--data_dir={data_dir} --frame_size={config_name}"
+    )
+
+
+def records_dir(data_dir, dataset: str, config_name: str) -> pathlib.Path:
+    """Where the records of one builder config lie: data_dir/dataset/config/version."""
+    return pathlib.Path(data_dir).expanduser() / dataset / config_name / BUILDER_VERSION
+
+
+def open_source(data_dir, dataset: str, config_name: str, split: str) -> "RecordSource":
+    """Opens one split of prepared records and checks that they are whole.
+
+    Raises:
+      RecordsError: no such records, a missing or truncated shard, another schema version, or no such split.
+    """
+    path = records_dir(data_dir, dataset, config_name)
+    remedy = f"Make the records with: {prepare_command(dataset, data_dir, config_name)}"
+    return open_directory(path, split, remedy=remedy)
+
+
+def open_directory(
+    path: pathlib.Path, split: str, *, remedy: str = "Prepare the records again."
+) -> "RecordSource":
+    """`open_source` for the directory that holds dataset_info.json; `remedy` ends every error."""
+    import tensorflow_datasets as tfds
+
+    # TFDS renames the directory into place only when it is whole: absence covers interrupted builds.
+    for name in ("dataset_info.json", "features.json"):
+        if not (path / name).is_file():
+            raise RecordsError(f"No prepared records at {path} ({name} is missing). {remedy}")
+    try:
+        builder = tfds.builder_from_directory(path)
+    except Exception as error:  # TFDS raises many kinds for damaged metadata; all mean the same here.
+        raise RecordsError(f"Metadata of the records at {path} cannot be read ({error}). {remedy}") from error
+    if split not in builder.info.splits:
+        found = sorted(builder.info.splits)
+        raise RecordsError(f"Records at {path} have no split '{split}', only {found}. {remedy}")
+    info = builder.info.splits[split]
+    files = zip(info.filepaths, info.shard_lengths, strict=True)
+    shards = [(os.fspath(file), count) for file, count in files]
+    _check_shards(shards, remedy)
+    missing = sorted(set(features(0)) - set(builder.info.features))
+    if missing:
+        raise RecordsError(
+            f"Records at {path} lack the fields {missing} of schema {SCHEMA_VERSION}. {remedy}"
+        )
+    source = RecordSource(path, split, shards, builder.info.features, frame_size=int(path.parent.name))
+    found = source[0]["schema_version"]
+    if found != SCHEMA_VERSION:
+        raise RecordsError(
+            f"Records at {path} have schema version {found}, this code reads {SCHEMA_VERSION}. {remedy}"
+        )
+    return source
+
+
+def _check_shards(shards: list[tuple[str, int]], remedy: str) -> None:
+    """Raises RecordsError unless every shard exists and holds as many records as the metadata says."""
+    from array_record.python import array_record_module
+
+    for file, expected in shards:
+        if not os.path.isfile(file):
+            raise RecordsError(f"Records are incomplete: {file} is missing. {remedy}")
+        try:
+            reader = array_record_module.ArrayRecordReader(file)
+            count = reader.num_records()
+            reader.close()
+        except Exception as error:  # The C++ reader raises several kinds, by the damage.
+            raise RecordsError(f"Records are damaged: {file} cannot be opened ({error}). {remedy}") from error
+        if count != expected:
+            raise RecordsError(f"Records are damaged: {file} holds {count} records, not {expected}. {remedy}")
+
+
+class RecordSource:
+    """Random access to the records of one split; picklable, files open in the process that first reads.
+
+    `source[i]` is a dict of all fields: str for text, list of str for flags, float or int for scalars,
+    `frames` the list of compressed bytes (see `decode_frames`), `masks` uint8 [N, H, W], `mask_frames` int32 [N],
+    `mask_is_expert` bool [N], `pixel_spacing` float32 [2].
+
+    Attributes:
+      path: the directory of the records.
+      split: train, val or test.
+      frame_size: height and width of frames and masks in pixels.
+    """
+
+    def __init__(self, path, split, shards: list[tuple[str, int]], schema, frame_size: int):
+        self.path = path
+        self.split = split
+        self.frame_size = frame_size
+        self._shards = shards
+        self._schema = schema
+        self._columns: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return sum(count for _, count in self._shards)
+
+    def __repr__(self) -> str:
+        return f"RecordSource({os.fspath(self.path)!r}, {self.split!r}, {len(self)} records)"
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+
+    @functools.cached_property
+    def _reader(self):
+        from array_record.python import array_record_data_source
+
+        shards = [f"{file}[0:{count}]" for file, count in self._shards]
+        return array_record_data_source.ArrayRecordDataSource(shards)
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"Record {index} of {len(self)} in {self!r}.")
+        try:
+            record = dict(self._schema.deserialize_example_np(self._reader[int(index)]))
+        except Exception as error:
+            raise RecordsError(f"Record {index} of {self!r} cannot be read ({error}).") from error
+        for name in TEXT_FIELDS:
+            record[name] = record[name].decode("utf-8")
+        record["flags"] = [flag.decode("utf-8") for flag in record["flags"]]
+        record["frames"] = list(record["frames"])
+        record["masks"] = decode_frames(
+            list(record["masks"]), self.frame_size, self.frame_size, record_id=record["id"]
+        )
+        record["mask_frames"] = np.asarray(record["mask_frames"], np.int32)
+        record["mask_is_expert"] = np.asarray(record["mask_is_expert"], np.bool_)
+        return record
+
+
+def record_fields(source: RecordSource, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of scalar fields over all records of a split, in record order; read once, then kept in memory.
+
+    Returns:
+      {name: array [len(source)]}, float32, int32 or str.
+
+    Raises:
+      KeyError: a name that is not a scalar field of the schema.
+    """
+    unknown = sorted(set(names) - set(SCALAR_FIELDS))
+    if unknown:
+        raise KeyError(f"{unknown} are not scalar fields of a record; there are {sorted(SCALAR_FIELDS)}.")
+    if not source._columns:
+        source._columns = _read_columns(source)
+    return {name: source._columns[name] for name in names}
+
+
+def _read_columns(source: RecordSource) -> dict[str, np.ndarray]:
+    columns = {name: [] for name in SCALAR_FIELDS}
+    for index in range(len(source)):
+        record = source[index]
+        for name, values in columns.items():
+            values.append(record[name])
+    kinds = dict.fromkeys(FLOAT_FIELDS, np.float32) | dict.fromkeys(INT_FIELDS, np.int32)
+    return {name: np.array(values, kinds.get(name, np.str_)) for name, values in columns.items()}
