@@ -219,8 +219,8 @@ class RecordSource:
     """Random access to the records of one split; picklable, files open in the process that first reads.
 
     `source[i]` is a dict of all fields: str for text, list of str for flags, float or int for scalars,
-    `frames` the list of compressed bytes (see `decode_frames`), `masks` uint8 [N, H, W], `mask_frames` int32 [N],
-    `mask_is_expert` bool [N], `pixel_spacing` float32 [2].
+    `frames` the list of compressed bytes (see `decode_frames`), `masks` uint8 [N, H, W], `mask_frames`
+    int32 [N], `mask_is_expert` bool [N], `pixel_spacing` float32 [2].
 
     Attributes:
       path: the directory of the records.
