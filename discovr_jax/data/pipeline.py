@@ -1,0 +1,277 @@
+"""Records to batches of clips, with grain. Batch k depends on the config and k only.
+
+Shuffle -> repeat -> all random choices -> batch -> slice per process: every random choice is made by the position of
+the clip in the stream, before the stream is cut up. So batch k, elements and augmentation, is the same for any
+number of processes and workers and after any restart, and a run that starts at step k costs nothing extra.
+"""
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Sequence
+
+import cv2
+import grain
+import ml_collections
+import numpy as np
+from absl import flags
+
+from discovr_jax.data import labels, records, transforms
+
+# In the process itself: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
+_THREADS = 2
+# Batches of one worker that lie in shared memory at once: made and waiting, being made, being taken.
+_SHARED_BATCHES_PER_WORKER = 3
+_SHARED_MEMORY = "/dev/shm"
+
+
+class Batches:
+    """Iterator over batches (dicts of numpy arrays) that owns its threads and worker processes: close it.
+
+    Attributes:
+      next_step: number of the batch that `next` returns.
+    """
+
+    def __init__(self, batches: grain.MapDataset, batch_bytes: int, workers: int, start_step: int, stream: str):
+        self.next_step = start_step
+        self._stream = stream
+        if workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain reads its absl flags here, and not every caller is an absl app.
+            _check_shared_memory(workers * _SHARED_BATCHES_PER_WORKER * batch_bytes, workers)
+            dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+        else:
+            dataset = batches.to_iter_dataset(grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS))
+        self._iterator = iter(dataset)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        # Copies: what comes from a worker lies in shared memory that vanishes with the array object grain returns.
+        batch = {name: np.array(value) for name, value in next(self._iterator).items()}
+        self.next_step += 1
+        return batch
+
+    def get_state(self) -> dict:
+        """{"next_step": int, "stream": str}: equal for two iterators exactly if they continue with the same batches.
+
+        There is no set_state: a new iterator with `start_step` is the way to resume, and this is its cross-check.
+        """
+        return {"next_step": self.next_step, "stream": self._stream}
+
+    def close(self) -> None:
+        """Stops threads and workers; may be called twice."""
+        self._iterator.close()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+def train_batches(
+    source: records.RecordSource,
+    config: ml_collections.ConfigDict,
+    *,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Endless batches of randomly placed, randomly cropped clips; every epoch in another order.
+
+    Args:
+      source: the training split.
+      config: seed, batch_size (of all processes together) and data.*.
+      start_step: number of the first batch; the batches before it are skipped at no cost.
+      process_index, process_count: the batches of the processes, concatenated, are the batch of one process.
+
+    Returns:
+      Iterator over dicts, b = batch_size / process_count, T = data.num_frames, S = data.image_size:
+        frames: uint8 [b, T, S, S].
+        num_valid: int32 [b], how many of the T frames are real; the rest repeat the last of them.
+        record: int32 [b], index into `source`.
+
+    Raises:
+      ValueError: settings that do not fit together or to the records. A damaged record raises when it is read.
+    """
+    rows = _rows_per_process(config.batch_size, process_index, process_count)
+    if start_step < 0:
+        raise ValueError(f"start_step must be >= 0, got {start_step}.")
+    selected = _training_records(source, config.data)
+    reader = _ClipReader.create(source, config.data, selected)
+    shuffle_seed, clip_seed = (int(word) for word in np.random.SeedSequence(config.seed).generate_state(2))
+    batches = (
+        grain.MapDataset.source(selected)
+        .shuffle(seed=shuffle_seed)
+        .repeat()
+        .random_map(reader.random_clip, seed=clip_seed)
+        .batch(rows, drop_remainder=True)
+        .slice(slice(start_step * process_count + process_index, None, process_count))
+    )
+    sampling = dataclasses.replace(reader, source=None)
+    identity = json.dumps([config.seed, config.batch_size, selected, dataclasses.asdict(sampling)])
+    stream = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return Batches(batches, rows * reader.clip_bytes, config.data.workers, start_step, stream)
+
+
+def eval_batches(
+    source: records.RecordSource,
+    config: ml_collections.ConfigDict,
+    *,
+    batch_size: int,
+    indices: Sequence[int] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Every video `config.eval.clips` times, whole frame, clips evenly spaced, in order, once.
+
+    Args:
+      source: any split.
+      config: data.* and eval.clips.
+      batch_size: of all processes together.
+      indices: which records, in which order; None for all.
+      process_index, process_count: as in `train_batches`; all processes get equally many batches.
+
+    Returns:
+      Iterator over dicts as of `train_batches`, and weight: float32 [b], 1, or 0 for the copies of the last clip that
+      fill the last batch.
+
+    Raises:
+      ValueError: settings that do not fit together or to the records. A damaged record raises when it is read.
+    """
+    rows = _rows_per_process(batch_size, process_index, process_count)
+    selected = list(range(len(source))) if indices is None else [int(index) for index in indices]
+    if not selected:
+        raise ValueError("There is no record to evaluate: `indices` is empty.")
+    reader = _ClipReader.create(source, config.data, selected)
+    clips = config.eval.clips
+    tasks = [(index, clip, clips, 1.0) for index in selected for clip in range(clips)]
+    tasks += [(*tasks[-1][:3], 0.0)] * (-len(tasks) % batch_size)
+    batches = grain.MapDataset.source(tasks).map(reader.even_clip).batch(rows, drop_remainder=True)
+    batches = batches.slice(slice(process_index, None, process_count))
+    return Batches(batches, rows * reader.clip_bytes, min(config.data.workers, len(batches)), 0, "eval")
+
+
+@dataclasses.dataclass(frozen=True)
+class _ClipReader:
+    """Reads clips; plain values only, because it travels to the workers."""
+
+    source: records.RecordSource | None
+    num_frames: int
+    stride: float
+    target_fps: float | None
+    image_size: int
+    crop_scales: tuple[float, ...]
+
+    @classmethod
+    def create(cls, source: records.RecordSource, data: ml_collections.ConfigDict, selected: Sequence[int]):
+        if data.target_fps is not None:
+            _check_frame_rates(source, selected, data.target_fps)
+        return cls(source, data.num_frames, data.stride, data.target_fps, data.image_size, tuple(data.crop_scales))
+
+    @property
+    def clip_bytes(self) -> int:
+        return self.num_frames * self.image_size**2
+
+    def random_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        record, stride = self._open(index)
+        start = rng.integers(transforms.last_start(len(record["frames"]), self.num_frames, stride), endpoint=True)
+        side = self.source.frame_size
+        box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
+        return self._clip(index, record, stride, int(start), box)
+
+    def even_clip(self, task: tuple[int, int, int, float]) -> dict[str, np.ndarray]:
+        index, clip, clips, weight = task
+        record, stride = self._open(index)
+        starts = transforms.even_starts(len(record["frames"]), self.num_frames, stride, clips)
+        side = self.source.frame_size
+        example = self._clip(index, record, stride, int(starts[clip]), (0, 0, side, side))
+        return example | {"weight": np.float32(weight)}
+
+    def _open(self, index: int) -> tuple[dict, float]:
+        record = self.source[index]
+        return record, self.stride if self.target_fps is None else float(record["fps"]) / self.target_fps
+
+    def _clip(self, index: int, record: dict, stride: float, start: int, box: transforms.Box) -> dict:
+        which, num_valid = transforms.clip_indices(len(record["frames"]), self.num_frames, stride, start)
+        side = self.source.frame_size
+        frames = records.decode_frames(record["frames"], side, side, which[:num_valid], record_id=record["id"])
+        frames = transforms.crop_resize(frames, box, self.image_size)
+        if num_valid < self.num_frames:
+            frames = np.concatenate([frames, np.repeat(frames[-1:], self.num_frames - num_valid, axis=0)])
+        return {"frames": frames, "num_valid": np.int32(num_valid), "record": np.int32(index)}
+
+
+def _rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index must be in 0..{process_count - 1}, got {process_index}.")
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} must be a positive multiple of the {process_count} processes.")
+    return batch_size // process_count
+
+
+def _training_records(source: records.RecordSource, data: ml_collections.ConfigDict) -> list[int]:
+    """The records that data.train_filter keeps, in order."""
+    if data.train_filter == "all":
+        selected = list(range(len(source)))
+    elif data.train_filter == "normal":
+        fields = records.record_fields(source, labels.rule_fields(data.abnormal_rule))
+        selected = np.flatnonzero(labels.normal_label(fields, data.abnormal_rule) == 0).tolist()
+    else:
+        raise ValueError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
+    if not selected:
+        raise ValueError(
+            f"None of the {len(source)} records of {source!r} is left for training: data.train_filter="
+            f"{data.train_filter} keeps those that data.abnormal_rule '{data.abnormal_rule}' calls normal. "
+            "Choose a rule whose fields this dataset has, or train on every record with data.train_filter=all."
+        )
+    return selected
+
+
+def _check_frame_rates(source: records.RecordSource, selected: Sequence[int], target_fps: float) -> None:
+    if not target_fps > 0:
+        raise ValueError(f"data.target_fps must be positive or None, got {target_fps}.")
+    fields = records.record_fields(source, ("id", "fps"))
+    unknown = [index for index in selected if not 0 < fields["fps"][index] < np.inf]
+    if unknown:
+        raise ValueError(
+            f"Record {fields['id'][unknown[0]]} has no frame rate (fps {fields['fps'][unknown[0]]}), which "
+            f"data.target_fps={target_fps} needs; {len(unknown)} of {len(selected)} records have none. "
+            "Set data.target_fps=None to sample every data.stride-th frame instead."
+        )
+
+
+def _check_shared_memory(needed: int, workers: int) -> None:
+    """Raises rather than let workers die of a bus error, as they do in containers with the usual 64 MB."""
+    if not os.path.isdir(_SHARED_MEMORY):
+        return
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if needed > free:
+        raise ValueError(
+            f"{workers} loader workers need {needed / 2**20:.0f} MiB of shared memory, {_SHARED_MEMORY} has "
+            f"{free / 2**20:.0f} MiB free. Lower data.workers or batch_size, use data.workers=0, or start the "
+            "container with more (docker run --shm-size=8g)."
+        )
+
+
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    """Runs first in every worker process."""
+    del worker_index, worker_count
+    cv2.setNumThreads(0)  # The workers are the parallelism.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides when workers end.
+    threading.Thread(target=_die_with_parent, name="die-with-parent", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    # Daemon processes end with a parent that exits, but not with one that is killed.
+    multiprocessing.parent_process().join()
+    os._exit(1)
