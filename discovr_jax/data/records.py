@@ -5,6 +5,7 @@ only the frames it samples. Nothing here imports TensorFlow or starts a jax back
 """
 
 import functools
+import hashlib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -137,6 +138,11 @@ def decode_frames(
                 "List all damage with `python -m discovr_jax.prepare check DIR`, then prepare them again."
             ) from error
     return out.reshape(-1, height, width)
+
+
+def content_hash(frames: np.ndarray) -> str:
+    """SHA-256 of uint8 frames [T, H, W] and their shape: equal for equal pictures, whatever their file was."""
+    return hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest()
 
 
 def prepare_command(dataset: str, data_dir, config_name: str) -> str:

@@ -1,0 +1,126 @@
+"""EchoNet-Dynamic: 10,030 apical four-chamber videos with ejection fraction and tracings. See README.md."""
+
+import math
+import pathlib
+
+import numpy as np
+
+from discovr_jax.data import records
+from discovr_jax.data.video_io import VideoError, read_video
+from tfds_builders import echo_builder, tables, tracings
+from tfds_builders.letterbox import letterbox
+
+_REMEDY = (
+    "Download EchoNet-Dynamic from https://echonet.github.io/dynamic (free registration), unpack it, and "
+    "point --manual_dir at the folder that holds FileList.csv, VolumeTracings.csv and Videos/."
+)
+_SPLITS = {"TRAIN": "train", "VAL": "val", "TEST": "test"}
+
+
+class Builder(echo_builder.EchoBuilder):
+    """Builder of `echonet_dynamic`."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _REMEDY
+    RELEASE_NOTES = {records.BUILDER_VERSION: "First release."}
+
+    def find_clips(self, manual_dir: pathlib.Path) -> echo_builder.Listing:
+        """Joins FileList.csv, VolumeTracings.csv and Videos/ by the videos' stems."""
+        root = tables.find_root(manual_dir, "FileList.csv", _REMEDY)
+        columns = ("FileName", "EF", "ESV", "EDV", "FPS", "NumberOfFrames", "Split")
+        rows = tables.by_stem(tables.read_table(root / "FileList.csv", columns), "FileName")
+        videos = tables.list_videos(root / "Videos")
+        traced = _read_tracings(root / "VolumeTracings.csv")
+        clips, bad = [], []
+        for name, row in rows.items():
+            clip = _clip(name, row, videos.get(name), traced.get(name, {}))
+            if name in videos:
+                clips.append(clip)
+            else:
+                bad.append(
+                    echo_builder.Bad(row["FileName"], f"{row['where']}: no such file in {root / 'Videos'}")
+                )
+        unlisted = [path.name for name, path in videos.items() if name not in rows]
+        bad += [echo_builder.Bad(name, "no row in FileList.csv") for name in unlisted]
+        notes = {
+            f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips)
+            for label in ("ef", "esv", "edv", "fps")
+        }
+        notes["videos_without_tracing"] = sum(not clip.tracings for clip in clips)
+        notes["tracings_without_row"] = len(set(traced) - set(rows))
+        return echo_builder.Listing(clips, bad, notes)
+
+    @staticmethod
+    def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
+        """Decodes the video, brings it to `frame_size`, and draws the masks of its traced frames."""
+        video = read_video(clip.path)
+        count, expected = len(video.frames), clip.fields["num_frames"]
+        if count < expected:
+            raise VideoError(f"{clip.path}: {count} frames decoded, FileList.csv says {expected:.0f}.")
+        flags = {"more_frames_than_listed"} if count > expected else set()
+        frames, placement = letterbox(video.frames, frame_size)
+        if frames is not video.frames:
+            flags.add("resized")
+        fields = {name: clip.fields[name] for name in ("ef", "esv", "edv", "fps")}
+        if math.isnan(fields["fps"]):
+            fields["fps"] = video.fps
+        annotation, trace_flags = _annotate(clip.tracings, count, placement, frame_size)
+        return records.make_record(
+            frames, id=clip.id, patient_id=clip.patient_id, dataset="echonet_dynamic", view="A4C",
+            flags=sorted(flags | trace_flags), **fields, **annotation,
+        )  # fmt: skip
+
+
+def _clip(name: str, row: dict, path: pathlib.Path | None, traced: dict) -> echo_builder.Clip:
+    split = _SPLITS.get(row["Split"].upper())
+    if split is None:
+        raise tables.SourceError(
+            f"{row['where']}: Split is '{row['Split']}', expected one of {', '.join(_SPLITS)}."
+        )
+    fields = {column.lower(): tables.number(row, column) for column in ("EF", "ESV", "EDV", "FPS")}
+    fields["num_frames"] = tables.number(row, "NumberOfFrames")
+    # One video a patient, so the hashed file name is the patient too.
+    return echo_builder.Clip(name, name, split, path or pathlib.Path(), row["where"], fields, traced)
+
+
+def _read_tracings(path: pathlib.Path) -> dict[str, dict[int, np.ndarray]]:
+    """VolumeTracings.csv as {stem: {frame: float64 [R, 4] of x1, y1, x2, y2 in file order}}."""
+    points = ("X1", "Y1", "X2", "Y2")
+    traced: dict[str, dict[int, list]] = {}
+    for row in tables.read_table(path, ("FileName", *points, "Frame")):
+        values = [tables.number(row, column) for column in (*points, "Frame")]
+        if any(math.isnan(value) for value in values) or values[-1] != int(values[-1]):
+            raise tables.SourceError(f"{row['where']}: coordinates must be numbers and Frame a whole number.")
+        frames = traced.setdefault(tables.stem(row["FileName"]), {})
+        frames.setdefault(int(values[-1]), []).append(values[:-1])
+    return {
+        name: {frame: np.array(rows) for frame, rows in frames.items()} for name, frames in traced.items()
+    }
+
+
+def _annotate(traced: dict[int, np.ndarray], count: int, placement, size: int) -> tuple[dict, set[str]]:
+    """Masks of the traced frames, ED and ES, and flags; of two traced frames the larger is ED."""
+    flags: set[str] = set()
+    masks: dict[int, np.ndarray] = {}
+    for frame, rows in sorted(traced.items()):
+        corners = placement.points(rows.reshape(-1, 2, 2)).reshape(-1, 4)
+        mask, trace_flags = tracings.trace_mask(corners, size, size)
+        flags |= trace_flags
+        inside = min(max(frame, 0), count - 1)
+        if inside != frame:
+            flags.add("clamped_frame")
+        if not mask.any():
+            continue
+        # Clamping can bring two tracings onto one frame; the larger is kept, as for stacked tracings.
+        if inside not in masks or mask.sum() > masks[inside].sum():
+            masks[inside] = mask
+    by_area = sorted(masks, key=lambda frame: np.count_nonzero(masks[frame]))
+    # One traced frame alone could be either.
+    es_frame, ed_frame = (by_area[0], by_area[-1]) if len(masks) > 1 else (-1, -1)
+    annotation = {
+        "masks": np.stack(list(masks.values())).astype(np.uint8) if masks else None,
+        "mask_frames": list(masks),
+        "mask_is_expert": [True] * len(masks),
+        "ed_frame": ed_frame,
+        "es_frame": es_frame,
+    }
+    return annotation, flags

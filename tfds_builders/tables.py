@@ -1,0 +1,129 @@
+"""CSV tables and folders as datasets ship them: header case, byte-order marks, names with suffix or not."""
+
+import csv
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+VIDEO_SUFFIXES = (".avi", ".mp4")
+
+
+class SourceError(ValueError):
+    """The downloaded files are not laid out as the dataset documents; says file, row and remedy."""
+
+
+def find_root(directory: str | os.PathLike, marker: str, remedy: str) -> pathlib.Path:
+    """The folder that holds the file `marker`: `directory` itself, or one or two levels below it.
+
+    Raises:
+      SourceError: no such folder, or several.
+    """
+    directory = pathlib.Path(directory).expanduser()
+    if not directory.is_dir():
+        raise SourceError(f"{directory}: no such directory. {remedy}")
+    for pattern in (marker, f"*/{marker}", f"*/*/{marker}"):
+        found = sorted(path.parent for path in directory.glob(pattern) if path.is_file())
+        if len(found) > 1:
+            names = ", ".join(map(str, found))
+            raise SourceError(f"{directory} holds several {marker}: {names}. Point --manual_dir at one.")
+        if found:
+            return found[0]
+    raise SourceError(f"{directory}: no {marker} here or up to two levels below. {remedy}")
+
+
+def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Reads the named columns of a CSV file; header names match whatever their case and surrounding spaces.
+
+    Returns:
+      One dict a row with the names as given in `columns`, and "where": the file name and line for messages.
+
+    Raises:
+      SourceError: no such file, a missing or doubled column, or a row with too few cells.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file. The dataset's README lists the files to download.")
+    # utf-8-sig drops the byte-order mark that spreadsheets add; newline="" lets csv handle CRLF and CR.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = [name.strip().lower() for name in next(reader, [])]
+        missing = [name for name in columns if name.lower() not in header]
+        if missing:
+            raise SourceError(f"{path}: missing column(s) {', '.join(missing)}; the header is {header}.")
+        doubled = [name for name in columns if header.count(name.lower()) > 1]
+        if doubled:
+            raise SourceError(f"{path}: column(s) {', '.join(doubled)} occur more than once.")
+        places = {name: header.index(name.lower()) for name in columns}
+        rows = []
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            where = f"{path.name} line {reader.line_num}"
+            if len(cells) <= max(places.values()):
+                raise SourceError(f"{where}: {len(cells)} cells, the header has {len(header)}.")
+            rows.append({name: cells[place].strip() for name, place in places.items()} | {"where": where})
+    return rows
+
+
+def number(row: dict[str, str], column: str) -> float:
+    """The cell as float; an empty cell or a spelling of "not available" is NaN (unknown).
+
+    Raises:
+      SourceError: any other text, or an infinite value.
+    """
+    text = row[column]
+    if text.lower() in ("", "nan", "na", "n/a", "none", "null"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.inf
+    if math.isinf(value):
+        raise SourceError(f"{row['where']}: column {column} holds '{text}', not a number.")
+    return value
+
+
+def stem(name: str) -> str:
+    """A video's name without folder and video extension ("Videos/0X1F.avi" -> "0X1F"; "a.b" stays "a.b")."""
+    name = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    base, suffix = os.path.splitext(name)
+    return base if suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def by_stem(rows: Iterable[dict[str, str]], column: str) -> dict[str, dict[str, str]]:
+    """Rows keyed by the stem of a file-name column, in file order.
+
+    Raises:
+      SourceError: an empty name, or the same name twice.
+    """
+    keyed: dict[str, dict[str, str]] = {}
+    for row in rows:
+        key = stem(row[column])
+        if not key:
+            raise SourceError(f"{row['where']}: column {column} is empty.")
+        if key in keyed:
+            raise SourceError(
+                f"{row['where']}: '{key}' again, first at {keyed[key]['where']}; remove one row."
+            )
+        keyed[key] = row
+    return keyed
+
+
+def list_videos(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Video files directly in a folder, keyed by stem, sorted; hidden ones (macOS "._x.avi") are left out.
+
+    Raises:
+      SourceError: no such folder, or two files with the same stem.
+    """
+    if not directory.is_dir():
+        raise SourceError(f"{directory}: no such directory. The dataset's README shows the expected layout.")
+    videos: dict[str, pathlib.Path] = {}
+    for path in sorted(directory.iterdir()):
+        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in videos:
+            raise SourceError(
+                f"{directory}: {videos[path.stem].name} and {path.name} share a name; remove one."
+            )
+        videos[path.stem] = path
+    return videos
