@@ -1,0 +1,162 @@
+"""Every key with its default and one line on what it does. Other configs start from here and only override.
+
+Durations are strings: "400 epochs", "2000 steps", "1e6 examples", "10 percent" (of the run).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of weights, masks, data order and augmentation
+    c.batch_size = 128  # clips a step, over all devices and processes
+    c.duration = "400 epochs"  # length of the run
+    c.max_bad_steps = 3  # non-finite steps in a row before the run stops
+
+    c.mesh = ConfigDict()
+    c.mesh.data = -1  # devices that share nothing but the batch; -1 takes all that are left
+    c.mesh.fsdp = 1  # devices over which the parameters are cut, and the batch too
+    c.mesh.model = 1  # devices over which each matrix product is cut
+
+    c.data = ConfigDict()
+    c.data.dataset = "echonet_dynamic"  # builder in tfds_builders/
+    c.data.data_dir = "data"  # where `python -m discovr_jax.prepare` wrote the records
+    c.data.frame_size = 112  # builder config: pixels of the stored frames
+    c.data.image_size = 112  # pixels that the model sees
+    c.data.num_frames = 64  # frames of a clip
+    c.data.stride = 3  # frames from one sampled frame to the next
+    c.data.target_fps = None  # sampled frames per second; takes the place of stride. None or a number
+    c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
+    c.data.abnormal_rule = "ef < 50"  # what makes a video abnormal: see discovr_jax/data/labels.py
+    c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
+    c.data.workers = 2  # loader processes; 0 loads in threads of this one
+    c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing
+    c.data.simulate.train = 0
+    c.data.simulate.val = 0
+    c.data.simulate.test = 0
+    c.data.simulate.seed = 0
+
+    c.model = ConfigDict()
+    c.model.variant = "b"  # ti, s, b, l, h, or "custom": width, depth, heads and decoder from the keys below
+    c.model.width = 0  # only "custom"
+    c.model.depth = 0  # only "custom"
+    c.model.heads = 0  # only "custom"
+    c.model.decoder_width = 0  # only "custom"; the variants take width / 2
+    c.model.decoder_depth = 4  # blocks of the decoder
+    c.model.decoder_heads = 0  # only "custom"
+    c.model.patch = 16  # pixels of a patch side
+    c.model.tubelet = 2  # frames of a video patch
+    c.model.video_qkv_bias = "none"  # "none" (as the published weights) or "qv" (as the public code)
+    c.model.image_qkv_bias = "none"  # likewise
+    c.model.intensity = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip
+    c.model.dtype = "bfloat16"  # of activations; parameters, softmax, losses and teachers are float32
+    c.model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+    c.model.num_prototypes = 3000  # of SCD; keep at least 8 times the patches of a frame
+
+    c.head = ConfigDict()
+    c.head.hidden = 2048  # width of the DINO head's two hidden layers
+    c.head.bottleneck = 256  # width before the last layer
+    c.head.outputs = 16384  # K
+    c.head.init = "normal"  # "normal" (0.02) or "fan_in" (for small widths)
+
+    c.mask = ConfigDict()
+    c.mask.kind = "tube"  # of the local video views: tube, region, mixed
+    c.mask.ratio = 0.9  # hidden share of the patches of a frame, video
+    c.mask.video_views = 4  # local views of a clip
+    c.mask.image_kind = "tube"  # of the image views
+    c.mask.image_ratio = 0.9  # hidden share, image
+    c.mask.image_views = 4  # masked variants of each frame
+    c.mask.region_fraction = 0.4  # visible share of a "region" view
+
+    c.loss = ConfigDict()  # weights; a term of weight 0 is not computed
+    c.loss.vid = 1.0  # video self-distillation
+    c.loss.img = 1.0  # image self-distillation
+    c.loss.scd = 1.0  # semantic cluster distillation
+    c.loss.pix = 0.0  # pixel reconstruction (VideoMAE)
+
+    c.dino = ConfigDict()
+    c.dino.student_temperature = 0.1
+    c.dino.teacher_temperature = (0.04, 0.07)  # first and last
+    c.dino.teacher_temperature_warmup = "30 epochs"  # linear from the first to the last
+    c.dino.centering = "mean"  # "mean" (EMA centre) or "sinkhorn"
+    c.dino.center_momentum = 0.9  # 0.99 for small batches
+    c.dino.center_source = "logits"  # "logits", or "softmax" as the public code
+    c.dino.image_weight = "mean"  # "mean", or "released": times 256 / frames of the batch
+    c.dino.freeze_last = "0 steps"  # no gradient to the heads' last layers at first
+
+    c.scd = ConfigDict()
+    c.scd.temperature = 0.1  # of the scores
+    c.scd.epsilon = 0.05  # of Sinkhorn-Knopp
+    c.scd.iterations = 10  # of Sinkhorn-Knopp
+    c.scd.standardise = "frame"  # image teacher tokens: over the "frame", per "position", or "none"
+    c.scd.tokens = "all"  # tokens that count: "all" or "masked" (hidden from the student)
+    c.scd.ignore_static = False  # weight 0 for padded frames and patches without signal
+    c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
+    c.scd.position_momentum = 0.99  # of the mean image token of each place
+    c.scd.targets = "soft"  # "soft", or "hard" labels as the public code
+    c.scd.pairing = "aligned"  # "aligned": same place and time; "released": the public code's pairing
+    c.scd.image_gradient = True  # whether the image scores' term moves the prototypes
+    c.scd.freeze_prototypes = "0 steps"  # prototypes stay as drawn at first
+
+    c.ema = ConfigDict()
+    c.ema.momentum = (0.996, 1.0)  # teacher momentum, first and last (cosine)
+    c.ema.order = "after"  # teachers move "after" the optimizer, or "before" the forward pass (public code)
+
+    c.optim = ConfigDict()
+    c.optim.lr = None  # absolute peak rate; or None, and then base_lr counts
+    c.optim.base_lr = 1.5e-4  # peak rate per 256 clips; None if lr is set
+    c.optim.min_lr = 1e-6  # floor of the cosine
+    c.optim.warmup = "40 epochs"  # linear from 0
+    c.optim.decay = "cosine"  # "cosine" or "constant" after the warm-up
+    c.optim.b1 = 0.9
+    c.optim.b2 = 0.95
+    c.optim.weight_decay = 0.05  # on matrices
+    c.optim.no_decay = "cls_token|mask_token|prototypes"  # paths (regular expression) that never decay
+    c.optim.clip = None  # global gradient norm; None for none, 1 to 3 for small batches
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = "1000 steps"
+    c.checkpoint.keep = 3  # newest checkpoints kept
+
+    c.log = ConfigDict()
+    c.log.every = "50 steps"  # a line in metrics.jsonl and on the terminal
+
+    c.eval = ConfigDict()
+    c.eval.at_end = True  # score the features and write the report when training ends
+    c.eval.every = "0 steps"  # also during training; 0 for never
+    c.eval.clips = 3  # evenly spaced clips of a video
+    c.eval.batch_size = 16  # clips a batch
+    c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
+    c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "all")  # to choose from on validation
+    c.eval.resamples = 1000  # of the bootstrap
+    c.eval.evaluators = ConfigDict()  # name -> options; see discovr_jax/evaluation
+    c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
+    c.eval.evaluators.anomaly = ConfigDict({"k": 10})
+    c.eval.evaluators.probe = ConfigDict({"strengths": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
+    c.eval.evaluators.lvef = ConfigDict({"strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
+    return c
+
+
+def parse_arg(arg: str | None, **defaults):
+    """Typed arguments of a config file: "variant=s,frames=16,smoke" against defaults that give the types.
+
+    Raises:
+      ValueError: unknown name, or a value that is not of the default's type.
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        name, _, text = part.partition("=")
+        if name not in defaults:
+            known = ", ".join(f"{key} ({type(value).__name__})" for key, value in defaults.items())
+            raise ValueError(f"unknown config argument {name!r}; known: {known or 'none'}")
+        kind = type(defaults[name])
+        if kind is bool:
+            if text not in ("", "true", "True", "1", "false", "False", "0"):
+                raise ValueError(f"config argument {name}={text!r} is no bool")
+            values[name] = text in ("", "true", "True", "1")
+        else:
+            try:
+                values[name] = kind(text)
+            except ValueError:
+                raise ValueError(f"config argument {name}={text!r} is no {kind.__name__}") from None
+    return ConfigDict(values)

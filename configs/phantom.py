@@ -1,0 +1,51 @@
+"""DISCOVR on simulated echocardiograms: what `make demo` runs, on two CPU cores.
+
+Command:   python -m discovr_jax.main --config=configs/phantom.py --workdir=runs/demo
+Data:      simulated on first use (600 training, 200 validation, 400 test clips)
+Hardware:  2 CPU cores, no accelerator
+Arguments: smoke (a minute of training with a few checkpoints)
+"""
+
+from configs import base
+
+
+def get_config(arg: str | None = None):
+    args = base.parse_arg(arg, smoke=False)
+    c = base.get_config()
+    c.batch_size = 16
+    c.duration = "500 steps"
+
+    c.data.data_dir = "data/phantom"
+    c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 600, 200, 400
+    c.data.train_filter = "all"
+    c.data.image_size = 64
+    c.data.num_frames = 32
+
+    c.model.variant = "custom"
+    c.model.width, c.model.depth, c.model.heads = 96, 4, 3
+    c.model.decoder_width, c.model.decoder_depth, c.model.decoder_heads = 64, 2, 2
+    c.model.patch = 8
+    c.model.intensity = "clip"
+    c.model.dtype = "float32"
+    c.model.num_prototypes = 512
+
+    c.head.hidden, c.head.bottleneck, c.head.outputs, c.head.init = 256, 64, 256, "fan_in"
+    c.mask.ratio = c.mask.image_ratio = 0.75
+    c.mask.video_views = c.mask.image_views = 2
+    c.dino.teacher_temperature = (0.04, 0.04)
+    c.dino.center_momentum = 0.99
+    c.ema.momentum = (0.99, 1.0)
+
+    c.optim.lr, c.optim.base_lr = 1e-3, None
+    c.optim.warmup = "10 percent"
+    c.optim.clip = 3.0
+    c.checkpoint.every = "100 steps"
+    c.log.every = "10 steps"
+
+    if args.smoke:
+        c.duration = "60 steps"
+        c.data.data_dir = "data/phantom_smoke"
+        c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 64, 32, 48
+        c.checkpoint.every = "20 steps"
+        c.log.every = "5 steps"
+    return c

@@ -1,0 +1,140 @@
+"""The only file that knows Orbax: save and restore (state, data position, config, versions)."""
+
+import importlib.metadata
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+FORMAT_VERSION = 1
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be used; the message says which, why, and what to do."""
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that a checkpoint depends on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. Saving is asynchronous; a save becomes visible only when it is whole."""
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 3):
+        self.directory = pathlib.Path(workdir).resolve() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, step_prefix="step")
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state, data: dict, config: dict) -> None:
+        """Start saving; returns once the arrays are copied.
+
+        Raises:
+          CheckpointError: Orbax declined to save (it returns False for an existing step).
+        """
+        meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        if not self._manager.save(step, args=args, force=True):
+            raise CheckpointError(f"{self.directory}: step {step} was not saved; does it exist already?")
+
+    def wait(self) -> None:
+        """Until every save so far is on disk; raises what a save raised."""
+        self._manager.wait_until_finished()
+
+    def restore_latest(self, abstract_state):
+        """The newest readable checkpoint, as (step, state, meta), or None if there is none at all.
+
+        A damaged one is named in a warning, kept on disk, and the one before is used.
+
+        Raises:
+          CheckpointError: checkpoints exist and none can be read.
+        """
+        failures = []
+        for step in reversed(self.steps()):
+            try:
+                state, meta = self.restore(step, abstract_state)
+            except (ValueError, KeyError, OSError, CheckpointError) as error:
+                failures.append(f"step {step}: {type(error).__name__}: {_first_line(error)}")
+                logging.warning(
+                    "checkpoint %s/step_%d cannot be read and is set aside (%s); trying the one before",
+                    self.directory,
+                    step,
+                    _first_line(error),
+                )
+                continue
+            for bad in [s for s in self.steps() if s > step]:
+                self._set_aside(bad)
+            return step, state, meta
+        if failures:
+            raise CheckpointError(
+                f"{self.directory}: no checkpoint can be read ({'; '.join(failures)}). "
+                "Start anew in another --workdir, or restore the files from a backup."
+            )
+        return None
+
+    def restore(self, step: int, abstract_state):
+        """State and meta of one step, placed as `abstract_state` says.
+
+        Raises:
+          CheckpointError: shapes or dtypes differ from the target (Orbax would cast dtypes silently).
+        """
+        self._compare(step, abstract_state)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(step, args=args)
+        return restored["state"], restored["meta"]
+
+    def meta(self, step: int) -> dict:
+        """Config, versions and data position of one step."""
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["meta"]
+
+    def _compare(self, step: int, abstract_state) -> None:
+        saved = self._manager.item_metadata(step)["state"]
+        if saved is None:
+            raise CheckpointError(f"{self.directory}: step {step} holds no state")
+        tree = saved.tree if hasattr(saved, "tree") else saved
+        have = _described(tree)
+        want = _described(abstract_state)
+        wrong = sorted(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
+        if wrong:
+            lines = [f"{name}: saved {have.get(name)}, wanted {want.get(name)}" for name in wrong[:5]]
+            raise CheckpointError(
+                f"{self.directory}: step {step} does not fit this config in {len(wrong)} arrays: "
+                + "; ".join(lines)
+            )
+
+    def _set_aside(self, step: int) -> None:
+        folder = next(self.directory.glob(f"step_*{step}"), None)
+        if folder is not None and jax.process_index() == 0:
+            folder.rename(folder.with_name(f"damaged_{folder.name}"))
+        self._manager.reload()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _described(tree) -> dict[str, tuple]:
+    names = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
+        names[name] = (tuple(leaf.shape), str(leaf.dtype))
+    return names
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,0 +1,208 @@
+"""From a config to the objects of a run: model, options, schedules, optimizer. One place, no mathematics."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from discovr_jax import optim, train_step
+from discovr_jax.losses.objective import Options
+from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
+
+BRANCHES = ("vid", "img", "scd", "pix")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config means. `steps_per_epoch` is set by the size of the training split."""
+
+    model: Discovr
+    options: Options
+    masks: train_step.MaskOptions
+    schedules: optim.Schedules
+    tx: optax.GradientTransformation
+    checkpoint_every: int
+    log_every: int
+    eval_every: int
+
+    @property
+    def total(self) -> int:
+        return self.schedules.total
+
+
+def config_path(name: str) -> str:
+    """Path of a config given as a path or a name ("configs/adult.py", "adult"), with its ":arguments" kept.
+
+    A path that does not exist here is looked up beside the installed package, so that commands work from any
+    directory.
+
+    Raises:
+      FileNotFoundError: neither is there; lists the shipped configs.
+    """
+    path, colon, arg = name.partition(":")
+    if pathlib.Path(path).is_file():
+        return name
+    folder = pathlib.Path(importlib.util.find_spec("configs").origin).parent
+    shipped = folder / f"{pathlib.Path(path).stem}.py"
+    if not shipped.is_file():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base")))
+        raise FileNotFoundError(f"no config {path!r} here, and none of that name among the shipped ones ({names})")
+    return f"{shipped}{colon}{arg}"
+
+
+def config_dict(config: ConfigDict) -> dict:
+    """A config as plain JSON values (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Short hash of a config, for messages."""
+    return hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def make_model(config: ConfigDict) -> Discovr:
+    """The network of a config.
+
+    Raises:
+      ValueError: unknown variant, or sizes that do not fit each other.
+    """
+    m, data = config.model, config.data
+    if m.variant == "custom":
+        width, depth, heads, decoder_heads = m.width, m.depth, m.heads, m.decoder_heads
+        decoder_width = m.decoder_width
+    elif m.variant in VARIANTS:
+        width, depth, heads, decoder_heads = VARIANTS[m.variant]
+        decoder_width = width // 2
+    else:
+        raise ValueError(f"model.variant must be one of {(*VARIANTS, 'custom')}, not {m.variant!r}")
+    for name, size, parts in (("width", width, heads), ("decoder_width", decoder_width, decoder_heads)):
+        if parts < 1 or size < 1 or size % parts:
+            raise ValueError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
+    if data.image_size % m.patch or data.num_frames % m.tubelet:
+        raise ValueError(
+            f"data.image_size = {data.image_size} must be a multiple of model.patch = {m.patch}, and "
+            f"data.num_frames = {data.num_frames} of model.tubelet = {m.tubelet}"
+        )
+    side = data.image_size // m.patch
+    return Discovr(
+        grid=ClipGrid(data.num_frames // m.tubelet, side, side, m.tubelet),
+        patch=m.patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        decoder_width=decoder_width,
+        decoder_depth=m.decoder_depth,
+        decoder_heads=decoder_heads,
+        video_qkv_bias=m.video_qkv_bias,
+        image_qkv_bias=m.image_qkv_bias,
+        intensity=m.intensity,
+        head_hidden=config.head.hidden,
+        head_bottleneck=config.head.bottleneck,
+        head_outputs=config.head.outputs,
+        head_init=config.head.init,
+        num_prototypes=m.num_prototypes,
+        branches=frozenset(name for name in BRANCHES if config.loss[name] != 0),
+        scd_frames="all" if config.scd.pairing == "released" else "tubelet",
+        dtype=jnp.dtype(m.dtype),
+        remat=m.remat,
+    )
+
+
+def make_options(config: ConfigDict) -> Options:
+    """Options of the losses."""
+    if not any(config.loss[name] for name in BRANCHES):
+        raise ValueError("every weight in config.loss is 0: nothing would be trained")
+    return Options(
+        weights={name: float(config.loss[name]) for name in BRANCHES},
+        student_temperature=config.dino.student_temperature,
+        center_momentum=config.dino.center_momentum,
+        centering=config.dino.centering,
+        center_source=config.dino.center_source,
+        image_weight=config.dino.image_weight,
+        scd_temperature=config.scd.temperature,
+        scd_epsilon=config.scd.epsilon,
+        scd_iterations=config.scd.iterations,
+        scd_standardise=config.scd.standardise,
+        scd_tokens=config.scd.tokens,
+        scd_ignore_static=config.scd.ignore_static,
+        scd_targets=config.scd.targets,
+        scd_pairing=config.scd.pairing,
+        scd_image_gradient=config.scd.image_gradient,
+        signal_floor=config.scd.signal_floor,
+        position_momentum=config.scd.position_momentum,
+    )
+
+
+def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
+    """Everything that a run needs.
+
+    Args:
+      num_train: training videos; gives the length of an epoch.
+    """
+    batch_size = config.batch_size
+    steps_per_epoch = num_train / batch_size
+    total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
+
+    def steps(text):
+        return optim.duration_steps(
+            text, steps_per_epoch=steps_per_epoch, batch_size=batch_size, total=total
+        )
+
+    o, d = config.optim, config.dino
+    if o.decay not in ("cosine", "constant"):
+        raise ValueError(f"optim.decay must be 'cosine' or 'constant', not {o.decay!r}")
+    schedules = optim.Schedules(
+        total=total,
+        peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),
+        floor_lr=o.min_lr,
+        warmup=steps(o.warmup),
+        lr_decay=o.decay,
+        teacher_temperature=tuple(d.teacher_temperature),
+        teacher_temperature_warmup=steps(d.teacher_temperature_warmup),
+        ema=tuple(config.ema.momentum),
+        freeze_last=steps(d.freeze_last),
+        freeze_prototypes=steps(config.scd.freeze_prototypes),
+    )
+    masks = train_step.MaskOptions(
+        kind=config.mask.kind,
+        ratio=config.mask.ratio,
+        video_views=config.mask.video_views,
+        image_kind=config.mask.image_kind,
+        image_ratio=config.mask.image_ratio,
+        image_views=config.mask.image_views,
+        region_fraction=config.mask.region_fraction,
+    )
+    return Experiment(
+        model=make_model(config),
+        options=make_options(config),
+        masks=masks,
+        schedules=schedules,
+        tx=optim.adamw(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip),
+        checkpoint_every=steps(config.checkpoint.every),
+        log_every=steps(config.log.every),
+        eval_every=steps(config.eval.every),
+    )
+
+
+def make_train_step(experiment: Experiment, config: ConfigDict):
+    """The pure step of a config: `(state, batch) -> (state, metrics)`."""
+    return train_step.make_step(
+        experiment.model,
+        experiment.options,
+        experiment.masks,
+        experiment.tx,
+        experiment.schedules,
+        config.ema.order,
+        config.seed,
+    )
+
+
+def initial_key(seed: int) -> jax.Array:
+    """The key of the initial weights; apart from the steps' keys, which fold in the step number."""
+    return jax.random.fold_in(jax.random.key(seed), 2**31 - 1)

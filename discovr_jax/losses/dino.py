@@ -1,0 +1,85 @@
+"""Self-distillation on scores of the CLS token (DINO): targets, cross-entropy and centre."""
+
+import jax
+import jax.numpy as jnp
+
+from discovr_jax.losses.sinkhorn import sinkhorn
+
+SINKHORN_ITERATIONS = 3  # DINOv2's number
+
+
+def teacher_targets(
+    logits: jax.Array,
+    center: jax.Array,
+    temperature: jax.Array | float,
+    centering: str,
+    weights: jax.Array | None = None,
+) -> jax.Array:
+    """Target distributions P_t of the teacher, without gradient.
+
+    Args:
+      logits: float32 [N, K].
+      center: float32 [K], used by centering "mean".
+      temperature: tau_t.
+      centering: "mean" (softmax((h - c) / tau_t)) or "sinkhorn" (Sinkhorn-Knopp over the batch, DINOv2).
+      weights: [N], rows that count (padded frames have 0); only "sinkhorn" looks at other rows.
+
+    Returns:
+      float32 [N, K], rows sum to 1.
+    """
+    if centering == "mean":
+        targets = jax.nn.softmax((logits - center) / temperature, axis=-1)
+    elif centering == "sinkhorn":
+        targets = sinkhorn(logits, temperature, SINKHORN_ITERATIONS, weights)
+    else:
+        raise ValueError(f"dino.centering must be 'mean' or 'sinkhorn', not {centering!r}")
+    return jax.lax.stop_gradient(targets)
+
+
+def cross_entropy(targets: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """H(P, softmax(logits / temperature)) for each view.
+
+    Args:
+      targets: float32 [N, K].
+      logits: float32 [N, M, K], M views of each row.
+
+    Returns:
+      float32 [N, M].
+    """
+    scaled = logits / temperature
+    return jax.nn.logsumexp(scaled, axis=-1) - jnp.einsum("nk,nmk->nm", targets, scaled)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """Mean of [N, ...] over everything, rows weighted by [N]."""
+    if weights is None:
+        return values.mean()
+    per_row = values.reshape(values.shape[0], -1).mean(1)
+    return (per_row * weights).sum() / weights.sum()
+
+
+def update_center(
+    center: jax.Array,
+    logits: jax.Array,
+    targets: jax.Array,
+    momentum: float,
+    source: str,
+    weights: jax.Array | None = None,
+) -> jax.Array:
+    """EMA of the batch mean of the teacher's output.
+
+    Args:
+      center: float32 [K].
+      logits, targets: float32 [N, K] of the teacher.
+      momentum: share of the old centre kept.
+      source: "logits" (DINO) or "softmax" (the public DISCOVR code averages the targets instead).
+      weights: [N], rows that count.
+    """
+    if source not in ("logits", "softmax"):
+        raise ValueError(f"dino.center_source must be 'logits' or 'softmax', not {source!r}")
+    rows = logits if source == "logits" else targets
+    if weights is None:
+        mean = rows.mean(0)
+    else:
+        mean = (rows * weights[:, None]).sum(0) / weights.sum()
+    return momentum * center + (1 - momentum) * jax.lax.stop_gradient(mean)

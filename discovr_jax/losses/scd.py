@@ -1,0 +1,80 @@
+"""Semantic cluster distillation: decoder tokens and image teacher tokens share prototypes (DISCOVR, eq. 4-6)."""
+
+import jax
+import jax.numpy as jnp
+
+STANDARDISE_EPS = 1e-6
+
+
+def standardise(tokens: jax.Array, how: str, position_mean: jax.Array) -> jax.Array:
+    """Take the common part out of image teacher tokens.
+
+    Args:
+      tokens: [B, F, P, D].
+      how: "frame" (zero mean and unit unbiased deviation over the patches of the frame), "position" (minus
+        the running mean of each patch position) or "none".
+      position_mean: float32 [P, D], read by "position".
+
+    Returns:
+      float32 [B, F, P, D].
+    """
+    tokens = tokens.astype(jnp.float32)
+    if how == "frame":
+        deviation = tokens.std(axis=2, ddof=1, keepdims=True)
+        return (tokens - tokens.mean(axis=2, keepdims=True)) / (deviation + STANDARDISE_EPS)
+    if how == "position":
+        return tokens - position_mean
+    if how == "none":
+        return tokens
+    raise ValueError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
+
+
+def update_position_mean(position_mean: jax.Array, tokens: jax.Array, momentum: float) -> jax.Array:
+    """EMA of the mean token at each patch position. tokens [B, F, P, D], position_mean float32 [P, D]."""
+    batch_mean = jax.lax.stop_gradient(tokens.astype(jnp.float32)).mean((0, 1))
+    return momentum * position_mean + (1 - momentum) * batch_mean
+
+
+def prototype_cross_entropy(
+    scores: jax.Array, assignments: jax.Array, temperature: float, weights: jax.Array | None = None
+) -> jax.Array:
+    """Mean over rows of CE(softmax(scores / temperature), assignments).
+
+    Args:
+      scores, assignments: float32 [N, K].
+      weights: [N] or None; the mean is over the mass.
+    """
+    log_probs = jax.nn.log_softmax(scores / temperature, axis=-1)
+    per_row = -(assignments * log_probs).sum(-1)
+    if weights is None:
+        return per_row.mean()
+    return (per_row * weights).sum() / jnp.maximum(weights.sum(), 1e-9)
+
+
+def hard_labels(assignments: jax.Array) -> jax.Array:
+    """One-hot of the largest assignment, as the public code uses for targets."""
+    return jax.nn.one_hot(assignments.argmax(-1), assignments.shape[-1], dtype=jnp.float32)
+
+
+def signal_weights(frames: jax.Array, num_valid: jax.Array, tubelet: int, patch: int, floor: float) -> jax.Array:
+    """1 for tokens that hold signal, 0 for padded frames and for patches without signal.
+
+    A patch holds signal if its grey values deviate by more than `floor` anywhere in the clip: the black
+    surround of the sector does not.
+
+    Args:
+      frames: uint8 [B, T, H, W].
+      num_valid: int32 [B].
+      floor: grey levels (0..255).
+
+    Returns:
+      float32 [B, T / tubelet, P].
+    """
+    batch, time, height, width = frames.shape
+    x = frames.astype(jnp.float32).reshape(batch, time, height // patch, patch, width // patch, patch)
+    valid = jnp.arange(time) < num_valid[:, None]
+    moment = jnp.where(valid[:, :, None, None], (x**2).mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
+    mean = jnp.where(valid[:, :, None, None], x.mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
+    signal = jnp.sqrt(jnp.maximum(moment - mean**2, 0)) > floor
+    real = valid[:, ::tubelet]
+    return (real[:, :, None] & signal.reshape(batch, 1, -1)).astype(jnp.float32)

@@ -1,0 +1,228 @@
+"""The DISCOVR network: students, teachers and decoder as one set of modules. No loss and no EMA in here.
+
+A teacher is the same module applied to another parameter tree, so `teacher` and `student` below differ only in
+the parameters that `apply` is given.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from discovr_jax.models import patches
+from discovr_jax.models.decoder import Decoder
+from discovr_jax.models.encoders import Encoder
+from discovr_jax.models.heads import DINOHead, Prototypes
+
+# width, depth, heads, decoder heads
+VARIANTS = {
+    "ti": (192, 12, 3, 3),
+    "s": (384, 12, 6, 3),
+    "b": (768, 12, 12, 6),
+    "l": (1024, 24, 16, 8),
+    "h": (1280, 32, 16, 10),
+}
+VIDEO_NORM_EPS, IMAGE_NORM_EPS = 1e-6, 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipGrid:
+    """Token grid of a clip: `time` tubelets of `tubelet` frames, `rows` x `cols` patches a frame."""
+
+    time: int
+    rows: int
+    cols: int
+    tubelet: int
+
+    @property
+    def places(self) -> int:
+        return self.rows * self.cols
+
+    @property
+    def tokens(self) -> int:
+        return self.time * self.places
+
+    @property
+    def frames(self) -> int:
+        return self.time * self.tubelet
+
+
+@flax.struct.dataclass
+class Masks:
+    """What each view sees: indices of visible tokens, int32, ascending.
+
+    global_view [B, V]; local_views: tuple (one a view) of [B, V_m]; image_views: tuple of [B * T, V_n] over the
+    patches of a frame, frames in order (clip, frame).
+    """
+
+    global_view: jax.Array
+    local_views: tuple[jax.Array, ...]
+    image_views: tuple[jax.Array, ...]
+
+
+@flax.struct.dataclass
+class StudentOutputs:
+    """Outputs of the branches that the losses need; None where a branch is switched off."""
+
+    video_logits: jax.Array | None  # float32 [B, M, K]
+    image_logits: jax.Array | None  # float32 [B * T, N, K]
+    decoded: jax.Array | None  # [B, tokens, D], raster order
+    pixels: jax.Array | None  # float32 [B, tokens, cells of a tubelet]
+    prototypes: jax.Array | None  # float32 [prototypes, D]
+
+
+@flax.struct.dataclass
+class TeacherOutputs:
+    """video_logits [B, K]; image_logits [B * F, K]; image_tokens [B, F, P, D]; cls float32 [B, D].
+
+    F is T, or the first frame of each tubelet where no image loss asks for the others.
+    """
+
+    video_logits: jax.Array | None
+    image_logits: jax.Array | None
+    image_tokens: jax.Array | None
+    cls: jax.Array | None
+
+
+class Discovr(nn.Module):
+    """Both encoders, both heads, the decoder and the prototypes.
+
+    `branches` says which of "vid", "img", "scd", "pix" train: the rest is neither built nor computed.
+    """
+
+    grid: ClipGrid
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    video_qkv_bias: str
+    image_qkv_bias: str
+    intensity: str
+    head_hidden: int
+    head_bottleneck: int
+    head_outputs: int
+    head_init: str
+    num_prototypes: int
+    branches: frozenset[str]
+    scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
+    dtype: jnp.dtype
+    remat: bool = False
+
+    def setup(self):
+        def encoder(tubelet, qkv_bias, eps):
+            return Encoder(
+                self.width,
+                self.depth,
+                self.heads,
+                tubelet,
+                self.patch,
+                qkv_bias,
+                eps,
+                self.intensity,
+                self.dtype,
+                self.remat,
+            )
+
+        def head():
+            return DINOHead(
+                self.head_hidden, self.head_bottleneck, self.head_outputs, self.head_init, self.dtype
+            )
+
+        self.video_encoder = encoder(self.grid.tubelet, self.video_qkv_bias, VIDEO_NORM_EPS)
+        self.image_encoder = encoder(1, self.image_qkv_bias, IMAGE_NORM_EPS)
+        self.video_head, self.image_head = head(), head()
+        self.decoder = Decoder(
+            self.decoder_width,
+            self.decoder_depth,
+            self.decoder_heads,
+            self.width,
+            self.grid.tokens,
+            self.video_qkv_bias,
+            VIDEO_NORM_EPS,
+            self.dtype,
+            self.remat,
+        )
+        self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
+        self.prototypes = Prototypes(self.num_prototypes, self.width)
+
+    def video_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
+        """Clips -> [B, tokens, cells] of tubelets."""
+        x = patches.model_input(frames, num_valid, self.intensity)
+        return patches.patchify(x, self.grid.tubelet, self.patch)
+
+    def frame_patches(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
+        """Clips -> [B * F, places, cells] of single frames, every `every`-th frame."""
+        x = patches.model_input(frames, num_valid, self.intensity)[:, ::every]
+        x = patches.patchify(x, 1, self.patch)
+        return x.reshape(-1, self.grid.places, x.shape[-1])
+
+    def encode_video(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
+        """All tokens of clips: [B, T, H, W] -> [B, 1 + tokens, D]; token 0 is CLS."""
+        return self.video_encoder(self.video_patches(frames, num_valid))
+
+    def teacher(self, frames: jax.Array, num_valid: jax.Array) -> TeacherOutputs:
+        """Both teachers on whole clips. The image teacher sees each frame once, for L_img and SCD alike."""
+        video_logits = image_logits = image_tokens = cls = None
+        if "vid" in self.branches:
+            cls = self.encode_video(frames, num_valid)[:, 0]
+            video_logits = self.video_head(cls)
+            cls = cls.astype(jnp.float32)
+        if self.branches & {"img", "scd"}:
+            # SCD alone needs the first frame of each tubelet only.
+            all_frames = "img" in self.branches or self.scd_frames == "all"
+            every = 1 if all_frames else self.grid.tubelet
+            tokens = self.image_encoder(self.frame_patches(frames, num_valid, every))
+            if "img" in self.branches:
+                image_logits = self.image_head(tokens[:, 0])
+            if "scd" in self.branches:
+                image_tokens = tokens[:, 1:].reshape(frames.shape[0], -1, self.grid.places, self.width)
+        return TeacherOutputs(video_logits, image_logits, image_tokens, cls)
+
+    def student(self, frames: jax.Array, num_valid: jax.Array, masks: Masks) -> StudentOutputs:
+        """Both students on the masked views, and the decoder on the global view."""
+        video_logits = image_logits = decoded = pixels = prototypes = None
+        decodes = bool(self.branches & {"scd", "pix"})
+        views = ((masks.global_view,) if decodes else ()) + (
+            masks.local_views if "vid" in self.branches else ()
+        )
+        if views:
+            encoded = self._encode_views(self.video_encoder, self.video_patches(frames, num_valid), views)
+            if decodes:
+                decoded = self.decoder(encoded[0][:, 1:], masks.global_view)
+            if "vid" in self.branches:
+                local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(masks.local_views) :]], 1)
+                video_logits = self.video_head(local_cls)
+        if "img" in self.branches:
+            encoded = self._encode_views(
+                self.image_encoder, self.frame_patches(frames, num_valid), masks.image_views
+            )
+            image_logits = self.image_head(jnp.stack([tokens[:, 0] for tokens in encoded], 1))
+        if "pix" in self.branches:
+            pixels = self.pixel_head(decoded).astype(jnp.float32)
+        if "scd" in self.branches:
+            prototypes = self.prototypes()
+        return StudentOutputs(video_logits, image_logits, decoded, pixels, prototypes)
+
+    def _encode_views(self, encoder, tokens, views):
+        """Encode masked views, those of equal visible count in one call. Returns one [B, 1 + V, D] a view."""
+        encoded = [None] * len(views)
+        for count in sorted({view.shape[1] for view in views}):
+            members = [i for i, view in enumerate(views) if view.shape[1] == count]
+            stacked = jnp.stack([views[i] for i in members], axis=1)
+            out = encoder(tokens, stacked.reshape(-1, count))
+            out = out.reshape(tokens.shape[0], len(members), count + 1, self.width)
+            for slot, i in enumerate(members):
+                encoded[i] = out[:, slot]
+        return encoded
+
+    def init_student(self, frames: jax.Array, num_valid: jax.Array, masks: Masks) -> StudentOutputs:
+        """Touches every module that trains; the video encoder always (it is what evaluation reads)."""
+        if self.is_initializing():
+            self.encode_video(frames, num_valid)
+        return self.student(frames, num_valid, masks)
+

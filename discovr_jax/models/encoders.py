@@ -1,0 +1,53 @@
+"""The Vision Transformer encoder of video tubelets and of single frames. Only visible patches are embedded."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from discovr_jax.models import patches, positions
+from discovr_jax.models.layers import Transformer
+
+
+class Encoder(nn.Module):
+    """CLS token and patches through a Transformer; `tubelet` 1 makes it the image encoder."""
+
+    width: int
+    depth: int
+    heads: int
+    tubelet: int
+    patch: int
+    qkv_bias: str
+    norm_eps: float
+    intensity: str
+    dtype: jnp.dtype
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, visible: jax.Array | None = None) -> jax.Array:
+        """Encode patches.
+
+        Args:
+          tokens: [B, N, cells], all patches of the clip in raster order (`patches.patchify`).
+          visible: int32 [B * views, V], indices of the patches to see; rows are clip-major (the views of one
+            clip follow each other). None sees all.
+
+        Returns:
+          [B * views, 1 + V, D] (or [B, 1 + N, D]) after the final norm; token 0 is CLS.
+        """
+        table = jnp.asarray(positions.encoder_positions(tokens.shape[1], self.width))
+        if visible is None:
+            position = table[None]
+        else:
+            views = visible.shape[0] // tokens.shape[0]
+            per_clip = visible.reshape(tokens.shape[0], views * visible.shape[1])
+            tokens = patches.gather_tokens(tokens, per_clip).reshape(*visible.shape, -1)
+            position = table[visible]
+        embed = patches.PatchEmbed(
+            self.tubelet, self.patch, self.width, self.intensity, self.dtype, name="patch_embed"
+        )
+        x = embed(tokens) + position.astype(self.dtype)
+        cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, self.width)), x], axis=1)
+        return Transformer(
+            self.depth, self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.remat, name="transformer"
+        )(x)

@@ -1,0 +1,62 @@
+"""DINO projection head, and the prototypes of semantic cluster distillation."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORM_EPS = 1e-12
+
+
+def l2_normalise(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Unit length along `axis`, in float32 (PyTorch's `normalize`: the norm is clamped at 1e-12)."""
+    x = x.astype(jnp.float32)
+    # The square is clamped, not the root, so that the gradient at zero is zero instead of NaN.
+    square = jnp.maximum((x * x).sum(axis, keepdims=True), NORM_EPS**2)
+    return x * jax.lax.rsqrt(square)
+
+
+class DINOHead(nn.Module):
+    """MLP, L2 normalisation, and a weight-normalised linear layer to the scores (gain fixed at 1, no bias)."""
+
+    hidden: int
+    bottleneck: int
+    outputs: int
+    scheme: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, cls: jax.Array) -> jax.Array:
+        """[..., D] -> logits float32 [..., K]."""
+        if self.scheme == "normal":
+            kernel_init = nn.initializers.normal(0.02)
+        elif self.scheme == "fan_in":
+            kernel_init = nn.initializers.lecun_normal()
+        else:
+            raise ValueError(f"model.head.init must be 'normal' or 'fan_in', not {self.scheme!r}")
+        x = cls
+        for i, width in enumerate((self.hidden, self.hidden, self.bottleneck)):
+            x = nn.Dense(width, kernel_init=kernel_init, dtype=self.dtype, name=f"fc{i}")(x)
+            if i < 2:
+                x = nn.gelu(x, approximate=False)
+        last = self.param("last", kernel_init, (self.bottleneck, self.outputs))
+        # Unit vectors in `dtype`, products accumulated in float32: the logits are read by a softmax.
+        return jnp.matmul(
+            l2_normalise(x).astype(self.dtype),
+            l2_normalise(last, axis=0).astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )
+
+
+class Prototypes(nn.Module):
+    """`count` unit vectors of width `width`. Returns float32 [count, width]."""
+
+    count: int
+    width: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param("vectors", _unit_rows, (self.count, self.width))
+
+
+def _unit_rows(key, shape, dtype=jnp.float32):
+    return l2_normalise(jax.random.normal(key, shape, dtype))

@@ -1,0 +1,127 @@
+"""From clips to patches, and the linear patch embedding for grey and for three-channel input."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+STANDARDISE_EPS = 1e-6
+
+
+def patchify(frames: jax.Array, tubelet: int, patch: int) -> jax.Array:
+    """Cut clips into flattened patches in raster order (tubelet, row, column).
+
+    Args:
+      frames: [B, T, H, W] grey or [B, T, H, W, C].
+      tubelet: frames per patch.
+      patch: pixels per patch side.
+
+    Returns:
+      [B, N, tubelet * patch * patch (* C)], N = T/tubelet * H/patch * W/patch.
+    """
+    batch, time, height, width = frames.shape[:4]
+    if time % tubelet or height % patch or width % patch:
+        raise ValueError(
+            f"clip of {time} frames of {height} x {width} cannot be cut into patches of "
+            f"{tubelet} x {patch} x {patch}: choose data.num_frames and data.image_size as multiples"
+        )
+    channels = frames.shape[4:]
+    x = frames.reshape(
+        batch, time // tubelet, tubelet, height // patch, patch, width // patch, patch, *channels
+    )
+    x = jnp.moveaxis(x, (1, 3, 5), (1, 2, 3))
+    return x.reshape(batch, (time // tubelet) * (height // patch) * (width // patch), -1)
+
+
+def gather_tokens(tokens: jax.Array, index: jax.Array) -> jax.Array:
+    """Pick tokens [B, V, C] of [B, N, C] by index int32 [B, V]."""
+    return jnp.take_along_axis(tokens, index[:, :, None], axis=1)
+
+
+def clip_standardised(frames: jax.Array, num_valid: jax.Array) -> jax.Array:
+    """Each clip to zero mean and unit deviation over its valid frames.
+
+    Args:
+      frames: uint8 [B, T, H, W].
+      num_valid: int32 [B], real frames; later ones repeat the last and do not count.
+
+    Returns:
+      float32 [B, T, H, W].
+    """
+    x = frames.astype(jnp.float32)
+    valid = (jnp.arange(x.shape[1]) < num_valid[:, None]).astype(jnp.float32)[:, :, None, None]
+    count = valid.sum((1, 2, 3), keepdims=True) * x.shape[2] * x.shape[3]
+    mean = (x * valid).sum((1, 2, 3), keepdims=True) / count
+    variance = ((x - mean) ** 2 * valid).sum((1, 2, 3), keepdims=True) / count
+    return (x - mean) * jax.lax.rsqrt(variance + STANDARDISE_EPS)
+
+
+def model_input(frames: jax.Array, num_valid: jax.Array, intensity: str) -> jax.Array:
+    """Grey input of the patch embedding: raw 0..255 for "imagenet" (normalisation is folded into the
+    embedding), standardised for "clip". Three-channel float input, already normalised, passes unchanged.
+
+    Returns: float32 [B, T, H, W] (or [B, T, H, W, 3]).
+    """
+    if frames.ndim == 5:
+        return frames
+    if intensity == "imagenet":
+        return frames.astype(jnp.float32)
+    if intensity == "clip":
+        return clip_standardised(frames, num_valid)
+    raise ValueError(f"model.intensity must be 'imagenet' or 'clip', not {intensity!r}")
+
+
+def fold_grey(kernel: jax.Array, bias: jax.Array, intensity: str) -> tuple[jax.Array, jax.Array]:
+    """Fold three equal channels and their normalisation into one grey channel.
+
+    x_c = g * scale_c + shift_c, so sum_c w_c x_c = g * sum_c w_c scale_c + sum_c w_c shift_c.
+
+    Args:
+      kernel: float32 [t, p, p, 3, D].
+      bias: float32 [D].
+      intensity: "imagenet" (g is 0..255; scale 1 / (255 s_c), shift -m_c / s_c) or "clip" (scale 1, shift 0).
+
+    Returns:
+      kernel [t * p * p, D] and bias [D], float32.
+    """
+    if intensity == "clip":
+        return kernel.sum(3).reshape(-1, kernel.shape[-1]), bias
+    scale, shift = 1 / (255 * IMAGENET_STD), -IMAGENET_MEAN / IMAGENET_STD
+    folded = jnp.einsum("tijcd,c->tijd", kernel, scale).reshape(-1, kernel.shape[-1])
+    return folded, bias + jnp.einsum("tijcd,c->d", kernel, shift)
+
+
+class PatchEmbed(nn.Module):
+    """Linear embedding of flattened patches; the parameter is [t, p, p, 3, D] whatever the input."""
+
+    tubelet: int
+    patch: int
+    width: int
+    intensity: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, patches: jax.Array) -> jax.Array:
+        """[B, N, t*p*p] grey or [B, N, t*p*p*3] -> [B, N, D]."""
+        cells = self.tubelet * self.patch**2
+        kernel = self.param("kernel", _xavier_patch, (self.tubelet, self.patch, self.patch, 3, self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        if patches.shape[-1] == cells:
+            kernel, bias = fold_grey(kernel, bias, self.intensity)
+        else:
+            kernel = kernel.reshape(cells * 3, self.width)
+        product = jnp.einsum(
+            "bnc,cd->bnd",
+            patches.astype(self.dtype),
+            kernel.astype(self.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return (product + bias).astype(self.dtype)
+
+
+def _xavier_patch(key, shape, dtype=jnp.float32):
+    fan_in, fan_out = int(np.prod(shape[:-1])), shape[-1]
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)

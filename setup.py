@@ -1,0 +1,55 @@
+"""Package discovr_jax: see README.md. Versions tested together are in constraints.txt."""
+
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+
+setuptools.setup(
+    name="discovr_jax",
+    version="0.1.0",
+    description="DISCOVR: self-supervised learning of echocardiography video in JAX, for TPU and GPU",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["discovr_jax*", "tfds_builders*", "configs*"]),
+    package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.7",
+        "av>=14",
+        "clu>=0.0.12",
+        "etils[epath]>=1.9",
+        "flax>=0.12",
+        "grain>=0.2.12",
+        "jax>=0.8",
+        "lz4>=4.3",
+        "matplotlib>=3.8",
+        "ml-collections>=1.0",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.9",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.25",
+        "pandas>=2.1",
+        "scikit-learn>=1.4",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.9",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "gpu": ["jax[cuda13]"],
+        "torch": ["torch>=2.6", "safetensors>=0.4"],
+        "test": [
+            "build>=1.2",
+            "hypothesis>=6.100",
+            "jaxtyping>=0.3",
+            "pytest>=8",
+            "ruff>=0.8",
+            "setuptools>=77",
+            "typeguard>=2.13,<3",
+            "wheel>=0.43",
+        ],
+    },
+)
