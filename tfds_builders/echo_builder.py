@@ -128,7 +128,8 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         _check_splits(listing.clips)
         self._listing = listing
         self._bad = list(listing.bad)
-        self._manifest: list[dict] = []
+        self._digests: dict[str, str] = {}
+        self._done = 0
         self._stop_if_too_many_bad()
         by_split = {
             split: [clip for clip in listing.clips if clip.split == split] for split in records.SPLITS
@@ -143,13 +144,13 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 if len(self._bad) >= _BAD_LISTED:
                     self._stop_if_too_many_bad()
             else:
-                row = {name: record[name] for name in ("id", "patient_id", "num_frames")}
-                self._manifest.append({"split": clip.split} | row | {"sha256": digest})
+                self._digests[clip.id] = digest
                 yield clip.id, record
             if self._progress:
-                self._progress(len(self._manifest) + len(self._bad), len(self._listing.clips))
+                self._done += 1
+                self._progress(self._done, len(self._listing.clips))
         self._stop_if_too_many_bad()
-        if not any(row["split"] == clips[0].split for row in self._manifest):
+        if not any(clip.id in self._digests for clip in clips):
             raise SourceError(f"Split '{clips[0].split}' has no readable video. {_listed(self._bad)}")
 
     def _read_all(self, clips: list[Clip]) -> Iterator[tuple[Clip, dict | VideoError, str]]:
@@ -178,8 +179,8 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # files written here appear together with the records or not at all.
         splits = super()._generate_splits(dl_manager, download_config)
         write_csv(self.data_path / "quarantine.csv", ("file", "reason"), map(dataclasses.asdict, self._bad))
-        manifest = sorted(self._manifest, key=lambda row: (records.SPLITS.index(row["split"]), row["id"]))
-        write_csv(self.data_path / "manifest.csv", tuple(manifest[0]), manifest)
+        columns = ("split", "sha256", "num_masks", "flags", *records.SCALAR_FIELDS)
+        write_csv(self.data_path / "manifest.csv", columns, self._manifest(splits))
         self.info.metadata.update(
             schema_version=records.SCHEMA_VERSION,
             frame_size=self.builder_config.frame_size,
@@ -187,6 +188,22 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             notes=self._listing.notes,
         )
         return splits
+
+    def _manifest(self, splits) -> Iterator[dict]:
+        """Rows of manifest.csv in the order in which TFDS shuffled the records, read back from its files."""
+        for split in splits:
+            shards = list(zip(map(os.fspath, split.filepaths), split.shard_lengths, strict=True))
+            source = records.RecordSource(
+                self.data_path, split.name, shards, self.info.features, self.builder_config.frame_size
+            )
+            for index in range(len(source)):
+                record = source[index]
+                yield {
+                    "split": split.name,
+                    "sha256": self._digests[record["id"]],
+                    "num_masks": len(record["masks"]),
+                    "flags": " ".join(record["flags"]),
+                } | {name: record[name] for name in records.SCALAR_FIELDS}
 
     def _stop_if_too_many_bad(self) -> None:
         if len(self._bad) > self._max_bad:

@@ -1,0 +1,201 @@
+"""Makes records from a downloaded dataset, and checks them.
+
+python -m discovr_jax.prepare echonet_dynamic --manual_dir=DOWNLOAD --data_dir=RECORDS [--frame_size=112]
+python -m discovr_jax.prepare check RECORDS/echonet_dynamic/112/1.0.0
+"""
+
+import argparse
+import contextlib
+import fcntl
+import importlib
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+from discovr_jax.data import audit, records
+
+_BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
+
+
+def datasets() -> list[str]:
+    """Names of the datasets that have a builder."""
+    return sorted(path.parent.name for path in _BUILDERS.glob("*/*_dataset_builder.py"))
+
+
+def build(
+    dataset: str,
+    manual_dir: str | os.PathLike,
+    data_dir: str | os.PathLike,
+    frame_size: int = 112,
+    max_bad: int = 0,
+    workers: int | None = None,
+) -> dict:
+    """Builds the records of a dataset, unless they are there and whole, and contact_sheet.png beside them.
+
+    Records appear only when they are complete: an interrupted build leaves nothing but a folder
+    `incomplete.*`, which the next build removes. Damaged records are moved to `damaged.*` and built again.
+
+    Args:
+      dataset: one of `datasets()`.
+      manual_dir: where the downloaded files lie.
+      data_dir: records go to data_dir/dataset/frame_size/version.
+      frame_size: pixels, 112 or 224.
+      max_bad: unusable videos that are tolerated and listed in quarantine.csv.
+      workers: processes that read videos; None for one per core.
+
+    Returns:
+      `audit.summarise` of the records.
+
+    Raises:
+      tfds_builders.tables.SourceError: the downloaded files are not usable; says which and why.
+      ValueError: unknown dataset or frame size.
+    """
+    if dataset not in datasets():
+        raise ValueError(f"There is no dataset '{dataset}'; there are {', '.join(datasets())}.")
+    path = records.records_dir(data_dir, dataset, str(frame_size))
+    with _exclusive(path):
+        return _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers)
+
+
+def ensure_records(config) -> None:
+    """Makes sure that the records named by `config.data` exist; simulates a phantom where the config says so.
+
+    With `config.data.simulate.{train, val, test}` above 0 missing records are made from simulated clips,
+    written to `data_dir/native` in the layout of EchoNet-Dynamic.
+
+    Raises:
+      RecordsError: missing or damaged records that cannot be simulated, with the command that makes them.
+    """
+    data = config.data
+    path = records.records_dir(data.data_dir, data.dataset, str(data.frame_size))
+    counts = {split: data.simulate[split] for split in records.SPLITS if data.simulate[split]}
+    if not counts:
+        records.open_source(data.data_dir, data.dataset, str(data.frame_size), "train")
+        return
+    if data.dataset != "echonet_dynamic":
+        raise ValueError(f"data.simulate writes echonet_dynamic only, not data.dataset = {data.dataset}.")
+    from tfds_builders.echo_phantom import layouts
+
+    # All hosts of a job come here; the first to get the lock works, the others find the records.
+    with _exclusive(path):
+        native = pathlib.Path(data.data_dir).expanduser() / "native"
+        if not _is_whole(path) or native.exists():
+            # Where the clips exist this only checks that they are those that the config asks for.
+            layouts.write_echonet_dynamic(native, counts, data.simulate.seed, os.cpu_count() or 1)
+        if not _is_whole(path):
+            _build(path, data.dataset, native, data.data_dir, data.frame_size, 0, None)
+
+
+def _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers) -> dict:
+    import tensorflow_datasets as tfds
+
+    from tfds_builders.tables import SourceError
+
+    module = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder")
+    sizes = [config.name for config in module.Builder.BUILDER_CONFIGS]
+    if str(frame_size) not in sizes:
+        raise ValueError(f"frame_size is {frame_size}; {dataset} has {', '.join(sizes)}.")
+    if _is_whole(path):
+        print(f"{path} is already complete; remove it to build it again.", file=sys.stderr)
+    else:
+        manual_dir = pathlib.Path(manual_dir).expanduser()
+        if not manual_dir.is_dir():
+            raise SourceError(
+                f"{manual_dir}: no such directory. {module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+            )
+        for leftover in path.parent.glob("incomplete.*"):
+            shutil.rmtree(leftover)
+        if path.exists():
+            aside = path.with_name(f"damaged.{time.time_ns()}.{path.name}")
+            print(f"{path} is damaged; moved to {aside.name} and built again.", file=sys.stderr)
+            path.rename(aside)
+        tfds.disable_progress_bar()
+        builder = module.Builder(
+            config=str(frame_size), data_dir=os.fspath(pathlib.Path(data_dir).expanduser()),
+            max_bad=max_bad, workers=workers, progress=Progress("videos"),
+        )  # fmt: skip
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
+    sheet = path / "contact_sheet.png"
+    if not sheet.exists():
+        audit.contact_sheet(path, sheet)
+    return audit.summarise(path)
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+    try:
+        return bool(audit.open_all(path))
+    except records.RecordsError:
+        return False
+
+
+@contextlib.contextmanager
+def _exclusive(path: pathlib.Path) -> Iterator[None]:
+    """One process at a time builds the records at `path`; the kernel releases the lock of a killed one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that builds {path}.", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Progress:
+    """Prints the count, the rate and the time left to stderr, at most every `every` seconds."""
+
+    def __init__(self, what: str, every: float = 5.0):
+        self._what = what
+        self._every = every
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < self._every and done < total:
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        left = (total - done) / rate
+        print(
+            f"{done} of {total} {self._what}, {rate:.1f} a second, {left / 60:.1f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m discovr_jax.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="DATASET | check")
+    for dataset in datasets():
+        command = commands.add_parser(dataset, help=f"make the records of {dataset}")
+        command.add_argument("--manual_dir", required=True, help="folder of the downloaded files")
+        command.add_argument("--data_dir", required=True, help="folder for records")
+        command.add_argument("--frame_size", type=int, default=112, help="pixels of the stored frames")
+        command.add_argument("--max_bad", type=int, default=0, help="unusable videos to tolerate and list")
+    command = commands.add_parser("check", help="verify records")
+    command.add_argument("directory", type=pathlib.Path, help="the folder that holds dataset_info.json")
+    given = parser.parse_args(arguments)
+    if given.command == "check":
+        problems = audit.check(given.directory, Progress("records"))
+        print("\n".join(problems) if problems else audit.format_summary(audit.summarise(given.directory)))
+        print(f"{len(problems)} problem(s) found." if problems else "No problems found.")
+        return 1 if problems else 0
+    try:
+        summary = build(given.command, given.manual_dir, given.data_dir, given.frame_size, given.max_bad)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(audit.format_summary(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
