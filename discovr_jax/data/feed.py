@@ -1,4 +1,4 @@
-"""The border between host and devices: numpy batches become sharded jax arrays, a few batches ahead of the step."""
+"""The border between host and devices: numpy batches become sharded jax arrays, a few ahead of the step."""
 
 import queue
 import threading
@@ -39,7 +39,7 @@ class DeviceBatches:
         raise self._end
 
     def close(self) -> None:
-        """Stops and joins the thread (after the batch it is fetching); may be called twice. The source stays open."""
+        """Joins the thread, after the batch it is fetching; may be called twice. The source stays open."""
         self._finalizer()
 
     def __enter__(self) -> "DeviceBatches":
@@ -49,18 +49,20 @@ class DeviceBatches:
         self.close()
 
 
-def device_batches(iterator: Iterator[dict], sharding: jax.sharding.Sharding, depth: int = 2) -> DeviceBatches:
+def device_batches(
+    iterator: Iterator[dict], sharding: jax.sharding.Sharding, depth: int = 2
+) -> DeviceBatches:
     """Puts batches on devices ahead of their use.
 
     Args:
-      iterator: dicts of numpy arrays [b, ...], this process's rows of the global batch. Only the background thread
-        may touch it until the result is closed.
+      iterator: dicts of numpy arrays [b, ...], this process's rows of the global batch. Only the background
+        thread may touch it until the result is closed.
       sharding: of the batch axis, for example NamedSharding(mesh, P(("data", "fsdp"))).
-      depth: at most so many batches lie on the devices, or are being made, ahead of the one last returned; >= 1.
+      depth: at most so many batches are on the devices, or being put there, ahead of the last returned; >= 1.
 
     Returns:
-      An iterator of dicts of jax arrays [b * processes, ...] with that sharding. What `iterator` raises, this raises
-      after the batches before it. Close it, or use it in a `with` statement.
+      An iterator of dicts of jax arrays [b * processes, ...] with that sharding. What `iterator` raises, this
+      raises after the batches before it. Close it, or use it in a `with` statement.
 
     Raises:
       ValueError: depth < 1.
@@ -70,7 +72,13 @@ def device_batches(iterator: Iterator[dict], sharding: jax.sharding.Sharding, de
     return DeviceBatches(iterator, sharding, depth)
 
 
-def _fill(iterator, sharding, ready: queue.SimpleQueue, free: threading.Semaphore, stop: threading.Event) -> None:
+def _fill(
+    iterator: Iterator[dict],
+    sharding: jax.sharding.Sharding,
+    ready: queue.SimpleQueue,
+    free: threading.Semaphore,
+    stop: threading.Event,
+) -> None:
     try:
         while True:
             free.acquire()
@@ -90,4 +98,5 @@ def _fill(iterator, sharding, ready: queue.SimpleQueue, free: threading.Semaphor
 def _stop(thread: threading.Thread, free: threading.Semaphore, stop: threading.Event) -> None:
     stop.set()
     free.release()
-    thread.join()
+    if thread is not threading.current_thread():  # The garbage collector may run this on any thread.
+        thread.join()

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-_FORMS = "'ef < 50', 'rvef <= 45', 'wall_cm >= 1.3' (with another number; < or <= for ef and rvef, > or >= for wall_cm) or 'source_label'"
+_FORMS = (
+    "'ef < 50', 'rvef <= 45', 'wall_cm >= 1.3' and 'source_label' "
+    "(any number; < or <= for ef and rvef, > or >= for wall_cm)"
+)
 _RULE = re.compile(r"(?:(ef|rvef) *(<=?)|(wall_cm) *(>=?)) *(\d+(?:\.\d+)?)|source_label")
 _COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 
 
 def rule_fields(rule: str) -> tuple[str, ...]:
-    """The record fields that `rule` reads, for `records.record_fields`. Raises ValueError for an unknown rule."""
+    """The record fields that `rule` reads, for `records.record_fields`; ValueError for an unknown rule."""
     return _parse(rule)[0]
 
 
@@ -56,7 +59,7 @@ def _parse(rule: str) -> tuple[tuple[str, ...], str | None, float]:
     """Fields read, comparison that makes a record abnormal (None: the source's label), threshold."""
     match = _RULE.fullmatch(rule.strip())
     if match is None:
-        raise ValueError(f"Unknown rule '{rule}' for abnormal records (data.abnormal_rule). The forms are {_FORMS}.")
+        raise ValueError(f"Unknown rule '{rule}' for abnormal records (data.abnormal_rule). Forms: {_FORMS}.")
     fraction, below, wall, above, number = match.groups()
     if number is None:
         return ("source_label",), None, 0.0

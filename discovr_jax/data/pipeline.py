@@ -1,11 +1,12 @@
 """Records to batches of clips, with grain. Batch k depends on the config and k only.
 
-Shuffle -> repeat -> all random choices -> batch -> slice per process: every random choice is made by the position of
-the clip in the stream, before the stream is cut up. So batch k, elements and augmentation, is the same for any
-number of processes and workers and after any restart, and a run that starts at step k costs nothing extra.
+Shuffle -> repeat -> all random choices -> batch -> slice per process: every random choice is made by the
+position of the clip in the stream, before the stream is cut up. So batch k, elements and augmentation, is the
+same for any number of processes and workers and after any restart, and starting at step k costs nothing.
 """
 
 import dataclasses
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -23,10 +24,10 @@ from absl import flags
 
 from discovr_jax.data import labels, records, transforms
 
-# In the process itself: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
+# Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
 _THREADS = 2
-# Batches of one worker that lie in shared memory at once: made and waiting, being made, being taken.
-_SHARED_BATCHES_PER_WORKER = 3
+# Batches of one worker that lie in shared memory at once, at most: four queue up, one is being copied out.
+_SHARED_BATCHES_PER_WORKER = 5
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -37,12 +38,14 @@ class Batches:
       next_step: number of the batch that `next` returns.
     """
 
-    def __init__(self, batches: grain.MapDataset, batch_bytes: int, workers: int, start_step: int, stream: str):
+    def __init__(
+        self, batches: grain.MapDataset, batch_bytes: int, workers: int, start_step: int, stream: str
+    ):
         self.next_step = start_step
         self._stream = stream
         if workers:
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # Grain reads its absl flags here, and not every caller is an absl app.
+                flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, and not every caller is an absl app.
             _check_shared_memory(workers * _SHARED_BATCHES_PER_WORKER * batch_bytes, workers)
             dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
@@ -55,15 +58,20 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        # Copies: what comes from a worker lies in shared memory that vanishes with the array object grain returns.
-        batch = {name: np.array(value) for name, value in next(self._iterator).items()}
+        shared = next(self._iterator, None)
+        if shared is None:
+            self.close()
+            gc.collect()  # A reference cycle in grain's exception holds the last batch, in shared memory.
+            raise StopIteration
         self.next_step += 1
-        return batch
+        # Copies: what comes from a worker lies in shared memory that vanishes with the array grain returns.
+        return {name: np.array(value) for name, value in shared.items()}
 
     def get_state(self) -> dict:
-        """{"next_step": int, "stream": str}: equal for two iterators exactly if they continue with the same batches.
+        """{"next_step": int, "stream": str}, equal for iterators that continue with the same batches.
 
-        There is no set_state: a new iterator with `start_step` is the way to resume, and this is its cross-check.
+        To resume, make a new iterator with `start_step`; this is its cross-check. `stream` names the seed,
+        the batch size, the records chosen and the sampling, not the content of the records.
         """
         return {"next_step": self.next_step, "stream": self._stream}
 
@@ -101,7 +109,7 @@ def train_batches(
         record: int32 [b], index into `source`.
 
     Raises:
-      ValueError: settings that do not fit together or to the records. A damaged record raises when it is read.
+      ValueError: settings that do not fit together or to the records; later, a damaged record or frame.
     """
     rows = _rows_per_process(config.batch_size, process_index, process_count)
     if start_step < 0:
@@ -142,11 +150,11 @@ def eval_batches(
       process_index, process_count: as in `train_batches`; all processes get equally many batches.
 
     Returns:
-      Iterator over dicts as of `train_batches`, and weight: float32 [b], 1, or 0 for the copies of the last clip that
-      fill the last batch.
+      Iterator over dicts as of `train_batches`, and weight: float32 [b], 1, or 0 for the copies of the last
+      clip that fill the last batch.
 
     Raises:
-      ValueError: settings that do not fit together or to the records. A damaged record raises when it is read.
+      ValueError: settings that do not fit together or to the records; later, a damaged record or frame.
     """
     rows = _rows_per_process(batch_size, process_index, process_count)
     selected = list(range(len(source))) if indices is None else [int(index) for index in indices]
@@ -176,7 +184,8 @@ class _ClipReader:
     def create(cls, source: records.RecordSource, data: ml_collections.ConfigDict, selected: Sequence[int]):
         if data.target_fps is not None:
             _check_frame_rates(source, selected, data.target_fps)
-        return cls(source, data.num_frames, data.stride, data.target_fps, data.image_size, tuple(data.crop_scales))
+        scales = tuple(data.crop_scales)
+        return cls(source, data.num_frames, data.stride, data.target_fps, data.image_size, scales)
 
     @property
     def clip_bytes(self) -> int:
@@ -184,7 +193,8 @@ class _ClipReader:
 
     def random_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         record, stride = self._open(index)
-        start = rng.integers(transforms.last_start(len(record["frames"]), self.num_frames, stride), endpoint=True)
+        latest = transforms.last_start(len(record["frames"]), self.num_frames, stride)
+        start = rng.integers(latest, endpoint=True)
         side = self.source.frame_size
         box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
         return self._clip(index, record, stride, int(start), box)
@@ -204,7 +214,8 @@ class _ClipReader:
     def _clip(self, index: int, record: dict, stride: float, start: int, box: transforms.Box) -> dict:
         which, num_valid = transforms.clip_indices(len(record["frames"]), self.num_frames, stride, start)
         side = self.source.frame_size
-        frames = records.decode_frames(record["frames"], side, side, which[:num_valid], record_id=record["id"])
+        real = which[:num_valid]
+        frames = records.decode_frames(record["frames"], side, side, real, record_id=record["id"])
         frames = transforms.crop_resize(frames, box, self.image_size)
         if num_valid < self.num_frames:
             frames = np.concatenate([frames, np.repeat(frames[-1:], self.num_frames - num_valid, axis=0)])
@@ -215,7 +226,7 @@ def _rows_per_process(batch_size: int, process_index: int, process_count: int) -
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index must be in 0..{process_count - 1}, got {process_index}.")
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f"batch_size {batch_size} must be a positive multiple of the {process_count} processes.")
+        raise ValueError(f"batch_size {batch_size} must be a positive multiple of {process_count} processes.")
     return batch_size // process_count
 
 
@@ -232,7 +243,7 @@ def _training_records(source: records.RecordSource, data: ml_collections.ConfigD
         raise ValueError(
             f"None of the {len(source)} records of {source!r} is left for training: data.train_filter="
             f"{data.train_filter} keeps those that data.abnormal_rule '{data.abnormal_rule}' calls normal. "
-            "Choose a rule whose fields this dataset has, or train on every record with data.train_filter=all."
+            "Choose a rule whose fields this dataset has, or train on all records with data.train_filter=all."
         )
     return selected
 
@@ -258,8 +269,8 @@ def _check_shared_memory(needed: int, workers: int) -> None:
     if needed > free:
         raise ValueError(
             f"{workers} loader workers need {needed / 2**20:.0f} MiB of shared memory, {_SHARED_MEMORY} has "
-            f"{free / 2**20:.0f} MiB free. Lower data.workers or batch_size, use data.workers=0, or start the "
-            "container with more (docker run --shm-size=8g)."
+            f"{free / 2**20:.0f} MiB free. Lower data.workers or batch_size, use data.workers=0, or start "
+            "the container with more (docker run --shm-size=8g)."
         )
 
 

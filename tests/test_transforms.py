@@ -1,0 +1,121 @@
+"""Clip sampling and cropping against hand-made numbers."""
+
+import cv2
+import numpy as np
+import pytest
+
+from discovr_jax.data import transforms
+
+
+def test_clip_indices_of_a_long_video():
+    indices, num_valid = transforms.clip_indices(20, 4, 3, start=5)
+    np.testing.assert_array_equal(indices, [5, 8, 11, 14])
+    assert num_valid == 4
+
+
+@pytest.mark.parametrize(
+    "video_frames, expected, num_valid",
+    [
+        (12, [0, 3, 6, 9], 4),  # Exactly one window.
+        (10, [0, 3, 6, 9], 4),  # Shorter than the window, but every frame exists.
+        (9, [0, 3, 6, 6], 3),  # Repeats 6, the last frame reached, not 8, the last of the video.
+        (4, [0, 3, 3, 3], 2),
+        (1, [0, 0, 0, 0], 1),
+    ],
+)
+def test_clip_indices_of_short_videos(video_frames, expected, num_valid):
+    assert transforms.last_start(video_frames, 4, 3) == 0
+    indices, found = transforms.clip_indices(video_frames, 4, 3, start=0)
+    np.testing.assert_array_equal(indices, expected)
+    assert found == num_valid
+
+
+def test_a_fractional_stride_rounds_halves_up():
+    indices, num_valid = transforms.clip_indices(20, 5, 2.5, start=1)
+    np.testing.assert_array_equal(indices, [1, 4, 6, 9, 11])
+    assert num_valid == 5
+
+
+@pytest.mark.parametrize("stride", [0.3, 1, 1.2, 1.5, 2.5, 3, 7.9])
+@pytest.mark.parametrize("video_frames", [1, 5, 31, 32, 100])
+def test_indices_stay_in_the_video_for_every_start(stride, video_frames):
+    for start in range(transforms.last_start(video_frames, 16, stride) + 1):
+        indices, num_valid = transforms.clip_indices(video_frames, 16, stride, start)
+        assert indices[0] == start and indices.max() < video_frames and (np.diff(indices) >= 0).all()
+        assert (indices[num_valid:] == indices[num_valid - 1]).all()
+        offsets = np.floor(np.arange(16) * stride + 0.5)
+        assert num_valid == (start + offsets < video_frames).sum()
+
+
+def test_the_last_start_is_the_public_one():
+    assert transforms.last_start(200, 64, 3) == 8
+    with pytest.raises(ValueError, match=r"start 9 is outside 0\.\.8"):
+        transforms.clip_indices(200, 64, 3, start=9)
+
+
+@pytest.mark.parametrize("arguments", [(0, 4, 3), (5, 0, 3), (5, 4, 0), (5, 4, float("nan"))])
+def test_impossible_clips_are_refused(arguments):
+    with pytest.raises(ValueError, match="video_frames >= 1, num_frames >= 1 and stride > 0"):
+        transforms.last_start(*arguments)
+
+
+def test_even_starts():
+    np.testing.assert_array_equal(transforms.even_starts(32, 4, 3, clips=3), [0, 10, 20])
+    np.testing.assert_array_equal(transforms.even_starts(32, 4, 3, clips=1), [10])
+    np.testing.assert_array_equal(transforms.even_starts(5, 4, 3, clips=3), [0, 0, 0])
+    with pytest.raises(ValueError, match="clips"):
+        transforms.even_starts(32, 4, 3, clips=0)
+
+
+def test_multi_scale_crop_draws_neighbouring_scales_everywhere():
+    rng = np.random.default_rng(0)
+    boxes = [transforms.multi_scale_crop(rng, 112, 112, (1.0, 0.875, 0.75, 0.66)) for _ in range(4000)]
+    sizes = [112, 98, 84, 74]
+    pairs = [(sizes.index(height), sizes.index(width)) for _, _, height, width in boxes]
+    counts = {pair: pairs.count(pair) for pair in set(pairs)}
+    assert set(counts) == {(i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1}
+    assert min(counts.values()) > 320 and max(counts.values()) < 480  # 400 expected, deviation 19.
+    tops = [top for top, _, height, _ in boxes if height == 74]
+    assert set(tops) == set(range(112 - 74 + 1))
+    assert all(top + height <= 112 and left + width <= 112 for top, left, height, width in boxes)
+
+
+def test_multi_scale_crop_of_an_oblong_frame_uses_the_shorter_side():
+    rng = np.random.default_rng(0)
+    boxes = np.array([transforms.multi_scale_crop(rng, 40, 100, (1.0, 0.5)) for _ in range(200)])
+    assert set(boxes[:, 2]) == set(boxes[:, 3]) == {40, 20}
+    assert boxes[:, 1].max() > 70
+
+
+@pytest.mark.parametrize("scales", [(), (1.2,), (0.0, 1.0)])
+def test_bad_scales_are_refused(scales):
+    with pytest.raises(ValueError, match="crop_scales"):
+        transforms.multi_scale_crop(np.random.default_rng(0), 8, 8, scales)
+
+
+def test_crop_resize_cuts_the_named_rows_and_columns():
+    frames = np.arange(2 * 6 * 8, dtype=np.uint8).reshape(2, 6, 8)
+    cut = transforms.crop_resize(frames, (1, 3, 4, 4), 4)
+    np.testing.assert_array_equal(cut, frames[:, 1:5, 3:7])
+    assert cut.flags.c_contiguous
+
+
+def test_a_whole_frame_of_the_right_size_is_not_copied():
+    frames = np.zeros((3, 8, 8), np.uint8)
+    assert transforms.crop_resize(frames, (0, 0, 8, 8), 8).base is frames
+
+
+def test_shrinking_averages_and_enlarging_interpolates():
+    checkers = np.indices((8, 8)).sum(0, keepdims=True) % 2 * 200
+    small = transforms.crop_resize(checkers.astype(np.uint8), (0, 0, 8, 8), 4)
+    np.testing.assert_array_equal(small, np.full((1, 4, 4), 100))
+    frame = np.random.default_rng(0).integers(0, 256, (1, 8, 8), dtype=np.uint8)
+    large = transforms.crop_resize(frame, (2, 1, 4, 6), 12)
+    wanted = cv2.resize(frame[0, 2:6, 1:7], (12, 12), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(large[0], wanted)
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 4, 4), (0, 5, 4, 4), (0, 0, 0, 4)])
+def test_boxes_outside_the_frame_are_refused(box):
+    with pytest.raises(ValueError, match="is not inside"):
+        transforms.crop_resize(np.zeros((1, 8, 8), np.uint8), box, 4)
