@@ -1,0 +1,169 @@
+"""Frozen features of every video of a split: one pass over the clips for all encoders, kept on disk."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# Part of every cache key: raise it when the same inputs would give other features.
+FEATURES_VERSION = 1
+Embed = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
+Readouts = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """One frozen encoder.
+
+    Attributes:
+      embed: (frames uint8 [b, T, H, W], num_valid int32 [b]) -> {readout: float [b, D]}, arrays of any kind.
+      key: says which weights and which forward pass these are, for the cache: `fingerprint(params)` and
+        whatever of the model's settings changes the features without changing the parameters.
+    """
+
+    embed: Embed
+    key: str
+
+
+def fingerprint(tree: Any) -> str:
+    """SHA-256 of a parameter tree: names, dtypes, shapes and bytes of every leaf."""
+    import jax
+
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def cache_key(encoder_key: str, preprocessing: Mapping[str, Any], videos: Iterable[Sequence[Any]]) -> str:
+    """SHA-256 over everything that features depend on.
+
+    Args:
+      encoder_key: of the weights, see `Encoder`.
+      preprocessing: what turns a record into clips; JSON values.
+      videos: the split's manifest in order: id and number of frames, say.
+    """
+    manifest = [[str(part) for part in video] for video in videos]
+    content = [FEATURES_VERSION, encoder_key, dict(preprocessing), manifest]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def extract(
+    embeds: Sequence[Embed], batches: Iterable[Mapping[str, np.ndarray]], num_videos: int
+) -> list[Readouts]:
+    """Features of every video under every encoder: the mean over the video's clips.
+
+    Args:
+      embeds: one function an encoder, see `Encoder`. All see the same clips, decoded once.
+      batches: dicts of frames uint8 [b, T, H, W], num_valid int32 [b], record int32 [b] (row of the video)
+        and weight float32 [b]; a clip of weight 0 is padding and is never counted, whatever its features.
+      num_videos: rows of the result.
+
+    Returns:
+      One {readout: float32 [num_videos, D]} an encoder.
+
+    Raises:
+      ValueError: if a video had no clip.
+    """
+    sums: list[dict[str, np.ndarray]] = [{} for _ in embeds]
+    counts = np.zeros(num_videos)
+    for batch in batches:
+        real = np.asarray(batch["weight"]) > 0
+        rows = np.asarray(batch["record"])[real]
+        np.add.at(counts, rows, 1)
+        for embed, total in zip(embeds, sums, strict=True):
+            for readout, values in embed(batch["frames"], batch["num_valid"]).items():
+                values = np.asarray(values, np.float64)
+                # Rows are picked, not multiplied by 0: a padding clip may give NaN.
+                np.add.at(
+                    total.setdefault(readout, np.zeros((num_videos, values.shape[1]))), rows, values[real]
+                )
+    if missing := np.flatnonzero(counts == 0).tolist():
+        raise ValueError(
+            f"{len(missing)} of {num_videos} videos had no clip (first rows: {missing[:5]}): the batches do "
+            "not cover the split; make them with pipeline.eval_batches over the whole source"
+        )
+    return [{name: (s / counts[:, None]).astype(np.float32) for name, s in total.items()} for total in sums]
+
+
+def cached(
+    directory: pathlib.Path,
+    names: Sequence[str],
+    keys: Sequence[str],
+    make: Callable[[Sequence[int]], list[Readouts]],
+) -> list[Readouts]:
+    """Reads features from disk and makes the missing ones together.
+
+    One file is kept for each name: features of an earlier checkpoint are replaced, so the disk does not fill
+    up over a run. A damaged file is made again, with a warning.
+
+    Args:
+      directory: made if absent.
+      names: of the files, "discovr-0-test" say; keys: of `cache_key`, one for each name.
+      make: indices into `names` -> their features.
+
+    Returns:
+      Features, in the order of `names`.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{name}-{key[:20]}.npz" for name, key in zip(names, keys, strict=True)]
+    found = [_read(path) for path in paths]
+    missing = [index for index, features in enumerate(found) if features is None]
+    if missing:
+        for index, made in zip(missing, make(missing), strict=True):
+            found[index] = made
+            _write(paths[index], made)
+            for stale in directory.glob(f"{names[index]}-{'?' * 20}.npz"):
+                if stale != paths[index]:
+                    stale.unlink()
+    return found
+
+
+def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
+    """Adds the readout "all": the others side by side, each divided by its mean length on train.
+
+    One number a readout, so that none drowns the others in a cosine, while differences of length between
+    videos (how much the tokens move, say) stay. An encoder with a single readout gets no "all".
+
+    Args:
+      splits: {"train": ..., "val": ..., "test": ...} of {readout: float [N, D]}.
+
+    Returns:
+      The same with "all" in each split.
+    """
+    parts = sorted(splits["train"])
+    if len(parts) < 2:
+        return {name: dict(features) for name, features in splits.items()}
+    lengths = {part: float(np.linalg.norm(splits["train"][part], axis=1).mean()) or 1.0 for part in parts}
+    return {
+        name: {**features, "all": np.concatenate([features[part] / lengths[part] for part in parts], axis=1)}
+        for name, features in splits.items()
+    }
+
+
+def _read(path: pathlib.Path) -> Readouts | None:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        logging.warning("Cached features %s cannot be read (%s); they are made again.", path, error)
+        return None
+
+
+def _write(path: pathlib.Path, features: Readouts) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        np.savez(file, **features)
+    os.replace(file.name, path)

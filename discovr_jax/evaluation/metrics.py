@@ -1,0 +1,115 @@
+"""Metrics of weighted videos, many weightings at once.
+
+Every metric is a pure function `metric(target [N], prediction [N], weights [R, N]) -> [R]`. A weight is how
+often a video counts, so one call with ones gives the figure and one call with a bootstrap's counts gives all
+resamples. A figure that does not exist (one class left, no spread of the target) is NaN, never 0.
+"""
+
+import numpy as np
+
+# Scores above this vote "abnormal": the plain majority vote; no threshold is tuned.
+THRESHOLD = 0.5
+
+
+def _divide(numerator, denominator) -> np.ndarray:
+    """numerator / denominator, NaN where the denominator is 0."""
+    denominator = np.asarray(denominator, np.float64)
+    safe = np.where(denominator == 0, 1.0, denominator)
+    return np.where(denominator == 0, np.nan, numerator / safe)
+
+
+def _confusion(target, score, weights):
+    """Weighted (true positives, false positives, true negatives, false negatives), each [R]."""
+    positive, called = target == 1, score > THRESHOLD
+    cells = np.stack(
+        [positive & called, ~positive & called, ~positive & ~called, positive & ~called], axis=1
+    )
+    return (weights @ cells.astype(np.float64)).T
+
+
+def macro_f1(target, score, weights) -> np.ndarray:
+    """Mean of the F1 of normal and of abnormal at the majority vote; NaN unless both classes are present."""
+    tp, fp, tn, fn = _confusion(target, score, weights)
+    f1 = (_divide(2 * tp, 2 * tp + fp + fn) + _divide(2 * tn, 2 * tn + fp + fn)) / 2
+    return np.where((tp + fn > 0) & (tn + fp > 0), f1, np.nan)
+
+
+def balanced_accuracy(target, score, weights) -> np.ndarray:
+    """Mean of sensitivity and specificity at the majority vote; NaN unless both classes are present."""
+    tp, fp, tn, fn = _confusion(target, score, weights)
+    return (_divide(tp, tp + fn) + _divide(tn, tn + fp)) / 2
+
+
+def _class_weight_by_score(target, score, weights):
+    """Weights of (abnormal, normal) at each distinct score, rising: two float64 [R, S]."""
+    order = np.argsort(score, kind="stable")
+    ranked = np.asarray(score)[order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    weights = np.asarray(weights, np.float64)[:, order]
+    positive = (np.asarray(target)[order] == 1).astype(np.float64)
+    grouped = [np.add.reduceat(weights * part, starts, axis=1) for part in (positive, 1 - positive)]
+    return grouped[0], grouped[1]
+
+
+def auroc(target, score, weights) -> np.ndarray:
+    """Chance that an abnormal video scores above a normal one, ties counting half."""
+    abnormal, normal = _class_weight_by_score(target, score, weights)
+    below = np.cumsum(normal, axis=1) - normal
+    pairs = (abnormal * (below + normal / 2)).sum(1)
+    return _divide(pairs, abnormal.sum(1) * normal.sum(1))
+
+
+def average_precision(target, score, weights) -> np.ndarray:
+    """Area under the precision-recall steps (no interpolation); NaN unless both classes are present."""
+    abnormal, normal = (part[:, ::-1] for part in _class_weight_by_score(target, score, weights))
+    called_abnormal, called_normal = np.cumsum(abnormal, axis=1), np.cumsum(normal, axis=1)
+    precision = np.nan_to_num(_divide(called_abnormal, called_abnormal + called_normal))
+    area = _divide((abnormal * precision).sum(1), abnormal.sum(1))
+    return np.where(normal.sum(1) > 0, area, np.nan)
+
+
+def _mean(values, weights) -> np.ndarray:
+    return _divide(weights @ np.asarray(values, np.float64), weights.sum(1))
+
+
+def mae(target, prediction, weights) -> np.ndarray:
+    """Mean absolute error, in the target's unit."""
+    return _mean(np.abs(prediction - target), weights)
+
+
+def rmse(target, prediction, weights) -> np.ndarray:
+    """Root of the mean squared error, in the target's unit."""
+    return np.sqrt(_mean((prediction - target) ** 2, weights))
+
+
+def r2(target, prediction, weights) -> np.ndarray:
+    """1 - squared error / squared spread of the target; NaN if the target has no spread."""
+    # Centred on a fixed number first, so that the one-pass variance does not cancel.
+    centred = target - np.mean(target)
+    spread = _mean(centred**2, weights) - _mean(centred, weights) ** 2
+    spread = np.where(spread > 1e-12 * max(float(np.var(target)), 1e-300), spread, 0.0)
+    return 1 - _divide(_mean((prediction - target) ** 2, weights), spread)
+
+
+def bias(target, prediction, weights) -> np.ndarray:
+    """Mean of prediction - target, in the target's unit."""
+    return _mean(prediction - target, weights)
+
+
+def _half_width_of_agreement(target, prediction, weights) -> np.ndarray:
+    error = prediction - target
+    centred = error - np.mean(error)
+    count = weights.sum(1)
+    squares = weights @ centred**2 - _divide((weights @ centred) ** 2, count)
+    variance = np.where(count > 1, np.maximum(squares, 0) / np.maximum(count - 1, 1), np.nan)
+    return 1.96 * np.sqrt(variance)
+
+
+def agreement_low(target, prediction, weights) -> np.ndarray:
+    """Lower Bland-Altman limit: bias - 1.96 sample deviations of the error; NaN below two videos."""
+    return bias(target, prediction, weights) - _half_width_of_agreement(target, prediction, weights)
+
+
+def agreement_high(target, prediction, weights) -> np.ndarray:
+    """Upper Bland-Altman limit: bias + 1.96 sample deviations of the error; NaN below two videos."""
+    return bias(target, prediction, weights) + _half_width_of_agreement(target, prediction, weights)

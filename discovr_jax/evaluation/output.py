@@ -1,0 +1,57 @@
+"""Results on disk, written whole or not at all."""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+PREDICTION_COLUMNS = ("id", "encoder", "family", "readout", "seed", "target", "prediction")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file under its final name only once it is complete; directories are made."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8", newline=""
+    ) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)  # a temporary file is 0600, which would hide results from the lab
+    os.replace(file.name, path)
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Strict JSON: NaN and infinity become null; numpy numbers and tuples become plain ones."""
+    write_text(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Predictions per video; the header is there without rows too."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, PREDICTION_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

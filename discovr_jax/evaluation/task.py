@@ -1,0 +1,117 @@
+"""What every evaluator takes and gives: a split of frozen features in, predictions per video out."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Skip(Exception):
+    """An evaluator cannot run on these data. The message is the reason shown to the reader."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Videos of one split whose target is known.
+
+    Attributes:
+      name: "train", "val" or "test"; used in messages only.
+      features: float64 [N, D], one row a video.
+      target: float64 [N]; 0 normal and 1 abnormal, or the ejection fraction in percent.
+    """
+
+    name: str
+    features: np.ndarray
+    target: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What an evaluator says about validation and test videos.
+
+    Attributes:
+      val, test: float64 [N_val] and [N_test]; a score that grows with "abnormal", or percent EF.
+      details: what was chosen on validation (a strength, say), to be written into results.json.
+    """
+
+    val: np.ndarray
+    test: np.ndarray
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def known_target(name: str, values: np.ndarray, target: str) -> np.ndarray:
+    """Rows of a split whose target is known.
+
+    Args:
+      name: the split's name, for the message.
+      values: float [N], NaN where unknown.
+      target: "ef" or "label", for the message.
+
+    Returns:
+      bool [N].
+
+    Raises:
+      Skip: if the split is empty or no target is known.
+    """
+    known = np.isfinite(np.asarray(values, np.float64))
+    if known.size == 0:
+        raise Skip(f"no videos in split {name}")
+    if not known.any():
+        raise Skip(f"no labels: {target} unknown for all {known.size} videos of split {name}")
+    return known
+
+
+def require_both_classes(name: str, target: np.ndarray) -> None:
+    """Raises Skip unless the labels [N] of split `name` hold both 0 (normal) and 1 (abnormal)."""
+    classes = np.unique(target)
+    if classes.size < 2:
+        only = "normal" if classes[0] == 0 else "abnormal"
+        raise Skip(f"one class only: all {len(target)} labelled videos of split {name} are {only}")
+
+
+def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Shifts and scales every column to zero mean and unit deviation *on the training split*.
+
+    A column that is constant there (up to rounding) is centred and not scaled: dividing by a deviation
+    of 1e-9 would blow rounding up into a feature.
+
+    Args:
+      train: float [N, D].
+      *others: float [M, D], scaled with the same numbers.
+
+    Returns:
+      The arrays in order, float64.
+    """
+    mean, deviation = train.mean(0), train.std(0)
+    floor = 1e-6 * np.maximum(np.abs(mean), deviation.max(initial=0.0))
+    scale = np.where(deviation > floor, deviation, 1.0)
+    return [(np.asarray(array, np.float64) - mean) / scale for array in (train, *others)]
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Rows [N, D] scaled to unit length; a row of zeros stays zero (cosine 0 to everything)."""
+    norm = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(norm > 0, norm, 1.0)
+
+
+def nearest(query: np.ndarray, bank: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar bank rows of each query by cosine; ties go to the earlier bank row.
+
+    Args:
+      query: float [Q, D]; bank: float [N, D]; k: at least 1, cut to N.
+
+    Returns:
+      (similarity float64 [Q, k], index int64 [Q, k]), most similar first.
+    """
+    query, bank = unit_length(query), unit_length(bank)
+    k = min(k, len(bank))
+    # Rows per block so that the similarity block stays near 64 MB whatever the bank's size.
+    rows = max(1, 8_000_000 // len(bank))
+    similarities, indices = [], []
+    for start in range(0, len(query), rows):
+        block = query[start : start + rows] @ bank.T
+        index = np.argsort(-block, axis=1, kind="stable")[:, :k]
+        similarities.append(np.take_along_axis(block, index, axis=1))
+        indices.append(index)
+    return np.concatenate(similarities), np.concatenate(indices)
