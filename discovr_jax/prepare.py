@@ -67,7 +67,8 @@ def ensure_records(config) -> None:
     written to `data_dir/native` in the layout of EchoNet-Dynamic.
 
     Raises:
-      RecordsError: missing or damaged records that cannot be simulated, with the command that makes them.
+      RecordsError: records are missing or damaged and not to be simulated (with the command that makes them),
+        or data_dir holds other simulated clips.
     """
     data = config.data
     path = records.records_dir(data.data_dir, data.dataset, str(data.frame_size))
@@ -84,7 +85,12 @@ def ensure_records(config) -> None:
         native = pathlib.Path(data.data_dir).expanduser() / "native"
         if not _is_whole(path) or native.exists():
             # Where the clips exist this only checks that they are those that the config asks for.
-            layouts.write_echonet_dynamic(native, counts, data.simulate.seed, os.cpu_count() or 1)
+            try:
+                layouts.write_echonet_dynamic(native, counts, data.simulate.seed, os.cpu_count() or 1)
+            except FileExistsError as error:
+                raise records.RecordsError(
+                    f"data.simulate asks for other clips than data.data_dir = {data.data_dir} holds: {error}"
+                ) from error
         if not _is_whole(path):
             _build(path, data.dataset, native, data.data_dir, data.frame_size, 0, None)
 

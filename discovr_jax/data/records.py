@@ -267,7 +267,9 @@ class RecordSource:
         try:
             record = dict(self._schema.deserialize_example_np(self._reader[int(index)]))
         except Exception as error:
-            raise RecordsError(f"Record {index} of {self!r} cannot be read ({error}).") from error
+            raise RecordsError(
+                f"Record {index} of {self!r} is damaged ({error}); prepare them again."
+            ) from error
         for name in TEXT_FIELDS:
             record[name] = record[name].decode("utf-8")
         record["flags"] = [flag.decode("utf-8") for flag in record["flags"]]
