@@ -43,7 +43,8 @@ def test_thresholds_compare_in_float32_whatever_the_column():
 
 
 @pytest.mark.parametrize(
-    "rule", ["", "ef", "ef > 50", "wall_cm < 1.3", "lvef < 50", "ef < fifty", "ef < 50 or rvef < 45", "ef < -5"]
+    "rule",
+    ["", "ef", "ef > 50", "wall_cm < 1.3", "lvef < 50", "ef < fifty", "ef < 50 or rvef < 45", "ef < -5"],
 )
 def test_unknown_rules_list_the_forms(rule):
     with pytest.raises(ValueError, match="'ef < 50', 'rvef <= 45', 'wall_cm >= 1.3' and 'source_label'"):

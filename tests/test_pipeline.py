@@ -30,7 +30,7 @@ def make_config(**data):
 
 
 def make_source(lengths, **fields):
-    """A source in memory; frame t of record i is t + 10 * i everywhere, so that pixels tell which frame they are."""
+    """A source in memory; frame t of record i is t + 10 * i everywhere: pixels tell which frame they are."""
 
     # A local class, because workers cannot import this test: it travels by value.
     class Source:
@@ -146,7 +146,7 @@ def test_an_error_in_a_worker_arrives_with_its_message():
         take(source, make_config(workers=1, crop_scales=(1.0,)), 1)
 
 
-def test_workers_of_a_killed_process_end():
+def test_workers_of_a_killed_process_end(tmp_path):
     script = """
 import multiprocessing, os, signal, sys
 from tests_pipeline import make_config, noisy_source, pipeline
@@ -162,16 +162,21 @@ os.kill(os.getpid(), signal.SIGKILL)
         "spec.loader.exec_module(module)\n"
     )
     root = pathlib.Path(pipeline.__file__).parents[2]
-    result = subprocess.run(
-        [sys.executable, "-c", loader + script], capture_output=True, text=True, timeout=60,
-        env=os.environ | {"PYTHONPATH": str(root)},
-    )  # fmt: skip
-    assert result.returncode == -signal.SIGKILL, result.stderr
-    (worker,) = (int(word) for word in result.stdout.split())
+    output = tmp_path / "output"
+    # Into a file: a pipe would stay open for as long as the worker lives.
+    with output.open("w") as file:
+        process = subprocess.run(
+            [sys.executable, "-c", loader + script], stdout=file, stderr=subprocess.STDOUT, timeout=60,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, output.read_text()
+    worker = int(output.read_text().split()[0])
     deadline = time.monotonic() + 10
     while _is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _is_running(worker)
+    if _is_running(worker):
+        os.kill(worker, signal.SIGKILL)
+        pytest.fail("The worker outlived its parent.")
 
 
 def _is_running(pid):
@@ -218,7 +223,8 @@ def test_copies_of_a_record_in_one_batch_are_sampled_independently():
 def test_pixels_are_those_of_the_sampled_frames():
     source, config = make_source([30, 7, 1]), make_config()
     for batch in take(source, config, 6):
-        for frames, num_valid, record in zip(batch["frames"], batch["num_valid"], batch["record"], strict=True):
+        rows = zip(batch["frames"], batch["num_valid"], batch["record"], strict=True)
+        for frames, num_valid, record in rows:
             assert (frames == frames[:, :1, :1]).all()
             offsets = frames[:, 0, 0].astype(int) - 10 * record
             if record == 0:
