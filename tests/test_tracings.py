@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from tfds_builders import tracings
+from tfds_builders.letterbox import letterbox
+
+
+def inside_by_hand(ring: np.ndarray, x: int, y: int) -> bool:
+    inside = False
+    for (ax, ay), (bx, by) in zip(ring, np.roll(ring, -1, 0), strict=True):
+        on_line = (bx - ax) * (y - ay) == (by - ay) * (x - ax)
+        if on_line and min(ax, bx) <= x <= max(ax, bx) and min(ay, by) <= y <= max(ay, by):
+            return True
+        if (ay > y) != (by > y) and x < ax + (y - ay) * (bx - ax) / (by - ay):
+            inside = not inside
+    return inside
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fill_agrees_with_the_even_odd_rule_pixel_by_pixel(seed):
+    ring = np.random.default_rng(seed).integers(-6, 26, (9, 2))  # crosses itself and the canvas
+    mask = tracings.fill(ring.astype(float), 20, 17)
+    expected = [[inside_by_hand(ring, x, y) for x in range(17)] for y in range(20)]
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_fill_outside_the_canvas_is_empty():
+    assert not tracings.fill(np.array([[30.0, 30], [40, 30], [40, 40]]), 20, 20).any()
+
+
+def test_polygon_goes_down_one_side_and_up_the_other():
+    rows = np.array([[9, 9, 9, 9], [0, 1, 5, 1], [0, 2, 6, 2], [0, 3, 7, 3]], float)
+    ring = [[0, 1], [0, 2], [0, 3], [7, 3], [6, 2], [5, 1]]
+    np.testing.assert_array_equal(tracings.polygon(rows), ring)
+
+
+def test_letterbox_maps_points_where_it_maps_pixels():
+    frames = np.zeros((1, 300, 400), np.uint8)
+    frames[0, 96:105, 296:305] = 255  # centred on x = 300, y = 100
+    square, placement = letterbox(frames, 100)
+    y, x = np.array(np.nonzero(square[0] > 100)).mean(1)
+    np.testing.assert_allclose(placement.points(np.array([300, 100])), [x, y], atol=0.5)
+    assert square.shape == (1, 100, 100) and placement.top == 12
+
+
+def test_letterbox_leaves_the_right_size_alone():
+    frames = np.zeros((2, 50, 50), np.uint8)
+    square, placement = letterbox(frames, 50)
+    assert square is frames
+    np.testing.assert_array_equal(placement.points(np.array([[3.5, 7.0]])), [[3.5, 7.0]])
