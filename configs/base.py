@@ -1,9 +1,16 @@
 """Every key with its default and one line on what it does. Other configs start from here and only override.
 
 Durations are strings: "400 epochs", "2000 steps", "1e6 examples", "10 percent" (of the run).
+Keys that are None by default are placeholders of their type, so that the command line can set them.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder as optional
+
+
+def by_fidelity(kind: type):
+    """None: `config.fidelity` selects the value (the table is in discovr_jax/fidelity.py)."""
+    return optional(kind)
 
 
 def get_config() -> ConfigDict:
@@ -11,6 +18,8 @@ def get_config() -> ConfigDict:
     c.seed = 0  # of weights, masks, data order and augmentation
     c.batch_size = 128  # clips a step, over all devices and processes
     c.duration = "400 epochs"  # length of the run
+    c.fidelity = "paper"  # "paper", or "released": the public code's step; selects the keys `by_fidelity`
+    c.init_from = ""  # workdir or converted checkpoint whose weights the run starts from; "" starts anew
     c.max_bad_steps = 3  # non-finite steps in a row before the run stops
 
     c.mesh = ConfigDict()
@@ -25,7 +34,7 @@ def get_config() -> ConfigDict:
     c.data.image_size = 112  # pixels that the model sees
     c.data.num_frames = 64  # frames of a clip
     c.data.stride = 3  # frames from one sampled frame to the next
-    c.data.target_fps = None  # sampled frames per second; takes the place of stride. None or a number
+    c.data.target_fps = optional(float)  # sampled frames per second; None: every stride-th
     c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
     c.data.abnormal_rule = "ef < 50"  # what makes a video abnormal: see discovr_jax/data/labels.py
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
@@ -46,8 +55,10 @@ def get_config() -> ConfigDict:
     c.model.decoder_heads = 0  # only "custom"
     c.model.patch = 16  # pixels of a patch side
     c.model.tubelet = 2  # frames of a video patch
-    c.model.video_qkv_bias = "none"  # "none" (as the published weights) or "qv" (as the public code)
+    c.model.video_qkv_bias = by_fidelity(str)  # "none" (also the published weights) or "qv" (public code)
     c.model.image_qkv_bias = "none"  # likewise
+    c.model.position_grid = optional(tuple)  # (tubelets, rows, columns) in which positions are counted: the
+    # grid of `init_from`'s checkpoint where its clips have another size; None for this run's own grid
     c.model.intensity = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip
     c.model.dtype = "bfloat16"  # of activations; parameters, softmax, losses and teachers are float32
     c.model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
@@ -77,11 +88,12 @@ def get_config() -> ConfigDict:
     c.dino = ConfigDict()
     c.dino.student_temperature = 0.1
     c.dino.teacher_temperature = (0.04, 0.07)  # first and last
-    c.dino.teacher_temperature_warmup = "30 epochs"  # linear from the first to the last
+    c.dino.teacher_temperature_warmup = by_fidelity(str)  # linear from the first to the last; 30 epochs
+    c.dino.teacher_temperature_every = by_fidelity(str)  # it moves every step, or every epoch
     c.dino.centering = "mean"  # "mean" (EMA centre) or "sinkhorn"
-    c.dino.center_momentum = 0.9  # 0.99 for small batches
-    c.dino.center_source = "logits"  # "logits", or "softmax" as the public code
-    c.dino.image_weight = "mean"  # "mean", or "released": times 256 / frames of the batch
+    c.dino.center_momentum = by_fidelity(float)  # 0.9, released 0.8; 0.99 for small batches
+    c.dino.center_source = by_fidelity(str)  # "logits", or "softmax" as the public code
+    c.dino.image_weight = by_fidelity(str)  # "mean", or "released": times 256 / frames of the batch
     c.dino.freeze_last = "0 steps"  # no gradient to the heads' last layers at first
 
     c.scd = ConfigDict()
@@ -93,26 +105,27 @@ def get_config() -> ConfigDict:
     c.scd.ignore_static = False  # weight 0 for padded frames and patches without signal
     c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
     c.scd.position_momentum = 0.99  # of the mean image token of each place
-    c.scd.targets = "soft"  # "soft", or "hard" labels as the public code
-    c.scd.pairing = "aligned"  # "aligned": same place and time; "released": the public code's pairing
-    c.scd.image_gradient = True  # whether the image scores' term moves the prototypes
+    c.scd.targets = by_fidelity(str)  # "soft", or "hard" labels as the public code
+    c.scd.pairing = by_fidelity(str)  # "aligned": same place and time; "released": the public code's pairing
+    c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, released no
     c.scd.freeze_prototypes = "0 steps"  # prototypes stay as drawn at first
 
     c.ema = ConfigDict()
-    c.ema.momentum = (0.996, 1.0)  # teacher momentum, first and last (cosine)
-    c.ema.order = "after"  # teachers move "after" the optimizer, or "before" the forward pass (public code)
+    c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; released 0.99
+    c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (released)
 
     c.optim = ConfigDict()
-    c.optim.lr = None  # absolute peak rate; or None, and then base_lr counts
+    c.optim.lr = optional(float)  # absolute peak rate; or None, and then base_lr counts
     c.optim.base_lr = 1.5e-4  # peak rate per 256 clips; None if lr is set
     c.optim.min_lr = 1e-6  # floor of the cosine
-    c.optim.warmup = "40 epochs"  # linear from 0
-    c.optim.decay = "cosine"  # "cosine" or "constant" after the warm-up
+    c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none
+    c.optim.decay = by_fidelity(str)  # "cosine" or "constant" after the warm-up
     c.optim.b1 = 0.9
     c.optim.b2 = 0.95
     c.optim.weight_decay = 0.05  # on matrices
-    c.optim.no_decay = "cls_token|mask_token|prototypes"  # paths (regular expression) that never decay
-    c.optim.clip = None  # global gradient norm; None for none, 1 to 3 for small batches
+    c.optim.no_decay = by_fidelity(str)  # paths (regular expression) that never decay: tokens and prototypes;
+    # released only mask_token
+    c.optim.clip = optional(float)  # global gradient norm; None for none, 1 to 3 for small batches
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1000 steps"

@@ -12,6 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from discovr_jax import optim, train_step
+from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
 
@@ -57,8 +58,12 @@ def config_path(name: str) -> str:
 
 
 def config_dict(config: ConfigDict) -> dict:
-    """A config as plain JSON values (tuples become lists)."""
-    return json.loads(config.to_json())
+    """A config as plain JSON values (tuples become lists), with what `fidelity` selects written out."""
+    plain = json.loads(config.to_json())
+    for key in OPTIONS:
+        section, name = key.split(".")
+        plain[section][name] = json.loads(json.dumps(option(config, key)))
+    return plain
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -99,7 +104,7 @@ def make_model(config: ConfigDict) -> Discovr:
         decoder_width=decoder_width,
         decoder_depth=m.decoder_depth,
         decoder_heads=decoder_heads,
-        video_qkv_bias=m.video_qkv_bias,
+        video_qkv_bias=option(config, "model.video_qkv_bias"),
         image_qkv_bias=m.image_qkv_bias,
         intensity=m.intensity,
         head_hidden=config.head.hidden,
@@ -108,9 +113,10 @@ def make_model(config: ConfigDict) -> Discovr:
         head_init=config.head.init,
         num_prototypes=m.num_prototypes,
         branches=frozenset(name for name in BRANCHES if config.loss[name] != 0),
-        scd_frames="all" if config.scd.pairing == "released" else "tubelet",
+        scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
+        position_grid=None if m.position_grid is None else tuple(m.position_grid),
     )
 
 
@@ -121,19 +127,19 @@ def make_options(config: ConfigDict) -> Options:
     return Options(
         weights={name: float(config.loss[name]) for name in BRANCHES},
         student_temperature=config.dino.student_temperature,
-        center_momentum=config.dino.center_momentum,
+        center_momentum=option(config, "dino.center_momentum"),
         centering=config.dino.centering,
-        center_source=config.dino.center_source,
-        image_weight=config.dino.image_weight,
+        center_source=option(config, "dino.center_source"),
+        image_weight=option(config, "dino.image_weight"),
         scd_temperature=config.scd.temperature,
         scd_epsilon=config.scd.epsilon,
         scd_iterations=config.scd.iterations,
         scd_standardise=config.scd.standardise,
         scd_tokens=config.scd.tokens,
         scd_ignore_static=config.scd.ignore_static,
-        scd_targets=config.scd.targets,
-        scd_pairing=config.scd.pairing,
-        scd_image_gradient=config.scd.image_gradient,
+        scd_targets=option(config, "scd.targets"),
+        scd_pairing=option(config, "scd.pairing"),
+        scd_image_gradient=option(config, "scd.image_gradient"),
         signal_floor=config.scd.signal_floor,
         position_momentum=config.scd.position_momentum,
     )
@@ -155,19 +161,21 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
         )
 
     o, d = config.optim, config.dino
-    if o.decay not in ("cosine", "constant"):
-        raise ValueError(f"optim.decay must be 'cosine' or 'constant', not {o.decay!r}")
+    decay = option(config, "optim.decay")
+    if decay not in ("cosine", "constant"):
+        raise ValueError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
     schedules = optim.Schedules(
         total=total,
         peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),
         floor_lr=o.min_lr,
-        warmup=steps(o.warmup),
-        lr_decay=o.decay,
+        warmup=steps(option(config, "optim.warmup")),
+        lr_decay=decay,
         teacher_temperature=tuple(d.teacher_temperature),
-        teacher_temperature_warmup=steps(d.teacher_temperature_warmup),
-        ema=tuple(config.ema.momentum),
+        teacher_temperature_warmup=steps(option(config, "dino.teacher_temperature_warmup")),
+        ema=tuple(option(config, "ema.momentum")),
         freeze_last=steps(d.freeze_last),
         freeze_prototypes=steps(config.scd.freeze_prototypes),
+        teacher_temperature_every=max(steps(option(config, "dino.teacher_temperature_every")), 1),
     )
     masks = train_step.MaskOptions(
         kind=config.mask.kind,
@@ -183,7 +191,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
         options=make_options(config),
         masks=masks,
         schedules=schedules,
-        tx=optim.adamw(o.b1, o.b2, o.weight_decay, o.no_decay, o.clip),
+        tx=optim.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip),
         checkpoint_every=steps(config.checkpoint.every),
         log_every=steps(config.log.every),
         eval_every=steps(config.eval.every),
@@ -198,7 +206,7 @@ def make_train_step(experiment: Experiment, config: ConfigDict):
         experiment.masks,
         experiment.tx,
         experiment.schedules,
-        config.ema.order,
+        option(config, "ema.order"),
         config.seed,
     )
 

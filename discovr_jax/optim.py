@@ -53,6 +53,7 @@ class Schedules:
     ema: tuple[float, float]
     freeze_last: int
     freeze_prototypes: int
+    teacher_temperature_every: int = 1  # the temperature moves every so many steps
 
     def lr(self, step):
         """Linear warm-up from 0, then cosine to the floor (or constant)."""
@@ -65,8 +66,9 @@ class Schedules:
         return jnp.where(step < self.warmup, self.peak_lr * (step + 1) / max(self.warmup, 1), decayed)
 
     def temperature(self, step):
-        """tau_t: linear over its warm-up, then constant."""
+        """tau_t: linear over its warm-up (in stairs of `teacher_temperature_every` steps), then constant."""
         first, last = self.teacher_temperature
+        step = step - step % self.teacher_temperature_every
         progress = jnp.clip(step / max(self.teacher_temperature_warmup, 1), 0, 1)
         return jnp.float32(first) + (last - first) * progress
 

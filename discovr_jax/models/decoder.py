@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from discovr_jax.models import positions
 from discovr_jax.models.layers import Transformer, xavier
@@ -22,12 +23,13 @@ class Decoder(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, encoded: jax.Array, visible: jax.Array) -> jax.Array:
+    def __call__(self, encoded: jax.Array, visible: jax.Array, flat: np.ndarray | None = None) -> jax.Array:
         """Decode.
 
         Args:
           encoded: [B, V, D], visible tokens of the encoder (no CLS).
           visible: int32 [B, V], their places in the grid.
+          flat: float [N], positions of all tokens (`positions.flat_positions`); None for 0 .. N-1.
 
         Returns:
           [B, N, output] in raster order.
@@ -42,7 +44,7 @@ class Decoder(nn.Module):
         x = jax.vmap(lambda grid, index, tokens: grid.at[index].set(tokens, unique_indices=True))(
             x, visible, projected
         )
-        x = x + jnp.asarray(positions.decoder_positions(self.num_tokens, self.width), self.dtype)
+        x = x + jnp.asarray(positions.decoder_positions(self.num_tokens, self.width, flat), self.dtype)
         x = Transformer(
             self.depth, self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.remat, name="transformer"
         )(x)

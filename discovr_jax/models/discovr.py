@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from discovr_jax.models import patches
+from discovr_jax.models import patches, positions
 from discovr_jax.models.decoder import Decoder
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.heads import DINOHead, Prototypes
@@ -112,6 +112,7 @@ class Discovr(nn.Module):
     scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
     dtype: jnp.dtype
     remat: bool = False
+    position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
 
     def setup(self):
         def encoder(tubelet, qkv_bias, eps):
@@ -149,6 +150,9 @@ class Discovr(nn.Module):
         )
         self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
         self.prototypes = Prototypes(self.num_prototypes, self.width)
+        cells, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
+        self.clip_positions = positions.flat_positions(cells, counted_in)
+        self.frame_positions = positions.flat_positions(cells[1:], counted_in and counted_in[1:])
 
     def video_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
         """Clips -> [B, tokens, cells] of tubelets."""
@@ -163,7 +167,11 @@ class Discovr(nn.Module):
 
     def encode_video(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
         """All tokens of clips: [B, T, H, W] -> [B, 1 + tokens, D]; token 0 is CLS."""
-        return self.video_encoder(self.video_patches(frames, num_valid))
+        return self.video_encoder(self.video_patches(frames, num_valid), flat=self.clip_positions)
+
+    def encode_frames(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
+        """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + places, D]; token 0 is CLS."""
+        return self.image_encoder(self.frame_patches(frames, num_valid, every), flat=self.frame_positions)
 
     def teacher(self, frames: jax.Array, num_valid: jax.Array) -> TeacherOutputs:
         """Both teachers on whole clips. The image teacher sees each frame once, for L_img and SCD alike."""
@@ -176,7 +184,7 @@ class Discovr(nn.Module):
             # SCD alone needs the first frame of each tubelet only.
             all_frames = "img" in self.branches or self.scd_frames == "all"
             every = 1 if all_frames else self.grid.tubelet
-            tokens = self.image_encoder(self.frame_patches(frames, num_valid, every))
+            tokens = self.encode_frames(frames, num_valid, every)
             if "img" in self.branches:
                 image_logits = self.image_head(tokens[:, 0])
             if "scd" in self.branches:
@@ -191,15 +199,20 @@ class Discovr(nn.Module):
             masks.local_views if "vid" in self.branches else ()
         )
         if views:
-            encoded = self._encode_views(self.video_encoder, self.video_patches(frames, num_valid), views)
+            encoded = self._encode_views(
+                self.video_encoder, self.video_patches(frames, num_valid), views, self.clip_positions
+            )
             if decodes:
-                decoded = self.decoder(encoded[0][:, 1:], masks.global_view)
+                decoded = self.decoder(encoded[0][:, 1:], masks.global_view, self.clip_positions)
             if "vid" in self.branches:
                 local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(masks.local_views) :]], 1)
                 video_logits = self.video_head(local_cls)
         if "img" in self.branches:
             encoded = self._encode_views(
-                self.image_encoder, self.frame_patches(frames, num_valid), masks.image_views
+                self.image_encoder,
+                self.frame_patches(frames, num_valid),
+                masks.image_views,
+                self.frame_positions,
             )
             image_logits = self.image_head(jnp.stack([tokens[:, 0] for tokens in encoded], 1))
         if "pix" in self.branches:
@@ -208,13 +221,13 @@ class Discovr(nn.Module):
             prototypes = self.prototypes()
         return StudentOutputs(video_logits, image_logits, decoded, pixels, prototypes)
 
-    def _encode_views(self, encoder, tokens, views):
+    def _encode_views(self, encoder, tokens, views, flat):
         """Encode masked views, those of equal visible count in one call. Returns one [B, 1 + V, D] a view."""
         encoded = [None] * len(views)
         for count in sorted({view.shape[1] for view in views}):
             members = [i for i, view in enumerate(views) if view.shape[1] == count]
             stacked = jnp.stack([views[i] for i in members], axis=1)
-            out = encoder(tokens, stacked.reshape(-1, count))
+            out = encoder(tokens, stacked.reshape(-1, count), flat)
             out = out.reshape(tokens.shape[0], len(members), count + 1, self.width)
             for slot, i in enumerate(members):
                 encoded[i] = out[:, slot]

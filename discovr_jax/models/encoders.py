@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from discovr_jax.models import patches, positions
 from discovr_jax.models.layers import Transformer
@@ -23,18 +24,21 @@ class Encoder(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, visible: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, tokens: jax.Array, visible: jax.Array | None = None, flat: np.ndarray | None = None
+    ) -> jax.Array:
         """Encode patches.
 
         Args:
           tokens: [B, N, cells], all patches of the clip in raster order (`patches.patchify`).
           visible: int32 [B * views, V], indices of the patches to see; rows are clip-major (the views of one
             clip follow each other). None sees all.
+          flat: float [N], positions of the patches (`positions.flat_positions`); None for 0 .. N-1.
 
         Returns:
           [B * views, 1 + V, D] (or [B, 1 + N, D]) after the final norm; token 0 is CLS.
         """
-        table = jnp.asarray(positions.encoder_positions(tokens.shape[1], self.width))
+        table = jnp.asarray(positions.encoder_positions(tokens.shape[1], self.width, flat))
         if visible is None:
             position = table[None]
         else:
