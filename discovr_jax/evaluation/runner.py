@@ -37,13 +37,18 @@ EncodersFeatures = Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Attributes:
-    results: the content of results.json, without step and commit.
-    predictions: one dict a row of predictions.csv (test videos, chosen readouts).
+    """What an evaluation found.
+
+    Attributes:
+      results: the content of results.json; step and commit join when it is written.
+      predictions: one dict a row of predictions.csv (test videos, chosen readouts).
+      features, fields: what it was computed from, "all" included; for the report.
     """
 
     results: dict[str, Any]
     predictions: list[dict[str, Any]]
+    features: EncodersFeatures
+    fields: Fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +78,7 @@ def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
       **extra: JSON values for the top level of results.json (clips_seen, commit, ...).
 
     Returns:
-      The evaluation, as written.
+      The evaluation; its results are the content of results.json.
     """
     from discovr_jax.evaluation import baselines
 
@@ -89,8 +94,8 @@ def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
         for (name, seed), readouts in _split_features(config, sources, everyone, fields, split, directory):
             found[name][seed][split] = readouts
     evaluation = evaluate(found, fields, config)
-    write(evaluation, workdir, step, **extra)
-    return evaluation
+    written = write(evaluation, workdir, step, **extra)
+    return dataclasses.replace(evaluation, results=written)
 
 
 def read_fields(sources, rule: str) -> dict[str, dict[str, np.ndarray]]:
@@ -164,7 +169,7 @@ def evaluate(encoders: EncodersFeatures, fields: Fields, config) -> Evaluation:
             continue
         results["videos"][name] = {split: int(known.sum()) for split, known in family.known.items()}
         _evaluate_family(family, encoders, others, fields, config.eval.readouts, results, predictions)
-    return Evaluation(results, predictions)
+    return Evaluation(results, predictions, encoders, fields)
 
 
 def _prepare(name: str, options: dict[str, Any], fields: Fields, config) -> _Family:
@@ -308,10 +313,10 @@ def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
                         )
 
 
-def write(evaluation: Evaluation, workdir, step: int, **extra) -> pathlib.Path:
+def write(evaluation: Evaluation, workdir, step: int, **extra) -> dict[str, Any]:
     """Writes WORKDIR/eval/STEP/results.json and predictions.csv, then WORKDIR/results.json.
 
-    Returns the first path. `extra` joins the top level; "commit" defaults to the git commit of this code, or
+    Returns the content. `extra` joins the top level; "commit" defaults to the git commit of this code, or
     "unknown" outside git.
     """
     commit = extra.pop("commit", None) or _commit()
@@ -320,7 +325,7 @@ def write(evaluation: Evaluation, workdir, step: int, **extra) -> pathlib.Path:
     output.write_csv(directory / "predictions.csv", evaluation.predictions)
     output.write_json(directory / "results.json", results)
     output.write_json(pathlib.Path(workdir) / "results.json", results)
-    return directory / "results.json"
+    return results
 
 
 def _commit() -> str:

@@ -1,0 +1,187 @@
+"""Charts of the report, each a PNG small enough to stay legible on a phone. No global matplotlib state."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colors
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1f2933", "#66707c", "#e3e7ec"
+LINES = ("#1f6feb", "#d9480f", "#2b8a3e", "#9c36b5", "#66707c")
+NORMAL, ABNORMAL, UNKNOWN = "#1f6feb", "#d9480f", "#b8c0c9"
+_SIZE = (4.3, 2.75)  # inches; a chart is shown about 430 px wide
+
+
+def figure_and_axes(size=_SIZE):
+    """An empty chart in the report's style."""
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(which="both", colors=MUTED, labelsize=8.5)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """The chart as PNG bytes."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=170)
+    return file.getvalue()
+
+
+def series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of one metric over the lines of metrics.jsonl that hold a finite number for it."""
+    points = [
+        (row["step"], row[key])
+        for row in rows
+        if isinstance(row.get(key), int | float) and not isinstance(row[key], bool) and np.isfinite(row[key])
+    ]
+    return np.array([p[0] for p in points], float), np.array([p[1] for p in points], float)
+
+
+def curves(
+    rows: Sequence[Mapping[str, Any]],
+    lines: Mapping[str, str],
+    *,
+    ylabel: str,
+    ceilings: Mapping[str, str] | None = None,
+    log: bool = False,
+) -> bytes | None:
+    """Metrics against the training step.
+
+    Args:
+      rows: parsed lines of metrics.jsonl, each with "step".
+      lines: {metric: label} drawn as lines.
+      ylabel: of the vertical axis, with its unit.
+      ceilings: {metric: label} of constants drawn dashed (their last value counts).
+      log: logarithmic vertical axis.
+
+    Returns:
+      PNG, or None if none of `lines` was logged.
+    """
+    found = {key: series(rows, key) for key in lines}
+    found = {key: line for key, line in found.items() if len(line[0])}
+    if not found:
+        return None
+    figure, axes = figure_and_axes()
+    for (key, (steps, values)), color in zip(found.items(), LINES, strict=False):
+        marker = "o" if len(steps) < 3 else None
+        axes.plot(steps, values, color=color, label=lines[key], linewidth=1.7, marker=marker, markersize=4)
+    for key, label in (ceilings or {}).items():
+        _, values = series(rows, key)
+        if len(values):
+            axes.axhline(values[-1], color=INK, linestyle="--", linewidth=1, label=label)
+    positive = all((values > 0).all() for _, values in found.values())
+    if log and positive:
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))  # 4e-4 written on the axis, not 0.00040
+    axes.set_xlabel("training step", fontsize=9, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+    if len(found) + len(ceilings or {}) > 1:
+        axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    return png(figure)
+
+
+def principal_plane(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two directions of largest spread.
+
+    Args:
+      features: float [N, D], finite.
+
+    Returns:
+      (coordinates float64 [N, 2], share of the variance [2]); zeros where there is no second
+      (or first) direction.
+    """
+    centred = np.asarray(features, np.float64) - np.mean(features, 0, dtype=np.float64)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    coordinates, share = np.zeros((len(centred), 2)), np.zeros(2)
+    total = (values**2).sum()
+    if total > 0:
+        count = min(2, len(values))
+        coordinates[:, :count] = left[:, :count] * values[:count]
+        share[:count] = values[:count] ** 2 / total
+    return coordinates, share
+
+
+def projection(
+    coordinates: np.ndarray,
+    share: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    ef: np.ndarray | None = None,
+) -> bytes:
+    """Points of `principal_plane`, coloured by label (0, 1, NaN) or by EF in percent; give one."""
+    figure, axes = figure_and_axes((4.3, 3.4))
+    if labels is not None:
+        for value, name, color in (
+            (np.nan, "unknown", UNKNOWN),
+            (0, "normal", NORMAL),
+            (1, "abnormal", ABNORMAL),
+        ):
+            chosen = np.isnan(labels) if np.isnan(value) else labels == value
+            if chosen.any():
+                axes.scatter(*coordinates[chosen].T, s=13, color=color, alpha=0.65, linewidths=0, label=name)
+        axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    else:
+        known = np.isfinite(ef)
+        axes.scatter(*coordinates[~known].T, s=13, color=UNKNOWN, linewidths=0)
+        points = axes.scatter(*coordinates[known].T, s=13, c=ef[known], cmap="viridis", linewidths=0)
+        bar = figure.colorbar(points, ax=axes)
+        bar.set_label("ejection fraction (%)", fontsize=9, color=INK)
+        bar.ax.tick_params(labelsize=8, colors=MUTED)
+    axes.set_xlabel(f"first direction ({share[0]:.0%} of variance)", fontsize=9, color=INK)
+    axes.set_ylabel(f"second ({share[1]:.0%})", fontsize=9, color=INK)
+    return png(figure)
+
+
+def predicted_against_true(target: np.ndarray, prediction: np.ndarray) -> bytes:
+    """Predicted EF against the recorded EF, both [N] in percent, with the line of equality."""
+    figure, axes = figure_and_axes((4.3, 3.6))
+    low, high = min(target.min(), prediction.min()) - 2, max(target.max(), prediction.max()) + 2
+    axes.plot([low, high], [low, high], color=INK, linestyle="--", linewidth=1, label="equality")
+    axes.scatter(target, prediction, s=13, color=LINES[0], alpha=0.6, linewidths=0)
+    axes.set(xlim=(low, high), ylim=(low, high))
+    axes.set_aspect("equal")
+    axes.set_xlabel("recorded EF (%)", fontsize=9, color=INK)
+    axes.set_ylabel("predicted EF (%)", fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    return png(figure)
+
+
+def bland_altman(target: np.ndarray, prediction: np.ndarray) -> bytes:
+    """Error against the mean of both EFs, [N] in percent, with bias and 95 % limits of agreement."""
+    figure, axes = figure_and_axes((4.3, 3.6))
+    error, middle = prediction - target, (prediction + target) / 2
+    axes.scatter(middle, error, s=13, color=LINES[0], alpha=0.6, linewidths=0)
+    bias = error.mean()
+    spread = 1.96 * error.std(ddof=1) if len(error) > 1 else 0.0
+    for value, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
+        axes.axhline(value, color=INK, linestyle=style, linewidth=1)
+        axes.annotate(
+            f"{value:+.1f}",
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            fontsize=8.5,
+            color=INK,
+            ha="right",
+            va="bottom",
+        )
+    axes.set_xlabel("mean of predicted and recorded EF (%)", fontsize=9, color=INK)
+    axes.set_ylabel("predicted - recorded (points)", fontsize=9, color=INK)
+    return png(figure)
+
+
+def prototype_palette(count: int) -> np.ndarray:
+    """Colours of the most frequent prototypes, uint8 [count + 1, 3]; the last is grey, for all the rest."""
+    # Golden-ratio steps of hue with two brightnesses: neighbours in rank look different for any count.
+    index = np.arange(count)
+    hsv = np.stack(
+        [(index * 0.618034) % 1, np.where(index % 2, 0.6, 0.85), np.where(index % 3, 0.95, 0.75)], axis=1
+    )
+    palette = np.concatenate([colors.hsv_to_rgb(hsv), [[0.55, 0.55, 0.55]]])
+    return np.round(palette * 255).astype(np.uint8)
