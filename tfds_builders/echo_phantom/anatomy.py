@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from tfds_builders.echo_phantom import measure
-from tfds_builders.echo_phantom.parameters import HeartParameters
+from tfds_builders.echo_phantom.parameters import ORIGIN, HeartParameters
 
 NUM_ANGLES = 1024
-ORIGIN = 0.58  # of the way from apex to mitral plane
 MAX_INWARD = 0.75  # of the radius that the most active part of the wall may lose
 
 
@@ -26,7 +25,7 @@ class Heart:
         self.roof_y = self.base_y + params.la_length
         self.angles = (np.arange(NUM_ANGLES) + 0.5) / NUM_ANGLES * 2 * np.pi
         right, left = self._annulus()
-        self.annulus_x = (left, right)
+        self.annulus_x = (float(left), float(right))
         self.endo = self._endocardium()
         self.in_wall = self._wall_weight()
         # Thinner at the apex, as hearts are.
@@ -34,7 +33,7 @@ class Heart:
         self.far = self.epi + 22.0
         self.activity = self._activity()
         self.shortening = 0.24 * params.length * params.ef / 65 * params.longitudinal
-        self.inward = self._solve_inward()
+        self.inward = float(self._solve_inward())
 
     def _annulus(self) -> tuple[float, float]:
         p = self.params
@@ -110,24 +109,24 @@ class Heart:
         return np.stack([x, y - share * self.shortening * contraction], axis=1)
 
     def axis(self, contraction: float, inward: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Apex and middle of the mitral plane in the heart frame."""
-        contour = self.contour(contraction, inward)
-        top = contour[np.argmin(contour[:, 1])]
-        base = np.array([np.mean(self.annulus_x), self.base_y - self.shortening * contraction])
-        return top, base
+        """Ends of the long axis in the heart frame: from the apex's height down to the middle of the mitral plane.
+
+        It stands on that plane, so that discs are parallel to it and none is cut by it.
+        """
+        top = self.contour(contraction, inward)[:, 1].min()
+        middle = np.mean(self.annulus_x)
+        return np.array([middle, top]), np.array([middle, self.base_y - self.shortening * contraction])
 
     def volume(self, contraction: float, inward: float | None = None) -> float:
         """Cubic pixels, by discs."""
         return measure.disc_volume(self.contour(contraction, inward), *self.axis(contraction, inward))
 
-    def material(self, x, y, contraction: float, right: float, atria: float):
+    def material(self, x: np.ndarray, y: np.ndarray, contraction: float):
         """Material coordinates of points of the heart frame.
 
         Args:
           x, y: float32 [H, W].
-          contraction: of the left ventricle.
-          right: contraction of the right ventricle.
-          atria: filling of the atria, 0 at ventricular end-diastole.
+          contraction: a python float, 0 at end-diastole; the atria fill as the ventricles contract.
 
         Returns:
           x, y in material coordinates, float32 [H, W], and uint8 [H, W]: 1 cavity, 2 myocardium, 0 elsewhere.
@@ -136,36 +135,36 @@ class Heart:
         # Long axis: apex and atrial roof stay, the annulus moves; beyond the septum the RV says how far.
         edge = -p.half_width * p.septal_width - p.wall
         rightness = np.clip((edge - x) / 14.0, 0, 1)
-        left_lift, right_lift = self.shortening * contraction, p.rv_longitudinal * right
+        left_lift, right_lift = self.shortening * contraction, p.rv_longitudinal * contraction
         y = y + (1 - rightness) * self._lift(y, left_lift) + rightness * self._lift(y, right_lift)
         # RV free wall towards the septum.
-        x = x - p.rv_radial * right * rightness
+        x = x - p.rv_radial * contraction * rightness
         # Atria swell about their centres.
         below = np.clip((y - self.base_y - 1) / 5, 0, 1)
         for centre_x, motion in ((0.0, p.la_motion), (edge - p.rv_width * p.half_width * 0.6, p.ra_motion)):
             dx, dy = x - centre_x, y - (self.base_y + 0.5 * p.la_length)
-            near = below * (motion * atria) / (1 + ((dx * dx + dy * dy) / 15.0**2) ** 2)
+            near = below * (motion * contraction) / (1 + ((dx * dx + dy * dy) / 15.0**2) ** 2)
             x, y = x - dx * near, y - dy * near
         # Towards the LV centre, along rays: cavity, wall and surroundings each stretch linearly.
         radius, angle = cv2.cartToPolar(x, y)
         index = np.minimum((angle * np.float32(NUM_ANGLES / (2 * np.pi))).astype(np.int32), NUM_ANGLES - 1)
         endo, epi = self.radii(contraction)
-        table = np.stack([
-            endo, epi, self.far,
-            self.endo / endo,
-            self.endo, (self.epi - self.endo) / (epi - endo),
-            self.epi, (self.far - self.epi) / (self.far - epi),
-            self.in_wall,
-        ], axis=1).astype(np.float32)[index]  # fmt: skip
-        endo_now, epi_now, far = table[..., 0], table[..., 1], table[..., 2]
-        cavity, wall = radius < endo_now, radius < epi_now
-        inside = radius * table[..., 3]
-        within = table[..., 4] + (radius - endo_now) * table[..., 5]
-        outside = table[..., 6] + (radius - epi_now) * table[..., 7]
-        moved = np.where(cavity, inside, np.where(wall, within, np.where(radius < far, outside, radius)))
+        # Four stretches of each ray, from the centre out; in each, material radius = offset + slope * radius.
+        ends = np.stack([endo, epi, self.far]).astype(np.float32)
+        stretch = sum((radius >= end.take(index)).view(np.uint8) for end in ends)
+        starts, starts_now = np.stack([self.endo, self.epi]), np.stack([endo, epi])
+        slopes = np.diff(starts, axis=0, append=self.far[None]) / np.diff(
+            starts_now, axis=0, append=self.far[None]
+        )
+        slopes = np.concatenate([self.endo[None] / endo, slopes, np.ones((1, NUM_ANGLES))])
+        offsets = np.zeros_like(slopes)
+        offsets[1:3] = starts - slopes[1:3] * starts_now
+        index += stretch * np.int32(NUM_ANGLES)
+        moved = offsets.astype(np.float32).take(index) + slopes.astype(np.float32).take(index) * radius
         scale = moved / np.maximum(radius, 1e-3)
-        labels = np.where(cavity, 1, np.where(wall & (table[..., 8] > 0), 2, 0)).astype(np.uint8)
-        return x * scale, y * scale, labels
+        label = np.zeros((4, NUM_ANGLES), np.uint8)
+        label[0], label[1] = 1, 2 * self.in_wall
+        return x * scale, y * scale, label.take(index)
 
     def _lift(self, y, lift: float):
         """How far below its present place the tissue at height y lies at end-diastole."""

@@ -26,7 +26,7 @@ FILE_LIST = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS",
 TRACINGS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
 SPLITS = ("train", "val", "test")
 # Raise when the simulator's output changes: what another version began to write is then not continued.
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 
 
 def clip_name(seed: int, split: str, index: int) -> str:
@@ -66,6 +66,11 @@ def encode_avi(frames: np.ndarray, fps: float) -> bytes:
 
 
 _QUALITY = 3  # of MJPEG, 1 best to 31; the dataset's files look like about this
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_echonet_dynamic(

@@ -56,18 +56,18 @@ def mask_volume(mask: np.ndarray) -> float:
     Raises:
       ValueError: no cavity, or none that touches the atrium.
     """
-    factor = 4  # the outline of the enlarged mask runs between pixels, not through their centres
-    fine = [
+    factor = 4  # enlarged, so that the outline runs between pixels and a disc holds many of them
+    cavity, atrium = (
         cv2.resize((mask == label).astype(np.float32), None, fx=factor, fy=factor) >= 0.5 for label in (1, 3)
-    ]
-    near_atrium = cv2.dilate(fine[1].astype(np.uint8), np.ones((2 * factor + 1, 2 * factor + 1), np.uint8))
-    border = np.argwhere(fine[0] & (near_atrium > 0))
+    )
+    near_atrium = cv2.dilate(atrium.astype(np.uint8), np.ones((2 * factor + 1, 2 * factor + 1), np.uint8))
+    border = np.argwhere(cavity & (near_atrium > 0))
     if not len(border):
         raise ValueError("mask without a left ventricle that touches the left atrium: there is no base")
-    contours, _ = cv2.findContours(fine[0].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    contour = max(contours, key=cv2.contourArea)[:, 0].astype(np.float64)
-    inner = border.mean(axis=0)[::-1]
-    apex = contour[np.argmax(np.linalg.norm(contour - inner, axis=1))]
-    along = (inner - apex) / np.linalg.norm(inner - apex)
-    base = apex + along * np.quantile((border[:, ::-1] - apex) @ along, 0.9)
-    return disc_volume(contour, apex, base) / factor**3
+    # Discs lie parallel to the border, whose direction is its pixels' main one.
+    normal = np.linalg.eigh(np.cov(border.T))[1][:, 0]
+    height = np.argwhere(cavity) @ normal
+    at_base = border @ normal
+    height = np.abs(height - (at_base.max() if height.mean() < at_base.mean() else at_base.min()))
+    areas, edges = np.histogram(height, NUM_DISCS, range=(-0.5, height.max() + 0.5))
+    return float(np.pi / 4 * np.sum(areas**2) / (edges[1] - edges[0])) / factor**3

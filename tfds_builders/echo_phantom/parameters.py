@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 MIN_EF, MAX_EF = 15.0, 75.0
+ORIGIN = 0.58  # where on the long axis the LV centre lies, 0 apex to 1 mitral plane
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,9 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
     num_frames = int(max(rng.integers(90, 201), np.ceil(seconds * fps)))
     rhythm = str(rng.choice(["sinus", "irregular", "ectopic"], p=[0.7, 0.15, 0.15]))
     phase = float(rng.random())
-    length = rng.uniform(43, 64)
+    length = rng.uniform(47, 64)
+    tip = (float(rng.normal(56, 1.5)), float(rng.uniform(3, 9)))
+    centre, tilt = _draw_place(rng, tip, length)
     return HeartParameters(
         seed=int(rng.integers(2**31)),
         ef=ef,
@@ -131,7 +134,7 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
         systole=float(rng.uniform(0.26, 0.38)),
         early_filling=float(rng.uniform(0.1, 0.65)),
         length=float(length),
-        half_width=float(length * rng.uniform(0.27, 0.40)),
+        half_width=float(length * rng.uniform(0.29, 0.40)),
         septal_width=float(rng.uniform(0.8, 1.0)),
         base_width=float(rng.uniform(0.68, 0.88)),
         roundness=float(rng.uniform(1.8, 2.6)),
@@ -146,15 +149,15 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
         ra_motion=float(rng.uniform(0.0, 0.3)),
         mitral_opening=float(rng.uniform(0.6, 1.25)),
         tricuspid_opening=float(rng.uniform(0.5, 1.2)),
-        centre=(float(rng.normal(63, 6)), float(rng.normal(50, 5))),
-        tilt=float(np.deg2rad(rng.normal(-4, 10))),
+        centre=centre,
+        tilt=tilt,
         drift=tuple(rng.normal(0, 2.0, 2).tolist()),
         drift_rotation=float(np.deg2rad(rng.normal(0, 2.5))),
         wander=float(rng.uniform(0.2, 1.5)),
         wander_rotation=float(np.deg2rad(rng.uniform(0.2, 2.0))),
         respiration=(float(rng.uniform(0, 3.0)), float(rng.uniform(2.5, 5.0)), float(rng.random())),
         swing=(float(rng.normal(0, 1.5)), float(rng.normal(0, 1.5)), float(np.deg2rad(rng.normal(0, 3)))),
-        tip=(float(rng.normal(56, 1.5)), float(rng.uniform(4, 10))),
+        tip=tip,
         half_angle=float(np.deg2rad(rng.uniform(38, 46))),
         reach=float(rng.uniform(100, 122)),
         gain=float(rng.normal(0, 3)),
@@ -170,6 +173,17 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
         through_plane=float(rng.uniform(0.0, 1.2)),
         shadows=_draw_shadows(rng),
     )
+
+
+def _draw_place(rng, tip, length) -> tuple[tuple[float, float], float]:
+    """The LV centre and the tilt of its axis: apex near the probe, cavity mostly inside the sector."""
+    while True:
+        tilt = float(np.deg2rad(rng.normal(-3, 9)))
+        apex = tip[0] + rng.normal(4, 5), tip[1] + rng.uniform(6, 18)
+        down = ORIGIN * length
+        x, y = apex[0] - down * np.sin(tilt), apex[1] + down * np.cos(tilt)
+        if abs(np.arctan2(x - tip[0], y - tip[1])) < 0.35:
+            return (float(x), float(y)), tilt
 
 
 def _draw_beats(rng, heart_rate, phase, rhythm, seconds) -> tuple[Beat, ...]:

@@ -8,6 +8,7 @@ from tfds_builders.echo_phantom.parameters import HeartParameters
 
 SIZE = 112
 _LEAFLET_DB = -7.0
+_DB_PER_NEPER = 20 / float(np.log(10))
 
 
 class Scanner:
@@ -55,17 +56,16 @@ class Scanner:
         cv2.polylines(
             drawn, [np.round(line * 16).astype(np.int32) for line in leaflets], False, 255, 1, cv2.LINE_AA, 4
         )
-        fresh, other = rng.choice(len(self.bank), 2, replace=False)
-        shift = rng.integers(0, SIZE, 2)
-        fresh = np.roll(self.bank[fresh], shift, axis=(0, 1))
-        valve = drawn * (_linear(_LEAFLET_DB) / 255) * (0.4 + 0.6 * fresh)
+        fresh, other, down, across = rng.integers(0, (3, 3, SIZE, SIZE))
+        fresh = np.roll(self.bank[fresh], (down, across), axis=(0, 1))
+        valve = drawn * np.float32(_linear(_LEAFLET_DB) / 255) * (0.4 + 0.6 * fresh)
         self.count += 1
-        breathing = 0.75 + 0.25 * np.sin(2 * np.pi * self.count / (4 * p.fps) + self.shadow_phase)
+        breathing = 0.75 + 0.25 * float(np.sin(2 * np.pi * self.count / (4 * p.fps) + self.shadow_phase))
         passed = self.gain * (1 - breathing * (1 - self.shadow))
         amplitude = (
-            passed * (echo + valve + self.blood * fresh + self.clutter) + self.noise * self.bank[other]
+            passed * (echo + valve + self.blood * fresh + self.clutter) + self.noise * self.bank[3 + other]
         )
-        level = np.log10(np.maximum(amplitude, 1e-6)) * 20 + flicker
+        level = cv2.log(np.maximum(amplitude, np.float32(1e-6))) * _DB_PER_NEPER + float(flicker)
         grey = 255 / p.dynamic_range * (level + p.dynamic_range - 5)
         grey = np.clip(grey, 0, 255)
         grey = grey * (0.4 + 0.6 / 255 * grey)  # the display's grey map darkens weak echoes

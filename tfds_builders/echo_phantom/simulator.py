@@ -108,7 +108,7 @@ def _render(heart, squeeze, opening, poses, rng) -> tuple[np.ndarray, np.ndarray
     middle = poses[len(poses) // 2]
     tip = (np.array(params.tip) - middle[:, 2]) @ middle[:, :2] + painting.CENTRE
     fields = speckle.field(tissue.shape, tuple(tip), rng, tilt=-np.arctan2(middle[1, 0], middle[0, 0]))
-    fields *= tissue[..., None]
+    planes = [np.ascontiguousarray(fields[..., k] * tissue) for k in range(4)]
     scanner = Scanner(params, rng)
     steps = rng.normal(0, params.decorrelation / np.sqrt(params.fps), params.num_frames)
     plane = np.cumsum(steps) + params.through_plane * squeeze
@@ -120,13 +120,13 @@ def _render(heart, squeeze, opening, poses, rng) -> tuple[np.ndarray, np.ndarray
         inverse = pose[:, :2].T
         dx, dy = column - pose[0, 2], row - pose[1, 2]
         x, y = inverse[0, 0] * dx + inverse[0, 1] * dy, inverse[1, 0] * dx + inverse[1, 1] * dy
-        x, y, labels = heart.material(x, y, squeeze[t], squeeze[t], squeeze[t])
-        x, y = (x + painting.CENTRE[0]).astype(np.float32), (y + painting.CENTRE[1]).astype(np.float32)
+        x, y, labels = heart.material(x, y, float(squeeze[t]))
+        x, y = x + painting.CENTRE[0], y + painting.CENTRE[1]
         in_atrium = cv2.remap(atrium, 4 * x + 1.5, 4 * y + 1.5, cv2.INTER_NEAREST)
         masks[t] = np.where(labels > 0, labels, 3 * in_atrium)
         cos, sin = np.cos(plane[t]), np.sin(plane[t])
-        mixed = cv2.transform(fields, np.array([[cos, 0, sin, 0], [0, cos, 0, sin]], np.float32))
-        echo = cv2.magnitude(*cv2.split(mixed))
+        real = cv2.addWeighted(planes[0], cos, planes[2], sin, 0)
+        echo = cv2.magnitude(real, cv2.addWeighted(planes[1], cos, planes[3], sin, 0))
         echo = cv2.remap(echo, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         leaflets = [_place(leaflet, pose) for leaflet in _leaflets(heart, squeeze[t], opening[t])]
         frames[t] = scanner.picture(echo, leaflets, flicker[t], rng)
