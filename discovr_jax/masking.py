@@ -1,7 +1,9 @@
-"""Masks as pure functions of a key. Counts are static, so visible tokens are gathered, never boolean-indexed."""
+"""Masks as pure functions of a key. Counts are static: visible tokens are gathered, never boolean-indexed."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int32, Key
 
 KINDS = ("tube", "region", "mixed")
 
@@ -14,32 +16,49 @@ def num_visible(places: int, ratio: float) -> int:
     return visible
 
 
-def random_places(key: jax.Array, rows: int, grid: tuple[int, int], visible: int) -> jax.Array:
-    """`visible` places drawn without replacement in each of `rows` grids. int32 [rows, visible], ascending."""
+def random_places(
+    key: Key[Array, ""], rows: int, grid: tuple[int, int], visible: int
+) -> Int32[Array, "{rows} {visible}"]:
+    """`visible` places without replacement in each of `rows` grids. int32 [rows, visible], ascending."""
     noise = jax.random.uniform(key, (rows, grid[0] * grid[1]))
     return _first_places(noise, visible)
 
 
-def region_places(key: jax.Array, rows: int, grid: tuple[int, int], visible: int) -> jax.Array:
-    """One visible rectangle a grid, of random place and shape (sides within 1:2), of exactly `visible` cells
-    (an incomplete row or column at its border where `visible` is no product). int32 [rows, visible], ascending.
+def region_places(
+    key: Key[Array, ""], rows: int, grid: tuple[int, int], visible: int
+) -> Int32[Array, "{rows} {visible}"]:
+    """One visible rectangle a grid, of random place and shape. int32 [rows, visible], ascending.
+
+    Where no rectangle has exactly `visible` cells, the smallest larger one, less the end of its last row.
     """
-    height, width = grid
-    keys = jax.random.split(key, 4)
-    aspect = jnp.exp2(jax.random.uniform(keys[0], (rows, 1), minval=-0.5, maxval=0.5))
-    half = 0.5 * jnp.sqrt(float(visible))
-    centre_y = _within(jax.random.uniform(keys[1], (rows, 1)), half * aspect, height)
-    centre_x = _within(jax.random.uniform(keys[2], (rows, 1)), half / aspect, width)
-    y, x = jnp.divmod(jnp.arange(height * width), width)
-    distance = jnp.maximum(
-        jnp.abs(y[None] + 0.5 - centre_y) / aspect, jnp.abs(x[None] + 0.5 - centre_x) * aspect
-    )
-    return _first_places(distance + 1e-3 * jax.random.uniform(keys[3], distance.shape), visible)
+    shapes = np.array(_rectangles(grid, visible))
+    shape_key, y_key, x_key = jax.random.split(key, 3)
+    high, wide = jnp.asarray(shapes.T)[:, jax.random.randint(shape_key, (rows,), 0, len(shapes))]
+    top = jax.random.randint(y_key, (rows,), 0, grid[0] - high + 1)
+    left = jax.random.randint(x_key, (rows,), 0, grid[1] - wide + 1)
+    y, x = jnp.divmod(jnp.arange(grid[0] * grid[1]), grid[1])
+    down, right = y - top[:, None], x - left[:, None]
+    inside = (down >= 0) & (right >= 0) & (down < high[:, None]) & (right < wide[:, None])
+    return _first_places(jnp.where(inside, down * wide[:, None] + right, y.size), visible)
+
+
+def _rectangles(grid: tuple[int, int], visible: int) -> list[tuple[int, int]]:
+    """Smallest shapes (height, width) that hold `visible` cells, sides within 1:2 if the grid allows."""
+    fitting = [(high, -(-visible // high)) for high in range(1, grid[0] + 1) if visible <= high * grid[1]]
+    square = [shape for shape in fitting if max(shape) <= 2 * min(shape)] or fitting
+    least = min(high * wide for high, wide in square)
+    return [shape for shape in square if shape[0] * shape[1] == least]
 
 
 def view_places(
-    key: jax.Array, views: int, rows: int, grid: tuple[int, int], kind: str, ratio: float, region_fraction: float
-) -> tuple[jax.Array, ...]:
+    key: Key[Array, ""],
+    views: int,
+    rows: int,
+    grid: tuple[int, int],
+    kind: str,
+    ratio: float,
+    region_fraction: float,
+) -> tuple[Int32[Array, "{rows} _"], ...]:
     """Visible places of `views` views of `rows` frames or clips.
 
     Args:
@@ -63,28 +82,26 @@ def view_places(
     return tuple(out)
 
 
-def tube(places: jax.Array, time: int, places_per_frame: int) -> jax.Array:
+def tube(
+    places: Int32[Array, "clips visible"], time: int, places_per_frame: int
+) -> Int32[Array, "clips {time}*visible"]:
     """The same places in every tubelet: int32 [B, v] -> token indices [B, time * v], ascending."""
     offsets = jnp.arange(time, dtype=places.dtype) * places_per_frame
     return (offsets[None, :, None] + places[:, None, :]).reshape(places.shape[0], -1)
 
 
-def hidden(visible: jax.Array, num_tokens: int) -> jax.Array:
+def hidden(visible: Int32[Array, "clips visible"], num_tokens: int) -> Bool[Array, "clips {num_tokens}"]:
     """bool [B, N], True where a token is hidden, from visible indices [B, V]."""
     shown = jax.vmap(lambda index: jnp.zeros(num_tokens, bool).at[index].set(True))(visible)
     return ~shown
 
 
-def visible_then_hidden(visible: jax.Array, num_tokens: int) -> jax.Array:
+def visible_then_hidden(
+    visible: Int32[Array, "clips visible"], num_tokens: int
+) -> Int32[Array, "clips {num_tokens}"]:
     """Token indices in the public decoder's own order: visible ascending, then hidden. int32 [B, N]."""
     return jnp.argsort(hidden(visible, num_tokens), axis=1, stable=True).astype(visible.dtype)
 
 
 def _first_places(rank: jax.Array, visible: int) -> jax.Array:
     return jnp.sort(jnp.argsort(rank, axis=1)[:, :visible], axis=1).astype(jnp.int32)
-
-
-def _within(uniform: jax.Array, half: jax.Array, side: int) -> jax.Array:
-    """A centre so that +-half stays inside [0, side] where it fits."""
-    half = jnp.minimum(half, side / 2)
-    return half + uniform * (side - 2 * half)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from discovr_jax.losses.sinkhorn import sinkhorn
 
@@ -9,12 +10,12 @@ SINKHORN_ITERATIONS = 3  # DINOv2's number
 
 
 def teacher_targets(
-    logits: jax.Array,
-    center: jax.Array,
-    temperature: jax.Array | float,
+    logits: Float[Array, "rows prototypes"],
+    center: Float[Array, "prototypes"],
+    temperature: Float[Array, ""] | float,
     centering: str,
-    weights: jax.Array | None = None,
-) -> jax.Array:
+    weights: Float[Array, "rows"] | None = None,
+) -> Float[Array, "rows prototypes"]:
     """Target distributions P_t of the teacher, without gradient.
 
     Args:
@@ -36,7 +37,9 @@ def teacher_targets(
     return jax.lax.stop_gradient(targets)
 
 
-def cross_entropy(targets: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+def cross_entropy(
+    targets: Float[Array, "rows prototypes"], logits: Float[Array, "rows views prototypes"], temperature: float
+) -> Float[Array, "rows views"]:
     """H(P, softmax(logits / temperature)) for each view.
 
     Args:
@@ -50,7 +53,9 @@ def cross_entropy(targets: jax.Array, logits: jax.Array, temperature: float) -> 
     return jax.nn.logsumexp(scaled, axis=-1) - jnp.einsum("nk,nmk->nm", targets, scaled)
 
 
-def weighted_mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+def weighted_mean(
+    values: Float[Array, "rows *rest"], weights: Float[Array, "rows"] | None = None
+) -> Float[Array, ""]:
     """Mean of [N, ...] over everything, rows weighted by [N]."""
     if weights is None:
         return values.mean()
@@ -59,13 +64,13 @@ def weighted_mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Ar
 
 
 def update_center(
-    center: jax.Array,
-    logits: jax.Array,
-    targets: jax.Array,
+    center: Float[Array, "prototypes"],
+    logits: Float[Array, "rows prototypes"],
+    targets: Float[Array, "rows prototypes"],
     momentum: float,
     source: str,
-    weights: jax.Array | None = None,
-) -> jax.Array:
+    weights: Float[Array, "rows"] | None = None,
+) -> Float[Array, "prototypes"]:
     """EMA of the batch mean of the teacher's output.
 
     Args:

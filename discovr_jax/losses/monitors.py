@@ -2,17 +2,20 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 EPS = 1e-12
 
 
-def entropy(counts: jax.Array, axis: int = -1) -> jax.Array:
+def entropy(counts: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*rest"]:
     """Entropy in nats of distributions given by non-negative counts along `axis` (0 for an empty row)."""
     p = counts / jnp.maximum(counts.sum(axis, keepdims=True), EPS)
     return -(p * jnp.log(jnp.maximum(p, EPS))).sum(axis)
 
 
-def teacher_entropies(targets: jax.Array, weights: jax.Array | None = None) -> dict[str, jax.Array]:
+def teacher_entropies(
+    targets: Float[Array, "rows prototypes"], weights: Float[Array, "rows"] | None = None
+) -> dict[str, Float[Array, ""]]:
     """DINO's three states from the targets [N, K].
 
     With H the mean entropy and Hm the entropy of the mean: H ~ Hm ~ ln K is uniform collapse, both ~ 0 is
@@ -27,7 +30,7 @@ def teacher_entropies(targets: jax.Array, weights: jax.Array | None = None) -> d
     }
 
 
-def feature_rank(features: jax.Array) -> jax.Array:
+def feature_rank(features: Float[Array, "clips width"]) -> Float[Array, ""]:
     """Effective number of directions of features [B, D]: (tr C)^2 / tr(C^2) of their covariance C.
 
     At most B - 1; near 1 means that all clips lie on a line (dimensional collapse), 0 that they are equal.
@@ -38,8 +41,11 @@ def feature_rank(features: jax.Array) -> jax.Array:
 
 
 def assignment_monitors(
-    image_labels: jax.Array, video_labels: jax.Array, num_prototypes: int, weights: jax.Array | None = None
-) -> dict[str, jax.Array]:
+    image_labels: Int[Array, "clips tubelets places"],
+    video_labels: Int[Array, "clips tubelets places"],
+    num_prototypes: int,
+    weights: Float[Array, "clips tubelets places"] | None = None,
+) -> dict[str, Float[Array, ""]]:
     """What the prototypes encode, from the hard labels of both sides.
 
     Args:

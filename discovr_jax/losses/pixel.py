@@ -2,18 +2,23 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 EPS = 1e-6
 
 
-def pixel_targets(patches: jax.Array) -> jax.Array:
+def pixel_targets(patches: Float[Array, "clips tokens cells"]) -> Float[Array, "clips tokens cells"]:
     """Each tubelet to zero mean and unit (unbiased) deviation. [B, N, cells] -> float32 [B, N, cells]."""
     x = patches.astype(jnp.float32)
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, ddof=1, keepdims=True)
     return (x - mean) / (jnp.sqrt(variance) + EPS)
 
 
-def pixel_loss(predicted: jax.Array, targets: jax.Array, hidden: jax.Array) -> jax.Array:
+def pixel_loss(
+    predicted: Float[Array, "clips tokens cells"],
+    targets: Float[Array, "clips tokens cells"],
+    hidden: Bool[Array, "clips tokens"],
+) -> Float[Array, ""]:
     """Mean squared error over hidden tokens. predicted, targets [B, N, cells]; hidden bool [B, N]."""
     per_token = jnp.square(predicted.astype(jnp.float32) - targets).mean(-1)
     return (per_token * hidden).sum() / jnp.maximum(hidden.sum(), 1)

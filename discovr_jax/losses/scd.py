@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
 
 STANDARDISE_EPS = 1e-6
 
 
-def standardise(tokens: jax.Array, how: str, position_mean: jax.Array) -> jax.Array:
+def standardise(
+    tokens: Float[Array, "clips frames places width"], how: str, position_mean: Float[Array, "places width"]
+) -> Float[Array, "clips frames places width"]:
     """Take the common part out of image teacher tokens.
 
     Args:
@@ -29,15 +32,22 @@ def standardise(tokens: jax.Array, how: str, position_mean: jax.Array) -> jax.Ar
     raise ValueError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
 
 
-def update_position_mean(position_mean: jax.Array, tokens: jax.Array, momentum: float) -> jax.Array:
+def update_position_mean(
+    position_mean: Float[Array, "places width"],
+    tokens: Float[Array, "clips frames places width"],
+    momentum: float,
+) -> Float[Array, "places width"]:
     """EMA of the mean token at each patch position. tokens [B, F, P, D], position_mean float32 [P, D]."""
     batch_mean = jax.lax.stop_gradient(tokens.astype(jnp.float32)).mean((0, 1))
     return momentum * position_mean + (1 - momentum) * batch_mean
 
 
 def prototype_cross_entropy(
-    scores: jax.Array, assignments: jax.Array, temperature: float, weights: jax.Array | None = None
-) -> jax.Array:
+    scores: Float[Array, "rows prototypes"],
+    assignments: Float[Array, "rows prototypes"],
+    temperature: float,
+    weights: Float[Array, "rows"] | None = None,
+) -> Float[Array, ""]:
     """Mean over rows of CE(softmax(scores / temperature), assignments).
 
     Args:
@@ -51,12 +61,18 @@ def prototype_cross_entropy(
     return (per_row * weights).sum() / jnp.maximum(weights.sum(), 1e-9)
 
 
-def hard_labels(assignments: jax.Array) -> jax.Array:
+def hard_labels(assignments: Float[Array, "rows prototypes"]) -> Float[Array, "rows prototypes"]:
     """One-hot of the largest assignment, as the public code uses for targets."""
     return jax.nn.one_hot(assignments.argmax(-1), assignments.shape[-1], dtype=jnp.float32)
 
 
-def signal_weights(frames: jax.Array, num_valid: jax.Array, tubelet: int, patch: int, floor: float) -> jax.Array:
+def signal_weights(
+    frames: UInt8[Array, "clips time height width"],
+    num_valid: Int[Array, "clips"],
+    tubelet: int,
+    patch: int,
+    floor: float,
+) -> Float[Array, "clips tubelets places"]:
     """1 for tokens that hold signal, 0 for padded frames and for patches without signal.
 
     A patch holds signal if its grey values deviate by more than `floor` anywhere in the clip: the black

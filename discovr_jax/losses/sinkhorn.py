@@ -2,11 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 def sinkhorn(
-    scores: jax.Array, epsilon: float | jax.Array, iterations: int, weights: jax.Array | None = None
-) -> jax.Array:
+    scores: Float[Array, "rows prototypes"],
+    epsilon: float | Float[Array, ""],
+    iterations: int,
+    weights: Float[Array, "rows"] | None = None,
+) -> Float[Array, "rows prototypes"]:
     """Soft assignments of rows to columns under equal use of the columns (SwAV, eq. 3; DISCOVR, eq. 5).
 
     The scores stay fixed and two log-potentials are iterated: finite for any finite score, two reads of the

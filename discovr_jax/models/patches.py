@@ -4,13 +4,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Shaped, UInt8
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 STANDARDISE_EPS = 1e-6
 
 
-def patchify(frames: jax.Array, tubelet: int, patch: int) -> jax.Array:
+def patchify(
+    frames: Shaped[Array, "clips time height width *channels"], tubelet: int, patch: int
+) -> Shaped[Array, "clips tokens cells"]:
     """Cut clips into flattened patches in raster order (tubelet, row, column).
 
     Args:
@@ -35,12 +38,16 @@ def patchify(frames: jax.Array, tubelet: int, patch: int) -> jax.Array:
     return x.reshape(batch, (time // tubelet) * (height // patch) * (width // patch), -1)
 
 
-def gather_tokens(tokens: jax.Array, index: jax.Array) -> jax.Array:
+def gather_tokens(
+    tokens: Shaped[Array, "clips tokens width"], index: Int[Array, "clips visible"]
+) -> Shaped[Array, "clips visible width"]:
     """Pick tokens [B, V, C] of [B, N, C] by index int32 [B, V]."""
     return jnp.take_along_axis(tokens, index[:, :, None], axis=1)
 
 
-def clip_standardised(frames: jax.Array, num_valid: jax.Array) -> jax.Array:
+def clip_standardised(
+    frames: UInt8[Array, "clips time height width"], num_valid: Int[Array, "clips"]
+) -> Float32[Array, "clips time height width"]:
     """Each clip to zero mean and unit deviation over its valid frames.
 
     Args:
@@ -58,7 +65,9 @@ def clip_standardised(frames: jax.Array, num_valid: jax.Array) -> jax.Array:
     return (x - mean) * jax.lax.rsqrt(variance + STANDARDISE_EPS)
 
 
-def model_input(frames: jax.Array, num_valid: jax.Array, intensity: str) -> jax.Array:
+def model_input(
+    frames: Shaped[Array, "clips time height width *channels"], num_valid: Int[Array, "clips"], intensity: str
+) -> Float[Array, "clips time height width *channels"]:
     """Grey input of the patch embedding: raw 0..255 for "imagenet" (normalisation is folded into the
     embedding), standardised for "clip". Three-channel float input, already normalised, passes unchanged.
 
@@ -73,7 +82,9 @@ def model_input(frames: jax.Array, num_valid: jax.Array, intensity: str) -> jax.
     raise ValueError(f"model.intensity must be 'imagenet' or 'clip', not {intensity!r}")
 
 
-def fold_grey(kernel: jax.Array, bias: jax.Array, intensity: str) -> tuple[jax.Array, jax.Array]:
+def fold_grey(
+    kernel: Float32[Array, "tubelet patch patch 3 width"], bias: Float32[Array, "width"], intensity: str
+) -> tuple[Float32[Array, "cells width"], Float32[Array, "width"]]:
     """Fold three equal channels and their normalisation into one grey channel.
 
     x_c = g * scale_c + shift_c, so sum_c w_c x_c = g * sum_c w_c scale_c + sum_c w_c shift_c.

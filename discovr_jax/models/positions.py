@@ -1,11 +1,14 @@
 """Fixed sinusoid positions over a flattened token grid."""
 
 import numpy as np
+from jaxtyping import Float, Float32, Shaped
 
 BASE = 10000.0
 
 
-def sinusoid(positions: np.ndarray, width: int) -> np.ndarray:
+def sinusoid(
+    positions: Shaped[np.ndarray, "tokens"], width: int
+) -> Float32[np.ndarray, "tokens {width}"]:
     """Sinusoid embedding of (possibly fractional) positions: sine on even channels, cosine on odd ones.
 
     Args:
@@ -20,7 +23,9 @@ def sinusoid(positions: np.ndarray, width: int) -> np.ndarray:
     return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
 
 
-def flat_positions(grid: tuple[int, ...], counted_in: tuple[int, ...] | None = None) -> np.ndarray:
+def flat_positions(
+    grid: tuple[int, ...], counted_in: tuple[int, ...] | None = None
+) -> Float[np.ndarray, "tokens"]:
     """Flattened position of every token of a grid, counted in the units of another grid of the same extent.
 
     Cell centres are aligned: cell i of n lies at (i + 1/2) N / n - 1/2 of N; the flattened position is then
@@ -45,11 +50,15 @@ def flat_positions(grid: tuple[int, ...], counted_in: tuple[int, ...] | None = N
     return flat.reshape(-1)
 
 
-def encoder_positions(num_tokens: int, width: int, flat: np.ndarray | None = None) -> np.ndarray:
+def encoder_positions(
+    num_tokens: int, width: int, flat: Float[np.ndarray, "{num_tokens}"] | None = None
+) -> Float32[np.ndarray, "{num_tokens} {width}"]:
     """Positions 0 .. N-1 of the encoders, or `flat`; CLS has none (zeros). Returns float32 [N, D]."""
     return sinusoid(np.arange(num_tokens) if flat is None else flat, width)
 
 
-def decoder_positions(num_tokens: int, width: int, flat: np.ndarray | None = None) -> np.ndarray:
+def decoder_positions(
+    num_tokens: int, width: int, flat: Float[np.ndarray, "{num_tokens}"] | None = None
+) -> Float32[np.ndarray, "{num_tokens} {width}"]:
     """Positions 1 .. N of the decoder (or `flat` + 1): the public code drops a longer table's first row."""
     return sinusoid(np.arange(1, num_tokens + 1) if flat is None else flat + 1, width)
