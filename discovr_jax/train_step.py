@@ -177,7 +177,7 @@ def make_step(
             new_params = new_params | {"prototypes": {"vectors": kept}}
         if ema_order == "after":
             teacher = ema(teacher, new_params, momentum)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
         new = state.replace(params=new_params, teacher=teacher, opt_state=opt_state, memory=memory)
         # A non-finite step is not applied; the counter advances so that the next batch is another one.
