@@ -109,7 +109,7 @@ class Heart:
         return np.stack([x, y - share * self.shortening * contraction], axis=1)
 
     def axis(self, contraction: float, inward: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the long axis in the heart frame: from the apex's height down to the middle of the mitral plane.
+        """Ends of the long axis in the heart frame: from the apex down to the middle of the mitral plane.
 
         It stands on that plane, so that discs are parallel to it and none is cut by it.
         """
