@@ -24,7 +24,9 @@ setuptools.setup(
         "etils[epath]>=1.9",
         "flax>=0.12",
         "grain>=0.2.12",
+        "importlib_resources>=6",  # tensorflow-datasets needs it and does not declare it
         "jax>=0.8",
+        "jaxtyping>=0.3",
         "lz4>=4.3",
         "matplotlib>=3.8",
         "ml-collections>=1.0",
@@ -44,7 +46,6 @@ setuptools.setup(
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",
-            "jaxtyping>=0.3",
             "pytest>=8",
             "ruff>=0.8",
             "setuptools>=77",

@@ -1,11 +1,15 @@
 """The only file that knows Orbax: save and restore (state, data position, config, versions)."""
 
 import importlib.metadata
+import logging
 import pathlib
+from collections.abc import Callable
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
@@ -32,7 +36,9 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, keep: int = 3):
         self.directory = pathlib.Path(workdir).resolve() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, step_prefix="step")
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        # Without handlers a process that has saved nothing yet cannot read what a checkpoint holds.
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, ascending."""
@@ -67,7 +73,7 @@ class Checkpoints:
                 state, meta = self.restore(step, abstract_state)
             except (ValueError, KeyError, OSError, CheckpointError) as error:
                 failures.append(f"step {step}: {type(error).__name__}: {_first_line(error)}")
-                logging.warning(
+                logger.warning(
                     "checkpoint %s/step_%d cannot be read and is set aside (%s); trying the one before",
                     self.directory,
                     step,
@@ -127,11 +133,79 @@ class Checkpoints:
         self._manager.close()
 
 
+def newest_step(path: str | pathlib.Path) -> pathlib.Path:
+    """Folder of one checkpoint: `path` itself, or the newest in a workdir or in its "checkpoints" folder.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    path = pathlib.Path(path).resolve()
+    if (path / "state").is_dir():
+        return path
+    for folder in (path / "checkpoints", path):
+        # Damaged and half-written folders have other names.
+        steps = [p for p in folder.glob("step_*") if p.name[5:].isdigit() and (p / "state").is_dir()]
+        if steps:
+            return max(steps, key=lambda p: int(p.name[5:]))
+    raise CheckpointError(f"{path}: no checkpoint here. Give a workdir, or one of its checkpoints/step_N folders")
+
+
+def read_arrays(path: str | pathlib.Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarray], dict]:
+    """Some arrays of a checkpoint, whole, in host memory, whatever devices saved them; and its meta.
+
+    Args:
+      path: see `newest_step`.
+      wanted: of a leaf's path, such as "teacher/video_encoder/cls_token".
+
+    Raises:
+      CheckpointError: nothing there, damaged, or nothing in it is wanted.
+    """
+    folder = newest_step(path)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            tree = reader.metadata(folder / "state").item_metadata.tree
+            leaves = jax.tree_util.tree_leaves_with_path(tree)
+            found = [names for keys, _ in leaves if wanted("/".join(names := _names(keys)))]
+            if not found:
+                raise CheckpointError(f"{folder} holds none of the arrays that are asked for")
+            read = ocp.args.PyTreeRestore(
+                item=_nested(found, 0),
+                restore_args=_nested(found, ocp.RestoreArgs(restore_type=np.ndarray)),
+                partial_restore=True,
+            )
+            item = reader.restore(folder / "state", args=read)
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
+    except (ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({type(error).__name__}: {_first_line(error)}): give the folder of "
+            "another step, or copy it again"
+        ) from error
+    arrays = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(item):
+        arrays["/".join(_names(keys))] = leaf
+    return arrays, meta
+
+
+def _nested(paths: list[list[str]], leaf) -> dict:
+    """A tree of dicts with `leaf` at every path."""
+    tree = {}
+    for *folders, last in paths:
+        inner = tree
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+        inner[last] = leaf
+    return tree
+
+
+def _names(keys) -> list[str]:
+    return [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in keys]
+
+
 def _described(tree) -> dict[str, tuple]:
     names = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
-        names[name] = (tuple(leaf.shape), str(leaf.dtype))
+        names["/".join(_names(path))] = (tuple(leaf.shape), str(leaf.dtype))
     return names
 
 

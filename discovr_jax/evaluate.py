@@ -1,0 +1,199 @@
+"""Evaluation of a checkpoint: the trained encoder beside untrained ones and pixels, then table and report.
+
+The same code runs at the end of training and alone (`--mode=eval`).
+"""
+
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from discovr_jax import experiment as experiment_lib
+from discovr_jax import sharding, train_step, workdir
+from discovr_jax.checkpoint import CheckpointError, Checkpoints
+from discovr_jax.data import pipeline, records
+from discovr_jax.losses import objective as objective_lib
+from discovr_jax.losses.sinkhorn import sinkhorn
+from discovr_jax.models.discovr import Discovr
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_CLIPS = 4  # clips painted with their prototypes in the report
+STD_EPS = 1e-12
+
+
+def readouts(tokens: jax.Array, num_valid: jax.Array, grid) -> dict[str, jax.Array]:
+    """Clip features from tokens (DESIGN, section 5). Tubelets of padded frames do not count.
+
+    Args:
+      tokens: [B, 1 + tokens, D], token 0 is CLS.
+      num_valid: int32 [B], real frames.
+
+    Returns:
+      float32 [B, D] each: `cls`; `mean` token; `std_of_mean`, temporal deviation of the frame-mean token;
+      `mean_of_std`, mean over places of the temporal deviation of each place's token.
+    """
+    tokens = tokens.astype(jnp.float32)
+    places = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.places, -1)
+    valid = jnp.arange(grid.time) * grid.tubelet < num_valid[:, None]
+    share = (valid / valid.sum(1, keepdims=True))[:, :, None, None]
+
+    def deviation(x):
+        mean = (x * share).sum(1, keepdims=True)
+        return jnp.sqrt(((x - mean) ** 2 * share).sum(1) + STD_EPS)
+
+    frame_mean = places.mean(2, keepdims=True)
+    return {
+        "cls": tokens[:, 0],
+        "mean": (frame_mean * share).sum(1)[:, 0],
+        "std_of_mean": deviation(frame_mean)[:, 0],
+        "mean_of_std": deviation(places).mean(1),
+    }
+
+
+def make_embed(model: Discovr, mesh):
+    """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params of the teacher."""
+    batch = sharding.batch_sharding(mesh)
+
+    def embed(params, frames, num_valid):
+        tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
+        return readouts(tokens, num_valid, model.grid)
+
+    jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=sharding.replicated(mesh))
+
+    def call(params, frames, num_valid):
+        return jax.device_get(jitted(params, np.asarray(frames), np.asarray(num_valid)))
+
+    return call
+
+
+def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, mesh) -> dict:
+    """Score a state's video teacher; writes eval/STEP, results.json and report.html, prints the table.
+
+    Returns:
+      The content of results.json.
+    """
+    from discovr_jax.evaluation import features, report, runner, table
+
+    if config.eval.batch_size % sharding.batch_shards(mesh):
+        raise ValueError(
+            f"eval.batch_size = {config.eval.batch_size} must be a multiple of the "
+            f"{sharding.batch_shards(mesh)} devices on the mesh's data and fsdp axes"
+        )
+    sources = {
+        split: records.open_source(
+            config.data.data_dir, config.data.dataset, str(config.data.frame_size), split
+        )
+        for split in runner.SPLITS
+    }
+    model = experiment.model
+    embed = make_embed(model, mesh)
+
+    def encoder(params):
+        params = {"video_encoder": params["video_encoder"]}
+        return features.Encoder(
+            lambda frames, num_valid: embed(params, frames, num_valid),
+            f"{features.fingerprint(params)} {model.intensity} {model.dtype}",
+        )
+
+    encoders = {
+        "discovr": [encoder(state.teacher)],
+        "random": [encoder(_untrained(experiment, seed)) for seed in _random_seeds(config)],
+    }
+    evaluation = runner.run(
+        config, sources, encoders, directory, step, clips_seen=step * config.batch_size
+    )
+    results = {"step": step, **evaluation.results}
+    logger.info("evaluation of step %d\n%s", step, table.metrics_table(results))
+    path = report.write_report(
+        directory,
+        step,
+        results,
+        workdir.read_metrics(directory),
+        features=evaluation.features,
+        fields=evaluation.fields,
+        predictions=evaluation.predictions,
+        prototype_maps=prototype_samples(config, state, model, sources["test"]),
+        summary=workdir.flatten(experiment_lib.config_dict(config)),
+    )
+    logger.info("report: %s", path)
+    return results
+
+
+def evaluate_workdir(config: ConfigDict, directory) -> dict:
+    """`--mode=eval`: the newest checkpoint of a workdir.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    source = records.open_source(
+        config.data.data_dir, config.data.dataset, str(config.data.frame_size), "train"
+    )
+    experiment = experiment_lib.make_experiment(config, len(source))
+    mesh = sharding.make_mesh(config.mesh)
+    if not (pathlib.Path(directory) / "checkpoints").is_dir():
+        raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
+    checkpoints = Checkpoints(directory, config.checkpoint.keep)
+    abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
+    restored = checkpoints.restore_latest(abstract)
+    if restored is None:
+        raise CheckpointError(f"{checkpoints.directory} holds no checkpoint: train first")
+    step, state, _ = restored
+    checkpoints.close()
+    return evaluate_state(config, directory, state, step, experiment, mesh)
+
+
+def prototype_samples(config: ConfigDict, state, model: Discovr, source) -> list[dict]:
+    """The first clips of a split with the prototype of each image teacher token, for the report.
+
+    Returns:
+      [{"frames": uint8 [F, H, W], "assignments": int32 [F, rows, cols], "title": str}]; empty without SCD.
+    """
+    if "scd" not in model.branches:
+        return []
+    count = min(SAMPLE_CLIPS, len(source))
+    chosen = list(range(count))
+    with pipeline.eval_batches(source, config, batch_size=config.eval.batch_size, indices=chosen) as batches:
+        rows = list(batches)
+    frames = np.concatenate([row["frames"] for row in rows])
+    num_valid = np.concatenate([row["num_valid"] for row in rows])
+    record = np.concatenate([row["record"] for row in rows])
+    first = [int(np.flatnonzero(record == index)[0]) for index in chosen]
+    labels = jax.device_get(
+        jax.jit(lambda s, f, n: image_assignments(model, experiment_lib.make_options(config), s, f, n))(
+            state, frames[first], num_valid[first]
+        )
+    )
+    names = records.record_fields(source, ["id", "ef"])
+    return [
+        {
+            "frames": frames[clip][:: model.grid.tubelet],
+            "assignments": labels[i],
+            "title": f"{names['id'][i]}" + (f", EF {names['ef'][i]:.0f} %" if names["ef"][i] > 0 else ""),
+        }
+        for i, clip in enumerate(first)
+    ]
+
+
+def image_assignments(model: Discovr, options: objective_lib.Options, state, frames, num_valid) -> jax.Array:
+    """Prototype of each image teacher token by Sinkhorn over the given clips. int32 [B, t, rows, cols]."""
+    seen = model.apply({"params": state.teacher}, frames, num_valid, method="teacher")
+    vectors = train_step.unit_prototypes(state.params)["prototypes"]["vectors"]
+    scores = objective_lib.image_scores(options, seen.image_tokens, vectors, state.memory, model.grid.time)
+    assigned = sinkhorn(scores, options.scd_epsilon, options.scd_iterations).argmax(-1)
+    return assigned.reshape(frames.shape[0], model.grid.time, model.grid.rows, model.grid.cols)
+
+
+def _random_seeds(config: ConfigDict) -> range:
+    # Apart from the seed of the run itself: the baseline is not the run's own starting point.
+    return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
+
+
+def _untrained(experiment, seed: int) -> dict:
+    def init(key):
+        return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key).teacher
+
+    return jax.jit(init)(experiment_lib.initial_key(seed))

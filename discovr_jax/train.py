@@ -1,0 +1,250 @@
+"""The one training loop. Everything it needs is built elsewhere; this file reads top to bottom."""
+
+import dataclasses
+import hashlib
+import logging
+import signal
+import threading
+import time
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from discovr_jax import experiment as experiment_lib
+from discovr_jax import health, sharding, train_step, workdir
+from discovr_jax.checkpoint import Checkpoints
+from discovr_jax.data import feed, pipeline, records
+from discovr_jax.optim import path_name, should_run
+from discovr_jax.prepare import ensure_records
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteError(RuntimeError):
+    """Losses or gradients were not finite for `max_bad_steps` steps in a row."""
+
+
+@dataclasses.dataclass
+class Summary:
+    """What a run ends with: the state, the last logged metrics, the evaluation (None if there was none)."""
+
+    state: train_step.TrainState
+    metrics: dict
+    results: dict | None
+    finished: bool
+
+
+def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Summary:
+    """Train to the end, resuming from the newest checkpoint in `directory`.
+
+    Args:
+      config: see configs/base.py.
+      directory: the workdir.
+      evaluate: `(config, directory, state, step, experiment, mesh) -> results`, called as the config says; None
+        for no evaluation.
+
+    Returns:
+      A Summary; `finished` is False if SIGTERM ended the run early (state saved).
+
+    Raises:
+      RecordsError, WorkdirError, CheckpointError, NonFiniteError, ValueError: each says what to do.
+    """
+    with workdir.locked(directory), _Preemption() as preemption:
+        # Build -------------------------------------------------------------------------------------------
+        ensure_records(config)
+        source = records.open_source(
+            config.data.data_dir, config.data.dataset, str(config.data.frame_size), "train"
+        )
+        experiment = experiment_lib.make_experiment(config, len(source))
+        mesh = sharding.make_mesh(config.mesh)
+        if config.batch_size % sharding.batch_shards(mesh):
+            raise ValueError(
+                f"batch_size = {config.batch_size} must be a multiple of the {sharding.batch_shards(mesh)} devices "
+                "on the mesh's data and fsdp axes"
+            )
+        workdir.claim(directory, experiment_lib.config_dict(config))
+        abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
+        logger.info("state on the mesh %s\n%s", dict(mesh.shape), sharding.shard_table(abstract, mesh))
+
+        # Restore -----------------------------------------------------------------------------------------
+        checkpoints = Checkpoints(directory, config.checkpoint.keep)
+        restored = checkpoints.restore_latest(abstract)
+        if restored is None:
+            state, first = init_state(experiment, mesh, config.seed), 0
+        else:
+            first, state, meta = restored
+            logger.info("resumed from step %d of %s", first, checkpoints.directory)
+        log = workdir.MetricsLog(directory, first)
+        batches = pipeline.train_batches(
+            source,
+            config,
+            start_step=first,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        if restored is not None and meta["data"] != batches.get_state():
+            raise workdir.WorkdirError(
+                f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
+                f"{meta['data']}, now {batches.get_state()}. Restore the records, or start in another --workdir"
+            )
+        step_fn = jax.jit(experiment_lib.make_train_step(experiment, config), donate_argnums=0)
+
+        # Loop --------------------------------------------------------------------------------------------
+        # Order: evaluate the old state -> log -> save -> next batch -> step. So a checkpoint's parameters and
+        # data position always agree, and its line in metrics.jsonl is written before it.
+        step, total, results, row, metrics, pending = first, experiment.total, None, None, {}, None
+        watch = health.Watch(config.model.num_prototypes)
+        clock = _Clock(config.batch_size, first, total)
+        with batches, feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
+            while True:
+                stop = preemption.requested
+                if metrics and (should_run(step, experiment.log_every, total) or stop):
+                    row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                    row |= clock.read(step)
+                    _report(step, total, row)
+                    watch.look(step, row)
+                at_end = step == total and config.eval.at_end
+                if evaluate and not stop and (at_end or _periodic(step, experiment.eval_every, first)):
+                    with clock.paused():
+                        results = evaluate(config, directory, state, step, experiment, mesh)
+                        row = (row or {}) | _figures(results)
+                if row is not None and not (stop and not should_run(step, experiment.log_every, total)):
+                    log.write(step, row)
+                row = None
+                if step > first and (should_run(step, experiment.checkpoint_every, total) or stop):
+                    with clock.paused():
+                        position = {"next_step": step, "stream": batches.get_state()["stream"]}
+                        checkpoints.save(step, state, position, experiment_lib.config_dict(config))
+                if step == total or stop:
+                    break
+                batch = next(stream)
+                inputs = {"frames": batch["frames"], "num_valid": batch["num_valid"]}
+                with jax.transfer_guard("disallow"):
+                    state, metrics = step_fn(state, inputs)
+                if pending is not None:
+                    _check_finite(*pending, config.max_bad_steps, checkpoints)
+                pending = (step, metrics["skipped"], batch["record"])
+                step += 1
+                clock.tick(step)
+        checkpoints.wait()
+        if pending is not None:
+            _check_finite(*pending, config.max_bad_steps, checkpoints)
+        if step == total:
+            log.write(step, {"state_sha256": state_sha256(state)})
+        else:
+            logger.warning("stopped at step %d of %d on SIGTERM; the same command resumes", step, total)
+        log.close()
+        checkpoints.close()
+        return Summary(state, metrics, results, step == total)
+
+
+def init_state(experiment: experiment_lib.Experiment, mesh, seed: int) -> train_step.TrainState:
+    """A fresh state, built in place on the mesh."""
+
+    def init(key):
+        return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key)
+
+    key = experiment_lib.initial_key(seed)
+    places = sharding.shardings(jax.eval_shape(init, key), mesh)
+    return jax.jit(init, out_shardings=places)(key)
+
+
+def state_sha256(state: train_step.TrainState) -> str:
+    """Hash over parameters, teachers, optimizer and centres: equal exactly if they are bit for bit."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        digest.update(path_name(path).encode())
+        digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return digest.hexdigest()
+
+
+def _periodic(step: int, every: int, first: int) -> bool:
+    return every > 0 and step > first and step % every == 0
+
+
+def _figures(results: dict) -> dict:
+    """The trained encoder's figures of an evaluation, for metrics.jsonl."""
+    trained = results["encoders"].get("discovr", {})
+    return {f"eval/{name}": figure["value"] for name, figure in trained.items()}
+
+
+def _check_finite(step: int, skipped, record, limit: int, checkpoints: Checkpoints) -> None:
+    """One step late, so that the device never waits for the host."""
+    if int(skipped) == 0:
+        return
+    ids = np.asarray(record).tolist() if record.is_fully_addressable else "on another process"
+    logger.warning("step %d: loss or gradient not finite, not applied; training records %s", step, ids)
+    if int(skipped) >= limit:
+        checkpoints.wait()
+        good = checkpoints.steps()
+        where = f"step {good[-1]} in {checkpoints.directory}" if good else "none was saved yet"
+        raise NonFiniteError(
+            f"{int(skipped)} steps in a row were not finite, the last one step {step}; last good checkpoint: "
+            f"{where}. Lower optim.lr or set optim.clip (1 to 3), and look at the records named above"
+        )
+
+
+def _report(step: int, total: int, row: dict) -> None:
+    terms = " ".join(f"{n} {row[f'loss/{n}']:.3f}" for n in ("vid", "img", "scd", "pix") if f"loss/{n}" in row)
+    minutes, seconds = divmod(int(row["perf/eta_seconds"]), 60)
+    logger.info(
+        "step %d/%d  loss %.4f (%s)  grad %.2f  %.1f clips/s  ETA %d:%02d",
+        *(step, total, row["loss/total"], terms, row["optim/grad_norm"], row["perf/clips_per_second"]),
+        *(minutes, seconds),
+    )
+
+
+class _Clock:
+    """Clips per second between reads, without compilation (the first step), evaluation and saving."""
+
+    def __init__(self, batch_size: int, step: int, total: int):
+        self._batch, self._total = batch_size, total
+        self._mark, self._step, self._away, self._started = time.monotonic(), step, 0.0, False
+
+    def tick(self, step: int) -> None:
+        if not self._started:
+            self._started, self._mark, self._step, self._away = True, time.monotonic(), step, 0.0
+
+    def paused(self):
+        return _Pause(self)
+
+    def read(self, step: int) -> dict[str, float]:
+        now = time.monotonic()
+        seconds = max(now - self._mark - self._away, 1e-9)
+        rate = (step - self._step) / seconds
+        self._mark, self._step, self._away = now, step, 0.0
+        eta = (self._total - step) / rate if rate else 0.0
+        return {"perf/clips_per_second": rate * self._batch, "perf/eta_seconds": eta}
+
+
+class _Pause:
+    def __init__(self, clock: _Clock):
+        self._clock = clock
+
+    def __enter__(self):
+        self._from = time.monotonic()
+
+    def __exit__(self, *_):
+        self._clock._away += time.monotonic() - self._from
+
+
+class _Preemption:
+    """SIGTERM (preemption) asks the loop to save and leave; outside the main thread it stays as it was."""
+
+    def __init__(self):
+        self.requested = False
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def _ask(self, *_):
+        self.requested = True
+
+    def __exit__(self, *_):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._before)
+
+

@@ -1,0 +1,140 @@
+"""The folder of a run: its lock, its config, its metrics. No jax in here."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import tempfile
+
+logger = logging.getLogger(__name__)
+
+
+
+class WorkdirError(RuntimeError):
+    """The workdir cannot be used; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def locked(workdir: str | pathlib.Path):
+    """Hold the workdir for this process alone. The kernel releases the lock when the process dies.
+
+    Raises:
+      WorkdirError: another process holds it (named by its pid), or the folder cannot be written.
+    """
+    path = pathlib.Path(workdir) / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # O_CLOEXEC: a loader worker that outlives us must not keep the lock.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise WorkdirError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            raise WorkdirError(
+                f"--workdir={workdir} is in use by process {owner}: wait for it, stop it, or choose another workdir"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new text, never half of it."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+def flatten(config: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+# Keys that may change between starts of one run: they change neither the mathematics nor the data.
+FREE = ("mesh.", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model.remat")
+
+
+def claim(workdir: str | pathlib.Path, config: dict) -> None:
+    """Write `config.json`, or compare with the one that is there.
+
+    Raises:
+      WorkdirError: the workdir belongs to another config; names the keys that differ.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if path.exists():
+        try:
+            before = flatten(json.loads(path.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another --workdir") from None
+        now = flatten(config)
+        differ = [
+            f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(FREE)
+        ]
+        if differ:
+            raise WorkdirError(
+                f"{workdir} belongs to a run with another config ({'; '.join(differ[:8])}): "
+                "use that config, or another --workdir"
+            )
+    write_atomically(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
+    """The lines of metrics.jsonl; a last line cut short by a kill is dropped."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise WorkdirError(f"{path}, line {number} is damaged: {error}") from None
+    return rows
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard events. Lines after the step of a resume are dropped and written anew."""
+
+    def __init__(self, workdir: str | pathlib.Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        rows = read_metrics(workdir)
+        kept = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
+        if len(kept) < len(rows):
+            logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._last = max((row["step"] for row in kept), default=-1)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(workdir), purge_step=step + 1, write_to_disk=True)
+
+    def write(self, step: int, row: dict) -> None:
+        """One line for `step`, unless it has one from before a resume."""
+        if step <= self._last and "state_sha256" not in row:
+            return
+        self._last = step
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, (int, float)):
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
