@@ -145,16 +145,24 @@ def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
     parts = sorted(splits["train"])
     if len(parts) < 2:
         return {name: dict(features) for name, features in splits.items()}
-    lengths = {part: float(np.linalg.norm(splits["train"][part], axis=1).mean()) or 1.0 for part in parts}
+    lengths = {part: _mean_length(splits["train"][part]) for part in parts}
     return {
         name: {**features, "all": np.concatenate([features[part] / lengths[part] for part in parts], axis=1)}
         for name, features in splits.items()
     }
 
 
+def _mean_length(array: np.ndarray) -> float:
+    """Mean length of the finite rows, or 1 if that is 0 or there is none; the runner reports NaN rows."""
+    lengths = np.linalg.norm(np.asarray(array, np.float64), axis=1)
+    lengths = lengths[np.isfinite(lengths)]
+    return (float(lengths.mean()) if lengths.size else 0.0) or 1.0
+
+
 def _read(path: pathlib.Path) -> Readouts | None:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         return None

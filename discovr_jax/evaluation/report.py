@@ -9,6 +9,7 @@ import numpy as np
 from discovr_jax.evaluation import output, page, paint, plots, table
 
 STUDIED = "discovr"
+_MOST_FACTS = 12  # a longer summary is folded away
 _FAMILIES = {"knn": "kNN", "probe": "Linear probe", "lvef": "Ejection fraction", "anomaly": "Anomaly score"}
 # metric -> (name, digits, whether larger is better; None where neither is)
 _METRICS = {
@@ -147,13 +148,14 @@ def write_report(
       predictions: `Evaluation.predictions`.
       prototype_maps: clips with the prototype of each token: {"frames": uint8 [t, H, W], "assignments": int
         [t, gh, gw], "title": str}.
-      summary: facts about the run for the first section (dataset, model, clips seen, ...).
+      summary: facts about the run for the first section (dataset, model, ...); a long list, such as the whole
+        config, is folded away.
 
     Returns:
       The path of the file.
     """
     sections = [
-        page.section("What was trained", page.pairs({"Training steps": f"{step:,}", **(summary or {})})),
+        _trained_section(step, results, summary or {}),
         _results_section(results),
         page.section("Training", _charts(metrics_rows, _LOSSES)),
         page.section("Is it learning anatomy? Monitors of collapse", _charts(metrics_rows, _MONITORS)),
@@ -169,6 +171,18 @@ def write_report(
     path = pathlib.Path(workdir) / "report.html"
     output.write_text(path, page.page("DISCOVR: training report", lead, sections))
     return path
+
+
+def _trained_section(step: int, results, summary: Mapping[str, object]) -> str:
+    facts = {"Training steps": f"{step:,}"}
+    if results and "clips_seen" in results:
+        facts["Clips seen"] = f"{results['clips_seen']:,}"
+    if results:
+        facts |= {"Test videos": f"{results['n_test']:,}", "Code (git commit)": results.get("commit", "unknown")}
+    if len(summary) <= _MOST_FACTS:
+        return page.section("What was trained", page.pairs(facts | dict(summary)))
+    folded = page.details(f"All {len(summary)} settings", page.pairs(summary))
+    return page.section("What was trained", page.pairs(facts), folded)
 
 
 def _results_section(results) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+_BLOCK = 8_000_000  # similarities held at once in `nearest`: 64 MB
+
 
 class Skip(Exception):
     """An evaluator cannot run on these data. The message is the reason shown to the reader."""
@@ -106,12 +108,13 @@ def nearest(query: np.ndarray, bank: np.ndarray, k: int) -> tuple[np.ndarray, np
     """
     query, bank = unit_length(query), unit_length(bank)
     k = min(k, len(bank))
-    # Rows per block so that the similarity block stays near 64 MB whatever the bank's size.
-    rows = max(1, 8_000_000 // len(bank))
-    similarities, indices = [], []
+    similarity, index = np.empty((len(query), k)), np.empty((len(query), k), np.int64)
+    rows = max(1, _BLOCK // len(bank))
     for start in range(0, len(query), rows):
         block = query[start : start + rows] @ bank.T
-        index = np.argsort(-block, axis=1, kind="stable")[:, :k]
-        similarities.append(np.take_along_axis(block, index, axis=1))
-        indices.append(index)
-    return np.concatenate(similarities), np.concatenate(indices)
+        least = np.partition(block, -k, axis=1)[:, -k]
+        for row, (values, bound) in enumerate(zip(block, least, strict=True), start):
+            candidates = np.flatnonzero(values >= bound)
+            index[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
+            similarity[row] = values[index[row]]
+    return similarity, index

@@ -1,0 +1,283 @@
+"""The runner: results.json, choice of readouts, seeds, pairs, skips; and the whole path from records."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from discovr_jax.data import records
+from discovr_jax.evaluation import bootstrap, features, metrics, runner, table
+
+COUNTS = {"train": 60, "val": 30, "test": 40}
+READOUTS = ("cls", "mean", "all")
+
+
+def _config(**evaluators):
+    evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": {}}
+    data = {"abnormal_rule": "ef < 50"}
+    settings = {"readouts": READOUTS, "resamples": 60, "evaluators": evaluators}
+    return ConfigDict({"seed": 0, "data": data, "eval": settings})
+
+
+def _fields(seed=0):
+    rng, fields = np.random.default_rng(seed), {}
+    for split, count in COUNTS.items():
+        ef = rng.uniform(30, 70, count).astype(np.float32)
+        fields[split] = {
+            "id": np.array([f"{split}{row}" for row in range(count)]),
+            "patient_id": np.array([f"{split}-p{row // 2}" for row in range(count)]),
+            "ef": ef,
+            "label": (ef < 50).astype(np.float32),
+        }
+    return fields
+
+
+def _features(fields, good, noise=1.0, seed=0):
+    """Readouts of which only `good` knows the EF."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for split, columns in fields.items():
+        found[split] = {name: rng.normal(size=(len(columns["id"]), 6)) for name in ("cls", "mean")}
+        if good:
+            signal = (columns["ef"] - 50) / 10
+            found[split][good] = signal[:, None] * np.linspace(0.5, 1, 6) + noise * rng.normal(
+                size=(len(signal), 6)
+            )
+    return found
+
+
+def _encoders(fields):
+    pixels = {split: {"pixels": f["mean"]} for split, f in _features(fields, None, seed=9).items()}
+    return {
+        "discovr": [_features(fields, "mean", noise=0.3)],
+        "random": [_features(fields, "cls", noise=n, seed=s) for s, n in ((1, 2.0), (2, 3.0), (3, 4.0))],
+        "pixels": [pixels],
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    fields = _fields()
+    return runner.evaluate(_encoders(fields), fields, _config())
+
+
+def test_results_have_the_documented_form(evaluation, tmp_path):
+    written = runner.write(evaluation, tmp_path, 120, clips_seen=960)
+    path = tmp_path / "eval" / "120" / "results.json"
+    results = json.loads(path.read_text())
+    assert (tmp_path / "results.json").read_text() == path.read_text()
+    assert results == json.loads(json.dumps(written))
+    assert results["step"] == 120 and results["n_test"] == 40 and results["clips_seen"] == 960
+    assert len(results["commit"]) in (7, 40) and results["n_test_patients"] == 20
+    assert set(results["encoders"]) == {"discovr", "random", "pixels"}
+    assert set(results["paired"]) == {"discovr-random", "discovr-pixels"}
+    wanted = {"knn/macro_f1", "knn/balanced_accuracy", "knn/auroc", "probe/auroc", "probe/average_precision"}
+    wanted |= {"lvef/mae", "lvef/rmse", "lvef/r2", "lvef/bias", "anomaly/auroc", "anomaly/auprc"}
+    for figures in (*results["encoders"].values(), *results["paired"].values()):
+        assert wanted <= set(figures)
+        for entry in figures.values():
+            assert entry["low"] <= entry["value"] <= entry["high"]
+    assert results["skipped"] == [] and results["label_rule"] == "ef < 50"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_readout_is_chosen_on_validation_for_each_encoder(evaluation):
+    entry = evaluation.results["readouts"]["lvef"]["encoders"]
+    assert entry["pixels"]["chosen"] == "pixels"
+    assert entry["discovr"]["chosen"] in ("mean", "all") and entry["random"]["chosen"] in ("cls", "all")
+    for one in entry.values():  # the smallest validation error, whatever the test split says
+        best = min(one["table"], key=lambda name: one["table"][name]["val"])
+        assert one["chosen"] == best
+    assert set(entry["discovr"]["table"]) == set(READOUTS)
+    knn = evaluation.results["readouts"]["knn"]["encoders"]["discovr"]
+    assert knn["chosen"] == max(knn["table"], key=lambda name: knn["table"][name]["val"])
+    chosen = knn["table"][knn["chosen"]]["test"]["auroc"]
+    assert chosen == evaluation.results["encoders"]["discovr"]["knn/auroc"]
+
+
+def test_seeds_are_averaged_inside_each_resample(evaluation):
+    rows = [r for r in evaluation.predictions if r["encoder"] == "random" and r["family"] == "lvef"]
+    patients = evaluation.fields["test"]["patient_id"]
+    weights = bootstrap.patient_weights(patients, 60, seed=0)
+    each = []
+    for seed in range(3):
+        target, made = (np.array([r[k] for r in rows if r["seed"] == seed]) for k in ("target", "prediction"))
+        each.append(bootstrap.distribution(metrics.mae, target, made, weights))
+    expected = bootstrap.interval(np.mean(each, 0), 20)
+    assert evaluation.results["encoders"]["random"]["lvef/mae"] == pytest.approx(expected)
+
+
+def test_pairs_share_their_resamples_and_show_the_same_readout(evaluation):
+    results = evaluation.results
+    pair = results["paired"]["discovr-random"]
+    for key in ("lvef/mae", "knn/auroc"):
+        first, second = (results["encoders"][name][key]["value"] for name in ("discovr", "random"))
+        difference = first - second
+        assert pair[key]["value"] == pytest.approx(difference)
+    assert pair["lvef/mae"]["high"] < 0  # the good encoder errs less
+    same = results["readouts"]["lvef"]["paired_same_readout"]
+    assert set(same["discovr-random"]) == set(READOUTS) and same["discovr-pixels"] == {}
+    fields = _fields()
+    encoders = _encoders(fields)
+    encoders["random"] = encoders["discovr"]
+    twins = runner.evaluate(encoders, fields, _config(lvef={})).results["paired"]["discovr-random"]
+    assert all(entry["low"] == entry["value"] == entry["high"] == 0 for entry in twins.values())
+
+
+def test_predictions_file(evaluation, tmp_path):
+    runner.write(evaluation, tmp_path, 1)
+    with open(tmp_path / "eval" / "1" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * (1 + 3 + 1) * 40  # evaluators, encoders with seeds, videos
+    assert set(rows[0]) == {"id", "encoder", "family", "readout", "seed", "target", "prediction"}
+    assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
+
+
+def test_table_shows_figures_intervals_and_what_they_stand_for(evaluation, tmp_path):
+    text = table.metrics_table(runner.write(evaluation, tmp_path, 120))
+    lines = text.splitlines()
+    assert lines[0].startswith("| encoder") and "LVEF MAE" in lines[0]
+    assert len({len(line) for line in lines[:7]}) == 1
+    assert lines[2].startswith("| discovr ") and " to " in lines[2]
+    assert "120 training steps" in text and "demo" in text
+
+
+def test_missing_labels_skip_one_evaluator_and_leave_the_others(tmp_path):
+    fields = _fields()
+    encoders = _encoders(fields)
+    for split in fields:
+        fields[split]["ef"] = np.full(COUNTS[split], np.nan, np.float32)
+    fields["train"]["label"][:] = 1
+    found = runner.evaluate(encoders, fields, _config())
+    reasons = {skip["evaluator"]: skip["reason"] for skip in found.results["skipped"]}
+    assert reasons["lvef"] == "no labels: ef unknown for all 60 videos of split train"
+    assert "no normal training videos" in reasons["anomaly"] and "one class only" in reasons["knn"]
+    assert found.results["encoders"] == {"discovr": {}, "random": {}, "pixels": {}}
+    text = table.metrics_table(runner.write(found, tmp_path, 3))
+    assert "skipped lvef/all: no labels: ef unknown" in text
+    fields = _fields()
+    fields["train"]["ef"][:] = np.nan
+    found = runner.evaluate(encoders, fields, _config(lvef={}, knn={}))
+    assert "knn/auroc" in found.results["encoders"]["discovr"]
+    assert [skip["evaluator"] for skip in found.results["skipped"]] == ["lvef"]
+
+
+def test_videos_without_a_target_are_left_out():
+    fields = _fields()
+    encoders = _encoders(fields)
+    fields["test"]["ef"][:10] = np.nan
+    found = runner.evaluate(encoders, fields, _config(lvef={}))
+    assert found.results["videos"]["lvef"] == {"train": 60, "val": 30, "test": 30}
+    assert {r["id"] for r in found.predictions} == set(fields["test"]["id"][10:])
+
+
+def test_features_that_are_not_finite_drop_that_readout_only():
+    fields = _fields()
+    encoders = _encoders(fields)
+    encoders["discovr"][0]["test"]["cls"][4, 2] = np.nan
+    for seed in encoders["random"]:
+        for readout in seed["train"].values():
+            readout[0] = np.inf
+    found = runner.evaluate(encoders, fields, _config(knn={"k": 3})).results
+    dropped = {(skip["encoder"], skip["readout"]) for skip in found["skipped"]}
+    assert ("discovr", "cls") in dropped and ("discovr", "mean") not in dropped
+    assert {("random", name) for name in READOUTS} <= dropped
+    assert "1 of 40 videos of split test" in found["skipped"][0]["reason"]
+    assert "knn/auroc" in found["encoders"]["discovr"] and found["encoders"]["random"] == {}
+    assert found["paired"]["discovr-random"] == {} and "knn/auroc" in found["paired"]["discovr-pixels"]
+
+
+def test_one_patient_has_no_interval(tmp_path):
+    fields = _fields()
+    fields["test"]["patient_id"] = np.full(COUNTS["test"], "only")
+    found = runner.evaluate(_encoders(fields), fields, _config(lvef={}))
+    entry = found.results["encoders"]["discovr"]["lvef/mae"]
+    assert entry["value"] > 0 and entry["low"] is None and "one patient" in entry["note"]
+    assert "(no interval)" in table.metrics_table(runner.write(found, tmp_path, 0))
+    fields["test"]["patient_id"] = np.full(COUNTS["test"], "")  # unknown: every video for itself
+    found = runner.evaluate(_encoders(fields), fields, _config(lvef={}))
+    assert found.results["n_test_patients"] == 40
+
+
+def test_figures_that_do_not_exist_become_null(tmp_path):
+    fields = _fields()
+    fields["test"]["ef"] = np.full(COUNTS["test"], 55.0, np.float32)
+    found = runner.evaluate(_encoders(fields), fields, _config(lvef={}))
+    runner.write(found, tmp_path, 0)
+    entry = json.loads((tmp_path / "results.json").read_text())["encoders"]["discovr"]["lvef/r2"]
+    assert entry["value"] is None and entry["low"] is None
+
+
+def test_evaluators_by_type_and_wrong_settings():
+    fields = _fields()
+    encoders = _encoders(fields)
+    found = runner.evaluate(encoders, fields, _config(knn={"k": 5}, knn20={"type": "knn", "k": 20}))
+    assert {"knn/auroc", "knn20/auroc"} <= set(found.results["encoders"]["discovr"])
+    details = found.results["readouts"]["knn20"]["encoders"]["discovr"]["table"]["cls"]["details"]
+    assert details == [{"k": 20, "temperature": 0.07}]
+    with pytest.raises(ValueError, match="eval.evaluators.knm: unknown type 'knm'"):
+        runner.evaluate(encoders, fields, _config(knm={}))
+    with pytest.raises(RuntimeError, match="evaluator 'knn' on discovr/cls, seed 0: TypeError"):
+        runner.evaluate(encoders, fields, _config(knn={"neighbours": 3}))
+    encoders["pixels"][0]["val"]["pixels"] = np.zeros((3, 6))
+    with pytest.raises(ValueError, match="pixels .* have 3 rows, the split has 30 videos"):
+        runner.evaluate(encoders, fields, _config())
+
+
+class _Records(list):
+    """A split in memory, as pipeline and records read it."""
+
+    def __init__(self, split, count):
+        rng = np.random.default_rng(len(split))
+        items = []
+        for row, ef in enumerate(rng.uniform(35, 65, count).astype(np.float32)):
+            clip = np.full((6, 16, 16), 40 + ef, np.uint8) + rng.integers(0, 9, (6, 16, 16)).astype(np.uint8)
+            items.append(records.make_record(clip, id=f"{split}{row}", patient_id=f"{split}-p{row}", ef=ef))
+        super().__init__(items)
+        self.frame_size, self.path, self.split, self._columns = 16, pathlib.Path("/nowhere"), split, {}
+
+
+def test_run_from_records_to_files_and_from_the_cache(tmp_path):
+    config = _config(knn={"k": 3}, lvef={})
+    config.data.update(
+        {
+            "dataset": "echonet_dynamic",
+            "frame_size": 16,
+            "image_size": 16,
+            "num_frames": 4,
+            "stride": 2,
+            "target_fps": None,
+            "train_filter": "all",
+            "crop_scales": (1.0,),
+            "workers": 0,
+        }
+    )
+    config.eval.update({"clips": 2, "batch_size": 5})
+    sources = {split: _Records(split, count) for split, count in (("train", 24), ("val", 12), ("test", 13))}
+    calls = []
+
+    def embed(frames, num_valid):
+        calls.append(frames.shape)
+        brightness = frames[:, :2].mean((1, 2, 3))
+        return {"cls": np.stack([brightness, np.ones(len(frames))], 1), "mean": brightness[:, None] ** 2}
+
+    def encoders(key):
+        return {"discovr": [features.Encoder(embed, key)], "random": [features.Encoder(embed, "r")] * 2}
+
+    found = runner.run(config, sources, encoders("step 5"), tmp_path, 5, clips_seen=40)
+    assert set(calls) == {(5, 4, 16, 16)} and len(calls) == 3 * (10 + 5 + 6)  # 2 clips a video, 5 a batch
+    assert found.results["encoders"]["discovr"]["lvef/r2"]["value"] > 0.9  # brightness tells the EF here
+    assert found.results["seeds"] == {"discovr": 1, "random": 2, "pixels": 1}
+    assert set(found.results["encoders"]["pixels"]) >= {"knn/auroc", "lvef/mae"}
+    before = (tmp_path / "results.json").read_text()
+    calls.clear()
+    runner.run(config, sources, encoders("step 5"), tmp_path, 5, clips_seen=40)
+    assert calls == [] and (tmp_path / "results.json").read_text() == before
+    runner.run(config, sources, encoders("step 6"), tmp_path, 6)
+    assert len(calls) == 21  # the new weights only
+    config.data.stride = 1
+    runner.run(config, sources, encoders("step 6"), tmp_path, 6)
+    assert len(calls) == 21 + 63
