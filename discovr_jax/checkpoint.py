@@ -147,11 +147,13 @@ def newest_step(path: str | pathlib.Path) -> pathlib.Path:
         steps = [p for p in folder.glob("step_*") if p.name[5:].isdigit() and (p / "state").is_dir()]
         if steps:
             return max(steps, key=lambda p: int(p.name[5:]))
-    raise CheckpointError(f"{path}: no checkpoint here. Give a workdir, or one of its checkpoints/step_N folders")
+    raise CheckpointError(f"{path}: no checkpoint here. Give a workdir or one of its checkpoints/step_N")
 
 
-def read_arrays(path: str | pathlib.Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarray], dict]:
-    """Some arrays of a checkpoint, whole, in host memory, whatever devices saved them; and its meta.
+def read_arrays(
+    path: str | pathlib.Path, wanted: Callable[[str], bool]
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Some arrays of a checkpoint (not of its optimizer), whole, in host memory; and its meta.
 
     Args:
       path: see `newest_step`.
@@ -161,30 +163,28 @@ def read_arrays(path: str | pathlib.Path, wanted: Callable[[str], bool]) -> tupl
       CheckpointError: nothing there, damaged, or nothing in it is wanted.
     """
     folder = newest_step(path)
+    options = ocp.CheckpointManagerOptions(create=False, step_prefix="step")
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.metadata(folder / "state").item_metadata.tree
-            leaves = jax.tree_util.tree_leaves_with_path(tree)
+        step = int(folder.name.removeprefix("step_"))
+        with ocp.CheckpointManager(folder.parent, options=options, item_handlers=handlers) as manager:
+            leaves = jax.tree_util.tree_leaves_with_path(manager.item_metadata(step)["state"].tree)
             found = [names for keys, _ in leaves if wanted("/".join(names := _names(keys)))]
             if not found:
                 raise CheckpointError(f"{folder} holds none of the arrays that are asked for")
-            read = ocp.args.PyTreeRestore(
+            state = ocp.args.PyTreeRestore(
                 item=_nested(found, 0),
                 restore_args=_nested(found, ocp.RestoreArgs(restore_type=np.ndarray)),
                 partial_restore=True,
             )
-            item = reader.restore(folder / "state", args=read)
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            meta = reader.restore(folder / "meta", args=ocp.args.JsonRestore())
-    except (ValueError, KeyError, OSError) as error:
+            read = manager.restore(step, args=ocp.args.Composite(state=state, meta=ocp.args.JsonRestore()))
+    except (ValueError, KeyError, OSError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}: {_first_line(error)}): give the folder of "
             "another step, or copy it again"
         ) from error
-    arrays = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(item):
-        arrays["/".join(_names(keys))] = leaf
-    return arrays, meta
+    leaves = jax.tree_util.tree_leaves_with_path(read["state"])
+    return {"/".join(_names(keys)): leaf for keys, leaf in leaves}, read["meta"]
 
 
 def _nested(paths: list[list[str]], leaf) -> dict:

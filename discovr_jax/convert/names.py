@@ -1,7 +1,7 @@
 """The name map between the public PyTorch code and our parameter trees, as data.
 
-A rule is (pattern of the PyTorch name, our path, transform). Patterns are full matches; `{n}` in a path is the
-block number. One PyTorch tensor is one of our arrays, so the map is a bijection (a test asserts it).
+A rule is (PyTorch name, our path, transform); `{n}` stands for a block's number. One PyTorch tensor is one
+of our arrays and the rules read both ways, so the map is a bijection (a test asserts it).
 """
 
 import re
@@ -12,6 +12,8 @@ import numpy as np
 TRANSFORMS = {
     "same": (lambda x: x, lambda x: x),
     "transpose": (lambda x: x.T, lambda x: x.T),
+    # [1, K] <-> [K]
+    "row": (lambda x: x.reshape(-1), lambda x: x[None]),
     # Conv3d [D, C, t, p, p] <-> [t, p, p, C, D]
     "patch": (lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: x.transpose(4, 3, 0, 1, 2)),
     # [3 D, D] <-> [D, 3, D]: q, k, v stacked along the output
@@ -20,77 +22,112 @@ TRANSFORMS = {
         lambda x: x.reshape(x.shape[0], -1).T,
     ),
 }
+AXES = {"transpose": 2, "row": 2, "patch": 5, "qkv": 2}  # that a PyTorch tensor must have
 
 BLOCK = (
-    (r"norm(?P<k>[12])\.weight", "norm{k}/scale", "same"),
-    (r"norm(?P<k>[12])\.bias", "norm{k}/bias", "same"),
-    (r"attn\.(?P<k>[qv])_bias", "attn/{k}_bias", "same"),
-    (r"attn\.qkv\.weight", "attn/qkv", "qkv"),
-    (r"attn\.proj\.weight", "attn/proj/kernel", "transpose"),
-    (r"attn\.proj\.bias", "attn/proj/bias", "same"),
-    (r"mlp\.fc(?P<k>[12])\.weight", "fc{k}/kernel", "transpose"),
-    (r"mlp\.fc(?P<k>[12])\.bias", "fc{k}/bias", "same"),
+    ("norm1.weight", "norm1/scale", "same"),
+    ("norm1.bias", "norm1/bias", "same"),
+    ("attn.q_bias", "attn/q_bias", "same"),
+    ("attn.v_bias", "attn/v_bias", "same"),
+    ("attn.qkv.weight", "attn/qkv", "qkv"),
+    ("attn.proj.weight", "attn/proj/kernel", "transpose"),
+    ("attn.proj.bias", "attn/proj/bias", "same"),
+    ("norm2.weight", "norm2/scale", "same"),
+    ("norm2.bias", "norm2/bias", "same"),
+    ("mlp.fc1.weight", "fc1/kernel", "transpose"),
+    ("mlp.fc1.bias", "fc1/bias", "same"),
+    ("mlp.fc2.weight", "fc2/kernel", "transpose"),
+    ("mlp.fc2.bias", "fc2/bias", "same"),
+)
+TRANSFORMER = (
+    *((f"blocks.{{n}}.{name}", f"transformer/block{{n}}/{path}", t) for name, path, t in BLOCK),
+    ("norm.weight", "transformer/norm/scale", "same"),
+    ("norm.bias", "transformer/norm/bias", "same"),
 )
 ENCODER = (
-    (r"cls_token", "cls_token", "same"),
-    (r"patch_embed\.proj\.weight", "patch_embed/kernel", "patch"),
-    (r"patch_embed\.proj\.bias", "patch_embed/bias", "same"),
-    *((rf"blocks\.(?P<n>\d+)\.{p}", f"transformer/block{{n}}/{path}", t) for p, path, t in BLOCK),
-    (r"norm\.weight", "transformer/norm/scale", "same"),
-    (r"norm\.bias", "transformer/norm/bias", "same"),
+    ("cls_token", "cls_token", "same"),
+    ("patch_embed.proj.weight", "patch_embed/kernel", "patch"),
+    ("patch_embed.proj.bias", "patch_embed/bias", "same"),
+    *TRANSFORMER,
 )
-DECODER = (
-    *((rf"blocks\.(?P<n>\d+)\.{p}", f"transformer/block{{n}}/{path}", t) for p, path, t in BLOCK),
-    (r"norm\.weight", "transformer/norm/scale", "same"),
-    (r"norm\.bias", "transformer/norm/bias", "same"),
-    (r"head\.weight", "head/kernel", "transpose"),
-    (r"head\.bias", "head/bias", "same"),
-)
+DECODER = (*TRANSFORMER, ("head.weight", "head/kernel", "transpose"), ("head.bias", "head/bias", "same"))
 # PyTorch numbers the head's layers 0, 2, 4 (GELU between them).
 HEAD = (
-    *((rf"mlp\.{2 * i}\.weight", f"fc{i}/kernel", "transpose") for i in range(3)),
-    *((rf"mlp\.{2 * i}\.bias", f"fc{i}/bias", "same") for i in range(3)),
-    (r"last_layer\.weight_v", "last", "transpose"),
+    *((f"mlp.{2 * i}.weight", f"fc{i}/kernel", "transpose") for i in range(3)),
+    *((f"mlp.{2 * i}.bias", f"fc{i}/bias", "same") for i in range(3)),
+    ("last_layer.weight_v", "last", "transpose"),
 )
-# (PyTorch module, our tree, our module, rules)
-MODULES = (
-    (r"encoder\.", "params", "video_encoder", ENCODER),
-    (r"image_student\.", "params", "image_encoder", ENCODER),
-    (r"video_teacher\.", "teacher", "video_encoder", ENCODER),
-    (r"image_teacher\.", "teacher", "image_encoder", ENCODER),
-    (r"decoder\.", "params", "decoder", DECODER),
-    (r"video_dino_head\.", "params", "video_head", HEAD),
-    (r"image_dino_head\.", "params", "image_head", HEAD),
-    (r"video_teacher_head\.", "teacher", "video_head", HEAD),
-    (r"image_teacher_head\.", "teacher", "image_head", HEAD),
-)
+# PyTorch module: (our module, rules)
+MODULES = {
+    "encoder": ("params/video_encoder", ENCODER),
+    "image_student": ("params/image_encoder", ENCODER),
+    "video_teacher": ("teacher/video_encoder", ENCODER),
+    "image_teacher": ("teacher/image_encoder", ENCODER),
+    "decoder": ("params/decoder", DECODER),
+    "video_dino_head": ("params/video_head", HEAD),
+    "image_dino_head": ("params/image_head", HEAD),
+    "video_teacher_head": ("teacher/video_head", HEAD),
+    "image_teacher_head": ("teacher/image_head", HEAD),
+}
+ENCODERS = tuple(name for name, (_, rules) in MODULES.items() if rules is ENCODER)
+HEADS = tuple(name for name, (_, rules) in MODULES.items() if rules is HEAD)
 RULES = (
     *(
-        (prefix + pattern, f"{tree}/{module}/{path}", transform)
-        for prefix, tree, module, rules in MODULES
-        for pattern, path, transform in rules
+        (f"{module}.{name}", f"{ours}/{path}", transform)
+        for module, (ours, rules) in MODULES.items()
+        for name, path, transform in rules
     ),
-    (r"encoder_to_decoder\.weight", "params/decoder/from_encoder/kernel", "transpose"),
-    (r"mask_token", "params/decoder/mask_token", "same"),
-    (r"prototypes", "params/prototypes/vectors", "same"),
-    (r"image_center", "memory/centers/img", "same"),
-    (r"video_center", "memory/centers/vid", "same"),
+    ("encoder_to_decoder.weight", "params/decoder/from_encoder/kernel", "transpose"),
+    ("mask_token", "params/decoder/mask_token", "same"),
+    ("prototypes", "params/prototypes/vectors", "same"),
+    ("image_center", "memory/centers/img", "row"),
+    ("video_center", "memory/centers/vid", "row"),
 )
-# Known tensors that are computed, not stored: position tables, and the last layer's gain, fixed at 1.
-COMPUTED = (r".*pos_embed", r".*last_layer\.weight_g")
+# Tensors of the public code that we compute: fixed position tables, and the last layers' gain, fixed at 1.
+COMPUTED = (
+    *(f"{module}.pos_embed" for module in ENCODERS),
+    *(f"{module}.last_layer.weight_g" for module in HEADS),
+)
+# What wrappers put in front of a name: DistributedDataParallel, and the public fine-tuning code.
+PREFIXES = ("module.", "backbone.")
+
+
+def _pattern(template: str) -> re.Pattern:
+    return re.compile(re.escape(template).replace(r"\{n\}", r"(?P<n>0|[1-9]\d*)"))
+
+
+_FROM_TORCH = [(_pattern(name), path, transform) for name, path, transform in RULES]
+_TO_TORCH = [(_pattern(path), name, transform) for name, path, transform in RULES]
+
+
+def _find(rules, name: str) -> tuple[str, str] | None:
+    for pattern, template, transform in rules:
+        match = pattern.fullmatch(name)
+        if match:
+            return template.format(**match.groupdict()), transform
+    return None
 
 
 def our_name(torch_name: str) -> tuple[str, str] | None:
     """(our path, transform) of a PyTorch tensor, or None if no rule knows it."""
-    for pattern, path, transform in RULES:
-        match = re.fullmatch(pattern, torch_name)
-        if match:
-            return path.format(**match.groupdict()), transform
-    return None
+    return _find(_FROM_TORCH, torch_name)
+
+
+def torch_name(path: str) -> tuple[str, str] | None:
+    """(PyTorch name, transform) of one of our arrays, or None if the public code has no such tensor."""
+    return _find(_TO_TORCH, path)
 
 
 def is_computed(torch_name: str) -> bool:
-    return any(re.fullmatch(pattern, torch_name) for pattern in COMPUTED)
+    """Whether we compute this tensor of the public code instead of storing it."""
+    return torch_name in COMPUTED
+
+
+def without_prefix(torch_name: str) -> str:
+    """The name without what wrappers put in front of it."""
+    while torch_name.startswith(PREFIXES):
+        torch_name = torch_name.split(".", 1)[1]
+    return torch_name
 
 
 def to_ours(torch_name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
@@ -98,12 +135,26 @@ def to_ours(torch_name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 
     Raises:
       KeyError: no rule knows the name.
+      ValueError: the tensor has another number of axes than its layout says.
     """
     found = our_name(torch_name)
     if found is None:
         raise KeyError(torch_name)
     path, transform = found
     array = np.asarray(array)
-    if path.startswith("memory/centers/"):
-        array = array.reshape(-1)
+    if array.ndim != AXES.get(transform, array.ndim) or (transform == "qkv" and array.shape[0] % 3):
+        raise ValueError(f"{torch_name} has shape {array.shape}, which is no {transform} layout")
     return path, TRANSFORMS[transform][0](array)
+
+
+def to_torch(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """PyTorch name and tensor of one of our arrays; the inverse of `to_ours`.
+
+    Raises:
+      KeyError: the public code has no such tensor.
+    """
+    found = torch_name(path)
+    if found is None:
+        raise KeyError(path)
+    name, transform = found
+    return name, TRANSFORMS[transform][1](np.asarray(array))
