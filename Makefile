@@ -1,0 +1,27 @@
+# Everything that a fresh machine needs: `make demo` and `make test` make their own virtual environment.
+PYTHON ?= python3
+RUNS ?= runs
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint pretrain-phantom clean
+
+# The pipeline end to end: echo videos -> records -> training -> scored features and a report.
+demo: $(STAMP)
+	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py --workdir=$(RUNS)/demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+$(STAMP): setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
