@@ -2,12 +2,7 @@
 
 import numpy as np
 
-from tfds_builders.echo_phantom.parameters import Beat
-
-
-def systole(duration: float, at_one_second: float) -> float:
-    """Seconds of systole in a beat of `duration` seconds; in fast hearts it shortens less than the beat."""
-    return at_one_second * float(np.sqrt(duration))
+from tfds_builders.echo_phantom.rhythm import Beat, systole
 
 
 def _through(times: np.ndarray, knots: list[tuple[float, float]]) -> np.ndarray:
@@ -55,17 +50,3 @@ def _each(beats, times):
         inside = (times >= beat.start) & (times < beat.start + beat.duration)
         if inside.any():
             yield beat, inside
-
-
-def labelled_beat(beats: tuple[Beat, ...], seconds: float, at_one_second: float) -> Beat:
-    """The first regular beat whose systole lies wholly in the clip; else any beat with a whole systole.
-
-    Raises:
-      ValueError: the clip holds no whole systole.
-    """
-    whole = [
-        b for b in beats if b.start >= 0 and b.start + 1.15 * systole(b.duration, at_one_second) < seconds
-    ]
-    if not whole:
-        raise ValueError(f"no whole systole in {seconds:.2f} s of beats {beats}")
-    return next((b for b in whole if b.regular), whole[0])

@@ -8,18 +8,10 @@ import dataclasses
 
 import numpy as np
 
+from tfds_builders.echo_phantom.rhythm import Beat, draw_beats
+
 MIN_EF, MAX_EF = 15.0, 75.0
 ORIGIN = 0.58  # where on the long axis the LV centre lies, 0 apex to 1 mitral plane
-
-
-@dataclasses.dataclass(frozen=True)
-class Beat:
-    """One heart beat: R wave to R wave."""
-
-    start: float  # seconds after frame 0, negative if it began earlier
-    duration: float  # seconds
-    strength: float  # contraction relative to the drawn EF (1 = as drawn)
-    regular: bool  # not ectopic and not the pause after an ectopic beat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +38,7 @@ class HeartParameters:
     """One simulated examination. Lengths are pixels of the 112 x 112 image, angles radians, levels dB."""
 
     seed: int  # of the speckle, the noise and the slow random motions
-    ef: float  # percent, aimed at in a beat of strength 1
+    ef: float  # percent, of a beat of strength 1, such as the labelled one
     # Recording
     fps: float
     num_frames: int
@@ -55,8 +47,8 @@ class HeartParameters:
     heart_rate: float  # per minute
     rhythm: str  # sinus | irregular | ectopic
     phase: float  # of the beat at frame 0, 0 to 1
-    beats: tuple[Beat, ...]
     systole: float  # seconds it lasts in a beat of one second
+    beats: tuple[Beat, ...]
     early_filling: float  # contraction that is left when rapid filling ends
     # Left ventricle at end-diastole
     length: float  # apex to mitral plane
@@ -114,10 +106,11 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
     ef = draw_ef(rng)
     heart_rate = float(np.clip(rng.normal(72, 15), 45, 120))
     fps = 50.0 if rng.random() < 0.6 else float(np.round(rng.uniform(30, 70), 1))
-    seconds = 1.45 * 60 / heart_rate  # at least one whole systole, wherever frame 0 falls
+    seconds = 1.9 * 60 / heart_rate  # at least one whole systole, wherever frame 0 falls
     num_frames = int(max(rng.integers(90, 201), np.ceil(seconds * fps)))
     rhythm = str(rng.choice(["sinus", "irregular", "ectopic"], p=[0.7, 0.15, 0.15]))
     phase = float(rng.random())
+    systole = float(rng.uniform(0.26, 0.38))
     length = rng.uniform(47, 64)
     tip = (float(rng.normal(56, 1.5)), float(rng.uniform(3, 9)))
     centre, tilt = _draw_place(rng, tip, length)
@@ -130,8 +123,8 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
         heart_rate=heart_rate,
         rhythm=rhythm,
         phase=phase,
-        beats=_draw_beats(rng, heart_rate, phase, rhythm, num_frames / fps),
-        systole=float(rng.uniform(0.26, 0.38)),
+        systole=systole,
+        beats=draw_beats(rng, heart_rate, phase, rhythm, num_frames / fps, systole),
         early_filling=float(rng.uniform(0.1, 0.65)),
         length=float(length),
         half_width=float(length * rng.uniform(0.29, 0.40)),
@@ -184,23 +177,6 @@ def _draw_place(rng, tip, length) -> tuple[tuple[float, float], float]:
         x, y = apex[0] - down * np.sin(tilt), apex[1] + down * np.cos(tilt)
         if abs(np.arctan2(x - tip[0], y - tip[1])) < 0.35:
             return (float(x), float(y)), tilt
-
-
-def _draw_beats(rng, heart_rate, phase, rhythm, seconds) -> tuple[Beat, ...]:
-    interval = 60 / heart_rate
-    irregularity = 0.18 if rhythm == "irregular" else 0.03
-    count = int(np.ceil(seconds / interval * 1.8)) + 3
-    lengths = interval * np.clip(rng.normal(1, irregularity, count), 0.6, 1.4)
-    strengths = np.clip(rng.normal(1, 0.10 if rhythm == "irregular" else 0.03, count), 0.75, 1.15)
-    regular = np.ones(count, bool)
-    if rhythm == "ectopic":
-        early = int(rng.integers(0, 3))
-        lengths[early : early + 2] = interval * np.array([0.65, 1.3])
-        strengths[early : early + 2] = 0.55, 1.08
-        regular[early : early + 2] = False
-    starts = np.cumsum(np.concatenate([[-phase * lengths[0]], lengths[:-1]]))
-    rows = zip(starts, lengths, strengths, regular, strict=True)
-    return tuple(Beat(float(a), float(b), float(c), bool(d)) for a, b, c, d in rows if a < seconds)
 
 
 def _draw_regions(rng) -> tuple[Region, ...]:

@@ -5,7 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from tfds_builders.echo_phantom import cycle, measure, painting, speckle
+from tfds_builders.echo_phantom import cycle, measure, painting, rhythm, speckle
 from tfds_builders.echo_phantom.anatomy import Heart
 from tfds_builders.echo_phantom.parameters import HeartParameters, draw_heart
 from tfds_builders.echo_phantom.scanner import SIZE, Scanner
@@ -50,9 +50,9 @@ def simulate(params: HeartParameters) -> Clip:
     poses = _poses(params, times, squeeze, rng)
     frames, masks = _render(heart, squeeze, opening, poses, rng)
 
-    beat = cycle.labelled_beat(params.beats, params.num_frames / params.fps, params.systole)
+    beat = rhythm.labelled_beat(params.beats, params.num_frames / params.fps, params.systole)
     inside = np.flatnonzero((times >= beat.start) & (times < beat.start + beat.duration))
-    end = np.searchsorted(times, beat.start + 1.3 * cycle.systole(beat.duration, params.systole))
+    end = np.searchsorted(times, beat.start + 1.3 * rhythm.systole(beat.duration, params.systole))
     ed_frame = int(inside[0])
     es_frame = int(ed_frame + np.argmax(squeeze[ed_frame:end]))
     edv, esv = heart.volume(squeeze[ed_frame]), heart.volume(squeeze[es_frame])
