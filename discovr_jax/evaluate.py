@@ -117,7 +117,7 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
         fields=evaluation.fields,
         predictions=evaluation.predictions,
         prototype_maps=prototype_samples(config, state, model, sources["test"]),
-        summary=workdir.flatten(experiment_lib.config_dict(config)),
+        summary=_summary(config, experiment, step),
     )
     logger.info("report: %s", path)
     return results
@@ -185,6 +185,20 @@ def image_assignments(model: Discovr, options: objective_lib.Options, state, fra
     scores = objective_lib.image_scores(options, seen.image_tokens, vectors, state.memory, model.grid.time)
     assigned = sinkhorn(scores, options.scd_epsilon, options.scd_iterations).argmax(-1)
     return assigned.reshape(frames.shape[0], model.grid.time, model.grid.rows, model.grid.cols)
+
+
+def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:
+    """What was trained, in a few lines for the report; config.json has every setting."""
+    m, data = experiment.model, config.data
+    weights = ", ".join(f"{name} {value:g}" for name, value in experiment.options.weights.items() if value)
+    return {
+        "Data": f"{data.dataset}, frames of {data.image_size} x {data.image_size}, clips of {data.num_frames} frames",
+        "Training videos": data.train_filter,
+        "Encoder": f"ViT, width {m.width}, {m.depth} blocks, patches of {m.patch} pixels, tubelets of {m.grid.tubelet}",
+        "Loss weights": weights,
+        "Clips seen": f"{step * config.batch_size} in {step} steps of {config.batch_size}",
+        "Seed": str(config.seed),
+    }
 
 
 def _random_seeds(config: ConfigDict) -> range:
