@@ -101,7 +101,7 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
 
     encoders = {
         "discovr": [encoder(state.teacher)],
-        "random": [encoder(_untrained(experiment, seed)) for seed in _random_seeds(config)],
+        "random": [encoder(untrained_teacher(experiment, seed)) for seed in _random_seeds(config)],
     }
     evaluation = runner.run(
         config, sources, encoders, directory, step, clips_seen=step * config.batch_size
@@ -206,7 +206,9 @@ def _random_seeds(config: ConfigDict) -> range:
     return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
 
 
-def _untrained(experiment, seed: int) -> dict:
+def untrained_teacher(experiment, seed: int) -> dict:
+    """The teachers of a fresh state: the "random" baseline."""
+
     def init(key):
         return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key).teacher
 

@@ -319,7 +319,7 @@ def write(evaluation: Evaluation, workdir, step: int, **extra) -> dict[str, Any]
     Returns the content. `extra` joins the top level; "commit" defaults to the git commit of this code, or
     "unknown" outside git.
     """
-    commit = extra.pop("commit", None) or _commit()
+    commit = extra.pop("commit", None) or commit_id()
     results = {"step": int(step), "commit": commit, **extra, **evaluation.results}
     directory = pathlib.Path(workdir) / "eval" / str(int(step))
     output.write_csv(directory / "predictions.csv", evaluation.predictions)
@@ -328,7 +328,8 @@ def write(evaluation: Evaluation, workdir, step: int, **extra) -> dict[str, Any]
     return results
 
 
-def _commit() -> str:
+def commit_id() -> str:
+    """Git commit of this code, or "unknown" outside git."""
     here = pathlib.Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(here), "rev-parse", "HEAD"]

@@ -1,6 +1,5 @@
 """Reconstruction of normalised pixels of hidden tubelets (VideoMAE)."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 

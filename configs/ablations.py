@@ -1,0 +1,44 @@
+"""Variations of the phantom recipe: single terms, pairs, and options, for `python -m discovr_jax.search`.
+
+Command:   python -m discovr_jax.search --config=configs/ablations.py --workdir=runs/search --output=docs/search.jsonl
+Hardware:  2 CPU cores, some minutes a trial
+Arguments: trial (a name in TRIALS), steps, e.g. configs/ablations.py:trial=vid,steps=600
+"""
+
+from configs import base, phantom
+
+_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0}
+_COARSE = {"model.patch": 16, "model.num_prototypes": 128}
+
+# name: keys that differ from configs/phantom.py
+TRIALS = {
+    "all": {},
+    "vid": _ONLY | {"loss.vid": 1.0},
+    "img": _ONLY | {"loss.img": 1.0},
+    "scd": _ONLY | {"loss.scd": 1.0},
+    "vid_img": {"loss.scd": 0.0},
+    "vid_scd": {"loss.img": 0.0},
+    "img_scd": {"loss.vid": 0.0},
+    "coarse": _COARSE,
+    "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
+    "mask50": {"mask.ratio": 0.5, "mask.image_ratio": 0.5},
+    "region": {"mask.kind": "region"},
+    "sinkhorn": {"dino.centering": "sinkhorn"},
+    "position": {"scd.standardise": "position"},
+    "masked_tokens": {"scd.tokens": "masked"},
+    "ignore_static": {"scd.ignore_static": True},
+    "lr3e-4": {"optim.lr": 3e-4},
+    "lr3e-3": {"optim.lr": 3e-3},
+    "imagenet": {"model.intensity": "imagenet"},
+    "pixels": _ONLY | {"loss.pix": 1.0},
+}
+
+
+def get_config(arg: str | None = None):
+    args = base.parse_arg(arg, trial="all", steps=300)
+    if args.trial not in TRIALS:
+        raise ValueError(f"unknown trial {args.trial!r}; known: {', '.join(TRIALS)}")
+    c = phantom.get_config()
+    c.duration = f"{args.steps} steps"
+    c.update_from_flattened_dict(TRIALS[args.trial])
+    return c
