@@ -4,7 +4,7 @@ python -m discovr_jax.search --config=configs/ablations.py --workdir=runs/search
     [--trials=NAME,...] [--steps=300] [--seed=0]
 
 The config file has TRIALS, {name: overrides}. Each trial trains in its own folder (resumable), then one JSON line with
-its overrides, seed, steps, commit and validation figures is appended to the output. Trials that have a line are skipped.
+its overrides, seed, steps, commit and validation figures is appended to the output. Trials with a line are skipped.
 """
 
 import argparse
