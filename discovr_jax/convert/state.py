@@ -42,13 +42,16 @@ class Converted:
     notes: list[str]
 
 
-def from_torch(tensors: Mapping[str, np.ndarray], hints: Hints, allow: Sequence[str] = ()) -> Converted:
+def from_torch(
+    tensors: Mapping[str, np.ndarray], hints: Hints, allow: Sequence[str] = (), only: str = ""
+) -> Converted:
     """Convert a whole state dict, or a bare encoder (names without a module): it becomes the video teacher.
 
     Args:
       tensors: by PyTorch name; prefixes "module." and "backbone." are ignored.
       hints: what shapes cannot tell.
       allow: shell patterns of PyTorch names that may stay unused or missing.
+      only: PyTorch module to convert, such as "video_teacher"; the others are not looked at. "" for all.
 
     Raises:
       ConversionError: lists tensors that nothing uses, arrays that nothing fills, and shapes that differ.
@@ -57,15 +60,18 @@ def from_torch(tensors: Mapping[str, np.ndarray], hints: Hints, allow: Sequence[
     bare = bool(tensors) and all(_is_encoder_part(name) for name in tensors)
     if bare:
         tensors = {f"video_teacher.{name}": tensor for name, tensor in tensors.items()}
+        only = only or "video_teacher"
         notes.append("a bare encoder: taken as the video teacher")
+    sizes = {name: tensor.shape for name, tensor in tensors.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not only or name.startswith(f"{only}.")}
     computed = {name: tensor for name, tensor in tensors.items() if names.is_computed(name)}
     known = {name: t for name, t in tensors.items() if name not in computed and names.our_name(name)}
     unused = sorted(tensors.keys() - computed.keys() - known.keys())
-    config, assumed = infer({name: tensor.shape for name, tensor in (known | computed).items()}, hints)
+    config, assumed = infer(sizes, hints)
     notes += assumed
     want = expected_shapes(config)
-    if bare:
-        want = {path: shape for path, shape in want.items() if path.startswith("teacher/video_encoder/")}
+    if only:
+        want = {path: shape for path, shape in want.items() if path.startswith(f"{names.MODULES[only][0]}/")}
 
     arrays, wrong = {}, []
     for name, tensor in known.items():

@@ -1,0 +1,99 @@
+"""A converted checkpoint on disk: a workdir with weights at step 0 and no optimizer, readable like any other.
+
+config.json and checkpoints/ are those of a run; conversion.json says what was found in the source, and
+torch_only.safetensors keeps the tensors that we compute instead of storing, so that `to-torch` is exact.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from discovr_jax import experiment
+from discovr_jax.checkpoint import Checkpoints
+from discovr_jax.convert.sizes import ConversionError
+from discovr_jax.convert.state import Converted
+
+REPORT, TORCH_ONLY = "conversion.json", "torch_only.safetensors"
+
+
+def found(converted: Converted) -> dict[str, Any]:
+    """What a conversion found, as JSON values."""
+    config = converted.config
+    model = experiment.make_model(config)
+    return {
+        "variant": config.model.variant,
+        "width": model.width,
+        "depth": model.depth,
+        "heads": model.heads,
+        "patch": model.patch,
+        "tubelet": model.grid.tubelet,
+        "frames": config.data.num_frames,
+        "image_size": config.data.image_size,
+        "stride": config.data.stride,
+        "video_qkv_bias": model.video_qkv_bias,
+        "image_qkv_bias": model.image_qkv_bias,
+        "modules": converted.modules,
+        "parameters": int(sum(array.size for array in converted.arrays.values())),
+        "notes": converted.notes,
+    }
+
+
+def check_free(output: str | os.PathLike) -> pathlib.Path:
+    """The absolute path of a folder that is to be written.
+
+    Raises:
+      ConversionError: something is there.
+    """
+    output = pathlib.Path(output).absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConversionError(f"--output={output} exists and is not empty: choose another")
+    return output
+
+
+def write(output: str | os.PathLike, converted: Converted, report: dict[str, Any]) -> None:
+    """Write the folder, whole or not at all.
+
+    Raises:
+      ConversionError: something is there.
+    """
+    import safetensors.numpy
+
+    output = check_free(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        config = experiment.config_dict(converted.config)
+        checkpoints = Checkpoints(temporary)
+        checkpoints.save(0, traverse_util.unflatten_dict(converted.arrays, sep="/"), {}, config)
+        checkpoints.wait()
+        checkpoints.close()
+        safetensors.numpy.save_file(_plain(converted.computed), temporary / TORCH_ONLY)
+        (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        temporary.chmod(0o755)
+        if output.exists():
+            output.rmdir()
+        temporary.rename(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def read_report(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """conversion.json and the kept tensors of a converted checkpoint, or None if `path` is none."""
+    import safetensors.numpy
+
+    folder = pathlib.Path(path)
+    if not (folder / REPORT).is_file():
+        return None
+    return json.loads((folder / REPORT).read_text()), safetensors.numpy.load_file(folder / TORCH_ONLY)
+
+
+def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
