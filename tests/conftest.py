@@ -66,7 +66,7 @@ def tiny_config():
     return c
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Tiny:
     """A config and what it means, with a random state, batch and masks; NumPy, so that little is compiled."""
 
