@@ -26,7 +26,7 @@ FILE_LIST = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS",
 TRACINGS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
 SPLITS = ("train", "val", "test")
 # Raise when the simulator's output changes: what another version began to write is then not continued.
-SIMULATOR_VERSION = 3
+SIMULATOR_VERSION = 4
 
 
 def clip_name(seed: int, split: str, index: int) -> str:

@@ -111,7 +111,7 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
     rhythm = str(rng.choice(["sinus", "irregular", "ectopic"], p=[0.7, 0.15, 0.15]))
     phase = float(rng.random())
     systole = float(rng.uniform(0.26, 0.38))
-    length = rng.uniform(47, 64)
+    length = rng.uniform(46, 66)
     tip = (float(rng.normal(56, 1.5)), float(rng.uniform(3, 9)))
     centre, tilt = _draw_place(rng, tip, length)
     return HeartParameters(
@@ -132,13 +132,13 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
         base_width=float(rng.uniform(0.68, 0.88)),
         roundness=float(rng.uniform(1.8, 2.6)),
         wall=float(rng.uniform(4.0, 8.5)),
-        longitudinal=float(rng.uniform(0.55, 1.3)),
+        longitudinal=float(rng.uniform(0.5, 1.35)),
         regions=_draw_regions(rng),
         rv_width=float(rng.uniform(0.7, 1.25)),
-        rv_longitudinal=float(rng.uniform(2.0, 11.0)),
+        rv_longitudinal=float(rng.uniform(2.0, 13.0)),
         rv_radial=float(rng.uniform(0.5, 6.0)),
         la_length=float(rng.uniform(22, 36)),
-        la_motion=float(rng.uniform(0.0, 0.22)),
+        la_motion=float(rng.uniform(0.0, 0.28)),
         ra_motion=float(rng.uniform(0.0, 0.3)),
         mitral_opening=float(rng.uniform(0.6, 1.25)),
         tricuspid_opening=float(rng.uniform(0.5, 1.2)),
@@ -149,7 +149,7 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
         wander=float(rng.uniform(0.2, 1.5)),
         wander_rotation=float(np.deg2rad(rng.uniform(0.2, 2.0))),
         respiration=(float(rng.uniform(0, 3.0)), float(rng.uniform(2.5, 5.0)), float(rng.random())),
-        swing=(float(rng.normal(0, 1.5)), float(rng.normal(0, 1.5)), float(np.deg2rad(rng.normal(0, 3)))),
+        swing=(float(rng.normal(0, 2)), float(rng.normal(0, 2)), float(np.deg2rad(rng.normal(0, 4)))),
         tip=tip,
         half_angle=float(np.deg2rad(rng.uniform(38, 46))),
         reach=float(rng.uniform(100, 122)),
@@ -171,8 +171,8 @@ def draw_heart(rng: np.random.Generator) -> HeartParameters:
 def _draw_place(rng, tip, length) -> tuple[tuple[float, float], float]:
     """The LV centre and the tilt of its axis: apex near the probe, cavity mostly inside the sector."""
     while True:
-        tilt = float(np.deg2rad(rng.normal(-3, 9)))
-        apex = tip[0] + rng.normal(4, 5), tip[1] + rng.uniform(6, 18)
+        tilt = float(np.deg2rad(rng.normal(-3, 10)))
+        apex = tip[0] + rng.normal(4, 6), tip[1] + rng.uniform(6, 22)
         down = ORIGIN * length
         x, y = apex[0] - down * np.sin(tilt), apex[1] + down * np.cos(tilt)
         if abs(np.arctan2(x - tip[0], y - tip[1])) < 0.35:

@@ -124,7 +124,10 @@ def main() -> None:
     ef_train, ef = (np.array([clip.ef for clip in part]) for part in (train, everything))
     error = np.abs([clip.ef - clip.mask_ef for clip in everything])
     print(f"EF {ef.mean():.1f} +- {ef.std():.1f}, below 50: {np.mean(ef < 50):.0%}")
-    print(f"EF from true masks: mean error {error.mean():.2f}, largest {error.max():.2f} points")
+    print(
+        f"EF from true masks: mean error {error.mean():.2f}, largest {error.max():.2f} points, "
+        f"within 2 points {np.mean(error <= 2):.1%}"
+    )
     both = zip(feature_sets(train).items(), feature_sets(test).values(), strict=True)
     folds = KFold(5, shuffle=True, random_state=0)
     for (name, x), x_test in both:
