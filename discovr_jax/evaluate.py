@@ -7,7 +7,6 @@ import logging
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -18,40 +17,11 @@ from discovr_jax.data import pipeline, records
 from discovr_jax.losses import objective as objective_lib
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.models.discovr import Discovr
+from discovr_jax.models.readouts import readouts
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_CLIPS = 4  # clips painted with their prototypes in the report
-STD_EPS = 1e-12
-
-
-def readouts(tokens: jax.Array, num_valid: jax.Array, grid) -> dict[str, jax.Array]:
-    """Clip features from tokens (DESIGN, section 5). Tubelets of padded frames do not count.
-
-    Args:
-      tokens: [B, 1 + tokens, D], token 0 is CLS.
-      num_valid: int32 [B], real frames.
-
-    Returns:
-      float32 [B, D] each: `cls`; `mean` token; `std_of_mean`, temporal deviation of the frame-mean token;
-      `mean_of_std`, mean over places of the temporal deviation of each place's token.
-    """
-    tokens = tokens.astype(jnp.float32)
-    places = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.places, -1)
-    valid = jnp.arange(grid.time) * grid.tubelet < num_valid[:, None]
-    share = (valid / valid.sum(1, keepdims=True))[:, :, None, None]
-
-    def deviation(x):
-        mean = (x * share).sum(1, keepdims=True)
-        return jnp.sqrt(((x - mean) ** 2 * share).sum(1) + STD_EPS)
-
-    frame_mean = places.mean(2, keepdims=True)
-    return {
-        "cls": tokens[:, 0],
-        "mean": (frame_mean * share).sum(1)[:, 0],
-        "std_of_mean": deviation(frame_mean)[:, 0],
-        "mean_of_std": deviation(places).mean(1),
-    }
 
 
 def make_embed(model: Discovr, mesh):

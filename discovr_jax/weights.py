@@ -1,18 +1,20 @@
 """Weights from a workdir, a checkpoint, a converted one or a PyTorch file, and a run that starts from them."""
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from discovr_jax import checkpoint
 from discovr_jax.experiment import make_model
 from discovr_jax.optim import path_name
+
+logger = logging.getLogger(__name__)
 
 TREES = ("params", "teacher")
 
@@ -49,7 +51,7 @@ def read(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "")
     source = torch_files.read(path)
     converted = state.from_torch(source.tensors, Hints.from_args(source.args), only=only)
     for note in converted.notes:
-        logging.info("%s: %s", path, note)
+        logger.info("%s: %s", path, note)
     arrays = {name: array for name, array in converted.arrays.items() if wanted(name)}
     return Weights(converted.config, arrays)
 
@@ -85,7 +87,7 @@ def initialise_from(state, config: ConfigDict):
         raise WeightsError(f"config.init_from={path} holds no video encoder")
     fresh = sorted({"/".join(name.split("/")[:2]) for name in names if name not in sources})
     if fresh:
-        logging.warning("not in %s, so starting anew: %s", path, ", ".join(fresh))
+        logger.warning("not in %s, so starting anew: %s", path, ", ".join(fresh))
     _compare(config, weights.config)
     filled = [
         _placed(weights.arrays[sources[name]], leaf) if name in sources else leaf
@@ -93,7 +95,7 @@ def initialise_from(state, config: ConfigDict):
     ]
     parts = jax.tree_util.tree_unflatten(structure, filled)
     memory = state.memory.replace(centers=parts["memory"]["centers"])
-    logging.info("starting from the weights of %s", path)
+    logger.info("starting from the weights of %s", path)
     return state.replace(params=parts["params"], teacher=parts["teacher"], memory=memory)
 
 
@@ -133,13 +135,13 @@ def _compare(config: ConfigDict, theirs: ConfigDict) -> None:
         )
     here, there = (m.position_grid or (m.grid.time, m.grid.rows, m.grid.cols) for m in (model, source))
     if here != there:
-        logging.warning(
+        logger.warning(
             "clips have a grid of %s patches here and %s in %s: --config.model.position_grid='%s' keeps the "
             "meaning of its positions",
             *(here, there, config.init_from, there),
         )
     if model.intensity != source.intensity:
-        logging.warning("model.intensity is %r here, %r in init_from", model.intensity, source.intensity)
+        logger.warning("model.intensity is %r here, %r in init_from", model.intensity, source.intensity)
 
 
 def _placed(array: np.ndarray, leaf: jax.Array) -> jax.Array:
