@@ -9,9 +9,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from discovr_jax import optim, train_step
+from discovr_jax import optim, sharding, train_step
 from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
@@ -209,6 +210,15 @@ def make_train_step(experiment: Experiment, config: ConfigDict):
         option(config, "ema.order"),
         config.seed,
     )
+
+
+def jit_train_step(experiment: Experiment, config: ConfigDict, mesh: Mesh):
+    """The compiled step: takes over (donates) the state and leaves the new one where the rules put it. Left to
+    choose, XLA would place outputs elsewhere, and the second step would compile anew.
+    """
+    state = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)
+    return jax.jit(make_train_step(experiment, config), donate_argnums=0, out_shardings=places)
 
 
 def initial_key(seed: int) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-DURATION = re.compile(r"^\s*([0-9.]+(?:e[0-9]+)?)\s*(steps?|epochs?|examples?|percent)\s*$")
+DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(steps?|epochs?|examples?|percent)\s*$")
 
 
 def duration_steps(text: str, *, steps_per_epoch: float, batch_size: int, total: int | None = None) -> int:

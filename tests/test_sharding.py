@@ -1,0 +1,153 @@
+"""Placement: every array has a rule, every mesh gives the same step, and memory falls as planned."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from configs import adult
+from discovr_jax import experiment as experiment_lib
+from discovr_jax import optim, sharding, train_step
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
+
+
+def named(tree):
+    return {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+# Rules -------------------------------------------------------------------------------------------------------
+
+
+def test_every_leaf_has_a_rule_and_every_rule_a_leaf(make_tiny):
+    """The union of DISCOVR, VideoMAE and biased attention uses every rule; none is left for nothing."""
+    trees = [
+        make_tiny(**{"model.video_qkv_bias": "qv", "model.image_qkv_bias": "qv"}).abstract,
+        make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 1.0}).abstract,
+    ]
+    unused = [set(sharding.unused_rules(tree)) for tree in trees]  # raises for a leaf without a rule
+    assert unused[0] & unused[1] == set()
+    assert unused[0] == {"pixel_head/kernel$"}
+
+
+def test_a_leaf_without_a_rule_is_an_error(make_mesh):
+    with pytest.raises(ValueError, match="no sharding rule matches 'params/new_module/kernel'"):
+        sharding.shardings({"params": {"new_module": {"kernel": np.zeros((2, 2))}}}, make_mesh(1, 1, 1))
+
+
+@pytest.mark.parametrize("part", ["params", "teacher", "opt_state"])
+def test_parameters_teachers_and_moments_are_placed_alike(tiny, make_mesh, part):
+    places = named(sharding.shardings(tiny.abstract, make_mesh(2, 2, 2)))
+    found = places["params/video_encoder/transformer/block0/attn/qkv"].spec
+    assert found == PartitionSpec("fsdp", None, "model")
+    same = [n for n in places if n.startswith(part) and n.endswith("video_encoder/transformer/block0/attn/qkv")]
+    assert len(same) == (2 if part == "opt_state" else 1)
+    assert all(places[name].spec == found for name in same)
+
+
+def test_matrices_are_cut_and_small_arrays_are_not(tiny, make_mesh):
+    mesh = make_mesh(2, 2, 2)
+    places = named(sharding.shardings(tiny.abstract, mesh))
+    for name, leaf in named(tiny.abstract).items():
+        whole = places[name].is_fully_replicated
+        small = leaf.ndim < 2 and not name.endswith("block0/fc1/bias")
+        assert whole == (small or "_token" in name or name.startswith("memory")), name
+
+
+# Meshes ------------------------------------------------------------------------------------------------------
+
+
+def test_one_axis_takes_what_is_left():
+    assert dict(sharding.make_mesh({"data": -1, "fsdp": 2, "model": 2}).shape) == {"data": 2, "fsdp": 2, "model": 2}
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1})
+    assert sharding.batch_shards(mesh) == 8
+    assert sharding.batch_sharding(mesh).shard_shape((16, 4, 32, 32)) == (2, 4, 32, 32)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (-1, 16, 1)])
+def test_meshes_that_do_not_fit_the_devices_are_refused(shape):
+    with pytest.raises(ValueError, match="there are 8: change config.mesh"):
+        sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny, tiny_step):
+    return tiny_step(tiny.state, tiny.batch)
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_the_step_is_the_same_on_every_mesh(tiny, reference, make_mesh, capfd, shape):
+    """Loss and every gradient (Adam's first moment after one step) equal those of one device, the state stays
+    where the rules put it, each device holds its share, and XLA gathers nothing for want of a better plan.
+    """
+    mesh = make_mesh(*shape)
+    places = sharding.shardings(tiny.abstract, mesh)
+    state = jax.device_put(tiny.state, places)
+    batch = jax.device_put(tiny.batch, sharding.batch_sharding(mesh))
+    after, metrics = experiment_lib.jit_train_step(tiny.experiment, tiny.config, mesh)(state, batch)
+    wanted, wanted_metrics = reference
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], wanted_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    moments, wanted_moments = named(after.opt_state[0].mu), named(wanted.opt_state[0].mu)
+    for name, expected in wanted_moments.items():
+        difference = np.linalg.norm(np.asarray(moments[name]) - expected)
+        assert difference <= 1e-5 * np.linalg.norm(expected), (name, difference, np.linalg.norm(expected))
+    for (name, leaf), place in zip(named(after).items(), jax.tree.leaves(places), strict=True):
+        assert leaf.sharding.is_equivalent_to(place, leaf.ndim), name
+    kernel = after.params["video_head"]["fc0"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // (shape[1] * shape[2])
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+# Memory ------------------------------------------------------------------------------------------------------
+
+
+def table_total(table):
+    """(leaves, MB, MB a device) of a table's last line."""
+    _, leaves, size, local = table.splitlines()[-1].split()
+    return int(leaves), float(size), float(local)
+
+
+def test_bytes_a_device_fall(tiny, make_mesh):
+    state = named(jax.device_put(tiny.state, sharding.shardings(tiny.abstract, make_mesh(1, 8, 1))))
+    total = sum(leaf.nbytes for leaf in state.values())
+    local = sum(leaf.addressable_shards[0].data.nbytes for leaf in state.values())
+    assert local < 0.3 * total
+    table = sharding.shard_table(tiny.abstract, make_mesh(1, 8, 1))
+    leaves, size, on_device = table_total(table)
+    assert leaves == len(state)
+    assert (size, on_device) == (pytest.approx(total / 1e6, abs=0.006), pytest.approx(local / 1e6, abs=0.006))
+
+
+def test_the_papers_model_fits_eight_devices(make_mesh):
+    """ViT-B, its teachers and moments: 4 copies of 200 M floats, an eighth on each device."""
+    config = adult.get_config()
+    e = experiment_lib.make_experiment(config, 7465)
+    abstract = train_step.abstract_state(e.model, e.tx, e.masks, make_mesh(1, 8, 1))
+    leaves, size, local = table_total(sharding.shard_table(abstract, make_mesh(1, 8, 1)))
+    assert 2500 < size < 3500 and local < 0.13 * size
+    assert leaves == len(jax.tree.leaves(abstract))
+    for name, leaf in named(abstract).items():
+        share = math.prod(leaf.sharding.shard_shape(leaf.shape)) / max(math.prod(leaf.shape), 1)
+        assert share in (1, 1 / 8), name
+        assert share == 1 / 8 or leaf.size < 100_000, name
+
+
+def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
+    """3001 rows over 2 and 7 columns over 2 parts: both stay whole; 3000 x 8 is cut."""
+    mesh = make_mesh(2, 2, 2)
+
+    def tree(rows, columns):
+        return {"params": {"prototypes": {"vectors": jax.ShapeDtypeStruct((rows, columns), np.float32)}}}
+
+    (place,) = jax.tree.leaves(sharding.shardings(tree(3001, 7), mesh))
+    assert place.is_fully_replicated
+    (place,) = jax.tree.leaves(sharding.shardings(tree(3001, 8), mesh))
+    assert place == NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+
+    def uneven(rows, columns):
+        return sharding.shard_table(tree(rows, columns), mesh).splitlines()[1].split()[-1]
+
+    assert [uneven(3001, 7), uneven(3001, 8), uneven(3000, 8)] == ["1", "1", "0"]
