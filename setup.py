@@ -35,6 +35,12 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",
         "pandas>=2.1",
+        "pillow>=10",  # decodes JPEG in DICOM
+        "pyarrow>=15",
+        "pydicom>=3",
+        "pylibjpeg>=2",  # with the next one, decodes JPEG 2000 in DICOM
+        "pylibjpeg-openjpeg>=2.3",
+        "safetensors>=0.4",
         "scikit-learn>=1.4",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
@@ -42,7 +48,7 @@ setuptools.setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
-        "torch": ["torch>=2.6", "safetensors>=0.4"],
+        "torch": ["torch>=2.6"],
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",

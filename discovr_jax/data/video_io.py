@@ -106,4 +106,14 @@ def _luma(frame) -> np.ndarray:
     return np.rint(rgb @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
 
 
-READERS: dict[str, Callable[[pathlib.Path], Video]] = {".avi": _read_av, ".mp4": _read_av}
+def _read_dicom(path: pathlib.Path) -> Video:
+    from discovr_jax.data import dicom_io
+
+    return dicom_io.read_dicom(path)
+
+
+READERS: dict[str, Callable[[pathlib.Path], Video]] = {
+    ".avi": _read_av,
+    ".mp4": _read_av,
+    ".dcm": _read_dicom,
+}
