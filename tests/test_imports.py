@@ -1,0 +1,165 @@
+"""The direction of imports, what training never loads, and the size of files."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+OURS = ("discovr_jax", "tfds_builders", "configs")
+FILES = [path for folder in OURS for path in sorted((ROOT / folder).rglob("*.py"))]
+PYTHON = FILES + sorted((ROOT / "tests").glob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES if not path.stem.endswith("_test")}
+
+
+def imports(path, lazy=True):
+    """Modules that a file imports; without `lazy` only those that importing it imports (not inside functions)."""
+    found = set()
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not lazy:
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: relative import"
+                names = {f"{child.module}.{alias.name}" for alias in child.names}
+                found.update(name if name in MODULES else child.module for name in names)
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def within(name, prefixes):
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def members(prefix):
+    found = {name: path for name, path in MODULES.items() if within(name, [prefix])}
+    assert found, f"no module {prefix}"
+    return found
+
+
+# What a part may import of ours (besides itself), the direction of DESIGN section 3.
+ALLOWED = {
+    "configs": (),
+    "discovr_jax.masking": (),
+    "discovr_jax.optim": (),
+    "discovr_jax.workdir": (),
+    "discovr_jax.health": (),
+    "discovr_jax.checkpoint": (),
+    "discovr_jax.sharding": ("discovr_jax.optim",),
+    "discovr_jax.losses": (),
+    "discovr_jax.models": (),
+    "discovr_jax.data": (),
+    "discovr_jax.train_step": (
+        "discovr_jax.models",
+        "discovr_jax.losses",
+        "discovr_jax.masking",
+        "discovr_jax.optim",
+        "discovr_jax.sharding",
+    ),
+    "discovr_jax.evaluation": ("discovr_jax.models", "discovr_jax.data"),
+    # The phantom is measured against the pixel baseline.
+    "tfds_builders": ("discovr_jax.data", "discovr_jax.evaluation.baselines"),
+}
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_direction(part):
+    for name, path in members(part).items():
+        wrong = {found for found in imports(path) if within(found, OURS) and not within(found, (part, *ALLOWED[part]))}
+        assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_nothing_imports_training_but_what_is_run():
+    for name, path in MODULES.items():
+        found = imports(path)
+        assert "discovr_jax.main" not in found, name
+        runs = name == "discovr_jax.main" or '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        assert runs or "discovr_jax.train" not in found, name
+
+
+STDLIB = tuple(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize(
+    "part,libraries",
+    [
+        ("discovr_jax.losses", ("jax", "jaxtyping", "flax.struct")),
+        ("discovr_jax.masking", ("jax", "jaxtyping", "numpy")),
+        ("discovr_jax.models", ("jax", "jaxtyping", "flax", "numpy")),
+        ("discovr_jax.workdir", ("tensorboardX",)),
+    ],
+)
+def test_libraries_of_the_mathematics(part, libraries):
+    for name, path in members(part).items():
+        wrong = {found for found in imports(path) if not within(found, (*OURS, *STDLIB, *libraries))}
+        assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_only_conversion_knows_torch_and_nothing_knows_tensorflow():
+    for name, path in MODULES.items():
+        found = {module.split(".")[0] for module in imports(path)}
+        assert "tensorflow" not in found, name
+        assert "torch" not in found or within(name, ["discovr_jax.convert"]), name
+
+
+def test_orbax_has_one_door():
+    users = {name for name, path in MODULES.items() if any(within(found, ["orbax"]) for found in imports(path))}
+    assert users == {"discovr_jax.checkpoint"}
+
+
+# Libraries that cost seconds or are absent on training machines.
+HEAVY = ("av", "matplotlib", "nibabel", "pandas", "pyarrow", "pydicom", "sklearn", "tensorflow", "torch")
+
+
+@pytest.mark.parametrize("entry", ["discovr_jax.train", "discovr_jax.data.pipeline", "discovr_jax.data.records"])
+def test_training_imports_nothing_heavy(entry):
+    """Followed through our modules by parsing, so that the whole chain is named."""
+    chains = {entry: (entry,)}
+    queue = [entry]
+    while queue:
+        name = queue.pop()
+        for found in imports(MODULES[name], lazy=False):
+            assert not within(found, HEAVY), " -> ".join((*chains[name], found))
+            if found in MODULES and found not in chains:
+                chains[found] = (*chains[name], found)
+                queue.append(found)
+
+
+def test_training_loads_nothing_heavy():
+    """The same in a real process, third-party packages included."""
+    script = f"import discovr_jax.train, sys; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_files_are_short_and_named_by_what_they_do():
+    for path in PYTHON:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 400, f"{path.relative_to(ROOT)} has {lines} lines"
+        assert path.stem not in ("util", "utils", "common", "helpers", "misc"), path
+
+
+def test_public_functions_have_docstrings():
+    """Of the library: the first lines of a reference."""
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not tree.body or ast.get_docstring(tree), name
+        if not within(name, ["discovr_jax.losses", "discovr_jax.models", "discovr_jax.masking"]):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{name}.{node.name}"
