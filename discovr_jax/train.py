@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax import experiment as experiment_lib
-from discovr_jax import health, sharding, train_step, workdir
+from discovr_jax import health, sharding, train_step, weights, workdir
 from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.data import feed, pipeline, records
 from discovr_jax.optim import path_name, should_run
@@ -48,7 +48,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
       A Summary; `finished` is False if SIGTERM ended the run early (state saved).
 
     Raises:
-      RecordsError, WorkdirError, CheckpointError, NonFiniteError, ValueError: each says what to do.
+      RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ValueError: each says what to do.
     """
     with workdir.locked(directory), _Preemption() as preemption:
         # Build -------------------------------------------------------------------------------------------
@@ -72,6 +72,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         restored = checkpoints.restore_latest(abstract)
         if restored is None:
             state, first = init_state(experiment, mesh, config.seed), 0
+            if config.init_from:
+                state = weights.initialise_from(state, config)
         else:
             first, state, meta = restored
             logger.info("resumed from step %d of %s", first, checkpoints.directory)
