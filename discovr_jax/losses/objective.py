@@ -100,7 +100,7 @@ def objective(
         losses["scd"], scd_metrics = scd_loss(options, student, teacher, memory, batch)
         metrics |= scd_metrics
         position_mean = scd.update_position_mean(
-            position_mean, _paired_frames(teacher.image_tokens, student.decoded), options.position_momentum
+            position_mean, teacher.image_tokens, options.position_momentum
         )
     if student.pixels is not None:
         losses["pix"] = pixel.pixel_loss(student.pixels, batch.pixel_targets, batch.hidden)
@@ -150,33 +150,50 @@ def scd_scores(options: Options, student: Any, teacher: Any, memory: Memory, bat
 
     No gradient reaches the image encoder.
     """
-    tokens = scd.standardise(
-        jax.lax.stop_gradient(teacher.image_tokens), options.scd_standardise, memory.position_mean
-    )
     video = student.decoded
     num_clips, num_tokens, width = video.shape
     if options.scd_pairing == "aligned":
-        image = _paired_frames(tokens, video).reshape(num_clips, num_tokens, width)
+        time = num_tokens // teacher.image_tokens.shape[2]
+        image = image_scores(options, teacher.image_tokens, student.prototypes, memory, time)
     elif options.scd_pairing == "released":
         # Every second token of the flattened frames beside the decoder's visible-then-hidden order.
-        flat = tokens.reshape(num_clips, -1, width)
-        image = flat[:, :: flat.shape[1] // num_tokens]
+        tokens = _standardised(options, teacher.image_tokens, memory).reshape(num_clips, -1, width)
+        image = _scores(tokens[:, :: tokens.shape[1] // num_tokens], student.prototypes)
         video = jnp.take_along_axis(video, batch.decoder_order[:, :, None], axis=1)
     else:
         raise ValueError(f"scd.pairing must be 'aligned' or 'released', not {options.scd_pairing!r}")
-
-    def score(z):
-        unit = _unit(z).reshape(-1, width).astype(student.decoded.dtype)
-        return jnp.matmul(
-            unit, student.prototypes.T.astype(unit.dtype), preferred_element_type=jnp.float32
-        )
-
-    return score(video), score(image)
+    return _scores(video, student.prototypes), image
 
 
-def _paired_frames(image_tokens, decoded):
+def image_scores(
+    options: Options, image_tokens: jax.Array, prototypes: jax.Array, memory: Memory, time: int
+) -> jax.Array:
+    """Cosine of the image teacher's tokens of each tubelet's first frame to the prototypes.
+
+    Args:
+      image_tokens: [B, F, P, D]; no gradient reaches them.
+      prototypes: float32 [K, D], unit rows.
+      time: tubelets t of the clip.
+
+    Returns:
+      float32 [B * t * P, K].
+    """
+    return _scores(_paired_frames(_standardised(options, image_tokens, memory), time), prototypes)
+
+
+def _standardised(options, image_tokens, memory):
+    """In the dtype of the tokens: products of prototypes and tokens run in the compute dtype."""
+    tokens = jax.lax.stop_gradient(image_tokens)
+    return scd.standardise(tokens, options.scd_standardise, memory.position_mean).astype(tokens.dtype)
+
+
+def _scores(tokens, prototypes):
+    unit = _unit(tokens).reshape(-1, tokens.shape[-1]).astype(tokens.dtype)
+    return jnp.matmul(unit, prototypes.T.astype(unit.dtype), preferred_element_type=jnp.float32)
+
+
+def _paired_frames(image_tokens, time):
     """First frame of each tubelet: [B, F, P, D] -> [B, t, P, D]."""
-    time = decoded.shape[1] // image_tokens.shape[2]
     return image_tokens[:, :: image_tokens.shape[1] // time]
 
 
