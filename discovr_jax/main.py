@@ -3,6 +3,7 @@
 python -m discovr_jax.main --config=configs/adult.py --workdir=DIR [--mode=train|eval] [--config.KEY=VALUE ...]
 """
 
+import difflib
 import logging
 import os
 import pathlib
@@ -12,9 +13,12 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from discovr_jax.workdir import WorkdirError, flatten
+
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train (and evaluate), or evaluate a checkpoint.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A config file or its name, with :arguments.")
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
@@ -34,31 +38,49 @@ def main(argv: list[str]) -> None:
     from discovr_jax import evaluate, train
     from discovr_jax.checkpoint import CheckpointError
     from discovr_jax.data.records import RecordsError
-    from discovr_jax.workdir import WorkdirError
+    from discovr_jax.weights import WeightsError
 
     cache = pathlib.Path.home() / ".cache" / "discovr_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
-    config, workdir = _CONFIG.value, _WORKDIR.value or f"runs/{pathlib.Path(_config_name()).stem}"
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    config, workdir = _CONFIG.value, _WORKDIR.value or f"runs/{name}"
     logger.info("workdir %s, %d device(s): %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
     try:
         if _MODE.value == "train":
             train.train_and_evaluate(config, workdir, evaluate.evaluate_state)
         else:
             evaluate.evaluate_workdir(config, workdir)
-    except (RecordsError, WorkdirError, CheckpointError, train.NonFiniteError) as error:
+    except (RecordsError, WorkdirError, CheckpointError, WeightsError, train.NonFiniteError) as error:
         sys.exit(f"error: {error}")
 
 
-def _config_name() -> str:
-    return next(a.split("=", 1)[1] for a in sys.argv if a.startswith("--config=")).partition(":")[0]
-
-
-def _resolve_config(argv: list[str]) -> list[str]:
-    """--config takes a path or the name of a shipped config."""
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parsing, with errors of one line; --config takes a path or the name of a shipped config."""
     from discovr_jax.experiment import config_path
 
-    return [f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv]
+    if "--config" in argv[:-1]:  # "--config NAME"
+        at = argv.index("--config")
+        argv = [*argv[:at], f"--config={argv[at + 1]}", *argv[at + 2 :]]
+    try:
+        argv = [f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv]
+        return flags.FLAGS(argv)
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error}")
+    except flags.Error as error:
+        # An error inside a config file comes with its traceback; if it is a check of ours, its last line says all.
+        last = str(error).strip().splitlines()[-1]
+        sys.exit(f"error: {last.removeprefix('ValueError: ') if last.startswith('ValueError: ') else error}")
+    except AttributeError:
+        path = next(a[9:] for a in argv if a.startswith("--config="))
+        known = flatten(flags.FLAGS["config"].parser.parse(path).to_dict())
+        given = [a.removeprefix("--config.").partition("=")[0] for a in argv if a.startswith("--config.")]
+        unknown = [key for key in given if key not in known]
+        if not unknown:
+            raise
+        near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=3)]
+        hint = f"Did you mean {', '.join(near)}? " if near else ""
+        sys.exit(f"error: the config has no key {', '.join(unknown)}. {hint}Every key is in configs/base.py")
 
 
 if __name__ == "__main__":
-    app.run(main, argv=_resolve_config(sys.argv))
+    app.run(main, flags_parser=parse_flags)
