@@ -99,13 +99,13 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     Raises:
       CheckpointError: there is none.
     """
+    if not (pathlib.Path(directory) / "checkpoints").is_dir():
+        raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
     source = records.open_source(
         config.data.data_dir, config.data.dataset, str(config.data.frame_size), "train"
     )
     experiment = experiment_lib.make_experiment(config, len(source))
     mesh = sharding.make_mesh(config.mesh)
-    if not (pathlib.Path(directory) / "checkpoints").is_dir():
-        raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
     abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
     restored = checkpoints.restore_latest(abstract)
