@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import pathlib
+import time
 from collections.abc import Callable
 
 import jax
@@ -124,9 +125,9 @@ class Checkpoints:
             )
 
     def _set_aside(self, step: int) -> None:
-        folder = next(self.directory.glob(f"step_*{step}"), None)
-        if folder is not None and jax.process_index() == 0:
-            folder.rename(folder.with_name(f"damaged_{folder.name}"))
+        folder = self.directory / f"step_{step}"
+        if jax.process_index() == 0:
+            folder.rename(folder.with_name(f"damaged_{time.time_ns()}_{folder.name}"))
         self._manager.reload()
 
     def close(self) -> None:
