@@ -1,5 +1,6 @@
 """The one training loop. Everything it needs is built elsewhere; this file reads top to bottom."""
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -50,7 +51,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
     Raises:
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ValueError: each says what to do.
     """
-    with workdir.locked(directory), _Preemption() as preemption:
+    with contextlib.ExitStack() as closing:
+        closing.enter_context(workdir.locked(directory))
+        preemption = closing.enter_context(_Preemption())
         # Build -------------------------------------------------------------------------------------------
         ensure_records(config)
         source = records.open_source(
@@ -69,6 +72,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
 
         # Restore -----------------------------------------------------------------------------------------
         checkpoints = Checkpoints(directory, config.checkpoint.keep)
+        closing.callback(checkpoints.close)
         restored = checkpoints.restore_latest(abstract)
         if restored is None:
             state, first = init_state(experiment, mesh, config.seed), 0
@@ -77,7 +81,6 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         else:
             first, state, meta = restored
             logger.info("resumed from step %d of %s", first, checkpoints.directory)
-        log = workdir.MetricsLog(directory, first)
         batches = pipeline.train_batches(
             source,
             config,
@@ -85,11 +88,14 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        closing.callback(batches.close)
         if restored is not None and meta["data"] != batches.get_state():
             raise workdir.WorkdirError(
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
                 f"{meta['data']}, now {batches.get_state()}. Restore the records, or start in another --workdir"
             )
+        log = workdir.MetricsLog(directory, first)
+        closing.callback(log.close)
         step_fn = jax.jit(experiment_lib.make_train_step(experiment, config), donate_argnums=0)
 
         # Loop --------------------------------------------------------------------------------------------
@@ -98,7 +104,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         step, total, results, row, metrics, pending = first, experiment.total, None, None, {}, None
         watch = health.Watch(config.model.num_prototypes)
         clock = _Clock(config.batch_size, first, total)
-        with batches, feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
+        with feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
             while True:
                 stop = preemption.requested
                 if metrics and (should_run(step, experiment.log_every, total) or stop):
@@ -107,7 +113,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     _report(step, total, row)
                     watch.look(step, row)
                 at_end = step == total and config.eval.at_end
-                if evaluate and not stop and (at_end or _periodic(step, experiment.eval_every, first)):
+                due = _periodic(step, experiment.eval_every) and not log.has(step, "eval/")
+                if evaluate and not stop and (at_end or due):
                     with clock.paused():
                         results = evaluate(config, directory, state, step, experiment, mesh)
                         row = (row or {}) | _figures(results)
@@ -136,8 +143,6 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             log.write(step, {"state_sha256": state_sha256(state)})
         else:
             logger.warning("stopped at step %d of %d on SIGTERM; the same command resumes", step, total)
-        log.close()
-        checkpoints.close()
         return Summary(state, metrics, results, step == total)
 
 
@@ -161,8 +166,8 @@ def state_sha256(state: train_step.TrainState) -> str:
     return digest.hexdigest()
 
 
-def _periodic(step: int, every: int, first: int) -> bool:
-    return every > 0 and step > first and step % every == 0
+def _periodic(step: int, every: int) -> bool:
+    return every > 0 and step > 0 and step % every == 0
 
 
 def _figures(results: dict) -> dict:

@@ -119,18 +119,30 @@ class MetricsLog:
         kept = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
         if len(kept) < len(rows):
             logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
-        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._last = max((row["step"] for row in kept), default=-1)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._rewrite(kept)
         self._events = SummaryWriter(str(workdir), purge_step=step + 1, write_to_disk=True)
 
+    def _rewrite(self, rows: list[dict]) -> None:
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._last = rows[-1] if rows else {"step": -1}
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def has(self, step: int, prefix: str) -> bool:
+        """Whether the newest line is of `step` and holds figures of that name."""
+        return self._last["step"] == step and any(name.startswith(prefix) for name in self._last)
+
     def write(self, step: int, row: dict) -> None:
-        """One line for `step`, unless it has one from before a resume."""
-        if step <= self._last and "state_sha256" not in row:
-            return
-        self._last = step
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
+        """One line a step: where `step` has a line from before a resume, it gets what it lacks."""
+        if "state_sha256" not in row and step <= self._last["step"]:
+            row = {name: value for name, value in row.items() if name not in self._last}
+            if step < self._last["step"] or not row:
+                return
+            self._file.close()
+            self._rewrite([*read_metrics(self._path.parent)[:-1], self._last | row])
+        else:
+            self._last = {"step": step, **row}
+            self._file.write(json.dumps(self._last) + "\n")
+            self._file.flush()
         for name, value in row.items():
             if isinstance(value, (int, float)):
                 self._events.add_scalar(name, value, step)
