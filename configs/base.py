@@ -115,8 +115,8 @@ def get_config() -> ConfigDict:
     c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (released)
 
     c.optim = ConfigDict()
-    c.optim.lr = optional(float)  # absolute peak rate; or None, and then base_lr counts
-    c.optim.base_lr = 1.5e-4  # peak rate per 256 clips; None if lr is set
+    c.optim.lr = optional(float)  # absolute peak rate; exactly one of lr and base_lr is set, the other 0 or None
+    c.optim.base_lr = 1.5e-4  # peak rate per 256 clips
     c.optim.min_lr = 1e-6  # floor of the cosine
     c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none
     c.optim.decay = by_fidelity(str)  # "cosine" or "constant" after the warm-up
@@ -125,7 +125,7 @@ def get_config() -> ConfigDict:
     c.optim.weight_decay = 0.05  # on matrices
     c.optim.no_decay = by_fidelity(str)  # paths (regular expression) that never decay: tokens and prototypes;
     # released only mask_token
-    c.optim.clip = optional(float)  # global gradient norm; None for none, 1 to 3 for small batches
+    c.optim.clip = optional(float)  # global gradient norm; None or 0 for none, 1 to 3 for small batches
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1000 steps"

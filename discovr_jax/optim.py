@@ -80,17 +80,17 @@ class Schedules:
 
 
 def peak_lr(lr: float | None, base_lr: float | None, batch_size: int) -> float:
-    """Absolute `lr`, or `base_lr` times batch / 256; exactly one of the two is set.
+    """Absolute `lr`, or `base_lr` times batch / 256; exactly one of the two is set (None and 0 are not).
 
     Raises:
       ValueError: both or none are set.
     """
-    if (lr is None) == (base_lr is None):
+    if bool(lr) == bool(base_lr):
         raise ValueError(
             f"set exactly one of optim.lr (absolute, is {lr}) and optim.base_lr (per 256 clips, is {base_lr}); "
-            "set the other to None"
+            "set the other to 0"
         )
-    return float(lr) if lr is not None else base_lr * batch_size / 256
+    return float(lr) if lr else base_lr * batch_size / 256
 
 
 def decay_mask(params, exempt: str):
@@ -109,9 +109,9 @@ def path_name(path) -> str:
 
 def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | None):
     """AdamW without its learning rate: the step multiplies by -lr, a function of the training step, so that a
-    skipped update cannot shift the schedule. `clip`: global gradient norm, None for none.
+    skipped update cannot shift the schedule. `clip`: global gradient norm, None or 0 for none.
     """
-    parts = [] if clip is None else [optax.clip_by_global_norm(clip)]
+    parts = [optax.clip_by_global_norm(clip)] if clip else []
     parts += [
         optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8),
         optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, exempt)),

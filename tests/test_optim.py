@@ -108,7 +108,8 @@ def test_teacher_momentum(step, momentum):
 def test_the_learning_rate_is_absolute_or_per_256_clips():
     assert optim.peak_lr(3e-4, None, 16) == 3e-4
     assert optim.peak_lr(None, 1.5e-4, 128) == pytest.approx(7.5e-5)
-    for lr, base_lr in ((1e-3, 1e-3), (None, None)):
+    assert optim.peak_lr(3e-4, 0.0, 16) == 3e-4  # the command line cannot say None
+    for lr, base_lr in ((1e-3, 1e-3), (None, None), (None, 0.0)):
         with pytest.raises(ValueError, match="exactly one of optim.lr .* and optim.base_lr"):
             optim.peak_lr(lr, base_lr, 16)
 
@@ -146,3 +147,11 @@ def test_clipping_is_by_the_global_norm():
     _, state = tx.update({"a": jnp.array([3.0]), "b": jnp.array([4.0])}, tx.init(params), params)
     (adam,) = [part for part in state if hasattr(part, "mu")]
     np.testing.assert_allclose([adam.mu["a"][0], adam.mu["b"][0]], [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("clip", [None, 0.0])
+def test_no_clipping(clip):
+    params = {"a": jnp.zeros(1)}
+    tx = optim.adamw(0.9, 0.95, 0.0, "token", clip)
+    _, (adam, _) = tx.update({"a": jnp.array([3.0])}, tx.init(params), params)
+    np.testing.assert_allclose(adam.mu["a"], 0.3, rtol=1e-6)
