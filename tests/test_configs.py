@@ -1,0 +1,382 @@
+"""Every config with every argument means a run; every key is read by something; typos are errors."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import itertools
+import math
+import pathlib
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs import ablations, base
+from discovr_jax import experiment as experiment_lib
+from discovr_jax import fidelity, sharding, train_step, workdir
+from discovr_jax.evaluation import runner
+from discovr_jax.models.discovr import VARIANTS
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Each shipped config with values of each of its arguments; the first value is the default.
+ARGUMENTS = {
+    "adult": {"variant": ("b", *(v for v in VARIANTS if v != "b")), "frames": (64, 16, 32)},
+    "phantom": {"smoke": (False, True)},
+    "ablations": {"trial": ("all", *(t for t in ablations.TRIALS if t != "all")), "steps": (300, 10)},
+}
+
+
+def arguments(name):
+    """The arguments to try: none, then every value of every argument alone."""
+    return [None] + [f"{arg}={value}" for arg, values in ARGUMENTS[name].items() for value in values[1:]]
+
+
+def load(name, arg=None):
+    return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+CASES = [(name, arg) for name in ARGUMENTS for arg in arguments(name)]
+
+
+# Loading -----------------------------------------------------------------------------------------------------
+
+
+def test_every_config_and_argument_is_listed_here_and_in_its_header():
+    shipped = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "base"}
+    assert shipped == ARGUMENTS.keys()
+    for name, known in ARGUMENTS.items():
+        with pytest.raises(ValueError, match="unknown config argument 'nonsense'; known: ") as error:
+            load(name, "nonsense=1")
+        listed = str(error.value).partition("known: ")[2]
+        assert {part.split()[0] for part in listed.split(", ")} == known.keys()
+        header = importlib.import_module(f"configs.{name}").__doc__
+        assert "Command:" in header and "Hardware:" in header and "Arguments:" in header
+        (line,) = [line for line in header.splitlines() if line.startswith("Arguments:")]
+        assert all(arg in line for arg in known), f"configs/{name}.py does not document its arguments"
+
+
+def test_keys_are_those_of_base():
+    known = workdir.flatten(base.get_config().to_dict()).keys()
+    for name, arg in CASES:
+        assert workdir.flatten(load(name, arg).to_dict()).keys() == known, (name, arg)
+
+
+def batch_of(config):
+    shape = (config.batch_size, config.data.num_frames, config.data.image_size, config.data.image_size)
+    return {
+        "frames": jax.ShapeDtypeStruct(shape, np.uint8),
+        "num_valid": jax.ShapeDtypeStruct(shape[:1], np.int32),
+    }
+
+
+def check_step(config, experiment):
+    """One abstract step: nothing is computed, but every shape, dtype and option has to fit."""
+    init = partial(train_step.init_state, experiment.model, experiment.tx, experiment.masks)
+    state = jax.eval_shape(init, jax.random.key(0))
+    after, metrics = jax.eval_shape(experiment_lib.make_train_step(experiment, config), state, batch_of(config))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {f"loss/{name}" for name in experiment.model.branches} < metrics.keys()
+
+
+@pytest.mark.parametrize("name", ["adult", "phantom"])
+def test_the_real_step_fits(name):
+    config = load(name)
+    check_step(config, experiment_lib.make_experiment(config, 7465))
+
+
+def check_losses(config, e):
+    """Masks, forward and losses, abstractly."""
+
+    def run(key, batch):
+        state = train_step.init_state(e.model, e.tx, e.masks, key)
+        masks = train_step.draw_masks(key, e.model, e.masks, batch["frames"].shape[0])
+        return train_step.losses(e.model, e.options, state.params, state.teacher, state.memory, batch, masks, 0.05)
+
+    total, (_, metrics) = jax.eval_shape(run, jax.random.key(0), batch_of(config))
+    assert total.shape == () and {f"loss/{name}" for name in e.model.branches} < metrics.keys()
+
+
+def test_every_argument_means_losses():
+    """With one block, for time; equal ones are checked once."""
+    met = set()
+    for name, arg in CASES:
+        config = load(name, arg)
+        experiment = experiment_lib.make_experiment(config, 600)
+        assert experiment.total > 0 and experiment.schedules.warmup < experiment.total, (name, arg)
+        shallow = dataclasses.replace(experiment, model=experiment.model.clone(depth=1, decoder_depth=1))
+        same = repr((shallow.model, shallow.options, shallow.masks))
+        if same not in met:
+            check_losses(config, shallow)
+        met.add(same)
+    assert len(met) > 10
+
+
+def test_what_the_arguments_say():
+    c = load("adult", "variant=s,frames=16")
+    assert (c.model.variant, c.data.num_frames) == ("s", 16)
+    assert load("phantom", "smoke").duration == "60 steps"
+    assert load("ablations", "trial=scd,steps=10").duration == "10 steps"
+
+
+@pytest.mark.parametrize(
+    "arg,words",
+    [
+        ("depth=3", r"unknown config argument 'depth'; known: width \(int\), wide \(bool\), name \(str\)"),
+        ("width=b", "width='b' is no int"),
+        ("width", "width='' is no int"),
+        ("wide=maybe", "wide='maybe' is no bool"),
+    ],
+)
+def test_bad_arguments_are_refused(arg, words):
+    with pytest.raises(ValueError, match=words):
+        base.parse_arg(arg, width=1, wide=False, name="")
+
+
+def test_arguments_have_the_types_of_their_defaults():
+    args = base.parse_arg("width=3,wide,name=x", width=1, wide=False, name="")
+    assert dict(args) == {"width": 3, "wide": True, "name": "x"}
+    assert dict(base.parse_arg("wide=false", width=1, wide=True)) == {"width": 1, "wide": False}
+    assert dict(base.parse_arg(None, width=1)) == dict(base.parse_arg("", width=1)) == {"width": 1}
+
+
+# The command line --------------------------------------------------------------------------------------------
+
+
+ml_collections_is_old = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture
+def override(monkeypatch):
+    """`override("optim.lr=1e-3")`: the adult config with what --config.KEY=VALUE changes."""
+
+    def run(*changes):
+        argv = ["main", f"--config={ROOT / 'configs' / 'adult.py'}", *(f"--config.{text}" for text in changes)]
+        monkeypatch.setattr(sys, "argv", argv)
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+        values(argv)
+        return values.config
+
+    return run
+
+
+@ml_collections_is_old
+def test_keys_without_a_value_can_be_set(override):
+    """None by default, so the type must come from a placeholder."""
+    found = override(
+        "optim.lr=1e-3", "optim.base_lr=0", "ema.momentum=(0.99, 1.0)", "scd.image_gradient=false",
+        "data.target_fps=16", "model.position_grid=(32,7,7)", "optim.warmup=10 percent",
+    )  # fmt: skip
+    assert (found.optim.lr, found.ema.momentum, found.scd.image_gradient) == (1e-3, (0.99, 1.0), False)
+    assert (found.data.target_fps, found.model.position_grid) == (16.0, (32, 7, 7))
+    experiment = experiment_lib.make_experiment(found, 7465)
+    assert experiment.schedules.peak_lr == 1e-3
+    assert experiment.schedules.warmup == round(experiment.total / 10)
+
+
+@ml_collections_is_old
+@pytest.mark.parametrize("change", ["model.widht=3", "modle.width=3", "learning_rate=1"])
+def test_an_unknown_key_is_an_error(override, change):
+    with pytest.raises((AttributeError, KeyError), match="widht|modle|learning_rate"):
+        override(change)
+
+
+@ml_collections_is_old
+def test_a_value_of_another_type_is_an_error(override):
+    with pytest.raises(flags.IllegalFlagValueError, match="batch_size"):
+        override("batch_size=many")
+    with pytest.raises(TypeError):
+        load("adult").update_from_flattened_dict({"batch_size": "many"})
+
+
+# Meaning -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key,value,words",
+    [
+        ("duration", "400", "'400' is no duration"),
+        ("duration", "50 percent", "percent needs a total"),
+        ("fidelity", "exact", r"config.fidelity must be one of \('paper', 'released'\), not 'exact'"),
+        ("optim.decay", "linear", "optim.decay must be 'cosine' or 'constant', not 'linear'"),
+        ("optim.lr", 1e-3, "exactly one of optim.lr"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(key, value, words):
+    config = load("adult")
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=words):
+        experiment_lib.make_experiment(config, 7465)
+
+
+def test_a_run_without_losses_is_refused():
+    config = load("adult")
+    for name in experiment_lib.BRANCHES:
+        config.loss[name] = 0.0
+    with pytest.raises(ValueError, match="every weight in config.loss is 0"):
+        experiment_lib.make_experiment(config, 7465)
+
+
+def test_the_papers_recipe():
+    """DESIGN section 2, read off the objects that the run uses."""
+    e = experiment_lib.make_experiment(load("adult"), 6400)
+    grid, schedules, options, masks = e.model.grid, e.schedules, e.options, e.masks
+    assert (grid.tokens, grid.places, grid.frames, e.model.width, e.model.depth) == (1568, 49, 64, 768, 12)
+    assert (e.model.head_hidden, e.model.head_bottleneck, e.model.head_outputs) == (2048, 256, 16384)
+    assert (e.model.num_prototypes, e.model.decoder_width, e.model.decoder_depth) == (3000, 384, 4)
+    assert (e.model.video_qkv_bias, e.model.intensity, e.model.branches) == ("none", "imagenet", {"vid", "img", "scd"})
+    assert (masks.kind, masks.ratio, masks.video_views, masks.image_views) == ("tube", 0.9, 4, 4)
+    assert (schedules.total, schedules.warmup, schedules.peak_lr) == (20_000, 2000, 7.5e-5)
+    assert (schedules.ema, schedules.teacher_temperature) == ((0.996, 1.0), (0.04, 0.07))
+    assert schedules.teacher_temperature_warmup == 1500
+    assert (options.student_temperature, options.scd_temperature, options.scd_epsilon) == (0.1, 0.1, 0.05)
+    assert (options.scd_iterations, options.center_momentum, options.centering) == (10, 0.9, "mean")
+    assert (options.scd_targets, options.scd_pairing, options.scd_image_gradient) == ("soft", "aligned", True)
+    assert options.weights == {"vid": 1.0, "img": 1.0, "scd": 1.0, "pix": 0.0}
+
+
+def test_fidelity_selects_and_single_options_win():
+    config = load("adult")
+    for choice, column in (("paper", 0), ("released", 1)):
+        config.fidelity = choice
+        for key, values in fidelity.OPTIONS.items():
+            assert fidelity.option(config, key) == values[column], key
+    config.ema.order, config.scd.image_gradient = "after", True
+    assert fidelity.option(config, "ema.order") == "after"
+    assert fidelity.option(config, "scd.image_gradient") is True
+    plain = experiment_lib.config_dict(config)
+    assert plain["dino"]["center_momentum"] == 0.8 and plain["ema"] == {"momentum": [0.99, 0.99], "order": "after"}
+
+
+def test_fidelity_options_are_the_keys_left_open_in_base():
+    flat = workdir.flatten(base.get_config().to_dict())
+    text = (ROOT / "configs" / "base.py").read_text(encoding="utf-8")
+    for key in fidelity.OPTIONS:
+        assert flat[key] is None, f"{key} has a default in configs/base.py: config.fidelity never acts"
+        assert f"c.{key} = by_fidelity(" in text
+    assert text.count("= by_fidelity(") == len(fidelity.OPTIONS)
+
+
+# Every key is read -------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A config that notes which leaves are read, as "section.key"."""
+
+    def __init__(self, config, seen, prefix=""):
+        self._config, self._seen, self._prefix = config, seen, prefix
+
+    def __getitem__(self, key):
+        value, name = self._config[key], f"{self._prefix}{key}"
+        if isinstance(value, ConfigDict):
+            return Recorder(value, self._seen, f"{name}.")
+        self._seen.add(name)
+        return value
+
+    def __getattr__(self, key):
+        return self[key]
+
+
+def keys_read_by_running():
+    """What building a run reads: recorded over all shipped configs."""
+    seen = set()
+    for name, arg in CASES:
+        config = Recorder(load(name, arg), seen)
+        experiment = experiment_lib.make_experiment(config, 600)
+        experiment_lib.make_train_step(experiment, config)
+    sharding.make_mesh(Recorder(base.get_config(), seen).mesh)
+    return seen
+
+
+def keys_read_in_source(path, known):
+    """What a file reads as `config.KEY`, `config.SECTION.KEY`, `SECTION.KEY`, or by a local name of a section."""
+    sections = {key.rpartition(".")[0] for key in known} - {""}
+    aliases, found = {}, set()
+
+    def dotted(node):
+        """"a.b.c" of an attribute chain (constant subscripts too), or None."""
+        if isinstance(node, ast.Name):
+            return aliases.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            inner = dotted(node.value)
+            return inner and f"{inner}.{node.attr}"
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            inner = dotted(node.value)
+            return inner and f"{inner}.{node.slice.value}"
+        return None
+
+    def assigned(target, value):
+        if isinstance(target, ast.Name):
+            chain = dotted(value)
+            if chain and chain.removeprefix("config.") in sections:
+                aliases[target.id] = chain
+        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            for pair in zip(target.elts, value.elts, strict=True):
+                assigned(*pair)
+
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for node in nodes:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            assigned(node.targets[0], node.value)
+    for node in nodes:
+        chain = dotted(node) if isinstance(node, ast.Attribute | ast.Subscript) else None
+        if chain and not isinstance(node.ctx, ast.Store):
+            key = chain.removeprefix("config.").removeprefix("self.")
+            if key in known and (chain.startswith("config.") or "." in key):
+                found.add(key)
+        if isinstance(node, ast.Subscript) and (dotted(node.value) or "").endswith("data.simulate"):
+            found |= {key for key in known if key.startswith("data.simulate.")}  # read in a loop over splits
+    return found
+
+
+READERS = ("train.py", "evaluate.py", "evaluation/runner.py", "data/pipeline.py", "prepare.py", "weights.py")
+
+
+def unread(known):
+    """Keys of `known` that neither building a run nor the readers of the config read."""
+    evaluators = {key for key in known if key.startswith("eval.evaluators.")}  # read as keyword arguments
+    found = keys_read_by_running()
+    for path in READERS:
+        found |= keys_read_in_source(ROOT / "discovr_jax" / path, known)
+    return known - found - evaluators
+
+
+def test_every_key_is_read():
+    known = set(workdir.flatten(base.get_config().to_dict()))
+    assert unread(known) == set()
+    planted = {"data.sector_mask", "model.drop_path", "log_gradients"}
+    assert unread(known | planted) == planted
+
+
+def test_evaluators_take_their_options():
+    for name, options in base.get_config().eval.evaluators.items():
+        module = importlib.import_module(f"discovr_jax.evaluation.{runner.MODULES[name]}")
+        parameters = inspect.signature(module.evaluate).parameters.values()
+        named = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        assert set(options.keys()) <= named, name
+
+
+def test_comments_say_what_each_key_does():
+    """Every leaf of base has a comment on its line or the next."""
+    lines = (ROOT / "configs" / "base.py").read_text(encoding="utf-8").splitlines()
+    for line, after in itertools.pairwise(lines):
+        key, equals, _ = line.strip().partition(" = ")
+        if equals and key.startswith("c.") and "ConfigDict(" not in line and not key.startswith(("c.data.simulate.",)):
+            assert "#" in line or after.strip().startswith("#") or key in PLAIN, f"{key} has no comment"
+
+
+PLAIN = {"c.optim.b1", "c.optim.b2", "c.dino.student_temperature", "c.checkpoint.every"}
+
+
+def test_the_prototypes_are_enough():
+    """DESIGN section 2: at least 8 for each patch of a frame."""
+    for name, arg in CASES:
+        if name == "ablations":
+            continue
+        config = load(name, arg)
+        assert config.model.num_prototypes >= 8 * math.prod([config.data.image_size // config.model.patch] * 2)
