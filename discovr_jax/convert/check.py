@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,9 @@ class Golden:
         except KeyError:
             raise ConversionError(f"{self._path} has no array {name!r}: not a golden file") from None
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
     def below(self, prefix: str) -> dict[str, np.ndarray]:
         return {n.removeprefix(prefix): self[n] for n in self._arrays if n.startswith(prefix)}
 
@@ -95,11 +98,30 @@ def run(path: str | os.PathLike) -> list[Row]:
       ConversionError: no golden file, or a state that does not convert.
     """
     golden = Golden(path)
+    return compare(evaluate(golden), golden)
+
+
+def evaluate(golden: Golden) -> dict[str, np.ndarray]:
+    """Our value of every number of the file, under its name there, from the file's state and inputs."""
     with jax.default_matmul_precision("highest"):
         setup = set_up(golden)
-        rows = [*_step(golden, setup), *_sinkhorn(golden), *_trajectory(golden, setup)]
-    # An array that nothing compares is a failure: it would pass whatever it said.
-    return rows + [Row(f"{name}: not understood", np.nan, 0.0) for name in sorted(golden.unread)]
+        return _step(golden, setup) | _sinkhorn(golden) | _trajectory(golden, setup)
+
+
+def compare(ours: Mapping[str, np.ndarray], golden: Golden) -> list[Row]:
+    """One row a number, and one for the labels of every assignment. What is not compared fails."""
+    rows = []
+    for name, value in ours.items():
+        tolerance = GRADIENT if name.startswith(("grad", "traj")) else OUTPUT
+        if name not in golden:
+            # The only numbers that a file leaves out: norms of gradients that are none.
+            rows.append(Row(f"{name} (none)", float(value), 0.0))
+            continue
+        reference = golden[name]
+        rows.append(Row(name, relative_error(value, reference), tolerance))
+        if "assign" in name:
+            rows.append(Row(f"{name} (labels)", label_error(value, reference), 0.0))
+    return rows + [Row(f"{name} (not understood)", np.nan, 0.0) for name in sorted(golden.unread)]
 
 
 def table(rows: list[Row]) -> str:
@@ -158,46 +180,39 @@ def _batch(golden: Golden, prefix: str) -> tuple[dict[str, jax.Array], Masks]:
     return batch, masks
 
 
-def _step(golden: Golden, setup: Setup) -> Iterator[Row]:
+def _step(golden: Golden, setup: Setup) -> dict[str, np.ndarray]:
     """Outputs, scores, losses, centres, EMA and gradients of one step."""
-    run, start = setup.run, setup.start
-    batch, masks = _batch(golden, "")
-    epoch = jnp.int32(golden["epoch"])
-    params, teacher = jax.jit(functools.partial(_at_forward, setup))(start.params, start.teacher, epoch)
+    run = setup.run
     loss = jax.value_and_grad(functools.partial(train_step.losses, run.model, run.options), has_aux=True)
 
     @jax.jit  # as one program: eager operations compile one by one, which takes longer than all of this
-    def everything(params, teacher, memory):
+    def everything(start, batch, masks, epoch):
+        params, teacher = _at_forward(setup, start.params, start.teacher, epoch)
         temperature = run.schedules.temperature(epoch)
-        (_, (after, metrics)), grads = loss(params, teacher, memory, batch, masks, temperature)
-        scores = _scores(run, params, teacher, memory, batch, masks)
-        return after, metrics, grads, _outputs(run.model, params, teacher, batch, masks), scores
+        (_, (memory, metrics)), grads = loss(params, teacher, start.memory, batch, masks, temperature)
+        scores = _scores(run, params, teacher, start.memory, batch, masks)
+        epsilon, iterations = run.options.scd_epsilon, run.options.scd_iterations
+        values = {
+            **_outputs(run.model, params, teacher, batch, masks),
+            **{f"released/scores_{name}": x for name, x in scores.items()},
+            **{f"released/assign_{name}": sinkhorn(x, epsilon, iterations) for name, x in scores.items()},
+            **{f"released/{name}": metrics[ours] for name, ours in LOSSES.items()},
+            "video_center_after": memory.centers["vid"][None],
+            "image_center_after": memory.centers["img"][None],
+            "video_teacher_head_last_v_after_ema": teacher["video_head"]["last"].T,
+        }
+        return values, grads
 
-    memory, metrics, grads, outputs, scores = everything(params, teacher, start.memory)
-    for name in ("video", "image"):
-        reference = golden[f"out/released/assign_{name}"]
-        assign = sinkhorn(scores[name], run.options.scd_epsilon, run.options.scd_iterations)
-        outputs[f"released/scores_{name}"] = scores[name].reshape(reference.shape)
-        outputs[f"released/assign_{name}"] = assign.reshape(reference.shape)
-        yield Row(f"out/released/assign_{name}: labels", label_error(assign, reference), 0.0)
-    outputs |= {f"released/{name}": metrics[ours] for name, ours in LOSSES.items()}
-    outputs["video_center_after"] = memory.centers["vid"][None]
-    outputs["image_center_after"] = memory.centers["img"][None]
-    outputs["video_teacher_head_last_v_after_ema"] = teacher["video_head"]["last"].T
-    for name, value in outputs.items():
-        yield compare(f"out/{name}", value, golden[f"out/{name}"], OUTPUT)
-
-    ours = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        name, tensor = names.to_torch(f"params/{optim.path_name(path)}", np.asarray(leaf))
-        ours[name] = tensor
-    norms = golden.below("grad_norm/")
-    for name, reference in norms.items():
-        yield compare(f"grad_norm/{name}", np.linalg.norm(ours[name]), reference, GRADIENT)
-    for name, reference in golden.below("grad/").items():
-        yield compare(f"grad/{name}", ours[name], reference, GRADIENT)
-    for name in sorted(ours.keys() - norms.keys()):
-        yield Row(f"grad_norm/{name}: none", float(np.linalg.norm(ours[name])), 0.0)
+    values, grads = everything(setup.start, *_batch(golden, ""), jnp.int32(golden["epoch"]))
+    found = {}
+    for name, value in values.items():
+        flat_scores = name.startswith(("released/scores", "released/assign"))
+        found[f"out/{name}"] = value.reshape(golden[f"out/{name}"].shape) if flat_scores else value
+    for name, gradient in _torch_tensors({"params": grads}).items():
+        found[f"grad_norm/{name}"] = np.linalg.norm(gradient)
+        if f"grad/{name}" in golden:
+            found[f"grad/{name}"] = gradient
+    return found
 
 
 def _at_forward(setup: Setup, params: dict, teacher: dict, epoch: jax.Array) -> tuple[dict, dict]:
@@ -251,46 +266,48 @@ def _scores(run, params, teacher, memory, batch, masks) -> dict[str, jax.Array]:
     return {"video": video, "image": image}
 
 
-def _sinkhorn(golden: Golden) -> Iterator[Row]:
+def _sinkhorn(golden: Golden) -> dict[str, np.ndarray]:
     """Sinkhorn-Knopp alone: eps 0.05, 10 iterations."""
+    solve = jax.jit(functools.partial(sinkhorn, epsilon=0.05, iterations=10))
     cases = golden.below("sinkhorn/")
-    for case in sorted({name.split("/")[0] for name in cases}):
-        assign = jax.jit(sinkhorn)(jnp.asarray(cases[f"{case}/scores"]), 0.05, 10)
-        yield compare(f"sinkhorn/{case}", assign, cases[f"{case}/assign"], OUTPUT)
-        yield Row(f"sinkhorn/{case}: labels", label_error(assign, cases[f"{case}/assign"]), 0.0)
+    return {
+        f"sinkhorn/{name.replace('scores', 'assign')}": solve(jnp.asarray(scores))
+        for name, scores in cases.items()
+        if name.endswith("/scores")
+    }
 
 
-def _trajectory(golden: Golden, setup: Setup) -> Iterator[Row]:
+def _trajectory(golden: Golden, setup: Setup) -> dict[str, np.ndarray]:
     """AdamW steps from the same state: losses of each, and the norm of every parameter after the last."""
-    run, current = setup.run, setup.start
-    step = experiment.make_train_step(run, setup.config)
-    apply = jax.jit(step.apply)
-    found = {int(m[1]) for name in golden.unread if (m := re.match(r"traj/(\d+)/", name))}
-    for number in sorted(found):
+    state_after, found = setup.start, {}
+    apply = jax.jit(experiment.make_train_step(setup.run, setup.config).apply)
+    steps = {int(match[1]) for name in golden.unread if (match := re.match(r"traj/(\d+)/", name))}
+    for number in sorted(steps):
         prefix = f"traj/{number}/"
-        current, metrics = apply(current, *_batch(golden, prefix))
-        for name, ours in LOSSES.items():
-            yield compare(prefix + name, metrics[ours], golden[prefix + name], GRADIENT)
-    ours = {}
-    parts = {"params": current.params, "teacher": current.teacher}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(parts):
-        name, tensor = names.to_torch(optim.path_name(path), np.asarray(leaf))
-        ours[name] = tensor
-    for name, reference in golden.below("traj/final_norm/").items():
+        state_after, metrics = apply(state_after, *_batch(golden, prefix))
+        found |= {prefix + name: metrics[ours] for name, ours in LOSSES.items()}
+    tensors = _torch_tensors({"params": state_after.params, "teacher": state_after.teacher})
+    for name in golden.below("traj/final_norm/"):
         if names.is_computed(name):
-            tensor = setup.computed.get(name, state.compute(name, setup.config))
-        else:
-            tensor = ours[name]
-        yield compare(f"traj/final_norm/{name}", np.linalg.norm(tensor), reference, GRADIENT)
+            tensors[name] = setup.computed.get(name, state.compute(name, setup.config))
+        if name in tensors:
+            found[f"traj/final_norm/{name}"] = np.linalg.norm(tensors[name])
+    return found
 
 
-def compare(quantity: str, ours, reference, tolerance: float) -> Row:
-    """Norm of the difference over norm of the reference (of the difference alone where that is zero)."""
+def _torch_tensors(tree: dict) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return dict(names.to_torch(optim.path_name(path), np.asarray(leaf)) for path, leaf in leaves)
+
+
+def relative_error(ours, reference) -> float:
+    """Norm of the difference over norm of the reference (of the difference alone where that is zero); NaN for
+    another shape.
+    """
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     if ours.shape != reference.shape:
-        return Row(f"{quantity}: shape {ours.shape}, reference {reference.shape}", np.nan, tolerance)
-    scale = np.linalg.norm(reference) or 1.0
-    return Row(quantity, float(np.linalg.norm(ours - reference) / scale), tolerance)
+        return np.nan
+    return float(np.linalg.norm(ours - reference) / (np.linalg.norm(reference) or 1.0))
 
 
 def label_error(ours, reference) -> float:
