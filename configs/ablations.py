@@ -20,6 +20,8 @@ TRIALS = {
     "vid_scd": {"loss.img": 0.0},
     "img_scd": {"loss.vid": 0.0},
     "coarse": _COARSE,
+    "coarse_sinkhorn": _COARSE | {"dino.centering": "sinkhorn"},
+    "coarse_scd": _COARSE | _ONLY | {"loss.scd": 1.0},
     "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
     "mask50": {"mask.ratio": 0.5, "mask.image_ratio": 0.5},
     "region": {"mask.kind": "region"},

@@ -115,7 +115,7 @@ def get_config() -> ConfigDict:
     c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (released)
 
     c.optim = ConfigDict()
-    c.optim.lr = optional(float)  # absolute peak rate; exactly one of lr and base_lr is set, the other 0 or None
+    c.optim.lr = optional(float)  # absolute peak rate; takes the place of base_lr where it is set
     c.optim.base_lr = 1.5e-4  # peak rate per 256 clips
     c.optim.min_lr = 1e-6  # floor of the cosine
     c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none

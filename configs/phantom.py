@@ -36,7 +36,7 @@ def get_config(arg: str | None = None):
     c.dino.center_momentum = 0.99
     c.ema.momentum = (0.99, 1.0)
 
-    c.optim.lr, c.optim.base_lr = 1e-3, None
+    c.optim.lr = 1e-3
     c.optim.warmup = "10 percent"
     c.optim.clip = 3.0
     c.checkpoint.every = "100 steps"

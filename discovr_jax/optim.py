@@ -80,17 +80,16 @@ class Schedules:
 
 
 def peak_lr(lr: float | None, base_lr: float | None, batch_size: int) -> float:
-    """Absolute `lr`, or `base_lr` times batch / 256; exactly one of the two is set (None and 0 are not).
+    """Absolute `lr` where it is set, else `base_lr` times batch / 256.
 
     Raises:
-      ValueError: both or none are set.
+      ValueError: neither is set.
     """
-    if bool(lr) == bool(base_lr):
-        raise ValueError(
-            f"set exactly one of optim.lr (absolute, is {lr}) and optim.base_lr (per 256 clips, is {base_lr}); "
-            "set the other to 0"
-        )
-    return float(lr) if lr else base_lr * batch_size / 256
+    if lr is not None:
+        return float(lr)
+    if base_lr is None:
+        raise ValueError("set optim.lr (absolute) or optim.base_lr (per 256 clips)")
+    return base_lr * batch_size / 256
 
 
 def decay_mask(params, exempt: str):

@@ -61,7 +61,7 @@ def tiny_config():
     c.mask.video_views = c.mask.image_views = 2
     c.dino.teacher_temperature_warmup = "10 steps"
     c.ema.momentum = (0.9, 1.0)
-    c.optim.lr, c.optim.base_lr = 1e-2, None
+    c.optim.lr = 1e-2
     c.optim.warmup = "4 steps"
     return c
 

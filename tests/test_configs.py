@@ -169,7 +169,7 @@ def override(monkeypatch):
 def test_keys_without_a_value_can_be_set(override):
     """None by default, so the type must come from a placeholder."""
     found = override(
-        "optim.lr=1e-3", "optim.base_lr=0", "ema.momentum=(0.99, 1.0)", "scd.image_gradient=false",
+        "optim.lr=1e-3", "ema.momentum=(0.99, 1.0)", "scd.image_gradient=false",
         "data.target_fps=16", "model.position_grid=(32,7,7)", "optim.warmup=10 percent",
     )  # fmt: skip
     assert (found.optim.lr, found.ema.momentum, found.scd.image_gradient) == (1e-3, (0.99, 1.0), False)
