@@ -1,0 +1,199 @@
+"""The folder of a run: one process, one config, one line a step."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from discovr_jax import workdir
+from discovr_jax.workdir import WorkdirError
+
+CONFIG = {"seed": 0, "batch_size": 16, "mesh": {"data": -1}, "data": {"workers": 2, "stride": 3}, "eval": {"k": 10}}
+
+
+# The lock ----------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from discovr_jax import workdir
+with workdir.locked(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the workdir until it is killed."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_and_told_the_first(holder, tmp_path):
+    with pytest.raises(WorkdirError, match=f"in use by process {holder.pid}: wait for it"):
+        with workdir.locked(tmp_path):
+            pass
+
+
+def test_the_kernel_releases_the_lock_of_a_killed_process(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    with workdir.locked(tmp_path):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_the_lock_is_released_and_taken_again(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), workdir.locked(tmp_path / "new" / "folder"):
+            raise KeyError
+
+
+def test_children_do_not_inherit_the_lock(tmp_path):
+    """A loader worker that outlives its parent must not keep the workdir."""
+    script = "import os, sys; sys.exit(any('/lock' in os.readlink(f'/proc/self/fd/{f}') for f in (3, 4, 5, 6, 7) "
+    script += "if os.path.exists(f'/proc/self/fd/{f}')))"
+    with workdir.locked(tmp_path):
+        assert subprocess.run([sys.executable, "-c", script], close_fds=False).returncode == 0
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="cannot be written .*: choose another"):
+        with workdir.locked(tmp_path / "file" / "run"):
+            pass
+
+
+def test_the_lock_is_advisory_for_this_process_only_once(tmp_path):
+    """flock belongs to the open file: a second handle of the same process is refused too."""
+    with workdir.locked(tmp_path):
+        with open(tmp_path / "lock") as second, pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# The config --------------------------------------------------------------------------------------------------
+
+
+def changed(**changes):
+    return json.loads(json.dumps(CONFIG)) | changes
+
+
+def test_the_first_start_writes_the_config(tmp_path):
+    workdir.claim(tmp_path, CONFIG)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+    workdir.claim(tmp_path, CONFIG)
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
+def test_another_config_is_refused_and_the_keys_named(tmp_path):
+    workdir.claim(tmp_path, CONFIG)
+    other = changed(seed=1, data={"workers": 2, "stride": 2, "new": 5})
+    words = r"data.new: was None, is 5; data.stride: was 3, is 2; seed: was 0, is 1\).*or another --workdir"
+    with pytest.raises(WorkdirError, match=words):
+        workdir.claim(tmp_path, other)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
+
+
+def test_keys_that_change_no_number_may_change(tmp_path):
+    workdir.claim(tmp_path, CONFIG)
+    other = changed(mesh={"data": 4}, data={"workers": 0, "stride": 3}, eval={"k": 20})
+    workdir.claim(tmp_path, other)
+    assert json.loads((tmp_path / "config.json").read_text()) == other
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(WorkdirError, match="config.json is damaged"):
+        workdir.claim(tmp_path, CONFIG)
+
+
+def test_flatten():
+    assert workdir.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
+
+
+# Metrics -----------------------------------------------------------------------------------------------------
+
+
+def rows(tmp_path):
+    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def logged(tmp_path):
+    log = workdir.MetricsLog(tmp_path, 0)
+    for step in (10, 20, 30):
+        log.write(step, {"loss/total": step / 10})
+    log.close()
+    return tmp_path
+
+
+def test_a_line_a_step(logged):
+    assert rows(logged) == [{"step": step, "loss/total": step / 10} for step in (10, 20, 30)]
+    assert workdir.read_metrics(logged) == rows(logged)
+    assert any(name.startswith("events.") for name in os.listdir(logged))
+
+
+def test_lines_after_the_step_of_a_resume_are_written_anew(logged):
+    log = workdir.MetricsLog(logged, 20)
+    assert [row["step"] for row in rows(logged)] == [10, 20]
+    log.write(20, {"loss/total": 999.0})
+    log.write(30, {"loss/total": 3.5})
+    log.close()
+    assert rows(logged) == [
+        {"step": 10, "loss/total": 1.0},
+        {"step": 20, "loss/total": 2.0},
+        {"step": 30, "loss/total": 3.5},
+    ]
+
+
+def test_a_line_from_before_a_resume_gets_what_it_lacks(logged):
+    """Training logged step 20, then the run was killed before its evaluation."""
+    log = workdir.MetricsLog(logged, 20)
+    assert log.has(20, "loss/") and not log.has(20, "eval/")
+    log.write(20, {"loss/total": 999.0, "eval/knn/f1": 0.5})
+    log.close()
+    assert rows(logged)[1:] == [{"step": 20, "loss/total": 2.0, "eval/knn/f1": 0.5}]
+
+
+def test_the_last_line_of_a_finished_run_is_its_hash(logged):
+    log = workdir.MetricsLog(logged, 30)
+    log.write(30, {"state_sha256": "abc"})
+    log.close()
+    assert rows(logged)[-1] == {"step": 30, "state_sha256": "abc"}
+    workdir.MetricsLog(logged, 30).close()  # starting again takes the hash away until the run ends again
+    assert rows(logged)[-1] == {"step": 30, "loss/total": 3.0}
+
+
+def test_a_last_line_cut_short_by_a_kill_is_dropped(logged):
+    path = logged / "metrics.jsonl"
+    path.write_text(path.read_text()[:-15])
+    assert [row["step"] for row in workdir.read_metrics(logged)] == [10, 20]
+    workdir.MetricsLog(logged, 30).close()
+    assert [row["step"] for row in rows(logged)] == [10, 20]
+
+
+def test_damage_in_the_middle_is_an_error(logged):
+    path = logged / "metrics.jsonl"
+    path.write_text(path.read_text().replace('{"step": 20', '{"step": '))
+    with pytest.raises(WorkdirError, match="metrics.jsonl, line 2 is damaged"):
+        workdir.read_metrics(logged)
+
+
+def test_files_are_replaced_whole(tmp_path, monkeypatch):
+    """A crash while writing leaves the old file."""
+    path = tmp_path / "config.json"
+    workdir.write_atomically(path, "old")
+
+    def crash(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError, match="disk full"):
+        workdir.write_atomically(path, "new")
+    assert path.read_text() == "old"
