@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint pretrain-phantom clean
+.PHONY: demo test lint clean
 
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)

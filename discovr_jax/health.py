@@ -20,7 +20,7 @@ def symptoms(row: dict, num_prototypes: int) -> dict[str, str]:
         mean, of_mean = row[f"teacher/{name}/entropy"], row[f"teacher/{name}/entropy_of_mean"]
         if of_mean < SAME * top:
             found[f"{words} teacher gives one output for every clip (constant collapse)"] = (
-                "raise dino.center_momentum's share of the batch (0.9), or use dino.centering=sinkhorn"
+                "set dino.center_momentum=0.9 or dino.centering=sinkhorn"
             )
         elif mean > (1 - SAME) * top:
             found[f"{words} teacher's outputs are uniform (H = Hm = ln K)"] = (
