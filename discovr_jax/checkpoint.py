@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -49,12 +50,15 @@ class Checkpoints:
         """Start saving; returns once the arrays are copied.
 
         Raises:
-          CheckpointError: Orbax declined to save (it returns False for an existing step).
+          CheckpointError: the step exists already, or Orbax declined to save.
         """
+        if step in self._manager.all_steps():
+            raise CheckpointError(f"{self.directory}: step {step} exists already and is not overwritten")
         meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
+        meta["checksums"] = checksums(state)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         if not self._manager.save(step, args=args, force=True):
-            raise CheckpointError(f"{self.directory}: step {step} was not saved; does it exist already?")
+            raise CheckpointError(f"{self.directory}: Orbax declined to save step {step}")
 
     def wait(self) -> None:
         """Until every save so far is on disk; raises what a save raised."""
@@ -95,13 +99,15 @@ class Checkpoints:
         """State and meta of one step, placed as `abstract_state` says.
 
         Raises:
-          CheckpointError: shapes or dtypes differ from the target (Orbax would cast dtypes silently).
+          CheckpointError: shapes or dtypes differ from the target (Orbax would cast dtypes silently), or the
+            content from what was saved.
         """
         self._compare(step, abstract_state)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=args)
+        restored = _read(self._manager, self.directory / f"step_{step}", args)
+        _verify(self.directory / f"step_{step}", restored["state"], restored["meta"])
         return restored["state"], restored["meta"]
 
     def meta(self, step: int) -> dict:
@@ -178,14 +184,60 @@ def read_arrays(
                 restore_args=_nested(found, ocp.RestoreArgs(restore_type=np.ndarray)),
                 partial_restore=True,
             )
-            read = manager.restore(step, args=ocp.args.Composite(state=state, meta=ocp.args.JsonRestore()))
+            read = _read(manager, folder, ocp.args.Composite(state=state, meta=ocp.args.JsonRestore()))
     except (ValueError, KeyError, OSError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}: {_first_line(error)}): give the folder of "
             "another step, or copy it again"
         ) from error
-    leaves = jax.tree_util.tree_leaves_with_path(read["state"])
-    return {"/".join(_names(keys)): leaf for keys, leaf in leaves}, read["meta"]
+    _verify(folder, read["state"], read["meta"])
+    return _named(read["state"]), read["meta"]
+
+
+def _read(manager: ocp.CheckpointManager, folder: pathlib.Path, args):
+    """What a checkpoint holds. Orbax raises many kinds of error for damaged files, a bare `Exception` among them."""
+    try:
+        return manager.restore(int(folder.name.removeprefix("step_")), args=args)
+    except (MemoryError, jax.errors.JaxRuntimeError):
+        raise  # the machine's fault, not the files'
+    except Exception as error:
+        reason = error.__cause__ or error
+        raise CheckpointError(
+            f"{folder} cannot be read ({type(reason).__name__}: {_first_line(reason)}): give the folder of "
+            "another step, or copy it again"
+        ) from error
+
+
+def checksums(tree) -> dict[str, int]:
+    """A number for every array that changes with any one element; computed where the arrays lie.
+
+    Orbax finds missing and truncated files, but not a flipped bit in an array.
+    """
+    return {name: int(value) for name, value in jax.device_get(_checksums(_named(tree))).items()}
+
+
+@jax.jit
+def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def checksum(array):
+        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * array.dtype.itemsize}"))
+        place, stride = jnp.uint32(0), 1
+        for axis in reversed(range(array.ndim)):
+            place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
+            stride *= array.shape[axis]
+        # Modulo 2^32 a product with an odd number can be undone, so no change of an element is lost.
+        return (bits.astype(jnp.uint32) * (2 * place + 1)).sum(dtype=jnp.uint32)
+
+    return {name: checksum(array) for name, array in arrays.items()}
+
+
+def _verify(folder: pathlib.Path, tree, meta: dict) -> None:
+    saved = meta.get("checksums", {})
+    wrong = [name for name, value in checksums(tree).items() if saved.get(name, value) != value]
+    if wrong:
+        raise CheckpointError(
+            f"{folder} is damaged: {len(wrong)} arrays differ from what was saved, among them {wrong[0]}. Give the "
+            "folder of another step, or copy it again"
+        )
 
 
 def _nested(paths: list[list[str]], leaf) -> dict:
@@ -203,11 +255,12 @@ def _names(keys) -> list[str]:
     return [str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in keys]
 
 
+def _named(tree) -> dict:
+    return {"/".join(_names(path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def _described(tree) -> dict[str, tuple]:
-    names = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        names["/".join(_names(path))] = (tuple(leaf.shape), str(leaf.dtype))
-    return names
+    return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in _named(tree).items()}
 
 
 def _first_line(error: BaseException) -> str:
