@@ -92,6 +92,7 @@ def get_config() -> ConfigDict:
     c.dino.teacher_temperature_every = by_fidelity(str)  # it moves every step, or every epoch
     c.dino.centering = "mean"  # "mean" (EMA centre) or "sinkhorn"
     c.dino.center_momentum = by_fidelity(float)  # 0.9, released 0.8; 0.99 for small batches
+    c.dino.center_start = by_fidelity(str)  # first centre: mean of the first "batch", or "zero" as the public code
     c.dino.center_source = by_fidelity(str)  # "logits", or "softmax" as the public code
     c.dino.image_weight = by_fidelity(str)  # "mean", or "released": times 256 / frames of the batch
     c.dino.freeze_last = "0 steps"  # no gradient to the heads' last layers at first

@@ -131,6 +131,7 @@ def make_options(config: ConfigDict) -> Options:
         center_momentum=option(config, "dino.center_momentum"),
         centering=config.dino.centering,
         center_source=option(config, "dino.center_source"),
+        center_start=option(config, "dino.center_start"),
         image_weight=option(config, "dino.image_weight"),
         scd_temperature=config.scd.temperature,
         scd_epsilon=config.scd.epsilon,

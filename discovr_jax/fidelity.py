@@ -15,6 +15,7 @@ OPTIONS = {
     "dino.teacher_temperature_every": ("1 steps", "1 epochs"),
     "dino.center_momentum": (0.9, 0.8),
     "dino.center_source": ("logits", "softmax"),
+    "dino.center_start": ("batch", "zero"),
     "dino.image_weight": ("mean", "released"),
     "scd.targets": ("soft", "hard"),
     "scd.pairing": ("aligned", "released"),

@@ -80,3 +80,10 @@ def test_no_gradient_reaches_the_teacher():
         return dino.cross_entropy(targets, LOGITS[:, None], 0.1).sum() + center.sum()
 
     assert not np.any(jax.jit(jax.grad(loss))(LOGITS))
+
+
+def test_the_first_centre_is_the_mean_of_the_first_batch():
+    logits = jnp.array([[1.0, 3.0], [3.0, 5.0]])
+    np.testing.assert_array_equal(dino.started_center(jnp.zeros(2), logits), [2.0, 4.0])
+    np.testing.assert_array_equal(dino.started_center(jnp.zeros(2), logits, jnp.array([0.0, 1.0])), [3.0, 5.0])
+    np.testing.assert_array_equal(dino.started_center(jnp.array([0.0, 1.0]), logits), [0.0, 1.0])

@@ -63,6 +63,18 @@ def weighted_mean(
     return (per_row * weights).sum() / weights.sum()
 
 
+def started_center(
+    center: Float[Array, "prototypes"],
+    logits: Float[Array, "rows prototypes"],
+    weights: Float[Array, "rows"] | None = None,
+) -> Float[Array, "prototypes"]:
+    """The centre, or the mean of this batch where it has not started (is all zeros).
+
+    From zeros the first targets would all share the head's arbitrary favourites, and students learn those.
+    """
+    return jnp.where(jnp.any(center != 0), center, jax.lax.stop_gradient(_row_mean(logits, weights)))
+
+
 def update_center(
     center: Float[Array, "prototypes"],
     logits: Float[Array, "rows prototypes"],
@@ -82,9 +94,9 @@ def update_center(
     """
     if source not in ("logits", "softmax"):
         raise ValueError(f"dino.center_source must be 'logits' or 'softmax', not {source!r}")
-    rows = logits if source == "logits" else targets
-    if weights is None:
-        mean = rows.mean(0)
-    else:
-        mean = (rows * weights[:, None]).sum(0) / weights.sum()
+    mean = _row_mean(logits if source == "logits" else targets, weights)
     return momentum * center + (1 - momentum) * jax.lax.stop_gradient(mean)
+
+
+def _row_mean(rows, weights):
+    return rows.mean(0) if weights is None else (rows * weights[:, None]).sum(0) / weights.sum()

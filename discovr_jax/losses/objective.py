@@ -24,6 +24,7 @@ class Options:
     center_momentum: float
     centering: str
     center_source: str
+    center_start: str
     image_weight: str  # "mean", or "released": times 256 / frames
     scd_temperature: float
     scd_epsilon: float
@@ -82,6 +83,10 @@ def objective(
     for name, (student_logits, teacher_logits) in logits.items():
         if student_logits is None:
             continue
+        if options.center_start == "batch":
+            centers[name] = dino.started_center(centers[name], teacher_logits, rows[name])
+        elif options.center_start != "zero":
+            raise ValueError(f"dino.center_start must be 'batch' or 'zero', not {options.center_start!r}")
         targets = dino.teacher_targets(
             teacher_logits, centers[name], teacher_temperature, options.centering, rows[name]
         )
