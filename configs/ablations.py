@@ -8,7 +8,7 @@ Arguments: trial (a name in TRIALS), steps, e.g. configs/ablations.py:trial=vid,
 from configs import base, phantom
 
 _ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0}
-_COARSE = {"model.patch": 16, "model.num_prototypes": 128}
+_FINE = {"model.patch": 8, "model.num_prototypes": 512}
 
 # name: keys that differ from configs/phantom.py
 TRIALS = {
@@ -19,9 +19,10 @@ TRIALS = {
     "vid_img": {"loss.scd": 0.0},
     "vid_scd": {"loss.img": 0.0},
     "img_scd": {"loss.vid": 0.0},
-    "coarse": _COARSE,
-    "coarse_sinkhorn": _COARSE | {"dino.centering": "sinkhorn"},
-    "coarse_scd": _COARSE | _ONLY | {"loss.scd": 1.0},
+    "fine": _FINE,
+    "fine_scd": _FINE | _ONLY | {"loss.scd": 1.0},
+    "outputs256": {"head.outputs": 256},
+    "zero_centre": {"head.outputs": 256, "dino.center_start": "zero"},
     "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
     "mask50": {"mask.ratio": 0.5, "mask.image_ratio": 0.5},
     "region": {"mask.kind": "region"},

@@ -1,7 +1,7 @@
 """DISCOVR on simulated echocardiograms: what `make demo` runs, on two CPU cores.
 
 Command:   python -m discovr_jax.main --config=configs/phantom.py --workdir=runs/demo
-Data:      simulated on first use (600 training, 200 validation, 400 test clips)
+Data:      simulated on first use (400 training, 150 validation, 200 test clips)
 Hardware:  2 CPU cores, no accelerator
 Arguments: smoke (a minute of training with a few checkpoints)
 """
@@ -13,10 +13,10 @@ def get_config(arg: str | None = None):
     args = base.parse_arg(arg, smoke=False)
     c = base.get_config()
     c.batch_size = 16
-    c.duration = "500 steps"
+    c.duration = "400 steps"
 
     c.data.data_dir = "data/phantom"
-    c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 600, 200, 400
+    c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 400, 150, 200
     c.data.train_filter = "all"
     c.data.image_size = 64
     c.data.num_frames = 32
@@ -24,12 +24,12 @@ def get_config(arg: str | None = None):
     c.model.variant = "custom"
     c.model.width, c.model.depth, c.model.heads = 96, 4, 3
     c.model.decoder_width, c.model.decoder_depth, c.model.decoder_heads = 64, 2, 2
-    c.model.patch = 8
+    c.model.patch = 16
     c.model.intensity = "clip"
     c.model.dtype = "float32"
-    c.model.num_prototypes = 512
+    c.model.num_prototypes = 128
 
-    c.head.hidden, c.head.bottleneck, c.head.outputs, c.head.init = 256, 64, 256, "fan_in"
+    c.head.hidden, c.head.bottleneck, c.head.outputs, c.head.init = 256, 64, 64, "fan_in"
     c.mask.ratio = c.mask.image_ratio = 0.75
     c.mask.video_views = c.mask.image_views = 2
     c.dino.teacher_temperature = (0.04, 0.04)
