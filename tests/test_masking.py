@@ -9,12 +9,15 @@ from discovr_jax import masking, train_step
 from discovr_jax.models.discovr import ClipGrid
 
 KEY = jax.random.key(0)
+# Jitted: operation by operation they compile for longer than they run.
+random_places = jax.jit(masking.random_places, static_argnums=(1, 2, 3))
+region_places = jax.jit(masking.region_places, static_argnums=(1, 2, 3))
 
 
 def test_the_papers_counts():
     """int(0.9 * 49) = 44 of 49 patches hidden; the same 5 in each of 32 tubelets are 160 of 1568 tokens."""
     assert masking.num_visible(49, 0.9) == 5
-    places = masking.random_places(KEY, 3, (7, 7), 5)
+    places = random_places(KEY, 3, (7, 7), 5)
     tokens = masking.tube(places, 32, 49)
     assert tokens.shape == (3, 160)
     assert int(masking.hidden(tokens, 1568).sum()) == 3 * 44 * 32
@@ -31,7 +34,7 @@ def test_impossible_ratios_are_refused(ratio):
         masking.num_visible(49, ratio)
 
 
-@pytest.mark.parametrize("draw", [masking.random_places, masking.region_places])
+@pytest.mark.parametrize("draw", [random_places, region_places], ids=["random", "region"])
 def test_places_are_distinct_ascending_and_differ_between_rows(draw):
     found = np.asarray(draw(KEY, 64, (6, 8), 12))
     assert found.shape == (64, 12) and found.dtype == np.int32
@@ -41,13 +44,13 @@ def test_places_are_distinct_ascending_and_differ_between_rows(draw):
 
 
 def test_every_place_is_drawn_equally_often():
-    found = np.asarray(masking.random_places(KEY, 4000, (4, 4), 4))
+    found = np.asarray(random_places(KEY, 4000, (4, 4), 4))
     share = np.bincount(found.reshape(-1), minlength=16) / 4000
     np.testing.assert_allclose(share, 0.25, atol=0.035)  # five standard deviations
 
 
 def test_tubes_repeat_in_time():
-    places = masking.random_places(KEY, 2, (3, 3), 4)
+    places = random_places(KEY, 2, (3, 3), 4)
     tokens = masking.tube(places, 5, 9).reshape(2, 5, 4)
     np.testing.assert_array_equal(tokens // 9, np.broadcast_to(np.arange(5)[:, None], (2, 5, 4)))
     np.testing.assert_array_equal(tokens % 9, np.broadcast_to(places[:, None], (2, 5, 4)))
@@ -55,14 +58,14 @@ def test_tubes_repeat_in_time():
 
 @pytest.mark.parametrize("grid,visible", [((7, 7), 20), ((7, 7), 12), ((4, 4), 4), ((2, 8), 10), ((4, 4), 16)])
 def test_a_region_is_a_rectangle(grid, visible):
-    for places in np.asarray(masking.region_places(KEY, 100, grid, visible)):
+    for places in np.asarray(region_places(KEY, 100, grid, visible)):
         y, x = np.divmod(places, grid[1])
         assert (np.ptp(y) + 1) * (np.ptp(x) + 1) == visible
 
 
 @pytest.mark.parametrize("grid,visible", [((7, 7), 19), ((8, 8), 26), ((5, 5), 23)])
 def test_a_region_of_another_count_lacks_the_end_of_its_last_row(grid, visible):
-    for places in np.asarray(masking.region_places(KEY, 100, grid, visible)):
+    for places in np.asarray(region_places(KEY, 100, grid, visible)):
         y, x = np.divmod(places, grid[1])
         width = np.ptp(x) + 1
         full = (y - y.min()) * width + x - x.min()
@@ -70,7 +73,7 @@ def test_a_region_of_another_count_lacks_the_end_of_its_last_row(grid, visible):
 
 
 def test_regions_reach_every_place_in_several_shapes():
-    found = np.asarray(masking.region_places(KEY, 400, (7, 7), 20))
+    found = np.asarray(region_places(KEY, 400, (7, 7), 20))
     assert len(np.unique(found)) == 49
     assert {tuple(np.ptp(np.divmod(row, 7), axis=1) + 1) for row in found} == {(4, 5), (5, 4)}
 

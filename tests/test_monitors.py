@@ -11,6 +11,9 @@ from discovr_jax import health
 from discovr_jax.losses import monitors
 
 LN = np.log
+# Jitted: operation by operation they compile for longer than they run.
+assignment_monitors = jax.jit(monitors.assignment_monitors, static_argnums=2)
+feature_rank, teacher_entropies = jax.jit(monitors.feature_rank), jax.jit(monitors.teacher_entropies)
 
 
 def random_labels(shape, num_prototypes, seed=0):
@@ -24,30 +27,30 @@ def test_entropy_of_counts():
 
 def test_dinos_three_states():
     one, other = jnp.eye(4)[0], jnp.eye(4)[1]
-    healthy = monitors.teacher_entropies(jnp.stack([one, other]))
-    constant = monitors.teacher_entropies(jnp.stack([one, one]))
-    uniform = monitors.teacher_entropies(jnp.full((2, 4), 0.25))
+    healthy = teacher_entropies(jnp.stack([one, other]))
+    constant = teacher_entropies(jnp.stack([one, one]))
+    uniform = teacher_entropies(jnp.full((2, 4), 0.25))
     for found, entropy, of_mean in ((healthy, 0, LN(2)), (constant, 0, 0), (uniform, LN(4), LN(4))):
         np.testing.assert_allclose([found["entropy"], found["entropy_of_mean"]], [entropy, of_mean], atol=1e-6)
         np.testing.assert_allclose(found["entropy_max"], LN(4), rtol=1e-6)
     # The third row has no weight.
     rows = jnp.stack([one, other, jnp.full(4, 0.25)])
-    found = monitors.teacher_entropies(rows, jnp.array([1.0, 1.0, 0.0]))
+    found = teacher_entropies(rows, jnp.array([1.0, 1.0, 0.0]))
     np.testing.assert_allclose([found["entropy"], found["entropy_of_mean"]], [0, LN(2)], atol=1e-6)
 
 
 def test_feature_rank():
-    assert float(monitors.feature_rank(jnp.ones((8, 4)))) == 0
+    assert float(feature_rank(jnp.ones((8, 4)))) == 0
     line = jnp.arange(8.0)[:, None] * jnp.array([[1.0, 2.0, 3.0, 4.0]])
-    np.testing.assert_allclose(monitors.feature_rank(line), 1, rtol=1e-5)
+    np.testing.assert_allclose(feature_rank(line), 1, rtol=1e-5)
     square = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    np.testing.assert_allclose(monitors.feature_rank(square + 100), 2, rtol=1e-4)
+    np.testing.assert_allclose(feature_rank(square + 100), 2, rtol=1e-4)
 
 
 def test_perfect_position_code():
     """Each place has its own prototype in every clip."""
     labels = jnp.broadcast_to(jnp.arange(6), (3, 2, 6))
-    found = monitors.assignment_monitors(labels, labels, 24)
+    found = assignment_monitors(labels, labels, 24)
     expected = {
         "perplexity": 6,
         "position_information": 1,
@@ -62,7 +65,7 @@ def test_perfect_position_code():
 def test_perfect_clip_code():
     """Each clip has its own prototype everywhere."""
     labels = jnp.broadcast_to(jnp.arange(4)[:, None, None], (4, 2, 6))
-    found = monitors.assignment_monitors(labels, (labels + 1) % 4, 24)
+    found = assignment_monitors(labels, (labels + 1) % 4, 24)
     expected = {
         "perplexity": 4,
         "position_information": 0,
@@ -77,16 +80,16 @@ def test_perfect_clip_code():
 def test_agreement_by_hand_and_weights():
     image = jnp.array([[[0, 1], [2, 2]]])
     video = jnp.array([[[0, 0], [2, 1]]])
-    assert float(monitors.assignment_monitors(image, video, 3)["agreement"]) == 0.5
+    assert float(assignment_monitors(image, video, 3)["agreement"]) == 0.5
     weights = jnp.array([[[1.0, 0.0], [1.0, 0.0]]])
-    found = monitors.assignment_monitors(image, video, 3, weights)
+    found = assignment_monitors(image, video, 3, weights)
     assert float(found["agreement"]) == 1.0
     np.testing.assert_allclose(found["perplexity"], 2, rtol=1e-5)
 
 
 def test_random_assignments_look_random():
     labels = random_labels((64, 8, 4), 8)
-    found = monitors.assignment_monitors(labels, random_labels((64, 8, 4), 8, seed=1), 8)
+    found = assignment_monitors(labels, random_labels((64, 8, 4), 8, seed=1), 8)
     assert found["perplexity"] > 7.9
     assert found["position_information"] < 0.05
     assert abs(found["agreement"] - 1 / 8) < 0.03
@@ -101,9 +104,9 @@ def row(targets=None, features=None, labels=None, num_prototypes=24):
     targets = healthy if targets is None else targets
     features = jax.random.normal(jax.random.key(1), (16, 8)) if features is None else features
     labels = random_labels((8, 4, 6), num_prototypes) if labels is None else labels
-    found = {f"teacher/{n}/{k}": v for n in ("vid", "img") for k, v in monitors.teacher_entropies(targets).items()}
-    found |= {f"scd/{k}": v for k, v in monitors.assignment_monitors(labels, labels, num_prototypes).items()}
-    found["features/rank"] = monitors.feature_rank(features)
+    found = {f"teacher/{n}/{k}": v for n in ("vid", "img") for k, v in teacher_entropies(targets).items()}
+    found |= {f"scd/{k}": v for k, v in assignment_monitors(labels, labels, num_prototypes).items()}
+    found["features/rank"] = feature_rank(features)
     return {name: float(value) for name, value in found.items()}
 
 

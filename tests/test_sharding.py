@@ -11,8 +11,6 @@ from configs import adult
 from discovr_jax import experiment as experiment_lib
 from discovr_jax import optim, sharding, train_step
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)]
-
 
 def named(tree):
     return {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -72,32 +70,68 @@ def test_meshes_that_do_not_fit_the_devices_are_refused(shape):
         sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
 
 
+def on(mesh, tiny):
+    """State, batch and masks of the tiny experiment, placed."""
+    batches = sharding.batch_sharding(mesh)
+    state = jax.device_put(tiny.state, sharding.shardings(tiny.abstract, mesh))
+    return state, jax.device_put(tiny.batch, batches), jax.device_put(tiny.masks, batches)
+
+
+def assert_close(found, expected):
+    """Leaf by leaf, 1e-5 of the norm."""
+    expected = named(expected)
+    for name, leaf in named(found).items():
+        difference = np.linalg.norm(np.asarray(leaf) - np.asarray(expected[name]))
+        assert difference <= 1e-5 * np.linalg.norm(expected[name]), (name, difference)
+
+
 @pytest.fixture(scope="module")
-def reference(tiny, tiny_step):
-    return tiny_step(tiny.state, tiny.batch)
+def gradient(tiny):
+    """`gradient(mesh)`: ((loss, (memory, metrics)), gradients) of the tiny experiment there."""
+    e = tiny.experiment
+
+    def loss(params, state, batch, masks):
+        return train_step.losses(e.model, e.options, params, state.teacher, state.memory, batch, masks, 0.05)
+
+    def run(mesh):
+        state, batch, masks = on(mesh, tiny)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params, state, batch, masks)
+
+    return run
 
 
-@pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_the_step_is_the_same_on_every_mesh(tiny, reference, make_mesh, capfd, shape):
-    """Loss and every gradient (Adam's first moment after one step) equal those of one device, the state stays
-    where the rules put it, each device holds its share, and XLA gathers nothing for want of a better plan.
-    """
-    mesh = make_mesh(*shape)
-    places = sharding.shardings(tiny.abstract, mesh)
-    state = jax.device_put(tiny.state, places)
-    batch = jax.device_put(tiny.batch, sharding.batch_sharding(mesh))
-    after, metrics = experiment_lib.jit_train_step(tiny.experiment, tiny.config, mesh)(state, batch)
-    wanted, wanted_metrics = reference
+@pytest.fixture(scope="module")
+def alone(gradient, make_mesh):
+    return gradient(make_mesh(1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)], ids=str)
+def test_loss_and_gradients_are_the_same_on_every_mesh(gradient, alone, make_mesh, shape):
+    (loss, (memory, metrics)), grads = gradient(make_mesh(*shape))
+    (wanted, (wanted_memory, wanted_metrics)), wanted_grads = alone
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert_close(grads, wanted_grads)
+    assert_close(memory, wanted_memory)
     for name in metrics:
         np.testing.assert_allclose(metrics[name], wanted_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
-    moments, wanted_moments = named(after.opt_state[0].mu), named(wanted.opt_state[0].mu)
-    for name, expected in wanted_moments.items():
-        difference = np.linalg.norm(np.asarray(moments[name]) - expected)
-        assert difference <= 1e-5 * np.linalg.norm(expected), (name, difference, np.linalg.norm(expected))
-    for (name, leaf), place in zip(named(after).items(), jax.tree.leaves(places), strict=True):
+
+
+def test_a_whole_step_on_a_mesh_of_three_axes(tiny, tiny_step, make_mesh, capfd):
+    """It draws the masks that one device draws, leaves the state where the rules put it, each device holds its
+    share, and XLA gathers nothing for want of a better plan.
+    """
+    mesh = make_mesh(2, 2, 2)
+    step = experiment_lib.jit_train_step(tiny.experiment, tiny.config, mesh)
+    state, metrics = step(*on(mesh, tiny)[:2])
+    wanted, wanted_metrics = tiny_step(tiny.state, tiny.batch)
+    np.testing.assert_allclose(metrics["loss/total"], wanted_metrics["loss/total"], rtol=1e-5)
+    (moments,), (wanted_moments,) = ([part.mu for part in s.opt_state if hasattr(part, "mu")] for s in (state, wanted))
+    assert_close(moments, wanted_moments)
+    places = jax.tree.leaves(sharding.shardings(tiny.abstract, mesh))
+    for (name, leaf), place in zip(named(state).items(), places, strict=True):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim), name
-    kernel = after.params["video_head"]["fc0"]["kernel"]
-    assert kernel.addressable_shards[0].data.size == kernel.size // (shape[1] * shape[2])
+    kernel = state.params["video_head"]["fc0"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
     assert "Involuntary full rematerialization" not in capfd.readouterr().err
 
 
