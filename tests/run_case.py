@@ -1,0 +1,206 @@
+"""Whole runs on a tiny phantom: its records, a config that trains in seconds, and ways to cut a run short.
+
+As a program it is the command line in a process of its own that sends itself a signal:
+python -m tests.run_case SIGKILL 5 --config=phantom:smoke --workdir=DIR [...]
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import runpy
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from configs import phantom
+from discovr_jax import evaluate, prepare, sharding, train, train_step
+from discovr_jax import experiment as experiment_lib
+from discovr_jax.data import feed
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Overrides of phantom.py:smoke. Both classes are in every split under this rule.
+TINY = {
+    "batch_size": 8,
+    "duration": "9 steps",
+    "log.every": "2 steps",
+    "checkpoint.every": "3 steps",
+    "data.simulate.train": 10,
+    "data.simulate.val": 5,
+    "data.simulate.test": 5,
+    "data.abnormal_rule": "ef < 57",
+    "data.workers": 0,
+    "data.image_size": 32,
+    "data.num_frames": 8,
+    "model.width": 16,
+    "model.depth": 1,
+    "model.heads": 2,
+    "model.decoder_width": 16,
+    "model.decoder_depth": 1,
+    "model.decoder_heads": 2,
+    "model.num_prototypes": 16,
+    "head.hidden": 32,
+    "head.bottleneck": 16,
+    "head.outputs": 32,
+    "eval.clips": 1,
+    "eval.batch_size": 8,
+    "eval.random_seeds": 1,
+    "eval.resamples": 50,
+}
+
+
+def make_config(data_dir, overrides=()):
+    """phantom.py:smoke shrunk to seconds, on the records in `data_dir`."""
+    config = phantom.get_config("smoke").lock()
+    config.update_from_flattened_dict(TINY | {"data.data_dir": str(data_dir)} | dict(overrides))
+    return config
+
+
+def command_flags(data_dir, overrides=()) -> list[str]:
+    """The same config as arguments of the command line."""
+    values = TINY | {"data.data_dir": str(data_dir)} | dict(overrides)
+    return ["--config=phantom:smoke", *(f"--config.{key}={value}" for key, value in values.items())]
+
+
+def simulated(folder: pathlib.Path) -> pathlib.Path:
+    """A data_dir with the phantom's records, made when first asked for; shared by the tests of a session."""
+    data_dir = folder / "phantom"
+    prepare.ensure_records(make_config(data_dir))
+    return data_dir
+
+
+def command_environment(folder: pathlib.Path) -> dict[str, str]:
+    """Environment of a command in its own process: this repository, and compiled programs shared in `folder`."""
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@contextlib.contextmanager
+def compiled_programs(folder: pathlib.Path):
+    """This process shares the compiled programs of `command_environment`."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (str(folder / "xla"), 0.0), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def one_device(shape):
+    """`sharding.make_mesh` on the first device, whatever the config says."""
+    del shape
+    return make_mesh({"data": 1, "fsdp": 1, "model": 1}, jax.devices()[:1])
+
+
+make_mesh = sharding.make_mesh
+
+
+def traced_once(patch) -> None:
+    """Patches what a start traces and compiles, which is most of a short run, to do it once for a config.
+
+    A run that is to prove that all of it repeats itself goes without.
+    """
+
+    def copied(make):
+        # The run donates its state.
+        return lambda *arguments: jax.tree.map(jnp.copy, make(*arguments))
+
+    def remembered(function, key):
+        made = {}
+
+        def lookup(*arguments):
+            name = key(*arguments)
+            if name not in made:
+                made[name] = function(*arguments)
+            return made[name]
+
+        return lookup
+
+    def step_key(experiment, config):
+        return repr(
+            (experiment.model, experiment.options, experiment.masks, experiment.schedules, config.optim, config.seed)
+        )
+
+    def state_key(experiment, mesh, seed):
+        return repr((experiment.model, mesh, seed))
+
+    def abstract_key(model, tx, masks, mesh):
+        return repr((model, mesh))
+
+    patch.setattr(experiment_lib, "make_train_step", remembered(experiment_lib.make_train_step, step_key))
+    patch.setattr(train_step, "abstract_state", remembered(train_step.abstract_state, abstract_key))
+    patch.setattr(train, "init_state", copied(remembered(train.init_state, state_key)))
+
+
+def weight_figures(config, directory, state, step, experiment, mesh) -> dict:
+    """Stands in for the evaluation: one figure that any change of the teacher's weights changes."""
+    total = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(jax.device_get(state.teacher)))
+    return {"encoders": {"discovr": {"weights/sum": {"value": total}}}}
+
+
+def cut_short(at: int, action):
+    """`feed.device_batches` where `action()` is done before batch number `at` of this process is handed out."""
+
+    def hook(number, batch):
+        if number == at:
+            action()
+        return batch
+
+    return intercepted(hook)
+
+
+def intercepted(hook):
+    """`feed.device_batches` whose every batch goes through `hook(number, batch) -> batch`."""
+    return functools.partial(_Intercepted, hook=hook)
+
+
+class _Intercepted:
+    def __init__(self, iterator, placement, hook):
+        self._batches = feed.DeviceBatches(iterator, placement, 2)
+        self._number, self._hook = -1, hook
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._batches.close()
+
+    def __next__(self):
+        self._number += 1
+        return self._hook(self._number, next(self._batches))
+
+
+def send(name: str):
+    """Sends the signal to this process; refuses where that would end the tests."""
+    if name == "SIGTERM" and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        raise AssertionError("nobody handles SIGTERM")
+    os.kill(os.getpid(), signal.Signals[name])
+
+
+def rows(directory) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    lines = (pathlib.Path(directory) / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("perf/")} for line in lines]
+
+
+def main() -> None:
+    name, at, *sys.argv[1:] = sys.argv[1:]
+    feed.device_batches = cut_short(int(at), functools.partial(send, name))
+    sharding.make_mesh = one_device
+    evaluate.evaluate_state = weight_figures
+    runpy.run_module("discovr_jax.main", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""Runs from start to end: equal when repeated, cut short anywhere and resumed, killed or damaged."""
+
+import functools
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from discovr_jax import checkpoint, experiment, sharding, train, train_step, workdir
+from discovr_jax.data import feed
+from tests import run_case
+
+NOTHING_REMEMBERED = (
+    (experiment, "make_train_step", experiment.make_train_step),
+    (train_step, "abstract_state", train_step.abstract_state),
+    (train, "init_state", train.init_state),
+)
+SCHEDULE = {"eval.every": "4 steps"}  # beside a log line every 2, a checkpoint every 3, and 9 steps in all
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return run_case.simulated(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    return run_case.command_environment(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """Runs take the first of the eight devices and compile once."""
+    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(tmp_path_factory.getbasetemp()):
+        patch.setattr(sharding, "make_mesh", run_case.one_device)
+        run_case.traced_once(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(data_dir):
+    """`run(workdir, overrides)`: train to the end; returns the Summary."""
+
+    def start(directory, overrides=()):
+        config = run_case.make_config(data_dir, SCHEDULE | dict(overrides))
+        return train.train_and_evaluate(config, str(directory), run_case.weight_figures)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def finished(run, tmp_path_factory):
+    """Workdir of a run that nothing disturbed."""
+    directory = tmp_path_factory.mktemp("finished")
+    assert run(directory).finished
+    return directory
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def assert_same_end(directory, finished):
+    """Same lines of metrics, none missing or twice, and the same state bit for bit."""
+    assert run_case.rows(directory) == run_case.rows(finished)
+
+
+def test_metrics_have_one_line_a_step_and_end_with_the_state(finished):
+    rows = run_case.rows(finished)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 9, 9]
+    assert rows[-1].keys() == {"step", "state_sha256"} and len(rows[-1]["state_sha256"]) == 64
+    for row in rows[:-1]:
+        assert np.isfinite(row["loss/total"]) and row["skipped"] == 0
+        assert ("eval/weights/sum" in row) == (row["step"] in (4, 8, 9))
+    assert all("perf/clips_per_second" in json.loads(line) for line in _lines(finished)[:-1])
+    assert checkpoint.Checkpoints(finished).steps() == [3, 6, 9]
+
+
+def test_two_runs_are_equal_bit_for_bit(run, finished, tmp_path, monkeypatch):
+    for module, name, function in NOTHING_REMEMBERED:
+        monkeypatch.setattr(module, name, function)
+    run(tmp_path)
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_run_that_fails_in_the_middle_resumes_and_ends_as_one(run, finished, tmp_path, monkeypatch):
+    def fail():
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, "device_batches", run_case.cut_short(5, fail))
+        with pytest.raises(OSError, match="the disk is gone"):
+            run(tmp_path)
+    # The newest checkpoint is of step 3, a line is of step 4: it is written anew.
+    assert [row["step"] for row in run_case.rows(tmp_path)] == [2, 4]
+    assert run(tmp_path).finished
+    assert_same_end(tmp_path, finished)
+
+
+@pytest.mark.parametrize("step", [4, 5, 9], ids=["to evaluate", "not to log", "the last"])
+def test_sigterm_saves_and_the_next_start_ends_as_one(step, run, finished, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        send = functools.partial(run_case.send, "SIGTERM")
+        patch.setattr(feed, "device_batches", run_case.cut_short(step - 1, send))
+        assert run(tmp_path).finished == (step == 9)
+    assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
+    assert run(tmp_path).finished
+    assert_same_end(tmp_path, finished)
+
+
+@pytest.fixture(scope="module")
+def signalled(finished, data_dir, environment, tmp_path_factory):
+    """Two runs in processes of their own that get a signal before their fifth batch: {name: (process, workdir)}."""
+    started = {}
+    for name in ("SIGTERM", "SIGKILL"):
+        directory = tmp_path_factory.mktemp(name)
+        command = [sys.executable, "-m", "tests.run_case", name, "4", f"--workdir={directory}"]
+        command += run_case.command_flags(data_dir, SCHEDULE)
+        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, env=environment, cwd=run_case.ROOT, **streams)
+        started[name] = process, directory
+    yield started
+    for process, _ in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGKILL", -9)])
+def test_a_signalled_process_resumes_and_ends_as_one(name, code, run, finished, signalled):
+    process, directory = signalled[name]
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    if name == "SIGTERM":
+        assert checkpoint.Checkpoints(directory).steps()[-1] == 5
+        assert "the same command resumes" in said
+    assert run(directory).finished
+    assert_same_end(directory, finished)
+
+
+def test_a_finished_run_trains_nothing_and_keeps_its_metrics(run, copy, monkeypatch):
+    before = _lines(copy)
+
+    def nothing(*_):
+        return lambda *_: pytest.fail("a step was made")
+
+    monkeypatch.setattr(experiment, "make_train_step", nothing)
+    assert run(copy).finished
+    assert _lines(copy) == before
+
+
+def _largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def _truncate(folder):
+    largest = _largest(folder)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def _flip(folder):
+    largest = _largest(folder)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+
+
+def _empty_state(folder):
+    shutil.rmtree(folder / "state")
+
+
+def _lose_meta(folder):
+    shutil.rmtree(folder / "meta")
+
+
+def _half_written(folder):
+    # What a kill in the middle of a save leaves.
+    folder.rename(folder.with_name(folder.name + ".orbax-checkpoint-tmp-0"))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _flip, _empty_state, _lose_meta, _half_written])
+def test_a_damaged_checkpoint_is_passed_over(damage, run, copy, finished):
+    damage(copy / "checkpoints" / "step_9")
+    assert run(copy).finished
+    assert_same_end(copy, finished)
+    assert checkpoint.Checkpoints(copy).steps()[-1] == 9
+
+
+def test_if_every_checkpoint_is_damaged_the_run_says_so(run, copy):
+    for folder in (copy / "checkpoints").glob("step_*"):
+        _truncate(folder)
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint can be read.*another --workdir"):
+        run(copy)
+    assert _lines(copy), "metrics of a run that cannot go on are kept"
+
+
+def test_other_records_are_refused(run, copy, data_dir, tmp_path, monkeypatch):
+    before = _lines(copy)
+    with pytest.raises(workdir.WorkdirError, match="trained on other data.*Restore the records"):
+        with monkeypatch.context() as patch:
+            patch.setattr("discovr_jax.data.pipeline._training_records", lambda source, data: list(range(11)))
+            run(copy)
+    assert _lines(copy) == before
+
+
+def test_non_finite_steps_are_not_applied_and_stop_the_run(run, tmp_path, monkeypatch, caplog):
+    def poison(number, batch):
+        # Clips without a single real frame have no mean. One such batch passes; three in a row are too many.
+        return batch | {"num_valid": 0 * batch["num_valid"]} if number in (1, 4, 5, 6) else batch
+
+    monkeypatch.setattr(feed, "device_batches", run_case.intercepted(poison))
+    with pytest.raises(train.NonFiniteError) as error:
+        run(tmp_path, {"log.every": "1 steps", "checkpoint.every": "1 steps", "checkpoint.keep": 20})
+    assert "3 steps in a row were not finite, the last one step 6; last good checkpoint: step " in str(error.value)
+    assert str(tmp_path / "checkpoints") in str(error.value) and "optim.lr" in str(error.value)
+    assert "step 1: loss or gradient not finite, not applied; training records [" in caplog.text
+
+    states = {step: _arrays(tmp_path, step) for step in (1, 2, 3, 4, 6)}
+    for same, different in (((1, 2), (2, 3)), ((4, 6), (3, 4))):
+        assert _equal(*(states[step] for step in same))
+        assert not _equal(*(states[step] for step in different))
+    skipped = {row["step"]: row["skipped"] for row in run_case.rows(tmp_path)}
+    assert [skipped[step] for step in range(1, 7)] == [0, 1, 0, 0, 1, 2]
+
+
+def test_eight_devices_agree_with_one_which_can_go_on_from_them(run, finished, tmp_path, monkeypatch):
+    def first_step(directory, overrides=()):
+        send = functools.partial(run_case.send, "SIGTERM")
+        with monkeypatch.context() as patch:
+            patch.setattr(feed, "device_batches", run_case.cut_short(0, send))
+            return run(directory, overrides)
+
+    one = first_step(tmp_path / "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", run_case.make_mesh)
+        eight = first_step(tmp_path / "eight", {"mesh.data": 4, "mesh.fsdp": 2})
+    assert len(eight.state.step.sharding.device_set) == 8 and len(one.state.step.sharding.device_set) == 1
+    for name in ("loss/total", "loss/vid", "loss/img", "loss/scd"):
+        assert float(eight.metrics[name]) == pytest.approx(float(one.metrics[name]), rel=1e-5)
+    assert run(tmp_path / "eight").finished
+    handed, alone = run_case.rows(tmp_path / "eight"), run_case.rows(finished)
+    assert [row["step"] for row in handed] == [row["step"] for row in alone]
+    assert handed[-2]["loss/total"] == pytest.approx(alone[-2]["loss/total"], rel=1e-2)
+
+
+def _lines(directory):
+    return (directory / "metrics.jsonl").read_text().splitlines()
+
+
+def _arrays(directory, step):
+    """Parameters, teachers and memory of a checkpoint, but not its counters."""
+    names = ("params", "teacher", "memory")
+    return checkpoint.read_arrays(directory / "checkpoints" / f"step_{step}", lambda name: name.startswith(names))[0]
+
+
+def _equal(first, second):
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
