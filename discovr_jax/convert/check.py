@@ -58,14 +58,8 @@ class Row:
 class Golden:
     """The file's arrays; remembers which were read, so that none goes unnoticed."""
 
-    def __init__(self, path: str | os.PathLike):
-        try:
-            with np.load(path) as file:  # no pickles: NumPy refuses them by default
-                self._arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ConversionError(f"{path} is no readable .npz file of plain arrays ({error})") from None
-        self._path = path
-        self.unread = set(self._arrays)
+    def __init__(self, path: str | os.PathLike, arrays: Mapping[str, np.ndarray]):
+        self._path, self._arrays, self.unread = path, arrays, set(arrays)
 
     def __getitem__(self, name: str) -> np.ndarray:
         self.unread.discard(name)
@@ -79,6 +73,19 @@ class Golden:
 
     def below(self, prefix: str) -> dict[str, np.ndarray]:
         return {n.removeprefix(prefix): self[n] for n in self._arrays if n.startswith(prefix)}
+
+
+def read(path: str | os.PathLike) -> Golden:
+    """Open a golden file.
+
+    Raises:
+      ConversionError: no .npz file, or one that holds more than plain arrays.
+    """
+    try:
+        with np.load(path) as file:  # NumPy refuses pickles by default
+            return Golden(path, {name: file[name] for name in file.files})
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise ConversionError(f"{path} is no readable .npz file of plain arrays ({error})") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +104,7 @@ def run(path: str | os.PathLike) -> list[Row]:
     Raises:
       ConversionError: no golden file, or a state that does not convert.
     """
-    golden = Golden(path)
+    golden = read(path)
     return compare(evaluate(golden), golden)
 
 

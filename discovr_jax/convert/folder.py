@@ -4,6 +4,7 @@ config.json and checkpoints/ are those of a run; conversion.json says what was f
 torch_only.safetensors keeps the tensors that we compute instead of storing, so that `to-torch` is exact.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -19,6 +20,13 @@ from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.convert.sizes import ConversionError
 from discovr_jax.convert.state import Converted
 
+# Encoders by their module in PyTorch.
+BRANCHES = {
+    "encoder": "video_student",
+    "video_teacher": "video_teacher",
+    "image_student": "image_student",
+    "image_teacher": "image_teacher",
+}
 REPORT, TORCH_ONLY = "conversion.json", "torch_only.safetensors"
 
 
@@ -38,6 +46,7 @@ def found(converted: Converted) -> dict[str, Any]:
         "stride": config.data.stride,
         "video_qkv_bias": model.video_qkv_bias,
         "image_qkv_bias": model.image_qkv_bias,
+        "branches": sorted(BRANCHES[module] for module in converted.modules if module in BRANCHES),
         "modules": converted.modules,
         "parameters": int(sum(array.size for array in converted.arrays.values())),
         "notes": converted.notes,
@@ -69,11 +78,11 @@ def write(output: str | os.PathLike, converted: Converted, report: dict[str, Any
     temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     try:
         config = experiment.config_dict(converted.config)
-        checkpoints = Checkpoints(temporary)
-        checkpoints.save(0, traverse_util.unflatten_dict(converted.arrays, sep="/"), {}, config)
-        checkpoints.wait()
-        checkpoints.close()
+        with contextlib.closing(Checkpoints(temporary)) as checkpoints:
+            checkpoints.save(0, traverse_util.unflatten_dict(converted.arrays, sep="/"), {}, config)
+            checkpoints.wait()
         safetensors.numpy.save_file(_plain(converted.computed), temporary / TORCH_ONLY)
+        (temporary / TORCH_ONLY).chmod(0o644)
         (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         temporary.chmod(0o755)
