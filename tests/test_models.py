@@ -12,10 +12,11 @@ from discovr_jax import experiment as experiment_lib
 from discovr_jax import optim
 from discovr_jax.models import positions
 from discovr_jax.models.decoder import Decoder
-from discovr_jax.models.discovr import VARIANTS
+from discovr_jax.models.discovr import VARIANTS, ClipGrid
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.layers import Transformer
 from discovr_jax.models.patches import PatchEmbed
+from discovr_jax.models.readouts import readouts
 
 F32 = jnp.dtype("float32")
 
@@ -243,3 +244,17 @@ def test_sizes_that_do_not_fit_are_refused(config, overrides, words):
 def test_unknown_head_initialisation_is_refused(make_tiny):
     with pytest.raises(ValueError, match="head.init must be 'normal' or 'fan_in', not 'orthogonal'"):
         _ = make_tiny(**{"head.init": "orthogonal"}).abstract
+
+
+def test_readouts_by_hand():
+    """Two places over three tubelets, the last of them padding."""
+    grid = ClipGrid(time=3, rows=1, cols=2, tubelet=2)
+    places = jnp.array([[[0.0], [2.0]], [[2.0], [8.0]], [[99.0], [99.0]]])  # [time, places, D]
+    tokens = jnp.concatenate([jnp.array([[[7.0]]]), places.reshape(1, 6, 1)], axis=1)
+    found = jax.jit(readouts, static_argnums=2)(tokens, jnp.array([4]), grid)
+    assert {name: float(value[0, 0]) for name, value in found.items()} == {
+        "cls": 7.0,
+        "mean": 3.0,  # frame means 1 and 5
+        "std_of_mean": pytest.approx(2.0, rel=1e-5),
+        "mean_of_std": pytest.approx(2.0, rel=1e-5),  # 1 and 3
+    }

@@ -115,6 +115,14 @@ def test_losses_add_up_and_everything_is_finite(two_steps):
         assert all(value.shape == () for value in metrics.values())
 
 
+def test_batches_too_small_for_a_rank_have_none(make_tiny):
+    """Two clips always lie on a line: reported, it would look like a collapse."""
+    for batch_size, reported in ((2, False), (4, True)):
+        few = make_tiny(**{"batch_size": batch_size, "loss.img": 0.0, "loss.scd": 0.0})
+        _, metrics = jax.eval_shape(few.step, few.abstract, few.batch)
+        assert ("features/rank" in metrics) == reported
+
+
 def test_two_runs_are_bit_equal(tiny, tiny_step, two_steps):
     state, _ = tiny_step(tiny.state, tiny.batch)
     state, metrics = tiny_step(state, tiny.batch)

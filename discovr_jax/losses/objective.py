@@ -99,7 +99,7 @@ def objective(
             metrics[f"teacher/{name}/{key}"] = value
     if "img" in losses and options.image_weight == "released":
         losses["img"] = losses["img"] * 256 / valid.size
-    if teacher.cls is not None:
+    if teacher.cls is not None and teacher.cls.shape[0] > 2:  # two clips always lie on a line
         metrics["features/rank"] = monitors.feature_rank(teacher.cls)
     if student.prototypes is not None:
         losses["scd"], scd_metrics = scd_loss(options, student, teacher, memory, batch)
