@@ -1,0 +1,222 @@
+"""load_encoder: what it does to a video before the encoder, and how the encoder's outputs come back."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import discovr_jax
+from discovr_jax import experiment, inference
+from discovr_jax.checkpoint import CheckpointError, Checkpoints
+from discovr_jax.models import positions
+
+STRIDE, FRAMES, SIZE = 3, 4, 32  # of the tiny config
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny, tmp_path_factory):
+    """A workdir with a checkpoint at step 5 and an older one of other weights at step 2."""
+    folder = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(folder)
+    older = tiny.state.replace(teacher=jax.tree.map(np.zeros_like, tiny.state.teacher))
+    for step, state in ((2, older), (5, tiny.state)):
+        checkpoints.save(step, state, {}, experiment.config_dict(tiny.config))
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(workdir):
+    return discovr_jax.load_encoder(workdir, clips=1, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def video():
+    """Twelve frames: one clip of four at stride 3."""
+    return np.random.default_rng(0).integers(0, 256, (FRAMES * STRIDE, SIZE, SIZE), dtype=np.uint8)
+
+
+def teacher_tokens(tiny, video, method):
+    frames, num_valid = jnp.asarray(video[None, ::STRIDE]), jnp.full(1, FRAMES)
+    params = jax.tree.map(jnp.asarray, tiny.state.teacher)
+    return np.asarray(tiny.model.apply({"params": params}, frames, num_valid, method=method))
+
+
+def test_import_is_light():
+    code = "import sys, discovr_jax; assert 'jax' not in sys.modules; assert callable(discovr_jax.load_encoder)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_features_are_those_of_the_teacher(encoder, tiny, video):
+    tokens = teacher_tokens(tiny, video, "encode_video")
+    found = encoder.embed(video)
+    assert (found.shape, found.dtype) == ((16,), np.float32)
+    np.testing.assert_allclose(found, tokens[0, 0], atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(video, output="tokens").reshape(-1, 16), tokens[0, 1:], atol=1e-5)
+    frames = np.asarray(tokens[0, 1:]).reshape(2, -1, 16).mean(1)
+    np.testing.assert_allclose(encoder.embed(video, output="frames")[0], frames, atol=1e-5)
+
+
+def test_a_step_folder_and_the_newest_of_a_workdir(encoder, workdir, video):
+    newest = discovr_jax.load_encoder(workdir / "checkpoints" / "step_5", clips=1, batch_size=2)
+    older = discovr_jax.load_encoder(workdir / "checkpoints" / "step_2", clips=1, batch_size=2)
+    assert newest.weights_sha256 == encoder.weights_sha256 != older.weights_sha256
+    np.testing.assert_array_equal(newest.embed(video), encoder.embed(video))
+    assert not np.allclose(older.embed(video), encoder.embed(video))
+
+
+def test_shapes_of_one_several_grey_and_colour(encoder, video):
+    colour = np.repeat(video[..., None], 3, axis=3)
+    one = encoder.embed(video)
+    for frames in (video[None], colour[None], [video], [colour]):
+        np.testing.assert_allclose(encoder.embed(frames)[0], one, atol=1e-6)
+    np.testing.assert_allclose(encoder.embed(colour), one, atol=1e-6)  # luma of grey is that grey
+    several = encoder.embed(np.stack([video, video[::-1], video // 2]))
+    assert several.shape == (3, 16)
+    np.testing.assert_allclose(several[0], one, atol=1e-6)
+    np.testing.assert_allclose(several[1], encoder.embed(video[::-1]), atol=1e-6)
+    assert not np.allclose(several[1], several[0], atol=1e-3)
+
+
+def test_videos_of_any_size_and_length(encoder, video):
+    long, wide = np.concatenate([video] * 3), np.zeros((5, 20, 50), np.uint8)
+    found = encoder.embed([video, long, wide, video[:1]])
+    assert found.shape == (4, 16) and np.isfinite(found).all()
+
+
+def test_luma():
+    red = np.zeros((1, 2, 2, 3), np.uint8)
+    red[..., 0] = 200
+    assert inference._fitted(red, 2, "squeeze", 1).tolist() == [[[60, 60], [60, 60]]]  # 0.299 * 200
+
+
+def test_three_channels_take_the_plain_path(workdir, encoder, video):
+    colour = discovr_jax.load_encoder(workdir, clips=1, batch_size=2, channels=3)
+    np.testing.assert_allclose(colour.embed(video), encoder.embed(video), atol=1e-4)
+    tinted = np.repeat(video[..., None], 3, axis=3)
+    tinted[..., 2] //= 2
+    assert not np.allclose(colour.embed(tinted), colour.embed(video), atol=1e-3)
+
+
+def test_letterbox_keeps_the_aspect_and_squeeze_does_not():
+    frames = np.full((1, 10, 20), 100, np.uint8)
+    boxed = inference._fitted(frames, 8, "letterbox", 1)[0]
+    assert boxed[2:6].min() == 100 and boxed[:2].max() == boxed[6:].max() == 0
+    assert inference._fitted(frames, 8, "squeeze", 1).min() == 100
+
+
+def test_frame_rate(workdir, video):
+    """Trained at 25 frames a second: at 75 every third frame, which is the stride; at 25 every frame."""
+    encoder = discovr_jax.load_encoder(workdir, clips=1, batch_size=1, trained_fps=25)
+    np.testing.assert_array_equal(encoder.embed(video, fps=75), encoder.embed(video))
+    np.testing.assert_array_equal(encoder.embed(video[::STRIDE], fps=25), encoder.embed(video))
+    both = encoder.embed([video, video[::STRIDE]], fps=[75, 25])
+    np.testing.assert_array_equal(both[0], both[1])
+    assert not np.allclose(encoder.embed(video, fps=25), encoder.embed(video), atol=1e-3)
+
+
+def test_trained_frame_rate_is_known_or_asked_for(workdir, encoder, video, monkeypatch):
+    assert encoder.options["trained_fps"] == pytest.approx(50 / 3)  # EchoNet-Dynamic at stride 3
+    monkeypatch.setattr(inference, "NOMINAL_FPS", {})
+    unknown = discovr_jax.load_encoder(workdir)
+    with pytest.raises(ValueError, match="trained_fps"):
+        unknown.embed(video, fps=50)
+    with pytest.raises(ValueError, match="positive"):
+        encoder.embed(video, fps=float("nan"))
+
+
+def test_features_are_means_over_evenly_spaced_clips(workdir, encoder, video):
+    long = np.concatenate([video, video[::-1], video // 2])
+    three = discovr_jax.load_encoder(workdir, clips=3, batch_size=2)
+    expected = np.mean([encoder.embed(part) for part in (long[:12], long[12:24], long[24:])], axis=0)
+    np.testing.assert_allclose(three.embed(long), expected, atol=1e-6)
+    assert three.embed(long, output="tokens").shape == (3, 2, 4, 4, 16)
+
+
+def test_image_branch(workdir, tiny, video):
+    encoder = discovr_jax.load_encoder(workdir, "image_teacher", clips=1, batch_size=1)
+    tokens = teacher_tokens(tiny, video, "encode_frames")
+    np.testing.assert_allclose(encoder.embed(video, output="frames")[0], tokens[:, 0], atol=1e-5)
+    np.testing.assert_allclose(encoder.embed(video), tokens[:, 0].mean(0), atol=1e-5)
+    # A video of one frame: its repeats do not count.
+    np.testing.assert_allclose(encoder.embed(video[:1]), tokens[0, 0], atol=1e-5)
+    mean = discovr_jax.load_encoder(workdir, "image_teacher", clips=1, batch_size=1, readout="mean")
+    np.testing.assert_allclose(mean.embed(video), tokens[:, 1:].mean((0, 1)), atol=1e-5)
+    assert encoder.embed(video, output="tokens").shape == (1, FRAMES, 4, 4, 16)
+
+
+def test_readouts_differ_and_ignore_padding(workdir, video):
+    features = {
+        name: discovr_jax.load_encoder(workdir, clips=1, batch_size=1, readout=name).embed(video[:1])
+        for name in ("mean", "std_of_mean", "mean_of_std")
+    }
+    assert np.abs(features["mean"]).max() > 0.1
+    assert np.abs(features["mean_of_std"]).max() < 1e-5  # one real tubelet does not vary
+
+
+def test_other_clips_count_positions_in_the_trained_grid(workdir, encoder, video):
+    """Twice the frames of twice the size: sinusoids at half places, none of the table's rows."""
+    same = discovr_jax.load_encoder(workdir, clips=1, batch_size=2, num_frames=FRAMES, image_size=SIZE)
+    np.testing.assert_array_equal(same.embed(video), encoder.embed(video))
+    other = discovr_jax.load_encoder(workdir, clips=1, batch_size=1, num_frames=8, image_size=64)
+    assert other.embed(video, output="tokens").shape == (1, 4, 8, 8, 16)
+    flat = positions.flat_positions((4, 8, 8), (2, 4, 4)).reshape(4, 8, 8)
+    time, row, column = 2, 5, 3
+    expected = (2.5 / 2 - 0.5) * 16 + (5.5 / 2 - 0.5) * 4 + (3.5 / 2 - 0.5)
+    assert flat[time, row, column] == expected
+    np.testing.assert_array_equal(other._model.bind({}).clip_positions, flat.reshape(-1))
+
+
+@pytest.mark.parametrize(
+    "frames,reason",
+    [
+        (np.zeros((4, 8, 8)), "uint8"),
+        (np.zeros((8, 8), np.uint8), "shape"),
+        (np.zeros((0, 8, 8), np.uint8), "at least one frame"),
+        (np.zeros((2, 4, 8, 8, 2), np.uint8), "shape"),
+        ([], "no video"),
+    ],
+)
+def test_what_is_no_video_is_refused(encoder, frames, reason):
+    with pytest.raises(ValueError, match=reason):
+        encoder.embed(frames)
+
+
+@pytest.mark.parametrize(
+    "options", [{"branch": "teacher"}, {"readout": "max"}, {"fit": "crop"}, {"channels": 2}, {"num_frames": 5}]
+)
+def test_unknown_options_are_refused(workdir, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        discovr_jax.load_encoder(workdir, **options)
+
+
+def test_wrong_calls_of_embed_are_refused(encoder, video):
+    with pytest.raises(ValueError, match="output"):
+        encoder.embed(video, output="cls")
+    with pytest.raises(ValueError, match="2 frame rates for 1"):
+        encoder.embed(video, fps=[25, 25])
+
+
+def test_nothing_to_load(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        discovr_jax.load_encoder(tmp_path)
+
+
+def test_damaged_checkpoint(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints" / "step_5" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(CheckpointError, match="step_5 cannot be read"):
+        discovr_jax.load_encoder(tmp_path / "run")
+
+
+def test_card_is_json_and_names_the_weights(encoder):
+    card = json.loads(json.dumps(encoder.card()))
+    assert len(card["weights_sha256"]) == 64
+    assert card["preprocessing"]["num_frames"] == FRAMES and card["features"] == 16
