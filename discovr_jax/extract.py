@@ -244,6 +244,7 @@ def _finish(out: Output, settings: dict) -> dict:
     good = [row for row in rows if "features" in row]
     bad = [row for row in rows if "features" not in row]
     if not good:
+        shutil.rmtree(out.partial)  # another try reads them again
         raise ExtractError(f"none of the {len(rows)} files could be read; the first: {bad[0]['reason']}")
     width = settings["features"]
     schema = pa.schema(

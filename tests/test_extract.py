@@ -1,0 +1,203 @@
+"""A folder of videos to a table: names, quarantine, resuming, and nothing of a patient in what is written."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import discovr_jax
+from discovr_jax import experiment, extract
+from discovr_jax.checkpoint import Checkpoints
+from discovr_jax.data import video_io
+from tests.builder_case import moving_square, write_video
+
+pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
+from pydicom import examples  # noqa: E402 (after the skip)
+
+REAL = pathlib.Path("/work/shared/real_echo/videos")
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(5, tiny.state, {}, experiment.config_dict(tiny.config))
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(workdir):
+    return discovr_jax.load_encoder(workdir)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Two AVI files, a DICOM in a folder that bears a name, one without suffix, a cut-off file and a note."""
+    folder = tmp_path / "archive"
+    for path in (folder / "a" / "one.avi", folder / "two.avi"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, moving_square(20 if path.name == "one.avi" else 30))
+    (folder / "DOE^JANE").mkdir()
+    shutil.copy(examples.get_path("ybr_color"), folder / "DOE^JANE" / "IM0001.dcm")
+    shutil.copy(examples.get_path("ybr_color"), folder / "DOE^JANE" / "IM0002")
+    (folder / "cut.avi").write_bytes((folder / "two.avi").read_bytes()[:3000])
+    (folder / "notes.txt").write_text("no video")
+    (folder / "README").write_text("no video either")
+    return folder
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+def test_rows_card_and_quarantine(encoder, archive, tmp_path, capsys):
+    out = tmp_path / "out" / "f.parquet"
+    card = extract.extract(encoder, archive, out)
+    found = rows(out)
+    # In sorted order: DOE^JANE/IM0001.dcm, DOE^JANE/IM0002, a/one.avi, cut.avi, two.avi
+    assert [row["row"] for row in found] == [0, 1, 2, 4]
+    assert [row["id"] for row in found[2:]] == ["a/one.avi", "two.avi"]
+    assert [row["format"] for row in found] == ["dcm", "dcm", "avi", "avi"]
+    assert [row["num_frames"] for row in found] == [30, 30, 20, 30]
+    assert (found[0]["height"], found[0]["width"], round(found[0]["fps"])) == (240, 320, 30)
+    video = video_io.read_video(archive / "two.avi")
+    np.testing.assert_allclose(found[3]["features"], encoder.embed(video.frames, fps=video.fps), atol=1e-6)
+    with open(out.with_suffix(".quarantine.csv"), newline="") as file:
+        (bad,) = csv.DictReader(file)
+    assert (bad["row"], bad["id"]) == ("3", "cut.avi") and "cut.avi" not in bad["reason"]
+    assert card == json.loads(out.with_suffix(".card.json").read_text())
+    assert (card["inputs"], card["rows"], card["quarantined"]) == (5, 4, 1)
+    assert card["weights_sha256"] == encoder.weights_sha256
+    assert card["preprocessing"]["fit"] == "letterbox"
+    assert sorted(p.name for p in out.parent.iterdir()) == ["f.card.json", "f.parquet", "f.quarantine.csv"]
+    assert "100 %" in capsys.readouterr().err
+
+
+def written(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_no_name_of_a_private_file_is_written(encoder, archive, tmp_path):
+    broken = archive / "DOE^JANE" / "IM0003.dcm"
+    broken.write_bytes((archive / "DOE^JANE" / "IM0001.dcm").read_bytes()[:3000])
+    extract.extract(encoder, archive, tmp_path / "out" / "f.parquet")
+    content = written(tmp_path / "out")
+    for secret in (b"DOE", b"IM000", b"microMAXX", b"PLA", b"1.2.840"):
+        assert secret not in content, secret
+    first = [row["id"] for row in rows(tmp_path / "out" / "f.parquet")[:2]]
+    assert len(set(first)) == 2 and all(len(name) == 16 for name in first)
+
+
+def test_ids_depend_on_the_salt_and_the_private_folder_keeps_it(encoder, archive, tmp_path):
+    def ids(name, **options):
+        extract.extract(encoder, archive, tmp_path / name / "f.parquet", **options)
+        return [row["id"] for row in rows(tmp_path / name / "f.parquet")]
+
+    private = tmp_path / "private"
+    kept = ids("a", private_dir=private)
+    assert ids("b", private_dir=private) == kept
+    assert ids("c")[0] not in kept
+    assert all(path.stat().st_mode & 0o077 == 0 for path in private.iterdir())
+    with open(private / "id_map.csv", newline="") as file:
+        names = {row["id"]: row["path"] for row in csv.DictReader(file)}
+    assert names[kept[0]].endswith("DOE^JANE/IM0001.dcm")
+    with pytest.raises(extract.ExtractError, match="private_dir"):
+        extract.extract(encoder, archive, tmp_path / "d" / "f.parquet", private_dir=tmp_path / "d")
+
+
+def test_paths_are_shown_or_hidden_on_request(encoder, archive, tmp_path):
+    extract.extract(encoder, archive, tmp_path / "a.parquet", show_paths=True)
+    assert rows(tmp_path / "a.parquet")[0]["id"] == "DOE^JANE/IM0001.dcm"
+    extract.extract(encoder, archive, tmp_path / "b.parquet", hide_paths=True)
+    assert not any("avi" in row["id"] for row in rows(tmp_path / "b.parquet"))
+
+
+def test_a_csv_gives_the_order(encoder, archive, tmp_path):
+    (archive / "list.csv").write_text("path,label\ntwo.avi,1\nmissing.avi,0\na/one.avi,0\n")
+    card = extract.extract(encoder, archive / "list.csv", tmp_path / "f.parquet")
+    assert [(row["row"], row["id"]) for row in rows(tmp_path / "f.parquet")] == [(0, "two.avi"), (2, "a/one.avi")]
+    assert card["quarantined"] == 1
+    (archive / "list.csv").write_text("file\ntwo.avi\n")
+    with pytest.raises(extract.ExtractError, match="no column 'path'"):
+        extract.extract(encoder, archive / "list.csv", tmp_path / "g.parquet")
+
+
+def test_frame_rate_is_used_unless_told_otherwise(encoder, archive, tmp_path, monkeypatch):
+    extract.extract(encoder, archive / "two.avi", tmp_path / "a.parquet")
+    extract.extract(encoder, archive / "two.avi", tmp_path / "b.parquet", use_fps=False)
+    video = video_io.read_video(archive / "two.avi")
+    plain = rows(tmp_path / "b.parquet")[0]["features"]
+    np.testing.assert_allclose(plain, encoder.embed(video.frames), atol=1e-6)
+    monkeypatch.setitem(encoder.options, "trained_fps", None)
+    with pytest.raises(extract.ExtractError, match="--trained_fps"):
+        extract.extract(encoder, archive, tmp_path / "c.parquet")
+
+
+def test_resumes_where_it_was_stopped(encoder, archive, tmp_path, monkeypatch):
+    """Chunks of one file; stopped before the third, only what is left is embedded, and the result is the same."""
+    monkeypatch.setattr(extract, "CHUNK", 1)
+    extract.extract(encoder, archive, tmp_path / "whole.parquet", hide_paths=True, private_dir=tmp_path / "private")
+    embed, calls = encoder.embed, []
+
+    def stops(frames, **options):
+        calls.append(len(frames))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed(frames, **options)
+
+    out = tmp_path / "f.parquet"
+    options = {"hide_paths": True, "private_dir": tmp_path / "private"}
+    monkeypatch.setattr(encoder, "embed", stops)
+    with pytest.raises(KeyboardInterrupt):
+        extract.extract(encoder, archive, out, **options)
+    assert not out.exists()
+    with pytest.raises(extract.ExtractError, match="other weights, settings or inputs"):
+        extract.extract(encoder, archive, out, use_fps=False, **options)
+    monkeypatch.setattr(encoder, "embed", lambda *a, **k: [calls.append(1), embed(*a, **k)][1])
+    extract.extract(encoder, archive, out, **options)
+    assert len(calls) == 5  # four readable files, one of them twice
+    assert rows(out) == rows(tmp_path / "whole.parquet")
+    monkeypatch.setattr(encoder, "embed", None)
+    assert extract.extract(encoder, archive, out, **options)["rows"] == 4  # all done: nothing to do
+    with pytest.raises(extract.ExtractError, match="exists"):
+        extract.extract(encoder, archive / "a", out, **options)
+
+
+def test_nothing_to_do(encoder, tmp_path):
+    with pytest.raises(extract.ExtractError, match="no videos"):
+        extract.extract(encoder, tmp_path, tmp_path / "f.parquet")
+    with pytest.raises(extract.ExtractError, match="no such file"):
+        extract.extract(encoder, tmp_path / "absent", tmp_path / "f.parquet")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.avi").write_bytes(b"")
+    with pytest.raises(extract.ExtractError, match="none of the 1 files"):
+        extract.extract(encoder, tmp_path / "in", tmp_path / "f.parquet")
+    assert not (tmp_path / "f.parquet").exists()
+
+
+def test_command(workdir, archive, tmp_path, capsys):
+    arguments = [f"--checkpoint={workdir}", f"--input={archive}", f"--output={tmp_path / 'f.parquet'}"]
+    assert extract.main([*arguments, "--readout=mean", "--clips=2"]) == 0
+    out = capsys.readouterr().out
+    assert "4 rows of 16 features" in out and "f.quarantine.csv" in out
+    assert extract.main([*arguments, "--readout=cls"]) == 1
+    assert "choose another" in capsys.readouterr().err
+    assert extract.main([arguments[0].replace("run", "gone"), *arguments[1:]]) == 1
+    assert "no checkpoint here" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real clips are not at {REAL}")
+def test_real_clips_and_a_real_dicom(encoder, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in sorted(REAL.glob("*.avi")):
+        (folder / path.name).symlink_to(path)
+    (folder / "x.dcm").symlink_to(examples.get_path("ybr_color"))
+    assert extract.extract(encoder, folder, tmp_path / "f.parquet")["rows"] == 8
+    features = np.array([row["features"] for row in rows(tmp_path / "f.parquet")])
+    assert np.isfinite(features).all() and np.linalg.matrix_rank(features - features.mean(0)) == 7
