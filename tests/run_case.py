@@ -37,6 +37,8 @@ TINY = {
     "data.workers": 0,
     "data.image_size": 32,
     "data.num_frames": 8,
+    "optim.lr": 1e-3,
+    "model.patch": 8,
     "model.width": 16,
     "model.depth": 1,
     "model.heads": 2,
