@@ -1,0 +1,152 @@
+"""End to end on the shrunk demo: data made on first use, training, figures and report; and evaluating again."""
+
+import csv
+import json
+import logging
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from discovr_jax import evaluate, sharding, train
+from discovr_jax.data import records
+from discovr_jax.evaluation import features, output, report
+from tests import run_case
+
+FAMILIES = {
+    "knn": {"macro_f1", "balanced_accuracy", "auroc"},
+    "probe": {"auroc"},
+    "lvef": {"mae", "r2"},
+    "anomaly": {"auroc"},
+}
+TOP_LEVEL = {"step", "commit", "n_test", "encoders", "paired"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(tmp_path_factory):
+    """Runs take the first of the eight devices and compile once; the linear algebra here is too small for threads."""
+    folder = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
+        patch.setattr(sharding, "make_mesh", run_case.one_device)
+        run_case.traced_once(patch)
+        yield
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Drawing takes longer than the rest of a tiny evaluation."""
+    monkeypatch.setattr(report, "write_report", lambda *_, **__: "no report")
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory):
+    """Simulated clips in EchoNet-Dynamic's layout, before records are made of them."""
+    return run_case.simulated(tmp_path_factory.getbasetemp()) / "native"
+
+
+@pytest.fixture(scope="module")
+def smoke(native, tmp_path_factory):
+    """(config, workdir, Summary) of a run that made its own records."""
+    folder = tmp_path_factory.mktemp("smoke")
+    shutil.copytree(native, folder / "data" / "native")
+    config = run_case.make_config(folder / "data")
+    return config, folder / "run", train.train_and_evaluate(config, str(folder / "run"), evaluate.evaluate_state)
+
+
+def test_the_run_leaves_what_it_should(smoke):
+    config, directory, summary = smoke
+    assert summary.finished
+    assert len(records.open_source(config.data.data_dir, "echonet_dynamic", "112", "train")) == 10
+    assert sorted(path.name for path in directory.glob("checkpoints/step_*")) == ["step_3", "step_6", "step_9"]
+    found = {path.name for path in directory.iterdir()}
+    assert found >= {"config.json", "metrics.jsonl", "results.json", "report.html", "eval"}
+    assert list(directory.glob("events.out.tfevents.*"))
+    row = run_case.rows(directory)[-2]
+    figures = summary.results["encoders"]["discovr"]
+    assert row["step"] == 9 and all(row[f"eval/{name}"] == entry["value"] for name, entry in figures.items())
+
+
+def test_results_follow_the_schema(smoke):
+    _, directory, summary = smoke
+    results = json.loads((directory / "results.json").read_text())
+    assert results == json.loads((directory / "eval" / "9" / "results.json").read_text())
+    assert results == json.loads(json.dumps(output._plain(summary.results)))
+    assert results.keys() >= TOP_LEVEL and results["skipped"] == []
+    assert results["step"] == 9 and results["n_test"] == 5 and re.fullmatch("[0-9a-f]{40}|unknown", results["commit"])
+    assert results["encoders"].keys() == {"discovr", "random", "pixels"}
+    assert results["paired"].keys() == {"discovr-random", "discovr-pixels"}
+    for figures in (*results["encoders"].values(), *results["paired"].values()):
+        names = [name.split("/") for name in figures]
+        assert {family for family, _ in names} == FAMILIES.keys()
+        for family, metrics in FAMILIES.items():
+            assert metrics <= {metric for name, metric in names if name == family}
+        for entry in figures.values():
+            # With five test videos some resamples hold one class only; then the others are counted.
+            assert entry.keys() - {"resamples_used"} == {"value", "low", "high"} and np.isfinite(entry["value"])
+    with (directory / "eval" / "9" / "predictions.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert {row["encoder"] for row in rows} == {"discovr", "random", "pixels"}
+    assert len([row for row in rows if row["encoder"] == "discovr" and row["family"] == "lvef"]) == 5
+
+
+def test_the_report_is_one_file_that_needs_no_network(smoke):
+    page = (smoke[1] / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>") and "</html>" in page
+    assert "<svg" in page or "data:image/png;base64," in page
+    loaded = re.findall(r"""(?:\bsrc|\bhref|\bdata|@import|url\()\s*=?\s*["'(]?\s*([^"'\s>)]+)""", page)
+    assert [address for address in loaded if re.match(r"(https?:)?//", address)] == []
+    assert "<script src" not in page and "<link" not in page
+    for words in ("Total loss", "Prototypes", "kNN", "Ejection fraction"):
+        assert words in page
+
+
+def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cache(
+    smoke, no_report, monkeypatch, caplog
+):
+    config, directory, summary = smoke
+    shutil.rmtree(directory / "eval")
+    with caplog.at_level(logging.INFO, logger="discovr_jax"):
+        again = evaluate.evaluate_workdir(config, directory)
+    assert again["encoders"] == summary.results["encoders"] and again["paired"] == summary.results["paired"]
+    assert "| discovr - random |" in caplog.text and "9 training steps; 5 test videos" in caplog.text
+
+    monkeypatch.setattr(features, "extract", lambda *_: pytest.fail("features were computed again"))
+    cached = evaluate.evaluate_workdir(config, directory)
+    assert {**cached, "commit": ""} == {**again, "commit": ""}
+
+
+def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, caplog):
+    shutil.copytree(native, tmp_path / "data" / "native")
+    table = tmp_path / "data" / "native" / "FileList.csv"
+    with table.open() as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        row |= {"EF": "", "ESV": "", "EDV": ""}
+    with table.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    config = run_case.make_config(tmp_path / "data")
+    with caplog.at_level(logging.INFO, logger="discovr_jax"):
+        summary = train.train_and_evaluate(config, str(tmp_path / "run"), evaluate.evaluate_state)
+    skipped = {entry["evaluator"]: entry["reason"] for entry in summary.results["skipped"]}
+    assert skipped.keys() == FAMILIES.keys()
+    assert all(reason.startswith("no labels: ") for reason in skipped.values())
+    assert summary.results["encoders"] == {"discovr": {}, "random": {}, "pixels": {}}
+    assert "no labels: ef unknown for all" in caplog.text
+
+
+def test_features_are_the_same_on_one_device_and_on_eight(smoke):
+    config, _, summary = smoke
+    model = train.experiment_lib.make_model(config)
+    rng = np.random.default_rng(0)
+    frames, num_valid = rng.integers(0, 256, (8, 8, 32, 32), np.uint8), np.array([8] * 7 + [3], np.int32)
+    teacher = jax.device_get({"video_encoder": summary.state.teacher["video_encoder"]})
+    meshes = run_case.one_device(None), run_case.make_mesh({"data": 4, "fsdp": 2, "model": 1})
+    one, eight = (evaluate.make_embed(model, mesh)(teacher, frames, num_valid) for mesh in meshes)
+    assert one.keys() == eight.keys() >= set(config.eval.readouts) - {"all"}
+    for name in one:
+        np.testing.assert_allclose(one[name], eight[name], rtol=1e-5, atol=1e-5)
