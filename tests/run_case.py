@@ -82,6 +82,7 @@ def command_environment(folder: pathlib.Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "OPENBLAS_NUM_THREADS": "1",
     }
 
 
