@@ -16,6 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dataclasses
+import gc
 from functools import cached_property, partial
 from typing import Any
 
@@ -40,6 +41,10 @@ jaxtyping.install_import_hook(
 from configs import base
 from discovr_jax import experiment as experiment_lib
 from discovr_jax import optim, sharding, train_step
+
+# Tracing makes millions of objects; looking through all of them for cycles took a sixth of the tests' time.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 
 NUM_TRAIN = 80  # clips of the pretended training split: an epoch is 10 steps
 
@@ -164,6 +169,12 @@ def mesh8(make_mesh):
 
 
 @pytest.fixture(scope="session")
-def tiny_step(tiny):
+def tiny_lowered(tiny):
+    """The tiny experiment's step, traced once."""
+    return jax.jit(tiny.step).lower(tiny.state, tiny.batch)
+
+
+@pytest.fixture(scope="session")
+def tiny_step(tiny_lowered):
     """The tiny experiment's step, compiled once on one device: (state, batch) -> (state, metrics)."""
-    return jax.jit(tiny.step).lower(tiny.state, tiny.batch).compile()
+    return tiny_lowered.compile()

@@ -185,19 +185,14 @@ TEACHER = {
 }
 
 
-@pytest.fixture(scope="module")
-def full_flops(tiny):
-    return jax.jit(tiny.step).lower(tiny.state, tiny.batch).cost_analysis()["flops"]
-
-
 @pytest.mark.parametrize("branch", PARAMS)
-def test_a_branch_of_weight_zero_is_not_built_and_not_computed(make_tiny, full_flops, branch):
+def test_a_branch_of_weight_zero_is_not_built_and_not_computed(make_tiny, tiny_lowered, branch):
     one = make_tiny(**{f"loss.{name}": float(name == branch) for name in PARAMS})
     assert one.abstract.params.keys() == PARAMS[branch]
     assert one.abstract.teacher.keys() == TEACHER[branch]
     assert one.abstract.memory.centers.keys() == {branch} & {"vid", "img"}
     flops = jax.jit(one.step).lower(one.state, one.batch).cost_analysis()["flops"]
-    assert flops < 0.8 * full_flops
+    assert flops < 0.8 * tiny_lowered.cost_analysis()["flops"]
 
 
 def test_scd_alone_encodes_one_frame_of_each_tubelet(make_tiny):
