@@ -149,3 +149,11 @@ def encode(tensors, module, frames, heads):
         gelu = hidden * (1 + erf(hidden / np.float32(math.sqrt(2)))) / 2
         x = x + linear(gelu, f"{block}.mlp.fc2")
     return norm(x, "norm")
+
+
+def assert_same(found, expected):
+    """Equal names, dtypes and bits."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)

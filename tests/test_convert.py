@@ -5,7 +5,6 @@ import json
 import pathlib
 import pickle
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -14,13 +13,11 @@ import discovr_jax
 from discovr_jax import experiment, weights
 from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.convert import __main__ as convert
-from discovr_jax.convert import check, folder, state, torch_files
+from discovr_jax.convert import state, torch_files
 from discovr_jax.convert.sizes import ConversionError, Hints
 from tests import public_layout
-from tests.public_layout import TINY, VIT_B
+from tests.public_layout import TINY, VIT_B, assert_same
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "reference_step.npz"
-ARRAYS = dict(np.load(GOLDEN))
 HINTS = Hints(heads=2, decoder_heads=2)
 FLAGS = ("--heads=2", "--decoder_heads=2")
 
@@ -42,13 +39,6 @@ def converted(tmp_path, biased):
     safetensors.numpy.save_file(biased, source)
     assert convert.main(["from-torch", str(source), f"--output={ours}", *FLAGS]) == 0
     return ours
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
 def test_there_and_back_is_exact(tmp_path, tensors, capsys):
@@ -240,160 +230,6 @@ def test_arrays_without_counterpart_go_out_only_if_allowed(biased):
     with pytest.raises(ConversionError, match="params/pixel_head/bias"):
         state.to_torch(arrays, found.config, found.computed)
     assert_same(state.to_torch(arrays, found.config, found.computed, ("params/pixel_head/*",)), biased)
-
-
-# Starting a run ------------------------------------------------------------------------------------------------
-
-
-SIZES = {
-    "model.width": 128,
-    "model.depth": 2,
-    "model.heads": 2,
-    "model.decoder_width": 16,
-    "model.decoder_heads": 2,
-    "model.video_qkv_bias": "qv",
-    "model.num_prototypes": 20,
-    "head.hidden": 24,
-    "head.bottleneck": 12,
-    "head.outputs": 40,
-    "data.image_size": 16,
-    "data.num_frames": 4,
-}
-
-
-@pytest.fixture
-def start(make_tiny):
-    """`start(path, **{key: value})` -> (config, fresh state) of a run from `path`; sizes are the converted ones'."""
-
-    def make(path, **overrides):
-        tiny = make_tiny(**SIZES | overrides, init_from=str(path))
-        return tiny.config, jax.tree.map(jax.numpy.asarray, tiny.state)
-
-    return make
-
-
-def flat(tree):
-    return {experiment.optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def test_a_run_starts_from_a_converted_checkpoint(converted, start, biased, caplog):
-    config, drawn = start(converted)
-    ours = weights.initialise_from(drawn, config)
-    want = state.from_torch(biased, HINTS).arrays
-    found = flat({"params": ours.params, "teacher": ours.teacher, "memory": {"centers": ours.memory.centers}})
-    assert_same({name: np.asarray(leaf) for name, leaf in found.items()}, want)
-    assert all(a is b for a, b in zip(jax.tree.leaves(ours.opt_state), jax.tree.leaves(drawn.opt_state), strict=True))
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
-
-
-def test_students_start_as_the_teacher_that_alone_is_there(tmp_path, start, biased):
-    kept = {name: x for name, x in biased.items() if not name.startswith(("encoder.", "image_dino_head"))}
-    found = state.from_torch(kept, HINTS, ("encoder.*", "image_dino_head.*"))
-    folder.write(tmp_path / "ours", found, {})
-    config, drawn = start(tmp_path / "ours")
-    ours = weights.initialise_from(drawn, config)
-    for module in ("video_encoder", "image_head"):
-        jax.tree.map(np.testing.assert_array_equal, ours.params[module], ours.teacher[module])
-
-
-@pytest.mark.parametrize(
-    "key,value,reason",
-    [
-        ("model.width", 64, "does not fit"),
-        ("model.heads", 4, "2 attention heads"),
-        ("model.depth", 3, "lacks"),
-        ("head.outputs", 8, "does not fit"),
-    ],
-)
-def test_other_sizes_are_refused(converted, start, key, value, reason):
-    config, drawn = start(converted, **{key: value})
-    with pytest.raises(weights.WeightsError, match=reason):
-        weights.initialise_from(drawn, config)
-
-
-def test_other_clips_are_pointed_out(converted, start, caplog):
-    config, drawn = start(converted, **{"data.num_frames": 8})
-    weights.initialise_from(drawn, config)
-    assert "--config.model.position_grid='(2, 2, 2)'" in caplog.text
-    caplog.clear()
-    config.model.position_grid = (2, 2, 2)
-    weights.initialise_from(drawn, config)
-    assert "position_grid" not in caplog.text
-
-
-# The check against the public code's numbers ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def ours():
-    """Our values for the golden file."""
-    return check.evaluate(check.read(GOLDEN))
-
-
-def scaled(name):
-    """The golden file with one array times 1.01."""
-    arrays = dict(ARRAYS)
-    arrays[name] = np.rint(arrays[name] * 1.01).astype(np.int8) if "int8" in name else arrays[name] * 1.01
-    return check.Golden(GOLDEN, arrays)
-
-
-def failed(values, golden):
-    rows = check.compare(values, golden)
-    return [row.quantity for row in rows if not row.passed and "not understood" not in row.quantity]
-
-
-def test_check_passes_and_says_so(ours, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(check, "evaluate", lambda golden: [golden.below(""), ours][1])
-    arguments = ["check", f"--golden={GOLDEN}", f"--json={tmp_path / 'rows.json'}"]
-    assert convert.main(arguments) == 0
-    out = capsys.readouterr().out
-    rows = json.loads((tmp_path / "rows.json").read_text())
-    assert f"{len(rows)} of {len(rows)} pass, 0 fail" in out and len(rows) > 300
-    assert all(row["passed"] and row["error"] <= row["tolerance"] for row in rows)
-    wrong = dict(ours) | {"out/image_center_after": ours["out/image_center_after"] * 1.01}
-    monkeypatch.setattr(check, "evaluate", lambda golden: [golden.below(""), wrong][1])
-    assert convert.main(arguments) == 1
-    assert "out/image_center_after" in capsys.readouterr().out
-
-
-def test_check_notices_every_number_that_is_compared(ours):
-    names = [
-        name
-        for name in ARRAYS
-        if name.startswith(("out/", "grad", "traj/final", "sinkhorn")) and not name.endswith("/scores")
-        or name.endswith(("_loss", "_scores"))
-    ]
-    assert len(names) > 290
-    for name in names:
-        assert any(name in row for row in failed(ours, scaled(name))), name
-
-
-@pytest.mark.parametrize("name", ["state/image_teacher.blocks.1.attn.qkv.weight", "video_int8"])
-def test_check_notices_other_inputs(name, ours, monkeypatch):
-    monkeypatch.setattr(check, "_trajectory", lambda *_: {})  # the single step shows it, in half the time
-    golden = scaled(name)
-    assert failed(check.evaluate(golden), golden)
-
-
-def test_check_refuses_what_is_no_golden_file(tmp_path, capsys):
-    np.savez(tmp_path / "a.npz", x=np.ones(3))
-    (tmp_path / "b.npz").write_bytes(b"no file")
-    np.savez(tmp_path / "c.npz", x=np.array([{}], object))
-    for name in "abc":
-        assert convert.main(["check", f"--golden={tmp_path / name}.npz"]) == 1
-        assert f"{name}.npz" in capsys.readouterr().err
-
-
-def test_an_array_that_nothing_compares_fails(ours):
-    golden = check.Golden(GOLDEN, ARRAYS)
-    golden.unread = {"out/new"}
-    assert [row.quantity for row in check.compare(ours, golden) if not row.passed] == ["out/new (not understood)"]
-
-
-def test_ties_have_no_right_label():
-    reference = np.array([[0.4, 0.4, 0.2], [0.5, 0.3, 0.2]])
-    assert check.label_error(np.array([[0.1, 0.9, 0.0], [0.9, 0.1, 0.0]]), reference) == 0
-    assert check.label_error(np.array([[0.1, 0.9, 0.0], [0.1, 0.9, 0.0]]), reference) == 0.5
 
 
 # Files that only torch reads -------------------------------------------------------------------------------------
