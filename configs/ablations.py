@@ -22,11 +22,13 @@ TRIALS = {
     "fine": _FINE,
     "fine_scd": _FINE | _ONLY | {"loss.scd": 1.0},
     "outputs256": {"head.outputs": 256},
-    "zero_centre": {"head.outputs": 256, "dino.center_start": "zero"},
+    "centre": {"dino.centering": "mean", "dino.center_momentum": 0.99},
+    "zero_centre": {
+        "head.outputs": 256, "dino.centering": "mean", "dino.center_momentum": 0.99, "dino.center_start": "zero"
+    },
     "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
     "mask50": {"mask.ratio": 0.5, "mask.image_ratio": 0.5},
     "region": {"mask.kind": "region"},
-    "sinkhorn": {"dino.centering": "sinkhorn"},
     "position": {"scd.standardise": "position"},
     "masked_tokens": {"scd.tokens": "masked"},
     "ignore_static": {"scd.ignore_static": True},

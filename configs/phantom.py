@@ -33,7 +33,7 @@ def get_config(arg: str | None = None):
     c.mask.ratio = c.mask.image_ratio = 0.75
     c.mask.video_views = c.mask.image_views = 2
     c.dino.teacher_temperature = (0.04, 0.04)
-    c.dino.center_momentum = 0.99
+    c.dino.centering = "sinkhorn"  # a centre cannot follow batches of 16 clips: see docs/learning.md
     c.ema.momentum = (0.99, 1.0)
 
     c.optim.lr = 1e-3
