@@ -96,7 +96,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             )
         log = workdir.MetricsLog(directory, first)
         closing.callback(log.close)
-        step_fn = jax.jit(experiment_lib.make_train_step(experiment, config), donate_argnums=0)
+        step_fn = experiment_lib.jit_train_step(experiment, config, mesh)
 
         # Loop --------------------------------------------------------------------------------------------
         # Order: evaluate the old state -> log -> save -> next batch -> step. So a checkpoint's parameters and
