@@ -130,10 +130,9 @@ def traced_once(patch) -> None:
 
         return lookup
 
-    def step_key(experiment, config):
-        return repr(
-            (experiment.model, experiment.options, experiment.masks, experiment.schedules, config.optim, config.seed)
-        )
+    def step_key(experiment, config, mesh):
+        e = experiment
+        return repr((e.model, e.options, e.masks, e.schedules, config.optim, config.batch_size, config.seed, mesh))
 
     def state_key(experiment, mesh, seed):
         return repr((experiment.model, mesh, seed))
@@ -141,7 +140,7 @@ def traced_once(patch) -> None:
     def abstract_key(model, tx, masks, mesh):
         return repr((model, mesh))
 
-    patch.setattr(experiment_lib, "make_train_step", remembered(experiment_lib.make_train_step, step_key))
+    patch.setattr(experiment_lib, "jit_train_step", remembered(experiment_lib.jit_train_step, step_key))
     patch.setattr(train_step, "abstract_state", remembered(train_step.abstract_state, abstract_key))
     patch.setattr(train, "init_state", copied(remembered(train.init_state, state_key)))
 

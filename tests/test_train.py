@@ -1,6 +1,7 @@
 """Runs from start to end: equal when repeated, cut short anywhere and resumed, killed or damaged."""
 
 import functools
+import gc
 import json
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ from discovr_jax.data import feed
 from tests import run_case
 
 NOTHING_REMEMBERED = (
-    (experiment, "make_train_step", experiment.make_train_step),
+    (experiment, "jit_train_step", experiment.jit_train_step),
     (train_step, "abstract_state", train_step.abstract_state),
     (train, "init_state", train.init_state),
 )
@@ -148,7 +149,7 @@ def test_a_finished_run_trains_nothing_and_keeps_its_metrics(run, copy, monkeypa
     def nothing(*_):
         return lambda *_: pytest.fail("a step was made")
 
-    monkeypatch.setattr(experiment, "make_train_step", nothing)
+    monkeypatch.setattr(experiment, "jit_train_step", nothing)
     assert run(copy).finished
     assert _lines(copy) == before
 
@@ -182,15 +183,27 @@ def _half_written(folder):
     folder.rename(folder.with_name(folder.name + ".orbax-checkpoint-tmp-0"))
 
 
+@pytest.fixture
+def leftovers():
+    """A read that fails leaves coroutines of Orbax behind, which Python reports when it collects them: here."""
+    yield
+    gc.collect()
+
+
+tolerant = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@tolerant
 @pytest.mark.parametrize("damage", [_truncate, _flip, _empty_state, _lose_meta, _half_written])
-def test_a_damaged_checkpoint_is_passed_over(damage, run, copy, finished):
+def test_a_damaged_checkpoint_is_passed_over(damage, leftovers, run, copy, finished):
     damage(copy / "checkpoints" / "step_9")
     assert run(copy).finished
     assert_same_end(copy, finished)
     assert checkpoint.Checkpoints(copy).steps()[-1] == 9
 
 
-def test_if_every_checkpoint_is_damaged_the_run_says_so(run, copy):
+@tolerant
+def test_if_every_checkpoint_is_damaged_the_run_says_so(leftovers, run, copy):
     for folder in (copy / "checkpoints").glob("step_*"):
         _truncate(folder)
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint can be read.*another --workdir"):
@@ -227,24 +240,27 @@ def test_non_finite_steps_are_not_applied_and_stop_the_run(run, tmp_path, monkey
     assert [skipped[step] for step in range(1, 7)] == [0, 1, 0, 0, 1, 2]
 
 
-def test_eight_devices_agree_with_one_which_can_go_on_from_them(run, finished, tmp_path, monkeypatch):
+def test_eight_devices_agree_with_one_which_can_go_on_from_them(run, tmp_path, monkeypatch):
+    video = {"loss.img": 0.0, "loss.scd": 0.0, "duration": "3 steps"}  # the other losses are in test_sharding.py
+
     def first_step(directory, overrides=()):
         send = functools.partial(run_case.send, "SIGTERM")
         with monkeypatch.context() as patch:
             patch.setattr(feed, "device_batches", run_case.cut_short(0, send))
-            return run(directory, overrides)
+            return run(directory, video | dict(overrides))
 
     one = first_step(tmp_path / "one")
     with monkeypatch.context() as patch:
         patch.setattr(sharding, "make_mesh", run_case.make_mesh)
         eight = first_step(tmp_path / "eight", {"mesh.data": 4, "mesh.fsdp": 2})
     assert len(eight.state.step.sharding.device_set) == 8 and len(one.state.step.sharding.device_set) == 1
-    for name in ("loss/total", "loss/vid", "loss/img", "loss/scd"):
-        assert float(eight.metrics[name]) == pytest.approx(float(one.metrics[name]), rel=1e-5)
-    assert run(tmp_path / "eight").finished
-    handed, alone = run_case.rows(tmp_path / "eight"), run_case.rows(finished)
-    assert [row["step"] for row in handed] == [row["step"] for row in alone]
-    assert handed[-2]["loss/total"] == pytest.approx(alone[-2]["loss/total"], rel=1e-2)
+    assert float(eight.metrics["loss/total"]) == pytest.approx(float(one.metrics["loss/total"]), rel=1e-5)
+    for directory in ("one", "eight"):
+        assert run(tmp_path / directory, video).finished
+    one, eight = (run_case.rows(tmp_path / directory) for directory in ("one", "eight"))
+    assert [row["step"] for row in eight] == [row["step"] for row in one] == [2, 3, 3]
+    for mine, theirs in zip(eight[:-1], one[:-1], strict=True):
+        assert mine["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-3)
 
 
 def _lines(directory):
