@@ -70,7 +70,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         # An error inside a config file comes with its traceback; if it is a check of ours, its last line says all.
         last = str(error).strip().splitlines()[-1]
         sys.exit(f"error: {last.removeprefix('ValueError: ') if last.startswith('ValueError: ') else error}")
-    except AttributeError:
+    except (AttributeError, KeyError):
         path = next(a[9:] for a in argv if a.startswith("--config="))
         known = flatten(flags.FLAGS["config"].parser.parse(path).to_dict())
         given = [a.removeprefix("--config.").partition("=")[0] for a in argv if a.startswith("--config.")]
