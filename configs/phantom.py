@@ -13,7 +13,7 @@ def get_config(arg: str | None = None):
     args = base.parse_arg(arg, smoke=False)
     c = base.get_config()
     c.batch_size = 16
-    c.duration = "400 steps"
+    c.duration = "300 steps"
 
     c.data.data_dir = "data/phantom"
     c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 400, 150, 200
