@@ -98,7 +98,9 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
 
     Raises:
       CheckpointError: there is none.
+      WorkdirError: it was trained with another model; data and evaluators may be others.
     """
+    workdir.compare(directory, experiment_lib.config_dict(config), only="model.", free=("model.remat", "model.dtype"))
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
     source = records.open_source(

@@ -69,29 +69,44 @@ FREE = ("mesh.", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model
 
 
 def claim(workdir: str | pathlib.Path, config: dict) -> None:
-    """Write `config.json`, or compare with the one that is there.
+    """Write `config.json`, after comparing with the one that is there.
 
     Raises:
       WorkdirError: the workdir belongs to another config; names the keys that differ.
     """
+    compare(workdir, config)
     path = pathlib.Path(workdir) / "config.json"
-    if path.exists():
-        try:
-            before = flatten(json.loads(path.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
-            raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another --workdir") from None
-        now = flatten(config)
-        differ = [
-            f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith(FREE)
-        ]
-        if differ:
-            raise WorkdirError(
-                f"{workdir} belongs to a run with another config ({'; '.join(differ[:8])}): "
-                "use that config, or another --workdir"
-            )
     write_atomically(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def compare(workdir: str | pathlib.Path, config: dict, only: str = "", free: tuple[str, ...] = FREE) -> None:
+    """Refuse a workdir whose `config.json` is another; a workdir without one is anybody's.
+
+    Args:
+      only: compare keys that start so.
+      free: and not so.
+
+    Raises:
+      WorkdirError: names the keys that differ.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+        return
+    try:
+        before = flatten(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another --workdir") from None
+    now = flatten(config)
+    differ = [
+        f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key.startswith(only) and not key.startswith(free)
+    ]
+    if differ:
+        raise WorkdirError(
+            f"{workdir} belongs to a run with another config ({'; '.join(differ[:8])}): "
+            "use that config, or another --workdir"
+        )
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:

@@ -126,7 +126,9 @@ def train_batches(
         .slice(slice(start_step * process_count + process_index, None, process_count))
     )
     sampling = dataclasses.replace(reader, source=None)
-    identity = json.dumps([config.seed, config.batch_size, selected, dataclasses.asdict(sampling)])
+    fields = records.record_fields(source, ["id", "num_frames"])
+    videos = [(index, str(fields["id"][index]), int(fields["num_frames"][index])) for index in selected]
+    identity = json.dumps([config.seed, config.batch_size, videos, dataclasses.asdict(sampling)])
     stream = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return Batches(batches, rows * reader.clip_bytes, config.data.workers, start_step, stream)
 
