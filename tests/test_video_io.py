@@ -67,7 +67,7 @@ def test_other_unusable_files_say_why(tmp_path):
     for name, reason in {
         "empty.avi": "0 bytes",
         "text.avi": "decoding failed",
-        "notes.txt": r"'\.txt' is not known; known are \.avi, \.mp4",
+        "notes.txt": r"'\.txt' is not known; known are \.avi, \.dcm, \.mp4",
         "one.avi": "at least 2",
         "absent.avi": "no such file",
     }.items():
