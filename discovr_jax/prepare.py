@@ -32,6 +32,7 @@ def build(
     frame_size: int = 112,
     max_bad: int = 0,
     workers: int | None = None,
+    **options,
 ) -> dict:
     """Builds the records of a dataset, unless they are there and whole, and contact_sheet.png beside them.
 
@@ -45,19 +46,20 @@ def build(
       frame_size: pixels, 112 or 224.
       max_bad: unusable videos that are tolerated and listed in quarantine.csv.
       workers: processes that read videos; None for one per core.
+      **options: those that the dataset's builder names in OPTIONS.
 
     Returns:
       `audit.summarise` of the records.
 
     Raises:
       tfds_builders.tables.SourceError: the downloaded files are not usable; says which and why.
-      ValueError: unknown dataset or frame size.
+      ValueError: unknown dataset, frame size or option, or records are there that were made with other options.
     """
     if dataset not in datasets():
         raise ValueError(f"There is no dataset '{dataset}'; there are {', '.join(datasets())}.")
     path = records.records_dir(data_dir, dataset, str(frame_size))
     with _exclusive(path):
-        return _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers)
+        return _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers, options)
 
 
 def ensure_records(config) -> None:
@@ -92,37 +94,49 @@ def ensure_records(config) -> None:
                     f"data.simulate asks for other clips than data.data_dir = {data.data_dir} holds: {error}"
                 ) from error
         if not _is_whole(path):
-            _build(path, data.dataset, native, data.data_dir, data.frame_size, 0, None)
+            _build(path, data.dataset, native, data.data_dir, data.frame_size, 0, None, {})
 
 
-def _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers) -> dict:
+def _builder_class(dataset: str):
+    return importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
+
+
+def _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers, options) -> dict:
     import tensorflow_datasets as tfds
 
     from tfds_builders.tables import SourceError
 
-    module = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder")
-    sizes = [config.name for config in module.Builder.BUILDER_CONFIGS]
+    cls = _builder_class(dataset)
+    sizes = [config.name for config in cls.BUILDER_CONFIGS]
     if str(frame_size) not in sizes:
         raise ValueError(f"frame_size is {frame_size}; {dataset} has {', '.join(sizes)}.")
-    if _is_whole(path):
+    unknown = sorted(set(options) - {option.name for option in cls.OPTIONS})
+    if unknown:
+        raise ValueError(f"{dataset} has no option {', '.join(unknown)}.")
+    whole = _is_whole(path)
+    manual_dir = pathlib.Path(manual_dir).expanduser()
+    if not whole and not manual_dir.is_dir():
+        raise SourceError(f"{manual_dir}: no such directory. {cls.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    if not whole and path.exists():
+        aside = path.with_name(f"damaged.{time.time_ns()}.{path.name}")
+        print(f"{path} is damaged; moved to {aside.name} and built again.", file=sys.stderr)
+        path.rename(aside)
+    tfds.disable_progress_bar()
+    builder = cls(
+        config=str(frame_size), data_dir=os.fspath(pathlib.Path(data_dir).expanduser()),
+        max_bad=max_bad, workers=workers, progress=Progress("videos"), **options,
+    )  # fmt: skip
+    if whole:
+        made_with = audit.metadata(path).get("options", {})
+        if made_with != builder.recorded_options:
+            raise ValueError(
+                f"{path} was made with the options {made_with}, not {builder.recorded_options}. "
+                "Remove it, or choose another --data_dir."
+            )
         print(f"{path} is already complete; remove it to build it again.", file=sys.stderr)
     else:
-        manual_dir = pathlib.Path(manual_dir).expanduser()
-        if not manual_dir.is_dir():
-            raise SourceError(
-                f"{manual_dir}: no such directory. {module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS}"
-            )
         for leftover in path.parent.glob("incomplete.*"):
             shutil.rmtree(leftover)
-        if path.exists():
-            aside = path.with_name(f"damaged.{time.time_ns()}.{path.name}")
-            print(f"{path} is damaged; moved to {aside.name} and built again.", file=sys.stderr)
-            path.rename(aside)
-        tfds.disable_progress_bar()
-        builder = module.Builder(
-            config=str(frame_size), data_dir=os.fspath(pathlib.Path(data_dir).expanduser()),
-            max_bad=max_bad, workers=workers, progress=Progress("videos"),
-        )  # fmt: skip
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
     sheet = path / "contact_sheet.png"
     if not sheet.exists():
@@ -186,6 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--data_dir", required=True, help="folder for records")
         command.add_argument("--frame_size", type=int, default=112, help="pixels of the stored frames")
         command.add_argument("--max_bad", type=int, default=0, help="unusable videos to tolerate and list")
+        command.add_argument("--workers", type=int, help="processes that read videos (default: one per core)")
+        for option in _builder_class(dataset).OPTIONS:
+            kind = {"action": "store_true"} if option.type is bool else {"type": option.type}
+            command.add_argument(f"--{option.name}", default=option.default, help=option.help, **kind)
     command = commands.add_parser("check", help="verify records")
     command.add_argument("directory", type=pathlib.Path, help="the folder that holds dataset_info.json")
     given = parser.parse_args(arguments)
@@ -195,7 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{len(problems)} problem(s) found." if problems else "No problems found.")
         return 1 if problems else 0
     try:
-        summary = build(given.command, given.manual_dir, given.data_dir, given.frame_size, given.max_bad)
+        arguments = vars(given)
+        summary = build(arguments.pop("command"), **arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -193,6 +193,38 @@ def test_command_line(built, tmp_path):
     )
 
 
+def test_options_of_a_builder_are_flags_and_part_of_the_records(tmp_path, monkeypatch, capsys):
+    from tfds_builders import echo_builder
+    from tfds_builders.echonet_dynamic.echonet_dynamic_dataset_builder import Builder
+
+    seen = []
+    options = (
+        echo_builder.Option("test_fold", int, 9, "fold of the test split"),
+        echo_builder.Option("show", bool, False, "name files", recorded=False),
+    )
+    monkeypatch.setattr(Builder, "OPTIONS", options)
+    find_clips = Builder.find_clips
+
+    def spy(self, manual_dir):
+        seen.append(self.options)
+        return find_clips(self, manual_dir)
+
+    monkeypatch.setattr(Builder, "find_clips", spy)
+    native = write_native(tmp_path / "native")
+    arguments = ["echonet_dynamic", f"--manual_dir={native}", f"--data_dir={tmp_path}"]
+    assert prepare.main([*arguments, "--test_fold=3", "--show"]) == 0
+    assert seen == [{"test_fold": 3, "show": True}]
+    path = records.records_dir(tmp_path, "echonet_dynamic", "112")
+    assert audit.metadata(path)["options"] == {"test_fold": 3}
+    # What is not recorded may differ; other records are not passed off as these.
+    assert prepare.main([*arguments, "--test_fold=3"]) == 0 and len(seen) == 1
+    capsys.readouterr()
+    assert prepare.main(arguments) == 1
+    assert "made with the options {'test_fold': 3}, not {'test_fold': 9}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="echonet_dynamic has no option val_fold"):
+        prepare.build("echonet_dynamic", native, tmp_path, val_fold=1)
+
+
 def test_errors_end_the_command_with_one_line(tmp_path, capsys):
     arguments = ["echonet_dynamic", f"--manual_dir={tmp_path / 'absent'}", f"--data_dir={tmp_path}"]
     assert prepare.main(arguments) == 1

@@ -13,6 +13,7 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -72,6 +73,26 @@ class Listing:
     notes: dict[str, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A choice that one dataset offers: a keyword of its builder and a flag of `python -m discovr_jax.prepare`.
+
+    Attributes:
+      name: of the keyword and of the flag.
+      type: what makes the value from the flag's text; bool makes a flag that needs none.
+      default: the value where none is given; None for none.
+      help: one line for the command's --help.
+      recorded: the value is kept in metadata.json, and records made with another value are not taken for these.
+        False for what names private places or changes no record.
+    """
+
+    name: str
+    type: Callable
+    default: Any
+    help: str
+    recorded: bool = True
+
+
 @dataclasses.dataclass(kw_only=True)
 class EchoConfig(tfds.core.BuilderConfig):
     """Frame size of the records: frames are `frame_size` squared."""
@@ -82,12 +103,17 @@ class EchoConfig(tfds.core.BuilderConfig):
 class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders.
 
+    Attributes:
+      OPTIONS: what this dataset offers beyond the arguments below; the values are in `self.options`.
+
     Args:
       max_bad: how many unusable videos are tolerated (and listed in quarantine.csv) before the build fails.
       workers: processes that read videos; None for one per core.
       progress: called with (videos done, videos in all) after each video.
-      **kwargs: of `tfds.core.GeneratorBasedBuilder`.
+      **kwargs: of OPTIONS and of `tfds.core.GeneratorBasedBuilder`.
     """
+
+    OPTIONS: tuple[Option, ...] = ()
 
     VERSION = tfds.core.Version(records.BUILDER_VERSION)
     BUILDER_CONFIGS = [
@@ -106,6 +132,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._max_bad = max_bad
         self._workers = workers
         self._progress = progress
+        self.options = {option.name: kwargs.pop(option.name, option.default) for option in self.OPTIONS}
         # array_record is the one format that is written and read without TensorFlow.
         super().__init__(**{"file_format": "array_record"} | kwargs)
 
@@ -117,6 +144,11 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @abc.abstractmethod
     def read_clip(clip: Clip, frame_size: int) -> dict:
         """The record of one clip; runs in a worker process; raises VideoError if the video is unusable."""
+
+    @property
+    def recorded_options(self) -> dict[str, Any]:
+        """The options that decide what is in the records, as metadata.json keeps them."""
+        return {option.name: self.options[option.name] for option in self.OPTIONS if option.recorded}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
@@ -186,6 +218,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             frame_size=self.builder_config.frame_size,
             quarantined=len(self._bad),
             notes=self._listing.notes,
+            options=self.recorded_options,
         )
         return splits
 

@@ -24,6 +24,11 @@ def open_all(path: pathlib.Path) -> dict[str, records.RecordSource]:
     return {split: records.open_directory(path, split) for split in found or records.SPLITS[:1]}
 
 
+def metadata(path: pathlib.Path) -> dict:
+    """What metadata.json beside the records holds: schema, frame size, options, counts of the build."""
+    return json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+
+
 def summarise(path: pathlib.Path) -> dict:
     """Counts by split: records, patients, frames, masks, known and unknown labels.
 
