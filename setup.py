@@ -30,6 +30,7 @@ setuptools.setup(
         "lz4>=4.3",
         "matplotlib>=3.8",
         "ml-collections>=1.0",
+        "nibabel>=5.3",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
         "optax>=0.2.5",

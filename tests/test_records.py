@@ -150,6 +150,19 @@ def test_missing_records_name_the_command(tmp_path):
     assert command in str(error.value)
 
 
+def test_config_names_end_in_the_frame_size(copy):
+    assert records.config_name(112) == "112" and records.config_name(224, "a4c") == "a4c_224"
+    assert records.split_config_name("112") == ("", 112)
+    assert records.split_config_name("two_words_224") == ("two_words", 224)
+    command = records.prepare_command("echonet_pediatric", "data", "a4c_224")
+    assert command.endswith("--data_dir=data --frame_size=224 --variant=a4c")
+    (copy / "handmade" / "112").rename(copy / "handmade" / "view_112")
+    assert records.open_source(copy, "handmade", "view_112", "train").frame_size == 112
+    (copy / "handmade" / "view_112").rename(copy / "handmade" / "full")
+    with pytest.raises(records.RecordsError, match="'full' does not end in a frame size"):
+        records.open_directory(copy / "handmade" / "full" / records.BUILDER_VERSION, "train")
+
+
 def test_missing_split_is_named(data_dir):
     with pytest.raises(records.RecordsError, match=r"no split 'test', only \['train', 'val'\]"):
         records.open_source(data_dir, "handmade", "112", "test")

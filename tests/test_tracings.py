@@ -48,3 +48,22 @@ def test_letterbox_leaves_the_right_size_alone():
     square, placement = letterbox(frames, 50)
     assert square is frames
     np.testing.assert_array_equal(placement.points(np.array([[3.5, 7.0]])), [[3.5, 7.0]])
+
+
+def test_letterbox_makes_pixels_square_and_carries_the_spacing():
+    frames = np.zeros((1, 100, 100), np.uint8)
+    frames[0, 40:60, 40:60] = 255  # 20 rows of 0.5 mm and 20 columns of 0.25 mm: 10 x 5 mm
+    square, placement = letterbox(frames, 100, (0.5, 0.25))
+    assert placement.spacing((0.5, 0.25)) == (0.5, 0.5) and (placement.left, placement.top) == (25, 0)
+    rows, columns = np.nonzero(square[0] > 127)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 10)
+    assert letterbox(frames, 100, (0.5, 0.5))[0] is frames
+
+
+def test_letterbox_keeps_classes():
+    masks = np.zeros((1, 90, 60), np.uint8)
+    masks[0, 30:60, 20:40] = 3
+    square, _ = letterbox(masks, 30, labels=True)
+    expected = np.zeros((1, 30, 30), np.uint8)
+    expected[0, 10:20, 12:18] = 3  # columns whose centre (3 j + 1 in the source) lies in 20..39, 5 to the right
+    np.testing.assert_array_equal(square, expected)

@@ -146,11 +146,25 @@ def content_hash(frames: np.ndarray) -> str:
     return hashlib.sha256(repr(frames.shape).encode() + frames.tobytes()).hexdigest()
 
 
+def config_name(frame_size: int, variant: str = "") -> str:
+    """Name of a builder config, and of its folder: "112", or "a4c_112" for a variant (a view) of the dataset."""
+    return f"{variant}_{frame_size}" if variant else str(frame_size)
+
+
+def split_config_name(name: str) -> tuple[str, int]:
+    """The variant and the frame size that `config_name` was given; ValueError for any other name."""
+    variant, _, size = name.rpartition("_")
+    if not size.isdecimal():
+        raise ValueError(f"'{name}' does not end in a frame size, as 112 and a4c_112 do.")
+    return variant, int(size)
+
+
 def prepare_command(dataset: str, data_dir, config_name: str) -> str:
     """The shell command that makes these records."""
+    variant, size = split_config_name(config_name)
     return (
         f"python -m discovr_jax.prepare {dataset} --manual_dir=DOWNLOADED_FILES "
-        f"--data_dir={data_dir} --frame_size={config_name}"
+        f"--data_dir={data_dir} --frame_size={size}" + (f" --variant={variant}" if variant else "")
     )
 
 
@@ -196,9 +210,11 @@ def open_directory(
         raise RecordsError(
             f"Records at {path} lack the fields {missing} of schema {SCHEMA_VERSION}. {remedy}"
         )
-    if not path.parent.name.isdecimal():
-        raise RecordsError(f"Records at {path} are not in a folder named by their frame size. {remedy}")
-    source = RecordSource(path, split, shards, builder.info.features, frame_size=int(path.parent.name))
+    try:
+        _, frame_size = split_config_name(path.parent.name)
+    except ValueError as error:
+        raise RecordsError(f"Records at {path} are in a folder of another name: {error} {remedy}") from error
+    source = RecordSource(path, split, shards, builder.info.features, frame_size)
     found = source[0]["schema_version"]
     if found != SCHEMA_VERSION:
         raise RecordsError(
