@@ -20,10 +20,16 @@ class Video:
     Attributes:
       frames: uint8 [T, H, W], grey, full range 0-255.
       fps: frames per second as the container says; NaN if it does not.
+      spacing: millimetres a pixel, row then column; None if the file does not say.
+      colour: uint8 [T, H, W], distance from grey (largest less smallest of R, G, B); None for grey pictures.
+      region: top, left, bottom, right (exclusive) of the picture on the screen; None if the file does not say.
     """
 
     frames: np.ndarray
     fps: float
+    spacing: tuple[float, float] | None = None
+    colour: np.ndarray | None = None
+    region: tuple[int, int, int, int] | None = None
 
 
 def read_video(path: str | os.PathLike) -> Video:

@@ -1,0 +1,162 @@
+"""A phantom on a scanner's screen: the truth is known, so what is cut and what is kept can be measured."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from discovr_jax.data import sector
+from discovr_jax.data.video_io import Video, read_video
+from tfds_builders.echo_phantom.layouts import simulate_one
+from tfds_builders.letterbox import letterbox
+
+cv2 = pytest.importorskip("cv2", reason="the sector is found with OpenCV")
+pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
+
+REAL = pathlib.Path("/work/shared/real_echo/videos")
+HEIGHT, WIDTH, SIDE, TOP, LEFT = 300, 400, 224, 40, 90  # the screen, and the phantom on it
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """uint8 [24, 112, 112]."""
+    return simulate_one(3, "train", 1).frames[:24]
+
+
+@pytest.fixture(scope="module")
+def fan(phantom):
+    """bool [HEIGHT, WIDTH]: where the phantom's sector is on the screen."""
+    place = np.zeros((HEIGHT, WIDTH), bool)
+    seen = cv2.resize((phantom.max(0) > 0).astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    place[TOP : TOP + SIDE, LEFT : LEFT + SIDE] = seen
+    return place
+
+
+@pytest.fixture(scope="module")
+def screen(phantom):
+    """Frames and colour [24, HEIGHT, WIDTH] with text, ticks, a colour bar and a running ECG trace."""
+    frames = np.zeros((len(phantom), HEIGHT, WIDTH), np.uint8)
+    colour = np.zeros_like(frames)
+    trace = (285 - 25 * np.exp(-((np.arange(WIDTH) % 90 - 45.0) ** 2) / 8)).astype(int)
+    for number, frame in enumerate(frames):
+        frame[TOP : TOP + SIDE, LEFT : LEFT + SIDE] = cv2.resize(phantom[number], (SIDE, SIDE))
+        cv2.putText(frame, "DOE JANE 4711", (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
+        cv2.putText(frame, f"{number:03d} 72 bpm", (300, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
+        frame[60:200, 10:24] = np.linspace(255, 0, 140, dtype=np.uint8)[:, None]
+        frame[40:260:20, 380:386] = 200
+        colour[number, 60:200, 10:24] = 255
+        until = 60 + 12 * number
+        for line, value in ((frame, 150), (colour[number], 255)):
+            cv2.polylines(line, [np.stack([np.arange(until), trace[:until]], 1)], False, value, 2)
+    return frames, colour
+
+
+def overlap(one, other):
+    return (one & other).sum() / (one | other).sum()
+
+
+def test_the_sector_is_found_whole_and_all_else_is_gone(screen, fan):
+    frames, colour = screen
+    found = sector.find_sector(frames, colour)
+    assert found.found and overlap(found.mask, fan) > 0.93
+    assert (found.mask & fan).sum() / fan.sum() > 0.995
+    top, left, bottom, right = found.box
+    isolated = sector.isolate(frames, found)
+    assert isolated.shape == (len(frames), bottom - top, right - left) and isolated.dtype == np.uint8
+    inside = fan[top:bottom, left:right] & found.mask[top:bottom, left:right]
+    np.testing.assert_array_equal(isolated[:, inside], frames[:, top:bottom, left:right][:, inside])
+    near = cv2.dilate(fan.astype(np.uint8), np.ones((9, 9)))[top:bottom, left:right].astype(bool)
+    assert isolated[:, ~near].max() == 0
+    assert max(top - TOP, left - LEFT, TOP + SIDE - bottom, LEFT + SIDE - right) < SIDE // 4
+
+
+def test_without_colour_the_trace_is_still_too_thin_to_count(screen, fan):
+    assert overlap(sector.find_sector(screen[0]).mask, fan) > 0.93
+
+
+def test_a_clip_that_is_the_sector_alone_is_left_as_it_is(phantom):
+    found = sector.find_sector(phantom)
+    assert found.found and found.mask.all() and found.box == (0, 0, 112, 112)
+    assert sector.isolate(phantom, found) is not None
+    np.testing.assert_array_equal(sector.isolate(phantom, found), phantom)
+
+
+def test_a_small_sector_on_black_is_cropped_to(phantom):
+    frames = np.zeros((len(phantom), 300, 400), np.uint8)
+    frames[:, 20:132, 200:312] = phantom
+    seen = np.argwhere(phantom.max(0) > 0)
+    (top, left), (bottom, right) = seen.min(0) + (20, 200), seen.max(0) + (21, 201)
+    box = sector.find_sector(frames).box
+    assert np.abs(np.array(box) - (top, left, bottom, right)).max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["still", "spot", "noise"])
+def test_where_nothing_is_like_a_sector_the_frame_stays_whole(kind):
+    frames = np.tile(np.linspace(0, 200, 80).astype(np.uint8), (6, 60, 1))
+    if kind == "spot":
+        frames[::2, 10:20, 10:20] = 255
+    if kind == "noise":
+        frames = np.zeros((6, 60, 80), np.uint8)
+        frames[np.arange(6), np.arange(6) * 9 + 3, np.arange(6) * 12 + 5] = 255
+    video, flags = sector.isolate_video(Video(frames, 50.0))
+    assert flags == {"sector_not_found"}
+    np.testing.assert_array_equal(video.frames, frames)
+
+
+def test_colour_doppler_is_told_from_a_trace(screen, phantom):
+    frames, colour = screen
+    _, flags = sector.isolate_video(Video(frames, 50.0, colour=colour))
+    assert flags == {"sector_isolated"}
+    doppler = colour.copy()
+    doppler[::2, 120:160, 180:220] = 200
+    assert "colour_doppler" in sector.isolate_video(Video(frames, 50.0, colour=doppler))[1]
+    line = colour.copy()
+    line[:, 150:152] = 255  # a trace across the sector
+    assert "colour_doppler" not in sector.isolate_video(Video(frames, 50.0, colour=line))[1]
+
+
+def test_the_region_that_a_file_names_is_all_that_is_searched(phantom):
+    """Two pictures side by side: the file says that the right one is meant."""
+    frames = np.concatenate([phantom[::-1], np.zeros_like(phantom)[:, :, :20], phantom], axis=2)
+    video, _ = sector.isolate_video(Video(frames, 50.0, spacing=(0.5, 0.4), region=(0, 132, 112, 244)))
+    np.testing.assert_array_equal(video.frames, phantom)
+    assert (video.spacing, video.region) == ((0.5, 0.4), None)
+
+
+def test_spacing_holds_through_crop_and_resize():
+    """A circle of 40 mm, drawn with pixels of 0.5 mm by 0.25 mm, is 40 mm across afterwards too."""
+    y, x = np.mgrid[:240, :640]
+    disc = ((y - 120) * 0.5) ** 2 + ((x - 300) * 0.25) ** 2 <= 20**2
+    frames = np.where(disc, np.random.default_rng(0).integers(100, 255, (8, 240, 640)), 0).astype(np.uint8)
+    video, _ = sector.isolate_video(Video(frames, 50.0, spacing=(0.5, 0.25)))
+    square, placement = letterbox(video.frames, 112, video.spacing)
+    rows, columns = placement.spacing(video.spacing)
+    seen = square.max(0) > 60
+    assert np.ptp(np.flatnonzero(seen.any(1))) * rows == pytest.approx(40, abs=1)
+    assert np.ptp(np.flatnonzero(seen.any(0))) * columns == pytest.approx(40, abs=1)
+
+
+def test_real_screen_with_text_around_the_sector():
+    frames = read_video(pydicom.examples.get_path("ybr_color")).frames
+    found = sector.find_sector(frames)
+    # By eye: the fan's tip is at (18, 141), its ends at (123, 41) and (123, 247), its arc's lowest row is 166.
+    fan = np.zeros((240, 320), np.uint8)
+    arc = cv2.ellipse2Poly((141, 30), (136, 136), 0, 42, 138, 1)
+    cv2.fillConvexPoly(fan, np.concatenate([[[141, 18]], arc]).astype(np.int32), 1)
+    assert found.found and overlap(found.mask, fan > 0) > 0.85
+    isolated = np.zeros_like(frames)
+    top, left, bottom, right = found.box
+    isolated[:, top:bottom, left:right] = sector.isolate(frames, found)
+    for text in (np.s_[:, :60, :60], np.s_[:, :120, 300:], np.s_[:, 215:], np.s_[:, 190:, 270:]):
+        assert frames[text].max() > 60 and isolated[text].max() == 0
+    heart = np.s_[:, 25:195, 110:190]
+    np.testing.assert_array_equal(isolated[heart], frames[heart])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real clips are not at {REAL}")
+def test_real_clips_of_echonet_are_left_as_they_are():
+    for path in sorted(REAL.glob("*.avi")):
+        frames = read_video(path).frames
+        found = sector.find_sector(frames)
+        assert found.found
+        np.testing.assert_array_equal(sector.isolate(frames, found), frames)
