@@ -29,7 +29,7 @@ class Sector:
     """Where the ultrasound is.
 
     Attributes:
-      mask: bool [H, W], True inside the sector; all True where there is nothing to remove.
+      mask: bool [H, W], True inside the sector; all True if a sector that fills the frame has nothing around it.
       box: top, left, bottom, right in pixels (the last two exclusive): what a crop keeps.
       found: False if nothing like a sector was seen; mask and box are then the whole frame.
     """
@@ -42,7 +42,8 @@ class Sector:
 def find_sector(frames: np.ndarray, colour: np.ndarray | None = None) -> Sector:
     """The sector of a video.
 
-    Clips that show nothing outside it (EchoNet's, for one) get a whole mask, and unless it is small a whole box.
+    A clip that it fills, with nothing drawn around it (EchoNet's, for one), is to be left as it is: mask and box
+    are whole.
 
     Args:
       frames: uint8 [T, H, W], grey.
@@ -64,13 +65,12 @@ def find_sector(frames: np.ndarray, colour: np.ndarray | None = None) -> Sector:
     hull, solidity = _hull(patch, deviation)
     if hull.mean() < _LEAST_AREA or solidity < _LEAST_SOLIDITY:
         return whole
-    y, x, h, w = _bounds(hull)
-    if max(height, width) < _LEAST_GAIN * max(h, w):
-        y, x, h, w = 0, 0, height, width
-    drawn = (brightest >= background + _DRAWN)[y : y + h, x : x + w] & ~hull[y : y + h, x : x + w]
-    if np.count_nonzero(cv2.morphologyEx(drawn.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3)))) <= _STRAY * h * w:
-        hull = np.ones_like(hull)
-    return Sector(hull, (y, x, y + h, x + w), True)
+    top, left, bottom, right = _bounds(hull)
+    if max(height, width) >= _LEAST_GAIN * max(bottom - top, right - left):
+        return Sector(hull, (top, left, bottom, right), True)
+    drawn = ((brightest >= background + _DRAWN) & ~hull).astype(np.uint8)
+    nothing = np.count_nonzero(cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, np.ones((3, 3)))) <= _STRAY * drawn.size
+    return dataclasses.replace(whole, mask=whole.mask if nothing else hull, found=True)
 
 
 def isolate(frames: np.ndarray, sector: Sector) -> np.ndarray:
@@ -114,8 +114,7 @@ def shows_doppler(colour: np.ndarray, sector: Sector) -> bool:
     """
     import cv2
 
-    mask = sector.mask & _inside(sector.box, sector.mask.shape)
-    disc = _disc(min(mask.shape) // 50)
+    mask, disc = sector.mask, _disc(min(sector.mask.shape) // 50)
     shares = []
     for frame in colour[_spread(len(colour))]:
         areas = cv2.morphologyEx((frame >= SATURATED).astype(np.uint8), cv2.MORPH_OPEN, disc)
@@ -150,6 +149,8 @@ def _hull(patch: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
         return hull.astype(bool), 0.0
     weights = np.bincount(labels.ravel(), weight.ravel())
     part = (labels == 1 + np.argmax(weights[1:])).astype(np.uint8)
+    # That disc rounded the sector's tip and corners off: what it took there is given back.
+    part |= cv2.morphologyEx(closed, cv2.MORPH_OPEN, _disc(radius)) & cv2.dilate(part, _disc(2 * radius + 1))
     outlines, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outlines)), 1)
     filled = cv2.drawContours(np.zeros_like(hull), outlines, -1, 1, cv2.FILLED)
@@ -157,15 +158,9 @@ def _hull(patch: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the True part."""
+    """Top, left, bottom and right (the last two exclusive) of the True part."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(columns[0]), int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
-
-
-def _inside(box: tuple[int, int, int, int], shape: tuple[int, int]) -> np.ndarray:
-    inside = np.zeros(shape, bool)
-    inside[box[0] : box[2], box[1] : box[3]] = True
-    return inside
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def _disc(radius: int) -> np.ndarray:
