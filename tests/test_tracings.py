@@ -67,3 +67,37 @@ def test_letterbox_keeps_classes():
     expected = np.zeros((1, 30, 30), np.uint8)
     expected[0, 10:20, 12:18] = 3  # columns whose centre (3 j + 1 in the source) lies in 20..39, 5 to the right
     np.testing.assert_array_equal(square, expected)
+
+
+def test_a_tracing_that_is_no_multiple_of_21_rows_is_flagged():
+    chords = [[50.0, 10, 50, 30]] + [[40.0, y, 60, y] for y in np.linspace(10, 30, 20)]
+    for rows, flags in ((21, set()), (16, {"short_tracing"}), (41, {"stacked_tracing", "short_tracing"})):
+        stacked = np.array((chords * 2)[:rows])
+        assert tracings.trace_mask(stacked, 112, 112)[1] == flags
+
+
+def test_contour_is_filled_in_file_order():
+    points = np.array([[10, 5], [20, 5], [20, 15], [10, 15]], float)
+    mask, flags = tracings.contour_mask(points, 40, 40)
+    assert mask.sum() == 121 and mask[5:16, 10:21].all() and flags == set()
+    mask, flags = tracings.contour_mask(points - (15, 0), 40, 40)
+    assert mask.sum() == 11 * 6 and flags == {"clipped_tracing"}
+    mask, flags = tracings.contour_mask(points + 60, 40, 40)
+    assert not mask.any() and flags == {"clipped_tracing", "empty_tracing"}
+    assert tracings.contour_mask(points[:2], 40, 40)[1] == {"empty_tracing"}
+
+
+def test_annotation_orders_phases_by_area():
+    def draw(rows):
+        return tracings.contour_mask(rows, 40, 40)
+
+    square = np.array([[10, 10], [20, 10], [20, 20], [10, 20]], float)
+    fields, flags = tracings.annotate({7: square / 2, 2: square, 4: square[:1]}, 8, draw)
+    assert (fields["ed_frame"], fields["es_frame"], fields["mask_frames"]) == (2, 7, [2, 7])
+    assert fields["masks"].dtype == np.uint8 and fields["masks"].sum((1, 2)).tolist() == [121, 36]
+    assert flags == {"empty_tracing"}
+    # Frames 8 and 9 do not exist: the larger of their tracings goes to frame 7, and alone it is neither phase.
+    fields, flags = tracings.annotate({9: square / 2, 8: square}, 8, draw)
+    assert (fields["mask_frames"], fields["ed_frame"], flags) == ([7], -1, {"clamped_frame"})
+    assert fields["masks"].sum() == 121
+    assert tracings.annotate({}, 8, draw)[0]["masks"] is None

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -56,6 +56,23 @@ class Bad:
 
     file: str
     reason: str
+
+
+def unmatched(
+    rows: Mapping[str, dict], videos: Mapping[str, pathlib.Path], directory: pathlib.Path, table: str
+) -> list[Bad]:
+    """Rows of a table without a video, then videos without a row.
+
+    Args:
+      rows: by the video's stem, each with its place in the table as "where".
+      videos: by stem.
+      directory: where they were looked for, for messages.
+      table: what messages call the table.
+    """
+    absent = [
+        Bad(name, f"{row['where']}: no such file in {directory}") for name, row in rows.items() if name not in videos
+    ]
+    return absent + [Bad(path.name, f"no row in {table}") for name, path in videos.items() if name not in rows]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 VIDEO_SUFFIXES = (".avi", ".mp4")
+DICOM_SUFFIXES = (".dcm",)
 
 
 class SourceError(ValueError):
@@ -16,6 +17,11 @@ class SourceError(ValueError):
 def find_root(directory: str | os.PathLike, marker: str, remedy: str) -> pathlib.Path:
     """The folder that holds the file `marker`: `directory` itself, or one or two levels below it.
 
+    Args:
+      directory: as the user gives it.
+      marker: a file's path within the folder, "FileList.csv" or "A4C/FileList.csv"; may hold wildcards.
+      remedy: ends the errors.
+
     Raises:
       SourceError: no such folder, or several.
     """
@@ -23,7 +29,7 @@ def find_root(directory: str | os.PathLike, marker: str, remedy: str) -> pathlib
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory. {remedy}")
     for pattern in (marker, f"*/{marker}", f"*/*/{marker}"):
-        found = sorted(path.parent for path in directory.glob(pattern) if path.is_file())
+        found = sorted({path.parents[marker.count("/")] for path in directory.glob(pattern) if path.is_file()})
         if len(found) > 1:
             names = ", ".join(map(str, found))
             raise SourceError(f"{directory} holds several {marker}: {names}. Point --manual_dir at one.")
@@ -32,8 +38,13 @@ def find_root(directory: str | os.PathLike, marker: str, remedy: str) -> pathlib
     raise SourceError(f"{directory}: no {marker} here or up to two levels below. {remedy}")
 
 
-def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: pathlib.Path, columns: Sequence[str], name: str = "") -> list[dict[str, str]]:
     """Reads the named columns of a CSV file; header names match whatever their case and surrounding spaces.
+
+    Args:
+      path: the file.
+      columns: those to read.
+      name: what messages call the file, if not by its own name.
 
     Returns:
       One dict a row with the names as given in `columns`, and "where": the file name and line for messages.
@@ -58,7 +69,7 @@ def read_table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
-            where = f"{path.name} line {reader.line_num}"
+            where = f"{name or path.name} line {reader.line_num}"
             if len(cells) <= max(places.values()):
                 raise SourceError(f"{where}: {len(cells)} cells, the header has {len(header)}.")
             rows.append({name: cells[place].strip() for name, place in places.items()} | {"where": where})
@@ -87,7 +98,7 @@ def stem(name: str) -> str:
     """A video's name without folder and video extension ("Videos/0X1F.avi" -> "0X1F"; "a.b" stays "a.b")."""
     name = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
     base, suffix = os.path.splitext(name)
-    return base if suffix.lower() in VIDEO_SUFFIXES else name
+    return base if suffix.lower() in (*VIDEO_SUFFIXES, *DICOM_SUFFIXES) else name
 
 
 def by_stem(rows: Iterable[dict[str, str]], column: str) -> dict[str, dict[str, str]]:
@@ -109,21 +120,28 @@ def by_stem(rows: Iterable[dict[str, str]], column: str) -> dict[str, dict[str, 
     return keyed
 
 
-def list_videos(directory: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Video files directly in a folder, keyed by stem, sorted; hidden ones (macOS "._x.avi") are left out.
+def list_videos(
+    directory: pathlib.Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, *, deep: bool = False
+) -> dict[str, pathlib.Path]:
+    """Video files in a folder, keyed by stem, sorted; hidden ones (macOS "._x.avi") are left out.
+
+    Args:
+      directory: the folder.
+      suffixes: of videos, in lower case.
+      deep: also those in the folders directly within it.
 
     Raises:
       SourceError: no such folder, or two files with the same stem.
     """
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory. The dataset's README shows the expected layout.")
+    paths = [*directory.glob("*"), *(directory.glob("*/*") if deep else ())]
     videos: dict[str, pathlib.Path] = {}
-    for path in sorted(directory.iterdir()):
-        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+    for path in sorted(paths):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if path.stem in videos:
-            raise SourceError(
-                f"{directory}: {videos[path.stem].name} and {path.name} share a name; remove one."
-            )
+            names = [str(found.relative_to(directory)) for found in (videos[path.stem], path)]
+            raise SourceError(f"{directory}: {names[0]} and {names[1]} share a name; remove one.")
         videos[path.stem] = path
     return videos

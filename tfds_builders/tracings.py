@@ -1,7 +1,10 @@
-"""Left-ventricle tracings of EchoNet (a long axis and chords across the cavity) to masks. Pure numpy.
+"""Left-ventricle tracings of EchoNet to masks. Pure numpy.
 
-A tracing is an array of rows (x1, y1, x2, y2) in pixels: row 0 the long axis, then chords from apex to base.
+The adult set gives chords: rows (x1, y1, x2, y2) in pixels, row 0 the long axis, then chords across the cavity from
+apex to base. The paediatric set gives contours: rows (x, y), one point after the other around the cavity.
 """
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -61,14 +64,14 @@ def trace_mask(rows: np.ndarray, height: int, width: int) -> tuple[np.ndarray, s
 
     Returns:
       bool [height, width], all False if the rows make no area; and flags out of `stacked_tracing`,
-      `short_tracing` (fewer than 21 rows), `clipped_tracing` (reaches outside the canvas), `empty_tracing`.
+      `short_tracing` (one has fewer than 21 rows), `clipped_tracing` (reaches outside the canvas), `empty_tracing`.
     """
     flags = set()
     if len(rows) > ROWS_PER_TRACING:
         flags.add("stacked_tracing")
-    if len(rows) < ROWS_PER_TRACING:
+    if len(rows) % ROWS_PER_TRACING:
         flags.add("short_tracing")
-    if (rows < 0).any() or (rows > np.array([width, height, width, height])).any():
+    if _reaches_outside(rows.reshape(-1, 2), height, width):
         flags.add("clipped_tracing")
     starts = range(0, len(rows), ROWS_PER_TRACING)
     tracings = [rows[start : start + ROWS_PER_TRACING] for start in starts]
@@ -77,3 +80,61 @@ def trace_mask(rows: np.ndarray, height: int, width: int) -> tuple[np.ndarray, s
     if not best.any():
         flags.add("empty_tracing")
     return best, flags
+
+
+def contour_mask(points: np.ndarray, height: int, width: int) -> tuple[np.ndarray, set[str]]:
+    """The mask inside a contour whose points are listed one after the other, around the cavity.
+
+    Args:
+      points: float [N, 2] of x, y in pixels of the canvas; the last is joined to the first.
+
+    Returns:
+      bool [height, width], all False if the points make no area; and flags out of `clipped_tracing` (reaches
+      outside the canvas), `empty_tracing`.
+    """
+    flags = {"clipped_tracing"} if _reaches_outside(points, height, width) else set()
+    mask = fill(points, height, width) if len(points) >= 3 else np.zeros((height, width), bool)
+    return mask, flags if mask.any() else flags | {"empty_tracing"}
+
+
+def annotate(
+    traced: Mapping[int, np.ndarray], count: int, draw: Callable[[np.ndarray], tuple[np.ndarray, set[str]]]
+) -> tuple[dict, set[str]]:
+    """Masks of the traced frames of one video; of two or more the largest is ED and the smallest ES.
+
+    Args:
+      traced: rows of each traced frame, whose numbers count from 0.
+      count: frames of the video.
+      draw: makes a mask, bool [H, W], and flags of one frame's rows.
+
+    Returns:
+      The fields `masks` (None if there are none), `mask_frames`, `mask_is_expert`, `ed_frame`, `es_frame` of a
+      record, and flags: those of `draw`, and `clamped_frame` for a frame outside the video, whose tracing goes to
+      the nearest frame.
+    """
+    flags: set[str] = set()
+    masks: dict[int, np.ndarray] = {}
+    for frame, rows in sorted(traced.items()):
+        mask, trace_flags = draw(rows)
+        flags |= trace_flags
+        inside = min(max(frame, 0), count - 1)
+        if inside != frame:
+            flags.add("clamped_frame")
+        # Clamping can bring two tracings onto one frame; the larger is kept, as for stacked tracings.
+        if mask.any() and (inside not in masks or mask.sum() > masks[inside].sum()):
+            masks[inside] = mask
+    by_area = sorted(masks, key=lambda frame: np.count_nonzero(masks[frame]))
+    # One traced frame alone could be either.
+    es_frame, ed_frame = (by_area[0], by_area[-1]) if len(masks) > 1 else (-1, -1)
+    annotation = {
+        "masks": np.stack(list(masks.values())).astype(np.uint8) if masks else None,
+        "mask_frames": list(masks),
+        "mask_is_expert": [True] * len(masks),
+        "ed_frame": ed_frame,
+        "es_frame": es_frame,
+    }
+    return annotation, flags
+
+
+def _reaches_outside(points: np.ndarray, height: int, width: int) -> bool:
+    return bool((points < 0).any() or (points > np.array([width, height])).any())

@@ -30,17 +30,10 @@ class Builder(echo_builder.EchoBuilder):
         rows = tables.by_stem(tables.read_table(root / "FileList.csv", columns), "FileName")
         videos = tables.list_videos(root / "Videos")
         traced = _read_tracings(root / "VolumeTracings.csv")
-        clips, bad = [], []
-        for name, row in rows.items():
-            clip = _clip(name, row, videos.get(name), traced.get(name, {}))
-            if name in videos:
-                clips.append(clip)
-            else:
-                bad.append(
-                    echo_builder.Bad(row["FileName"], f"{row['where']}: no such file in {root / 'Videos'}")
-                )
-        unlisted = [path.name for name, path in videos.items() if name not in rows]
-        bad += [echo_builder.Bad(name, "no row in FileList.csv") for name in unlisted]
+        clips = [
+            _clip(name, row, videos[name], traced.get(name, {})) for name, row in rows.items() if name in videos
+        ]
+        bad = echo_builder.unmatched(rows, videos, root / "Videos", "FileList.csv")
         notes = {
             f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips)
             for label in ("ef", "esv", "edv", "fps")
@@ -63,14 +56,19 @@ class Builder(echo_builder.EchoBuilder):
         fields = {name: clip.fields[name] for name in ("ef", "esv", "edv", "fps")}
         if math.isnan(fields["fps"]):
             fields["fps"] = video.fps
-        annotation, trace_flags = _annotate(clip.tracings, count, placement, frame_size)
+        traced = {
+            frame: placement.points(rows.reshape(-1, 2, 2)).reshape(-1, 4) for frame, rows in clip.tracings.items()
+        }
+        annotation, trace_flags = tracings.annotate(
+            traced, count, lambda rows: tracings.trace_mask(rows, frame_size, frame_size)
+        )
         return records.make_record(
             frames, id=clip.id, patient_id=clip.patient_id, dataset="echonet_dynamic", view="A4C",
             flags=sorted(flags | trace_flags), **fields, **annotation,
         )  # fmt: skip
 
 
-def _clip(name: str, row: dict, path: pathlib.Path | None, traced: dict) -> echo_builder.Clip:
+def _clip(name: str, row: dict, path: pathlib.Path, traced: dict) -> echo_builder.Clip:
     split = _SPLITS.get(row["Split"].upper())
     if split is None:
         raise tables.SourceError(
@@ -79,7 +77,7 @@ def _clip(name: str, row: dict, path: pathlib.Path | None, traced: dict) -> echo
     fields = {column.lower(): tables.number(row, column) for column in ("EF", "ESV", "EDV", "FPS")}
     fields["num_frames"] = tables.number(row, "NumberOfFrames")
     # One video a patient, so the hashed file name is the patient too.
-    return echo_builder.Clip(name, name, split, path or pathlib.Path(), row["where"], fields, traced)
+    return echo_builder.Clip(name, name, split, path, row["where"], fields, traced)
 
 
 def _read_tracings(path: pathlib.Path) -> dict[str, dict[int, np.ndarray]]:
@@ -95,32 +93,3 @@ def _read_tracings(path: pathlib.Path) -> dict[str, dict[int, np.ndarray]]:
     return {
         name: {frame: np.array(rows) for frame, rows in frames.items()} for name, frames in traced.items()
     }
-
-
-def _annotate(traced: dict[int, np.ndarray], count: int, placement, size: int) -> tuple[dict, set[str]]:
-    """Masks of the traced frames, ED and ES, and flags; of two traced frames the larger is ED."""
-    flags: set[str] = set()
-    masks: dict[int, np.ndarray] = {}
-    for frame, rows in sorted(traced.items()):
-        corners = placement.points(rows.reshape(-1, 2, 2)).reshape(-1, 4)
-        mask, trace_flags = tracings.trace_mask(corners, size, size)
-        flags |= trace_flags
-        inside = min(max(frame, 0), count - 1)
-        if inside != frame:
-            flags.add("clamped_frame")
-        if not mask.any():
-            continue
-        # Clamping can bring two tracings onto one frame; the larger is kept, as for stacked tracings.
-        if inside not in masks or mask.sum() > masks[inside].sum():
-            masks[inside] = mask
-    by_area = sorted(masks, key=lambda frame: np.count_nonzero(masks[frame]))
-    # One traced frame alone could be either.
-    es_frame, ed_frame = (by_area[0], by_area[-1]) if len(masks) > 1 else (-1, -1)
-    annotation = {
-        "masks": np.stack(list(masks.values())).astype(np.uint8) if masks else None,
-        "mask_frames": list(masks),
-        "mask_is_expert": [True] * len(masks),
-        "ed_frame": ed_frame,
-        "es_frame": es_frame,
-    }
-    return annotation, flags

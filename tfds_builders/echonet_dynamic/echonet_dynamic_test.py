@@ -194,6 +194,21 @@ def test_tables_with_byte_order_mark_crlf_other_case_and_extensions(files):
     assert audit.check(directory) == [] and len(audit.open_all(directory)) == 3
 
 
+def test_numbers_may_be_written_as_fractions_and_labels_as_whole_numbers(files):
+    files.rows[0] = file_row(NAMES[0], "TRAIN", EF=58, FPS="50.0", NumberOfFrames="6.0")
+    files.tracings = [[*row[:-1], f"{row[-1]}.0"] for row in files.tracings]
+    record = read(build(files), NAMES[0])
+    assert (record["ef"], record["fps"], record["ed_frame"], record["flags"]) == (58, 50, 4, [])
+
+
+def test_tracings_of_an_absent_video_go_with_it(files):
+    (files.directory / "Videos" / f"{NAMES[0]}.avi").unlink()
+    directory = build(files, max_bad=1)
+    listed = (directory / "quarantine.csv").read_text().splitlines()[1:]
+    assert len(listed) == 1 and listed[0].startswith(f"{NAMES[0]},FileList.csv line 2: no such file")
+    assert notes(directory)["tracings_without_row"] == 0 and audit.check(directory) == []
+
+
 def test_root_is_found_two_levels_down(files):
     files.write()
     inner = files.directory.parent / "download" / "unpacked" / "EchoNet-Dynamic"
