@@ -65,8 +65,8 @@ def build(
 def ensure_records(config) -> None:
     """Makes sure that the records named by `config.data` exist; simulates a phantom where the config says so.
 
-    With `config.data.simulate.{train, val, test}` above 0 missing records are made from simulated clips,
-    written to `data_dir/native` in the layout of EchoNet-Dynamic.
+    With `config.data.simulate.{train, val, test}` above 0 missing records are made from the clips of that many
+    simulated patients, written to `data_dir/native/DATASET` in the dataset's own layout.
 
     Raises:
       RecordsError: records are missing or damaged and not to be simulated (with the command that makes them),
@@ -78,17 +78,15 @@ def ensure_records(config) -> None:
     if not counts:
         records.open_source(data.data_dir, data.dataset, str(data.frame_size), "train")
         return
-    if data.dataset != "echonet_dynamic":
-        raise ValueError(f"data.simulate writes echonet_dynamic only, not data.dataset = {data.dataset}.")
     from tfds_builders.echo_phantom import layouts
 
     # All hosts of a job come here; the first to get the lock works, the others find the records.
     with _exclusive(path):
-        native = pathlib.Path(data.data_dir).expanduser() / "native"
+        native = pathlib.Path(data.data_dir).expanduser() / "native" / data.dataset
         if not _is_whole(path) or native.exists():
             # Where the clips exist this only checks that they are those that the config asks for.
             try:
-                layouts.write_echonet_dynamic(native, counts, data.simulate.seed, os.cpu_count() or 1)
+                layouts.write(data.dataset, native, counts, data.simulate.seed, os.cpu_count() or 1)
             except FileExistsError as error:
                 raise records.RecordsError(
                     f"data.simulate asks for other clips than data.data_dir = {data.data_dir} holds: {error}"

@@ -92,7 +92,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
 def attributes(config, source) -> dict[str, np.ndarray]:
     """EF, and for a phantom what the simulator drew (heart rate, gain, position, ...): float [N] each."""
     fields = records.record_fields(source, ["id", "ef"])
-    path = pathlib.Path(config.data.data_dir) / "native" / "attributes.csv"
+    path = pathlib.Path(config.data.data_dir) / "native" / config.data.dataset / "attributes.csv"
     found = {"ef": np.asarray(fields["ef"], np.float64)}
     if not path.exists():
         return found

@@ -249,19 +249,19 @@ def test_ensure_records_simulates_once(tmp_path, monkeypatch):
 
     calls = []
 
-    def write(directory, counts, seed, workers):
-        calls.append((counts, seed))
+    def write(layout, directory, counts, seed, workers):
+        calls.append((layout, counts, seed))
         if seed:
             raise FileExistsError("holds other simulated clips")
         return directory if directory.exists() else write_native(directory)
 
-    monkeypatch.setattr(layouts, "write_echonet_dynamic", write)
+    monkeypatch.setattr(layouts, "write", write)
     wanted = config(tmp_path, train=2, val=1, test=1)
     prepare.ensure_records(wanted)
     path = records.records_dir(tmp_path, "echonet_dynamic", "112")
     before = path.stat().st_mtime_ns
     prepare.ensure_records(wanted)
-    assert path.stat().st_mtime_ns == before and calls[0] == ({"train": 2, "val": 1, "test": 1}, 0)
+    assert path.stat().st_mtime_ns == before and calls[0] == ("echonet_dynamic", {"train": 2, "val": 1, "test": 1}, 0)
     assert len(records.open_source(tmp_path, "echonet_dynamic", "112", "train")) == 2
     with pytest.raises(records.RecordsError, match="asks for other clips than data.data_dir"):
         prepare.ensure_records(config(tmp_path, train=2, val=1, test=1, seed=5))

@@ -45,14 +45,14 @@ def no_report(monkeypatch):
 @pytest.fixture(scope="module")
 def native(tmp_path_factory):
     """Simulated clips in EchoNet-Dynamic's layout, before records are made of them."""
-    return run_case.simulated(tmp_path_factory.getbasetemp()) / "native"
+    return run_case.simulated(tmp_path_factory.getbasetemp()) / "native" / "echonet_dynamic"
 
 
 @pytest.fixture(scope="module")
 def smoke(native, tmp_path_factory):
     """(config, workdir, Summary) of a run that made its own records."""
     folder = tmp_path_factory.mktemp("smoke")
-    shutil.copytree(native, folder / "data" / "native")
+    shutil.copytree(native, folder / "data" / "native" / "echonet_dynamic")
     config = run_case.make_config(folder / "data")
     return config, folder / "run", train.train_and_evaluate(config, str(folder / "run"), evaluate.evaluate_state)
 
@@ -120,8 +120,8 @@ def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cac
 
 
 def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, caplog):
-    shutil.copytree(native, tmp_path / "data" / "native")
-    table = tmp_path / "data" / "native" / "FileList.csv"
+    shutil.copytree(native, tmp_path / "data" / "native" / "echonet_dynamic")
+    table = tmp_path / "data" / "native" / "echonet_dynamic" / "FileList.csv"
     with table.open() as lines:
         rows = list(csv.DictReader(lines))
     for row in rows:

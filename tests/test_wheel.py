@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_packages_and_what_describes_the_builders(wheel):
 
 def test_the_wheel_prepares_trains_and_evaluates_from_another_directory(python, tmp_path, tmp_path_factory):
     shared = tmp_path_factory.getbasetemp()
-    native = run_case.simulated(shared) / "native"
+    native = run_case.simulated(shared) / "native" / "echonet_dynamic"
     environment = run_case.command_environment(shared)
     del environment["PYTHONPATH"]
     environment["XLA_FLAGS"] = environment["XLA_FLAGS"].replace("device_count=8", "device_count=1")

@@ -1,79 +1,34 @@
-"""Writes simulated clips in the native layout of EchoNet-Dynamic.
+"""Writes simulated clips in the native layout of a dataset.
 
 DIRECTORY/
-  FileList.csv, VolumeTracings.csv   as the dataset ships them
-  Videos/0X<16 hex>.avi              MJPEG, 112 x 112
-  attributes.csv                     ours: what was drawn for each clip
+  ...                as the dataset ships it; see the layout's module
+  attributes.csv     ours: what was drawn for each clip
+  truth/NAME.npz     ours: exact masks [N, H, W] (0 background, 1 LV cavity, 2 myocardium, 3 left atrium) of the
+                     0-based frames mask_frames [N], in the pixels of the file, and what else a layout knows
+  phantom.json       ours: what was asked for
+
+A layout's module offers
+  SIMULATOR_VERSION             raised when its output changes: what another version began is not continued
+  jobs(counts, seed)            one `files.Job` a clip; `counts` are patients
+  write_clip(directory, job)    writes a clip's files; returns its rows of the tables (JSON), "attributes" among them
+  write_tables(directory, rows) writes the tables from the rows of all clips
 """
 
-import csv
-import hashlib
-import io
 import json
 import multiprocessing
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
+from tfds_builders.echo_phantom import files, layout_echonet_dynamic
 
-from tfds_builders.echo_phantom.simulator import SIZE, Clip, draw_heart, simulate
-
-FILE_LIST = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames", "Split")
-TRACINGS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
-SPLITS = ("train", "val", "test")
-# Raise when the simulator's output changes: what another version began to write is then not continued.
-SIMULATOR_VERSION = 4
+LAYOUTS = {"echonet_dynamic": layout_echonet_dynamic}
 
 
-def clip_name(seed: int, split: str, index: int) -> str:
-    """The clip's name, hash-like as in the dataset: 0X and 16 hexadecimal digits."""
-    return "0X" + hashlib.sha256(f"{seed}/{split}/{index}".encode()).hexdigest()[:16].upper()
-
-
-def simulate_one(seed: int, split: str, index: int) -> Clip:
-    """Clip number `index` of a split; it does not depend on how many others are made."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: one of {SPLITS}")
-    return simulate(draw_heart(np.random.default_rng([seed, SPLITS.index(split), index])))
-
-
-def encode_avi(frames: np.ndarray, fps: float) -> bytes:
-    """An MJPEG AVI of grey frames (yuvj420p, as the dataset's), byte for byte the same at each call.
-
-    Args:
-      frames: uint8 [T, H, W].
-      fps: frames per second, kept to a tenth.
-    """
-    import av
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="avi", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("mjpeg", rate=Fraction(round(fps * 10), 10))
-        stream.width, stream.height = frames.shape[2], frames.shape[1]
-        stream.pix_fmt = "yuvj420p"
-        stream.thread_count = 1
-        stream.options = {"flags": "+bitexact", "qmin": str(_QUALITY), "qmax": str(_QUALITY)}
-        chroma = np.full((frames.shape[1] // 2, frames.shape[2]), 128, np.uint8)
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.concatenate([frame, chroma]), format="yuvj420p")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-_QUALITY = 3  # of MJPEG, 1 best to 31; the dataset's files look like about this
-
-
-def digest(data: bytes) -> str:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_echonet_dynamic(
+def write(
+    layout: str,
     directory: str | Path,
     counts: dict[str, int],
     seed: int = 0,
@@ -85,8 +40,9 @@ def write_echonet_dynamic(
     Work goes into `DIRECTORY.partial`, where an interrupted call is continued, and is renamed when whole.
 
     Args:
+      layout: of `LAYOUTS`, named as the dataset.
       directory: where to write; must not exist, or be the finished result of the same arguments.
-      counts: clips per split, keys among train, val, test.
+      counts: patients per split, keys among train, val, test.
       seed: of everything.
       workers: processes; 1 works in this one.
       report: takes a line of progress now and then; default writes to stderr.
@@ -95,33 +51,37 @@ def write_echonet_dynamic(
       The directory.
 
     Raises:
-      ValueError: unknown split, negative or no counts.
+      ValueError: unknown layout or split, negative or no counts.
       FileExistsError: the directory, or the partial one, holds something else.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}: one of {', '.join(LAYOUTS)}")
     directory = Path(directory)
-    unknown = sorted(set(counts) - set(SPLITS))
+    unknown = sorted(set(counts) - set(files.SPLITS))
     if unknown or any(count < 0 for count in counts.values()) or not sum(counts.values()):
-        raise ValueError(f"counts must give clips for splits among {SPLITS}, some above 0; got {counts}")
+        raise ValueError(f"counts must give patients for splits among {files.SPLITS}, some above 0; got {counts}")
+    module = LAYOUTS[layout]
     recipe = {
-        "simulator_version": SIMULATOR_VERSION,
+        "simulator_version": module.SIMULATOR_VERSION,
         "seed": seed,
-        "counts": {split: counts.get(split, 0) for split in SPLITS},
+        "counts": {split: counts.get(split, 0) for split in files.SPLITS},
     }
+    if layout != "echonet_dynamic":  # the first layout; folders of the time when it was the only one remain valid
+        recipe["layout"] = layout
     if directory.exists():
         _check_recipe(directory, recipe)
         return directory
     partial = directory.with_name(directory.name + ".partial")
     if partial.exists():
         _check_recipe(partial, recipe)
-    (partial / "Videos").mkdir(parents=True, exist_ok=True)
-    (partial / "clips").mkdir(exist_ok=True)
+    (partial / "clips").mkdir(parents=True, exist_ok=True)
     (partial / "phantom.json").write_text(json.dumps(recipe, indent=2) + "\n")
-    jobs = [
-        (str(partial), seed, split, index) for split in SPLITS for index in range(recipe["counts"][split])
-    ]
-    waiting = [job for job in jobs if not _row_file(partial, clip_name(*job[1:])).exists()]
+    jobs = module.jobs(recipe["counts"], seed)
+    waiting = [(layout, str(partial), job) for job in jobs if not _row_file(partial, job).exists()]
     _run(waiting, workers, report or (lambda line: print(line, file=sys.stderr, flush=True)))
-    _write_tables(partial, [clip_name(*job[1:]) for job in jobs])
+    rows = [json.loads(_row_file(partial, job).read_text()) for job in jobs]
+    module.write_tables(partial, rows)
+    files.write_attributes(partial, rows)
     shutil.rmtree(partial / "clips")
     partial.rename(directory)
     return directory
@@ -138,24 +98,24 @@ def _check_recipe(directory: Path, recipe: dict) -> None:
         )
 
 
-def _row_file(directory: Path, name: str) -> Path:
-    return directory / "clips" / f"{name}.json"
+def _row_file(directory: Path, job: files.Job) -> Path:
+    return directory / "clips" / f"{job.name}.json"
 
 
-def _run(jobs: list, workers: int, report: Callable[[str], None]) -> None:
+def _run(tasks: list, workers: int, report: Callable[[str], None]) -> None:
     started = reported = time.monotonic()
-    if workers > 1 and jobs:
-        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)))
-        done = pool.imap_unordered(_write_clip, jobs, chunksize=4)
+    if workers > 1 and tasks:
+        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(tasks)))
+        done = pool.imap_unordered(_write_clip, tasks, chunksize=4)
     else:
-        pool, done = None, map(_write_clip, jobs)
+        pool, done = None, map(_write_clip, tasks)
     try:
         for count, _ in enumerate(done, start=1):
             now = time.monotonic()
-            if now - reported > 5 or count == len(jobs):
+            if now - reported > 5 or count == len(tasks):
                 rate = count / max(now - started, 1e-9)
-                left = (len(jobs) - count) / rate
-                report(f"echo_phantom: {count} of {len(jobs)} clips, {rate:.1f} clips/s, {left:.0f} s left")
+                left = (len(tasks) - count) / rate
+                report(f"echo_phantom: {count} of {len(tasks)} clips, {rate:.1f} clips/s, {left:.0f} s left")
                 reported = now
     finally:
         if pool is not None:
@@ -163,41 +123,10 @@ def _run(jobs: list, workers: int, report: Callable[[str], None]) -> None:
             pool.join()
 
 
-def _write_clip(job: tuple[str, int, str, int]) -> None:
-    """Writes one video, then its rows: the rows say that the video is whole."""
-    directory, seed, split, index = Path(job[0]), *job[1:]
-    name = clip_name(seed, split, index)
-    clip = simulate_one(seed, split, index)
-    (directory / "Videos" / f"{name}.avi").write_bytes(encode_avi(clip.frames, clip.fps))
-    listed = [name, clip.ef, clip.esv, clip.edv, SIZE, SIZE, clip.fps, len(clip.frames), split.upper()]
-    # The dataset lists the small frame first.
-    traced = [
-        [f"{name}.avi", *(round(float(value), 4) for value in ends.reshape(-1)), frame]
-        for frame in (clip.es_frame, clip.ed_frame)
-        for ends in clip.tracings[frame]
-    ]
-    truth = {
-        "EDFrame": clip.ed_frame,
-        "ESFrame": clip.es_frame,
-        "BeatFirst": clip.beat[0],
-        "BeatLast": clip.beat[1],
-    }
-    row = {"listed": listed, "traced": traced, "attributes": {"FileName": name, **truth, **clip.attributes}}
-    path = _row_file(directory, name)
+def _write_clip(task: tuple[str, str, files.Job]) -> None:
+    """Writes one clip's files, then its rows: the rows say that the files are whole."""
+    layout, directory, job = task
+    row = LAYOUTS[layout].write_clip(Path(directory), job)
+    path = _row_file(Path(directory), job)
     path.with_suffix(".tmp").write_text(json.dumps(row))
     path.with_suffix(".tmp").rename(path)
-
-
-def _write_tables(directory: Path, names: list[str]) -> None:
-    rows = [json.loads(_row_file(directory, name).read_text()) for name in names]
-    _write_csv(directory / "FileList.csv", FILE_LIST, [row["listed"] for row in rows])
-    _write_csv(directory / "VolumeTracings.csv", TRACINGS, [line for row in rows for line in row["traced"]])
-    columns = list(rows[0]["attributes"])
-    _write_csv(directory / "attributes.csv", columns, [list(row["attributes"].values()) for row in rows])
-
-
-def _write_csv(path: Path, header, rows) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -10,7 +10,7 @@ import pytest
 from discovr_jax.evaluation import baselines
 from tfds_builders import tracings
 from tfds_builders.echo_phantom import __main__ as command
-from tfds_builders.echo_phantom import layouts
+from tfds_builders.echo_phantom import files, layout_echonet_dynamic, layouts
 
 COUNTS = {"train": 3, "val": 1, "test": 1}
 
@@ -22,7 +22,8 @@ def rows_of(path):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    return layouts.write_echonet_dynamic(tmp_path_factory.mktemp("phantom") / "native", COUNTS, 5, workers=1)
+    directory = tmp_path_factory.mktemp("phantom") / "native"
+    return layouts.write("echonet_dynamic", directory, COUNTS, 5, workers=1)
 
 
 def test_layout(written):
@@ -47,10 +48,31 @@ def test_layout(written):
         assert shapes == [(112, 112)] * int(row["NumberOfFrames"])
 
 
+def test_the_same_bytes_as_when_results_were_published(written):
+    """Change it only together with layout_echonet_dynamic.SIMULATOR_VERSION, and measure again (README)."""
+    lines = [
+        f"{files.digest(path.read_bytes())}  ./{path.relative_to(written)}\n"
+        for path in sorted(written.rglob("*"), key=str)
+        if path.is_file() and path.parent.name != "truth"
+    ]
+    # find . -type f | sort | xargs sha256sum | sha256sum
+    expected = "4d0947254f882386f60beabb3015c48487fc07c21b8249324f29245a57fd785e"
+    assert files.digest("".join(lines).encode()) == expected
+
+
+def test_truth_holds_the_masks_of_the_traced_frames(written):
+    listed = rows_of(written / "attributes.csv")
+    assert len(list((written / "truth").iterdir())) == len(listed)
+    clip = layout_echonet_dynamic.simulate_one(5, "train", 2)
+    truth = files.read_truth(written, listed[2]["FileName"])
+    assert truth["mask_frames"].tolist() == [clip.ed_frame, clip.es_frame]
+    assert np.array_equal(truth["masks"], clip.masks[[clip.ed_frame, clip.es_frame]])
+
+
 def test_tracings_give_the_true_masks():
     dice = []
     for index in range(12):
-        clip = layouts.simulate_one(5, "val", index)
+        clip = layout_echonet_dynamic.simulate_one(5, "val", index)
         for frame, lines in clip.tracings.items():
             assert lines.shape == (21, 2, 2)
             truth = clip.masks[frame] == 1
@@ -64,11 +86,11 @@ def test_tracings_give_the_true_masks():
 def test_same_bytes_with_more_processes_and_when_continued(written, tmp_path):
     other = tmp_path / "native"
     partial = tmp_path / "native.partial"
-    (partial / "Videos").mkdir(parents=True)
-    (partial / "clips").mkdir()
+    (partial / "clips").mkdir(parents=True)
     (partial / "phantom.json").write_text((written / "phantom.json").read_text())
-    layouts._write_clip((str(partial), 5, "train", 1))  # as an interrupted call leaves it
-    layouts.write_echonet_dynamic(other, COUNTS, 5, workers=2)
+    job = layout_echonet_dynamic.jobs(COUNTS, 5)[1]
+    layouts._write_clip(("echonet_dynamic", str(partial), job))  # as an interrupted call leaves it
+    layouts.write("echonet_dynamic", other, COUNTS, 5, workers=2)
     assert not partial.exists()
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
@@ -77,16 +99,18 @@ def test_same_bytes_with_more_processes_and_when_continued(written, tmp_path):
 
 def test_finished_directory_is_left_alone_and_foreign_ones_refused(written, tmp_path):
     before = (written / "FileList.csv").stat().st_mtime_ns
-    layouts.write_echonet_dynamic(written, COUNTS, 5)
+    layouts.write("echonet_dynamic", written, COUNTS, 5)
     assert (written / "FileList.csv").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match="other simulated clips"):
-        layouts.write_echonet_dynamic(written, COUNTS, 6)
+        layouts.write("echonet_dynamic", written, COUNTS, 6)
     with pytest.raises(FileExistsError, match="no phantom.json"):
-        layouts.write_echonet_dynamic(tmp_path, COUNTS)
+        layouts.write("echonet_dynamic", tmp_path, COUNTS)
     with pytest.raises(ValueError, match="splits among"):
-        layouts.write_echonet_dynamic(tmp_path / "new", {"training": 3})
+        layouts.write("echonet_dynamic", tmp_path / "new", {"training": 3})
+    with pytest.raises(ValueError, match="unknown layout 'mnist': one of echonet_dynamic"):
+        layouts.write("mnist", tmp_path / "new", COUNTS)
     with pytest.raises(ValueError, match="unknown split"):
-        layouts.simulate_one(0, "training", 0)
+        layout_echonet_dynamic.simulate_one(0, "training", 0)
 
 
 def test_command(tmp_path, capsys):

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from discovr_jax.evaluation import baselines
-from tfds_builders.echo_phantom import layouts, measure
+from tfds_builders.echo_phantom import files, measure
+from tfds_builders.echo_phantom.layout_echonet_dynamic import simulate_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,8 @@ def summarise(job: tuple[int, str, int]) -> Summary:
     """Simulates, encodes and decodes clip (seed, split, index), and measures it."""
     import av
 
-    clip = layouts.simulate_one(*job)
-    data = layouts.encode_avi(clip.frames, clip.fps)
+    clip = simulate_one(*job)
+    data = files.encode_avi(clip.frames, clip.fps)
     with av.open(io.BytesIO(data)) as container:
         frames = np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
     masks = clip.masks[clip.beat[0] : clip.beat[1] + 1]
@@ -62,7 +63,7 @@ def summarise(job: tuple[int, str, int]) -> Summary:
         attributes=clip.attributes,
         num_frames=len(clip.frames),
         num_beats=len(clip.frames) / clip.fps * heart_rate / 60,
-        digest=layouts.digest(data),
+        digest=files.digest(data),
     )
 
 
