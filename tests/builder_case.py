@@ -3,9 +3,11 @@
 TFDS has a test case of its own, which imports TensorFlow; this one does not.
 """
 
+import csv
 import hashlib
 import pathlib
 import sys
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -37,6 +39,35 @@ def write_video(path: pathlib.Path, frames: np.ndarray, fps: int = 50, codec: st
             picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=stream.pix_fmt)
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
+
+
+def write_table(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Writes a CSV file."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def read(directory: pathlib.Path, name: str) -> dict:
+    """The record with the id `name`, from whatever split."""
+    for source in audit.open_all(directory).values():
+        for index, found in enumerate(records.record_fields(source, ["id"])["id"]):
+            if found == name:
+                return source[index]
+    raise AssertionError(f"no record {name}")
+
+
+def split_of(directory: pathlib.Path) -> dict[str, str]:
+    """The split of each record's id."""
+    return {
+        str(name): split
+        for split, source in audit.open_all(directory).items()
+        for name in records.record_fields(source, ["id"])["id"]
+    }
+
+
+def notes(directory: pathlib.Path) -> dict[str, int]:
+    """What the builder counted in the source."""
+    return audit.metadata(directory)["notes"]
 
 
 class BuilderCase:

@@ -1,7 +1,5 @@
 """EchoNet-Dynamic on files made here, with every oddity that the published files are known to have."""
 
-import csv
-import json
 import math
 import pathlib
 
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import audit, records
-from tests.builder_case import BuilderCase, moving_square, write_video
+from tests.builder_case import BuilderCase, moving_square, notes, read, write_table, write_video
 from tfds_builders import echo_builder
 from tfds_builders.echonet_dynamic.echonet_dynamic_dataset_builder import Builder
 from tfds_builders.tables import SourceError
@@ -24,11 +22,6 @@ def tracing(left: float, top: float, right: float, bottom: float, rows: int = 21
     """A rectangle as EchoNet traces it: the long axis, then horizontal chords from top to bottom."""
     chords = [[left, y, right, y] for y in np.linspace(top, bottom, rows - 1)]
     return [[(left + right) / 2, top, (left + right) / 2, bottom], *chords]
-
-
-def write_table(path: pathlib.Path, header, rows) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def file_row(name: str, split: str, frames: int = 6, **changes) -> list:
@@ -82,18 +75,6 @@ def build(files: Source, config: str = "112", **kwargs) -> pathlib.Path:
     return TestEchonetDynamic().prepare(
         files.directory, files.directory.parent / "records", config=config, **kwargs
     )
-
-
-def read(directory: pathlib.Path, name: str) -> dict:
-    for source in audit.open_all(directory).values():
-        for index, found in enumerate(records.record_fields(source, ["id"])["id"]):
-            if found == name:
-                return source[index]
-    raise AssertionError(f"no record {name}")
-
-
-def notes(directory: pathlib.Path) -> dict:
-    return json.loads((directory / "metadata.json").read_text())["notes"]
 
 
 def test_fields_and_masks(files):
