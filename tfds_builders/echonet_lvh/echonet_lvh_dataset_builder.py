@@ -12,7 +12,7 @@ from tfds_builders.letterbox import letterbox
 
 _REMEDY = (
     "Download EchoNet-LVH from https://echonet.github.io/lvh (free registration), unpack it, and point --manual_dir at "
-    "the folder that holds MeasurementsList.csv and Batch1/ to Batch4/. An archive with FileList.csv is EchoNet-Dynamic."
+    "the folder of MeasurementsList.csv and Batch1/ to Batch4/. An archive with FileList.csv is EchoNet-Dynamic."
 )
 _SPLITS = {"train": "train", "val": "val", "test": "test"}
 # The measurements of diastole, which records hold, and those of systole, which only tell its frame.
