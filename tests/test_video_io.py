@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from discovr_jax.data import video_io
 from discovr_jax.data.video_io import VideoError, read_video
 from tests.builder_case import moving_square, write_video
 
@@ -63,13 +64,136 @@ def test_other_unusable_files_say_why(tmp_path):
     (tmp_path / "empty.avi").touch()
     (tmp_path / "text.avi").write_text("not a video" * 50)
     (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "empty.npy").touch()
     write_video(tmp_path / "one.avi", moving_square(1))
     for name, reason in {
         "empty.avi": "0 bytes",
+        "empty.npy": "0 bytes",
         "text.avi": "decoding failed",
-        "notes.txt": r"'\.txt' is not known; known are \.avi, \.dcm, \.mp4",
+        "notes.txt": r"'\.txt' is not known; known are \.avi, \.dcm, \.gif, \.mkv, \.mp4, .*DICOM",
         "one.avi": "at least 2",
         "absent.avi": "no such file",
     }.items():
         with pytest.raises(VideoError, match=f"{name}.*{reason}"):
             read_video(tmp_path / name)
+
+
+def test_matroska(tmp_path):
+    write_video(tmp_path / "clip.mkv", moving_square(50), fps=25)
+    video = read_video(tmp_path / "clip.mkv")
+    assert video.frames.shape == (50, 112, 112) and video.fps == 25 and video.colour is None
+    assert np.abs(video.frames.astype(int) - moving_square(50)).mean() < 2
+    data = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError, match=r"cut\.mkv.*(cut off|decoding failed)"):
+        read_video(tmp_path / "cut.mkv")
+
+
+def test_gif(tmp_path):
+    from PIL import Image
+
+    frames = moving_square(6) // 16 * 16  # fewer grey levels than a palette holds: nothing is lost
+    pictures = [Image.fromarray(frame) for frame in frames]
+    pictures[0].save(tmp_path / "clip.gif", save_all=True, append_images=pictures[1:], duration=40)
+    video = read_video(tmp_path / "clip.gif")
+    np.testing.assert_array_equal(video.frames, frames)
+    assert video.fps == pytest.approx(25) and video.colour is None
+
+
+@pytest.mark.parametrize("suffix, codec", [(".avi", "mjpeg"), (".mp4", "libx264")])
+def test_colour_is_told_from_grey(tmp_path, suffix, codec):
+    import av
+
+    rgb = np.full((4, 48, 64, 3), 90, np.uint8)
+    rgb[:, 16:32, 16:48] = 220, 30, 30
+    with av.open(str(tmp_path / f"clip{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = rgb.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for frame in rgb:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    colour = read_video(tmp_path / f"clip{suffix}").colour
+    assert colour.shape == (4, 48, 64)
+    assert np.abs(colour[:, 20:28, 20:44].astype(int) - 190).max() < 25
+    assert colour[:, :8].max() < 10
+
+
+def test_arrays(tmp_path):
+    grey = moving_square(5, 40, 60)
+    cases = {
+        "uint8": grey,
+        "int64": grey.astype(np.int64),
+        "float": grey.astype(np.float32) + 0.2,
+        "share": grey / 255,
+        "colour": np.repeat(grey[..., None], 3, axis=3),
+    }
+    for name, array in cases.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        video = read_video(tmp_path / f"{name}.npy")
+        np.testing.assert_array_equal(video.frames, grey, err_msg=name)
+        assert video.frames.dtype == np.uint8 and np.isnan(video.fps) and video.spacing is None
+    np.savez_compressed(tmp_path / "a.npz", other=np.zeros(3), frames=grey, fps=30, spacing=[0.5, 0.25])
+    video = read_video(tmp_path / "a.npz")
+    np.testing.assert_array_equal(video.frames, grey)
+    assert (video.fps, video.spacing) == (30, (0.5, 0.25))
+    np.savez(tmp_path / "b.npz", grey)
+    np.testing.assert_array_equal(read_video(tmp_path / "b.npz").frames, grey)
+
+
+def test_arrays_that_are_no_video_are_refused(tmp_path):
+    grey = moving_square(3, 40, 40)
+    for name, array, reason in (
+        ("flat", grey[0], r"shape \(40, 40\)"),
+        ("four", np.zeros((3, 40, 40, 4), np.uint8), "T, H, W, 3"),
+        ("negative", grey - 60.0, "from -60.0 to 140.0"),
+        ("wide", grey.astype(np.uint16) * 2, "to 400"),
+        ("nan", np.where(grey > 100, np.nan, 1.0), "nan"),
+        ("complex", grey.astype(complex), "complex"),
+        ("still", grey[:1], "a still"),
+        ("pickle", np.array([{"a": 1}] * 2, object), "never loaded"),
+    ):
+        np.save(tmp_path / f"{name}.npy", array)
+        with pytest.raises(VideoError, match=f"{name}.npy.*{reason}"):
+            read_video(tmp_path / f"{name}.npy")
+    np.savez(tmp_path / "two.npz", a=grey, b=grey)
+    np.savez(tmp_path / "fps.npz", frames=grey, fps=[1, 2, 3])
+    (tmp_path / "text.npz").write_text("no archive")
+    np.savez(tmp_path / "pickle.npz", frames=np.array([{"a": 1}] * 2, object))
+    for name, reason in (("two", "none is called 'frames'"), ("fps", "one number"), ("text", "not a readable")):
+        with pytest.raises(VideoError, match=f"{name}.npz.*{reason}"):
+            read_video(tmp_path / f"{name}.npz")
+    with pytest.raises(VideoError, match="pickle.npz"):
+        read_video(tmp_path / "pickle.npz")
+
+
+def test_nifti(tmp_path):
+    """A marker in the upper right corner stays there; across is the first axis of the file."""
+    nibabel = pytest.importorskip("nibabel", reason="reading NIfTI needs nibabel")
+    grey = moving_square(5, 40, 60)
+    grey[:, :4, -4:] = 255
+    for name, array in (("a.nii", grey.T), ("b.nii.gz", grey.T), ("c.nii.gz", grey.T[:, :, None])):
+        image = nibabel.Nifti1Image(array, np.diag([0.3, 0.5, 1, 1]))
+        image.header["descrip"] = b"DOE^JANE"
+        nibabel.save(image, tmp_path / name)
+        assert video_io.format_of(tmp_path / name) == "".join((tmp_path / name).suffixes)
+        video = read_video(tmp_path / name)
+        np.testing.assert_array_equal(video.frames, grey)
+        assert video.spacing == pytest.approx((0.5, 0.3))
+    data = (tmp_path / "b.nii.gz").read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError, match="cut.nii.gz: not a readable"):
+        read_video(tmp_path / "cut.nii.gz")
+
+
+def test_absurd_headers_are_refused_before_memory_is_asked_for(tmp_path):
+    shape = (30_000, 1000, 1000)
+    with open(tmp_path / "huge.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(30_000 * 10**6 + 200)  # sparse: takes no room on the disk
+    with pytest.raises(VideoError, match="30000 frames of 1000 x 1000 are more than"):
+        read_video(tmp_path / "huge.npy")
+    for frames, height, width in ((20_001, 8, 8), (2, 4097, 8), (2, 8, 4097), (5000, 1000, 1000)):
+        with pytest.raises(VideoError, match="no echocardiogram"):
+            video_io.check_size(tmp_path / "x", frames, height, width)
+    video_io.check_size(tmp_path / "x", 1002, 1040, 768)

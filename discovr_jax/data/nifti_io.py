@@ -1,11 +1,12 @@
 """Reads a NIfTI image as frames. Of its header only shape, scaling and voxel size are used, never free text."""
 
+import math
 import pathlib
 import zlib
 
 import numpy as np
 
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data.video_io import VideoError, check_size
 
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 
@@ -29,6 +30,7 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
         raise VideoError(f"{path}: no such file.")
     try:
         image = nibabel.load(path)
+        check_size(path, math.prod(image.shape[2:]), *image.shape[1::-1])
         values = np.asanyarray(image.dataobj)
         across, down = (float(step) for step in image.header.get_zooms()[:2])
         unit = image.header.get_xyzt_units()[0]

@@ -15,7 +15,7 @@ SATURATED = 80
 # Frames looked at, evenly spaced: more would not show more of the sector.
 _FRAMES = 64
 # Share of the frame below which a patch is no sector, and of its own hull: a sector is nearly convex.
-_LEAST_AREA, _LEAST_SOLIDITY = 0.1, 0.7
+_LEAST_AREA, _LEAST_SOLIDITY = 0.15, 0.7
 # A crop that gains less than this in size is not made: resampling would cost more.
 _LEAST_GAIN = 1.1
 # Grey levels above the background that count as drawn, and the share of the frame that may be so by noise.

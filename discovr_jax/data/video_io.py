@@ -1,4 +1,4 @@
-"""Reads a video file as grey frames. Formats are looked up by suffix in `READERS`."""
+"""Reads a video file as grey frames. Formats are looked up by suffix in `READERS`, DICOM also by its content."""
 
 import dataclasses
 import math
@@ -7,6 +7,11 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+
+from discovr_jax.data import colour
+
+# No echocardiogram is larger; a header that says so is damaged, and would take all memory.
+MAX_FRAMES, MAX_SIDE, MAX_BYTES = 20_000, 4096, 4 * 2**30
 
 
 class VideoError(ValueError):
@@ -39,26 +44,45 @@ def read_video(path: str | os.PathLike) -> Video:
       VideoError: naming the file and what is wrong with it.
     """
     path = pathlib.Path(path)
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise VideoError(
-            f"{path}: format '{path.suffix}' is not known; known are {', '.join(sorted(READERS))}."
-        )
     if not path.is_file():
         raise VideoError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); download or copy it again.")
-    video = read(path)
+    kind = format_of(path)
+    if kind is None:
+        raise VideoError(
+            f"{path}: format '{path.suffix}' is not known; known are {', '.join(sorted(READERS))}, "
+            "and DICOM of any name."
+        )
+    video = READERS[kind](path)
     if len(video.frames) < 2:
-        raise VideoError(f"{path}: {len(video.frames)} frame(s) decoded; a video needs at least 2.")
+        raise VideoError(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
     return video
 
 
+def format_of(path: pathlib.Path) -> str | None:
+    """The suffix in `READERS` that a file goes by: its own, or ".dcm" if it begins as DICOM does; else None."""
+    for suffix in (path.suffix.lower(), "".join(path.suffixes[-2:]).lower()):
+        if suffix in READERS:
+            return suffix
+    return ".dcm" if path.is_file() and _is_dicom(path) else None
+
+
+def check_size(path: pathlib.Path, frames: int, height: int, width: int) -> None:
+    """Raises VideoError if a header announces more frames or pixels than any echocardiogram has."""
+    if frames > MAX_FRAMES or max(height, width) > MAX_SIDE or frames * height * width > MAX_BYTES:
+        raise VideoError(
+            f"{path}: {frames} frames of {height} x {width} are more than {MAX_FRAMES} frames, {MAX_SIDE} pixels "
+            f"a side or {MAX_BYTES >> 30} GiB; the header is damaged, or this is no echocardiogram."
+        )
+
+
 def _read_av(path: pathlib.Path) -> Video:
-    """AVI and MP4 by PyAV (FFmpeg)."""
+    """AVI, MP4, MKV and GIF by PyAV (FFmpeg)."""
     import av
 
     frames: list[np.ndarray] = []
+    colours: dict[int, np.ndarray] = {}
     try:
         with av.open(os.fspath(path)) as container:
             if not container.streams.video:
@@ -69,47 +93,73 @@ def _read_av(path: pathlib.Path) -> Video:
             # Without this FFmpeg conceals a damaged picture with grey blocks instead of reporting it.
             stream.codec_context.options = {"err_detect": "explode"}
             declared = stream.frames
+            check_size(path, declared, stream.codec_context.height, stream.codec_context.width)
             fps = float(stream.average_rate) if stream.average_rate else math.nan
+            # Matroska counts no frames, but says when it ends.
+            timed = "matroska" in container.format.name and container.duration
+            ends, last = (container.duration / av.time_base if timed else 0.0), 0.0
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise VideoError(f"{path}: cut off in frame {len(frames)} of {declared}; copy it again.")
                 for frame in packet.decode():
-                    grey = _luma(frame)
+                    grey, tint = _luma(frame)
+                    check_size(path, len(frames) + 1, *grey.shape)
                     if frames and grey.shape != frames[0].shape:
-                        raise VideoError(
-                            f"{path}: frame {len(frames)} is {grey.shape}, frame 0 is {frames[0].shape}."
-                        )
+                        raise VideoError(f"{path}: frame {len(frames)} is {grey.shape}, frame 0 is {frames[0].shape}.")
+                    if tint is not None:
+                        colours[len(frames)] = tint
                     frames.append(grey)
+                    last = frame.time or 0.0
     except (av.error.FFmpegError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise VideoError(
-            f"{path}: decoding failed at frame {len(frames)} ({reason}); copy it again."
-        ) from error
+        raise VideoError(f"{path}: decoding failed at frame {len(frames)} ({reason}); copy it again.") from error
     if len(frames) < declared:
         raise VideoError(
             f"{path}: {len(frames)} frames decoded, but the container declares {declared}; "
             "the file is cut off or damaged, copy it again."
         )
-    return Video(np.stack(frames) if frames else np.zeros((0, 0, 0), np.uint8), fps)
+    if last + 2 / fps < ends:
+        raise VideoError(
+            f"{path}: the last of {len(frames)} frames is at {last:.2f} s, but the container declares {ends:.2f} s; "
+            "the file is cut off, copy it again."
+        )
+    if not frames:
+        return Video(np.zeros((0, 0, 0), np.uint8), fps)
+    grey = np.zeros_like(frames[0])
+    tints = np.stack([colours.get(number, grey) for number in range(len(frames))]) if colours else None
+    return Video(np.stack(frames), fps, colour=tints)
 
 
-def _luma(frame) -> np.ndarray:
-    """The luma of a PyAV frame as uint8 [H, W] in full range.
+def _luma(frame) -> tuple[np.ndarray, np.ndarray | None]:
+    """The luma of a PyAV frame as uint8 [H, W] in full range, and its distance from grey (None if it is grey).
 
     Echo video is grey stored as colour: the Y plane is the picture itself, without a rounding through RGB.
     """
     name = frame.format.name
     if name.startswith("yuv") and frame.format.components[0].bits == 8 and len(frame.planes) == 3:
-        plane = frame.planes[0]
-        luma = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width]
+        luma, *chroma = (_plane(plane) for plane in frame.planes)
+        tint = colour.of_chroma(*chroma)
+        if tint is not None:
+            down, across = -(-frame.height // tint.shape[0]), -(-frame.width // tint.shape[1])
+            tint = tint.repeat(down, 0).repeat(across, 1)[: frame.height, : frame.width]
         full_range = name.startswith("yuvj") or int(frame.color_range) == 2  # AVCOL_RANGE_JPEG
         if full_range:
-            return luma.copy()
-        return np.clip(np.rint((luma.astype(np.float32) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+            return luma.copy(), tint
+        # Luma runs from 16 to 235 here, chroma from 16 to 240.
+        tint = None if tint is None else _stretch(tint, 0, 224)
+        return _stretch(luma, 16, 219), tint
     if name == "gray":
-        return frame.to_ndarray()
-    rgb = frame.to_ndarray(format="rgb24").astype(np.float32)
-    return np.rint(rgb @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
+        return frame.to_ndarray(), None
+    rgb = frame.to_ndarray(format="rgb24")
+    return colour.luma(rgb), colour.of_rgb(rgb)
+
+
+def _stretch(values: np.ndarray, low: int, span: int) -> np.ndarray:
+    return np.clip(np.rint((values.astype(np.float32) - low) * (255 / span)), 0, 255).astype(np.uint8)
+
+
+def _plane(plane) -> np.ndarray:
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
 
 
 def _read_dicom(path: pathlib.Path) -> Video:
@@ -118,8 +168,21 @@ def _read_dicom(path: pathlib.Path) -> Video:
     return dicom_io.read_dicom(path)
 
 
+def _is_dicom(path: pathlib.Path) -> bool:
+    """Whether a file begins as DICOM does; archives often have no suffix, or a number for one."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _read_array(path: pathlib.Path) -> Video:
+    from discovr_jax.data import array_io
+
+    read = {".npy": array_io.read_npy, ".npz": array_io.read_npz}
+    return read.get(path.suffix.lower(), array_io.read_nifti)(path)
+
+
 READERS: dict[str, Callable[[pathlib.Path], Video]] = {
-    ".avi": _read_av,
-    ".mp4": _read_av,
+    **dict.fromkeys((".avi", ".mp4", ".mkv", ".gif"), _read_av),
+    **dict.fromkeys((".npy", ".npz", ".nii", ".nii.gz"), _read_array),
     ".dcm": _read_dicom,
 }
