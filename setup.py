@@ -41,6 +41,7 @@ setuptools.setup(
         "pydicom>=3",
         "pylibjpeg>=2",  # with the next one, decodes JPEG 2000 in DICOM
         "pylibjpeg-openjpeg>=2.3",
+        "python-gdcm>=3.0.24",  # decodes lossless JPEG and JPEG-LS in DICOM
         "safetensors>=0.4",
         "scikit-learn>=1.4",
         "tensorboardX>=2.6.2",

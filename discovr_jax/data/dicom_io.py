@@ -9,8 +9,12 @@ import warnings
 
 import numpy as np
 
-from discovr_jax.data.video_io import Video, VideoError
+from discovr_jax.data import colour
+from discovr_jax.data.video_io import Video, VideoError, check_size
 
+_PALETTES = tuple(
+    f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
+)
 TAGS = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
@@ -26,29 +30,37 @@ TAGS = (
     "FrameTimeVector",
     "CineRate",
     "RecommendedDisplayFrameRate",
+    "SequenceOfUltrasoundRegions",
+    "PixelSpacing",
+    *_PALETTES,
+    *(f"Segmented{name}" for name in _PALETTES if name.endswith("Data")),
     "PixelData",
 )
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # What the decoded samples of an object are: its frames' luma is made accordingly.
 GREY = ("MONOCHROME1", "MONOCHROME2")
 LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422")
 COLOUR = ("RGB", "YBR_RCT", "YBR_ICT")  # the last two are undone by the JPEG 2000 decoder
-PREAMBLE = 132  # bytes up to the end of the magic "DICM"
-
-
-def is_dicom(path: pathlib.Path) -> bool:
-    """Whether a file has DICOM's magic; archives often have no suffix."""
-    with open(path, "rb") as file:
-        return file.read(PREAMBLE)[-4:] == b"DICM"
+PALETTE = "PALETTE COLOR"
+KINDS = (*GREY, *LUMA_FIRST, *COLOUR, PALETTE)
+# The decoder for each family of transfer syntaxes, so that pixels do not depend on what else is installed.
+DECODERS = {
+    "pillow": ("JPEGBaseline8Bit",),
+    "gdcm": ("JPEGExtended12Bit", "JPEGLossless", "JPEGLosslessSV1", "JPEGLSLossless", "JPEGLSNearLossless"),
+    "pylibjpeg": ("JPEG2000Lossless", "JPEG2000", "HTJ2KLossless", "HTJ2KLosslessRPCL", "HTJ2K"),
+    "pydicom": ("RLELossless",),
+}
+# Codes of the standard (PS3.3, US Region Calibration): a two-dimensional picture, of tissue or flow, in centimetres.
+_PLANE, _PICTURES, _CENTIMETRES = 1, (1, 2), 3
 
 
 def read_dicom(path: pathlib.Path) -> Video:
     """Decode all frames of an object to luma.
 
-    Grey of more than 8 bits is scaled to 8; MONOCHROME1 is inverted; YBR gives its Y as it is stored.
+    Grey of more than 8 bits is scaled to 8; MONOCHROME1 is inverted; YBR gives its Y as it is stored. The picture's
+    place on the screen and its spacing are those of the largest two-dimensional ultrasound region.
 
     Raises:
-      VideoError: no DICOM, no pixels, a photometric interpretation that is not known, or damaged.
+      VideoError: no DICOM, no pixels, a still, a photometric interpretation that is not known, or damaged.
     """
     try:
         import pydicom
@@ -59,37 +71,97 @@ def read_dicom(path: pathlib.Path) -> Video:
     with warnings.catch_warnings(action="ignore"):  # pydicom's warnings quote values
         try:
             header = pydicom.dcmread(path, specific_tags=list(TAGS))
-        except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, KeyError) as error:
+            kind = str(header.get("PhotometricInterpretation", "none"))
+            declared = int(header.get("NumberOfFrames") or 1)
+            height, width = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+        except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
             raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}).") from None
-        kind = str(header.get("PhotometricInterpretation", "none"))
         if "PixelData" not in header:
             raise VideoError(f"{path}: the object holds no pixels.")
-        if kind not in (*GREY, *LUMA_FIRST, *COLOUR):
-            known = ", ".join((*GREY, *LUMA_FIRST, *COLOUR))
-            raise VideoError(f"{path}: photometric interpretation {kind} is not known; known are {known}.")
-        declared = int(header.get("NumberOfFrames") or 1)
+        if kind not in KINDS:
+            raise VideoError(f"{path}: photometric interpretation is not known; known are {', '.join(KINDS)}.")
+        if declared < 2:
+            raise VideoError(f"{path}: one frame, a still; a video needs at least 2.")
+        check_size(path, declared, height, width)
         try:
             # All at once: frame by frame pydicom 3.0 misreads uncompressed YBR_FULL_422.
-            samples = pydicom.pixels.pixel_array(header, raw=True)
+            samples = pydicom.pixels.pixel_array(header, raw=True, decoding_plugin=_decoder(header))
+            frames, tint = _grey(samples, kind, header)
+            spacing, region = _geometry(header, height, width)
+            fps = _frames_per_second(header)
         except Exception as error:  # decoders raise errors of many kinds
             raise VideoError(
                 f"{path}: its {declared} frame(s) cannot be decoded ({_syntax(header)}, {type(error).__name__}); "
                 "copy it again, or install a decoder for its transfer syntax."
             ) from None
-    samples = samples if declared > 1 else samples[None]
-    return Video(_luma(samples, kind, int(header.BitsStored)), _frames_per_second(header))
+    return Video(frames, fps, spacing, tint, region)
 
 
-def _luma(samples: np.ndarray, kind: str, bits: int) -> np.ndarray:
-    """Decoded samples [T, H, W(, 3)] as uint8 [T, H, W]."""
-    if kind in LUMA_FIRST:
-        return np.ascontiguousarray(samples[..., 0])
-    if kind in COLOUR:
-        return np.stack([np.rint(frame @ LUMA).astype(np.uint8) for frame in samples])
-    if bits != 8:
+def _grey(samples: np.ndarray, kind: str, header) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decoded samples [T, H, W(, 3)] as luma uint8 [T, H, W], and distance from grey (None if all is grey)."""
+    bits = int(header.BitsStored)
+    if kind == PALETTE:
+        import pydicom.pixels
+
+        samples = pydicom.pixels.apply_color_lut(samples, header)
+        bits = 8 * samples.dtype.itemsize
+    if samples.dtype != np.uint8 or bits != 8:
         top = 2**bits - 1
         samples = np.rint(np.clip(samples, 0, top) * (255 / top)).astype(np.uint8)
-    return 255 - samples if kind == "MONOCHROME1" else np.ascontiguousarray(samples)
+    if kind in LUMA_FIRST:
+        return np.ascontiguousarray(samples[..., 0]), colour.of_chroma(samples[..., 1], samples[..., 2])
+    if kind in GREY:
+        return 255 - samples if kind == "MONOCHROME1" else np.ascontiguousarray(samples), None
+    return np.stack([colour.luma(frame) for frame in samples]), colour.of_rgb(samples)
+
+
+def _geometry(header, height: int, width: int):
+    """Spacing (mm; row, column) and region (top, left, bottom, right) of the picture; None each where unknown.
+
+    Of a region that reaches outside the frame neither is used: the frames were resized after it was written.
+    """
+    regions = [
+        region
+        for region in header.get("SequenceOfUltrasoundRegions") or []
+        if region.get("RegionSpatialFormat") == _PLANE and region.get("RegionDataType") in _PICTURES
+    ]
+    boxes = [
+        (
+            int(region.RegionLocationMinY0),
+            int(region.RegionLocationMinX0),
+            int(region.RegionLocationMaxY1) + 1,
+            int(region.RegionLocationMaxX1) + 1,
+        )
+        for region in regions
+    ]
+    if not boxes:
+        spacing = header.get("PixelSpacing")
+        return (None if spacing is None else _positive(spacing[0], spacing[1])), None
+    region, box = max(zip(regions, boxes, strict=True), key=lambda pair: _area(pair[1]))
+    top, left, bottom, right = box
+    # Some scanners give the last row and column one too high.
+    if not (top < bottom <= height + 1 and left < right <= width + 1):
+        return None, None
+    box = (top, left, min(bottom, height), min(right, width))
+    units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
+    if units != (_CENTIMETRES, _CENTIMETRES):
+        return None, box
+    return _positive(10 * region.get("PhysicalDeltaY", 0), 10 * region.get("PhysicalDeltaX", 0)), box
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _positive(row, column) -> tuple[float, float] | None:
+    """Both distances without the sign that says which way an axis runs; None if one is 0 or not finite."""
+    spacing = abs(float(row)), abs(float(column))
+    return spacing if all(0 < step < math.inf for step in spacing) else None
+
+
+def _decoder(header) -> str:
+    name = header.file_meta.TransferSyntaxUID.keyword
+    return next((plugin for plugin, names in DECODERS.items() if name in names), "")
 
 
 def _frames_per_second(header) -> float:
