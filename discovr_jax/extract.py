@@ -2,23 +2,21 @@
 
 python -m discovr_jax.extract --checkpoint=runs/adult --input=DIR_OR_CSV --output=features.parquet
 
-Reads AVI, MP4 and DICOM; a CSV names the files in a column `path`. Beside the table: NAME.card.json (weights,
-preprocessing) and, where files could not be read, NAME.quarantine.csv with the reasons. Killed, the same command
-goes on where it stopped. DICOM is private: its rows are named by row number and a salted id, and nothing of its
-header but the geometry of the pixels and the frame rate is read. --show_paths names them, --hide_paths hides all.
+Reads what `prepare echo_folder` reads (AVI, MP4, MKV, GIF, DICOM, NIfTI, NPY); a CSV names the files in a column
+`path`. As in its records, all but the ultrasound sector is cut off (--whole_frame leaves it). Beside the table:
+NAME.card.json (weights, preprocessing) and, where files could not be read, NAME.quarantine.csv with the reasons.
+Killed, the same command goes on where it stopped. DICOM is private: its rows are named by row number and a salted
+id, and nothing of its header but the geometry of the pixels and the frame rate is read. --show_paths names them,
+--hide_paths hides all.
 """
 
 import argparse
 import concurrent.futures
 import csv
 import dataclasses
-import hashlib
-import hmac
-import io
 import json
 import os
 import pathlib
-import secrets
 import shutil
 import sys
 import time
@@ -27,7 +25,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from discovr_jax.checkpoint import CheckpointError
-from discovr_jax.data import dicom_io, video_io
+from discovr_jax.data import private, sector, video_io
 from discovr_jax.inference import Encoder, load_encoder
 from discovr_jax.models import readouts
 
@@ -76,6 +74,7 @@ def extract(
     hide_paths: bool = False,
     private_dir: str | os.PathLike | None = None,
     use_fps: bool = True,
+    whole_frame: bool = False,
     workers: int = 4,
 ) -> dict:
     """Embed every video of `source` and write the table, one row a video in the order of the input.
@@ -83,11 +82,13 @@ def extract(
     Args:
       encoder: see `load_encoder`.
       source: a folder (searched to its depths), a CSV with a column `path`, or one file.
-      output: the .parquet file; columns row, id, format, num_frames, height, width, fps, features.
+      output: the .parquet file; columns row, id, format, num_frames, height, width, fps, flags (see
+        `data.sector`), features.
       show_paths, hide_paths: name all files by their path, or none; by default all but DICOM.
       private_dir: where the salt and id_map.csv (id, path) are kept, readable by the owner only; the same salt
         gives a file the same id in every table. None: a salt of this table alone, which is thrown away.
       use_fps: sample at the trained frame rate where the file says its own; else at the trained stride.
+      whole_frame: embed frames as they are, with whatever the scanner wrote around the sector.
       workers: files decoded at once.
 
     Returns:
@@ -104,7 +105,7 @@ def extract(
         )
     paths, base = _find(pathlib.Path(source))
     _check_private(private_dir, out)
-    settings = encoder.card() | {"use_fps": use_fps, "inputs": len(paths)}
+    settings = encoder.card() | {"use_fps": use_fps, "whole_frame": whole_frame, "inputs": len(paths)}
     if out.table.exists():
         return _finished(out, settings)
     salt = _start(out, settings, private_dir)
@@ -112,14 +113,14 @@ def extract(
         Input(path, row, _identity(path, base, salt, show_paths, hide_paths)) for row, path in enumerate(paths)
     ]
     if private_dir is not None:
-        _write_id_map(pathlib.Path(private_dir), inputs)
+        private.write_id_map(private_dir, {one.id: str(one.path.absolute()) for one in inputs})
     bar = _Progress(len(inputs))
     done = _parts(out)
     bar.update(sum(len(rows) for rows in done.values()))
     todo = [inputs[i : i + CHUNK] for i in range(0, len(inputs), CHUNK)]
     with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
         waiting = [(number, chunk) for number, chunk in enumerate(todo) if number not in done]
-        for number, chunk, videos in _read_ahead(pool, waiting):
+        for number, chunk, videos in _read_ahead(pool, waiting, whole_frame):
             rows = _embed(encoder, chunk, videos, use_fps)
             _write_json(out.partial / f"{number:06d}.json", rows)
             bar.update(len(chunk))
@@ -149,16 +150,17 @@ def _find(source: pathlib.Path) -> tuple[list[pathlib.Path], pathlib.Path]:
 
 
 def _is_video(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in video_io.READERS or (not path.suffix and dicom_io.is_dicom(path))
+    return video_io.format_of(path) is not None
 
 
 def _identity(path: pathlib.Path, base: pathlib.Path, salt: bytes, show: bool, hide: bool) -> str:
     """The path below the input, or for a private file a keyed hash of it that only the salt's owner can redo."""
     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
-    private = hide or path.suffix.lower() not in video_io.READERS or path.suffix.lower() == DICOM
-    if show or not private:
+    # What is unknown or missing is not shown either: its name may be a patient's.
+    secret = hide or video_io.format_of(path) in (None, DICOM)
+    if show or not secret:
         return name
-    return hmac.new(salt, name.encode(), hashlib.sha256).hexdigest()[:16]
+    return private.salted_id(salt, name)
 
 
 def _check_private(private_dir, out: Output) -> None:
@@ -180,30 +182,25 @@ def _start(out: Output, settings: dict, private_dir) -> bytes:
         raise ExtractError(
             f"{out.partial} was begun with other weights, settings or inputs: remove it, or choose another --output"
         )
-    home = out.partial if private_dir is None else pathlib.Path(private_dir)
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    salt = home / "salt"
-    if not salt.exists():
-        _write_private(salt, secrets.token_hex(32))
-    return bytes.fromhex(salt.read_text())
+    return private.open_salt(out.partial if private_dir is None else private_dir)
 
 
-def _read_ahead(pool, chunks) -> Iterator[tuple[int, Sequence[Input], list]]:
+def _read_ahead(pool, chunks, whole_frame: bool) -> Iterator[tuple[int, Sequence[Input], list]]:
     """Each chunk with its videos (or errors), the next one being read meanwhile."""
     ahead = None
     for number, chunk in [*chunks, (None, [])]:
-        begun = (number, chunk, [pool.submit(_read, one.path) for one in chunk])
+        begun = (number, chunk, [pool.submit(_read, one.path, whole_frame) for one in chunk])
         if ahead is not None:
             yield ahead[0], ahead[1], [future.result() for future in ahead[2]]
         ahead = begun
 
 
-def _read(path: pathlib.Path) -> video_io.Video | str:
-    """A video, or why it cannot be read, without its path."""
+def _read(path: pathlib.Path, whole_frame: bool) -> tuple[video_io.Video, set[str], tuple] | str:
+    """A video, its flags and the shape that it has in the file; or why it cannot be read, without its path."""
     try:
-        if path.suffix.lower() in video_io.READERS or not path.is_file():
-            return video_io.read_video(path)
-        return dicom_io.read_dicom(path)
+        video = video_io.read_video(path)
+        kept, flags = (video, set()) if whole_frame else sector.isolate_video(video)
+        return kept, flags, video.frames.shape
     except video_io.VideoError as error:
         return str(error).replace(f"{path}: ", "").replace(str(path), "the file")
     except Exception as error:  # one odd file must not end a night's work; its kind says enough
@@ -213,18 +210,22 @@ def _read(path: pathlib.Path) -> video_io.Video | str:
 def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table, JSON values; a row that could not be made holds `reason` instead of `features`."""
     rows, good = [], []
-    for one, video in zip(chunk, videos, strict=True):
-        row = {"row": one.row, "id": one.id, "format": one.path.suffix.lower().lstrip(".") or "dcm"}
-        if isinstance(video, str):
-            rows.append(row | {"reason": video})
+    for one, found in zip(chunk, videos, strict=True):
+        row = {"row": one.row, "id": one.id, "format": (video_io.format_of(one.path) or "").lstrip(".")}
+        if isinstance(found, str):
+            rows.append(row | {"reason": found})
             continue
-        length, height, width = video.frames.shape
+        video, flags, (length, height, width) = found
         fps = video.fps if np.isfinite(video.fps) else None
-        row |= {"num_frames": length, "height": height, "width": width, "fps": fps}
+        row |= {"num_frames": length, "height": height, "width": width, "fps": fps, "flags": " ".join(sorted(flags))}
         rows.append(row)
-        good.append((row, video.frames, fps if use_fps else None))
+        good.append((row, video, fps if use_fps else None))
     if good:
-        features = encoder.embed([frames for _, frames, _ in good], fps=[fps for _, _, fps in good])
+        features = encoder.embed(
+            [video.frames for _, video, _ in good],
+            fps=[fps for _, _, fps in good],
+            spacing=[video.spacing for _, video, _ in good],
+        )
         for (row, _, _), vector in zip(good, features, strict=True):
             row["features"] = vector.tolist()  # a float32 survives the way through JSON bit for bit
     return rows
@@ -256,6 +257,7 @@ def _finish(out: Output, settings: dict) -> dict:
             "height": pa.int32(),
             "width": pa.int32(),
             "fps": pa.float32(),
+            "flags": pa.string(),
             "features": pa.list_(pa.float32(), width),
         }
     )
@@ -289,25 +291,6 @@ def _write_json(path: pathlib.Path, value, indent: int | None = None) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value, indent=indent) + "\n")
     os.replace(temporary, path)
-
-
-def _write_private(path: pathlib.Path, text: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-
-
-def _write_id_map(private: pathlib.Path, inputs: Sequence[Input]) -> None:
-    """id_map.csv (id, path) of these files and of those that other tables put there."""
-    path = private / "id_map.csv"
-    names = {}
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            names = {row["id"]: row["path"] for row in csv.DictReader(file)}
-    names |= {one.id: str(one.path.absolute()) for one in inputs}
-    text = io.StringIO()
-    csv.writer(text).writerows([("id", "path"), *names.items()])
-    _write_private(path, text.getvalue())
 
 
 class _Progress:
@@ -351,6 +334,7 @@ def main(argv: list[str] | None = None) -> int:
             hide_paths=args.hide_paths,
             private_dir=args.private_dir,
             use_fps=not args.ignore_fps,
+            whole_frame=args.whole_frame,
             workers=args.workers,
         )
     except (ValueError, CheckpointError, OSError) as error:
@@ -378,6 +362,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fit", default="letterbox", choices=("letterbox", "squeeze"), help="how frames are made square")
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")
     add("--ignore_fps", action="store_true", help="take frames at the trained stride whatever their rate")
+    add("--whole_frame", action="store_true", help="embed all that is on the screen, not the sector alone")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="of activations")
     add("--batch_size", type=int, default=8, help="clips a batch (default: %(default)s)")
     add("--workers", type=int, default=4, help="files decoded at once (default: %(default)s)")

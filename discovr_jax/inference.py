@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from discovr_jax import weights as weights_lib
-from discovr_jax.data import transforms
+from discovr_jax.data import colour, transforms
 from discovr_jax.evaluation.features import fingerprint
 from discovr_jax.experiment import make_model
 from discovr_jax.models import readouts as readouts_lib
@@ -33,7 +33,6 @@ BRANCHES = {
 }
 # Frames per second of (nearly) all videos of a dataset, for checkpoints trained by stride alone.
 NOMINAL_FPS = {"echonet_dynamic": 50.0}
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 FITS = ("letterbox", "squeeze")
 OUTPUTS = ("video", "frames", "tokens")
 
@@ -132,9 +131,11 @@ class Encoder:
 
     def embed(
         self, frames: np.ndarray | Sequence[np.ndarray], fps: float | Sequence[float | None] | None = None,
-        *, output: str = "video",
+        *, output: str = "video", spacing: Sequence[tuple[float, float] | None] | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Features of one video or of several.
+
+        Of a recording of a scanner's screen give the sector alone: `data.sector.isolate_video`.
 
         Args:
           frames: uint8 [T, H, W], [T, H, W, 3] (RGB), either with N videos in front, or a list of N videos of
@@ -143,6 +144,8 @@ class Encoder:
             frames at the trained stride.
           output: "video" for one vector a video; "frames" for one a tubelet (image branches: a frame) of each
             clip; "tokens" for every patch of each clip.
+          spacing: one a video, millimetres between rows and between columns: pixels that are not square become so,
+            where the fit is "letterbox". None: they are.
 
         Returns:
           float32, with N in front for several videos: "video" [D]; "frames" [clips, t, D], the mean token of
@@ -157,7 +160,10 @@ class Encoder:
         rates = list(fps) if isinstance(fps, (Sequence, np.ndarray)) else [fps] * len(videos)
         if len(rates) != len(videos):
             raise ValueError(f"{len(rates)} frame rates for {len(videos)} videos")
-        clips = [clip for pair in zip(videos, rates, strict=True) for clip in self._clips(*pair)]
+        spacing = [None] * len(videos) if spacing is None else spacing
+        if len(spacing) != len(videos):
+            raise ValueError(f"{len(spacing)} spacings for {len(videos)} videos")
+        clips = [clip for one in zip(videos, rates, spacing, strict=True) for clip in self._clips(*one)]
         features = self._run(clips, output)
         features = features.reshape(len(videos), self.options["clips"], *features.shape[1:])
         if output == "video":
@@ -173,7 +179,7 @@ class Encoder:
             "preprocessing": self.options,
         }
 
-    def _clips(self, video: np.ndarray, fps: float | None) -> list[tuple[np.ndarray, int]]:
+    def _clips(self, video: np.ndarray, fps: float | None, spacing) -> list[tuple[np.ndarray, int]]:
         """Evenly spaced clips of the model's length and size, each with its number of real frames."""
         o, stride = self.options, float(self.options["stride"])
         if fps is not None:
@@ -189,7 +195,7 @@ class Encoder:
         found = []
         for start in transforms.even_starts(len(video), o["num_frames"], stride, o["clips"]):
             which, num_valid = transforms.clip_indices(len(video), o["num_frames"], stride, int(start))
-            frames = _fitted(video[which[:num_valid]], o["image_size"], o["fit"], o["channels"])
+            frames = _fitted(video[which[:num_valid]], o["image_size"], o["fit"], o["channels"], spacing)
             padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
             found.append((np.concatenate([frames, padding]), num_valid))
         return found
@@ -256,16 +262,16 @@ def _as_videos(frames) -> tuple[list[np.ndarray], bool]:
     return videos, several
 
 
-def _fitted(frames: np.ndarray, size: int, fit: str, channels: int) -> np.ndarray:
+def _fitted(frames: np.ndarray, size: int, fit: str, channels: int, spacing=None) -> np.ndarray:
     """Frames uint8 [T, H, W(, 3)] at the model's size and channels: [T, size, size] or [T, size, size, 3]."""
     if channels == 1 and frames.ndim == 4:
-        frames = np.rint(frames @ LUMA).astype(np.uint8)
+        frames = colour.luma(frames)
     if channels == 3:
         colours = frames if frames.ndim == 4 else np.repeat(frames[..., None], 3, axis=3)
-        return np.stack([_fitted(colours[..., i], size, fit, 1) for i in range(3)], axis=-1)
+        return np.stack([_fitted(colours[..., i], size, fit, 1, spacing) for i in range(3)], axis=-1)
     if fit == "squeeze":
         return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
-    return letterbox(frames, size)[0]
+    return letterbox(frames, size, spacing)[0]
 
 
 @functools.cache

@@ -110,6 +110,16 @@ def test_letterbox_keeps_the_aspect_and_squeeze_does_not():
     assert inference._fitted(frames, 8, "squeeze", 1).min() == 100
 
 
+def test_pixels_that_are_not_square_become_so(encoder, video):
+    """Columns 0.5 mm apart in rows 1 mm apart: the same picture with every second column."""
+    wide = video.repeat(2, axis=2)
+    found = encoder.embed([wide, wide], spacing=[(1.0, 0.5), None])
+    np.testing.assert_allclose(found[0], encoder.embed(video), atol=1e-5)
+    assert not np.allclose(found[1], found[0], atol=1e-3)
+    with pytest.raises(ValueError, match="1 spacings for 2 videos"):
+        encoder.embed([wide, wide], spacing=[(1.0, 0.5)])
+
+
 def test_frame_rate(workdir, video):
     """Trained at 25 frames a second: at 75 every third frame, which is the stride; at 25 every frame."""
     encoder = discovr_jax.load_encoder(workdir, clips=1, batch_size=1, trained_fps=25)

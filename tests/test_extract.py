@@ -12,7 +12,7 @@ import pytest
 import discovr_jax
 from discovr_jax import experiment, extract
 from discovr_jax.checkpoint import Checkpoints
-from discovr_jax.data import video_io
+from discovr_jax.data import sector, video_io
 from tests.builder_case import moving_square, write_video
 
 pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
@@ -67,6 +67,7 @@ def test_rows_card_and_quarantine(encoder, archive, tmp_path, capsys):
     assert (found[0]["height"], found[0]["width"], round(found[0]["fps"])) == (240, 320, 30)
     video = video_io.read_video(archive / "two.avi")
     np.testing.assert_allclose(found[3]["features"], encoder.embed(video.frames, fps=video.fps), atol=1e-6)
+    assert [row["flags"] for row in found[:2]] == ["sector_isolated"] * 2
     with open(out.with_suffix(".quarantine.csv"), newline="") as file:
         (bad,) = csv.DictReader(file)
     assert (bad["row"], bad["id"]) == ("3", "cut.avi") and "cut.avi" not in bad["reason"]
@@ -125,6 +126,16 @@ def test_a_csv_gives_the_order(encoder, archive, tmp_path):
     (archive / "list.csv").write_text("file\ntwo.avi\n")
     with pytest.raises(extract.ExtractError, match="no column 'path'"):
         extract.extract(encoder, archive / "list.csv", tmp_path / "g.parquet")
+
+
+def test_the_sector_alone_is_embedded_as_records_hold_it_unless_told_otherwise(encoder, archive, tmp_path):
+    screen = video_io.read_video(archive / "DOE^JANE" / "IM0001.dcm")
+    alone, _ = sector.isolate_video(screen)
+    for name, video, options in (("a", alone, {}), ("b", screen, {"whole_frame": True})):
+        extract.extract(encoder, archive / "DOE^JANE" / "IM0001.dcm", tmp_path / f"{name}.parquet", **options)
+        found = rows(tmp_path / f"{name}.parquet")[0]
+        np.testing.assert_allclose(found["features"], encoder.embed(video.frames, fps=video.fps), atol=1e-6)
+    assert found["flags"] == ""
 
 
 def test_frame_rate_is_used_unless_told_otherwise(encoder, archive, tmp_path, monkeypatch):
