@@ -6,7 +6,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 
 from tfds_builders.echo_phantom import cycle, files, measure, quality, rhythm
-from tfds_builders.echo_phantom.anatomy import Heart
+from tfds_builders.echo_phantom.apical import FourChamber
 from tfds_builders.echo_phantom.layout_echonet_dynamic import simulate_one
 from tfds_builders.echo_phantom.parameters import draw_heart
 from tfds_builders.echo_phantom.simulator import simulate
@@ -122,7 +122,7 @@ def test_no_whole_systole_is_refused():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_motion_reaches_the_drawn_ef(seed):
-    heart = Heart(draw_heart(np.random.default_rng(seed)))
+    heart = FourChamber(draw_heart(np.random.default_rng(seed)))
     assert 100 * (1 - heart.volume(1.0) / heart.volume(0.0)) == pytest.approx(heart.params.ef, abs=0.2)
 
 
