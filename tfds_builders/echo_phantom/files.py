@@ -82,16 +82,31 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
         writer.writerows(rows)
 
 
+def attributes(job: Job, clip, **more: float | str) -> dict:
+    """A clip's row of attributes.csv: where its labels are and what was drawn."""
+    return {
+        "FileName": job.name,
+        "View": job.view,
+        "EDFrame": clip.ed_frame,
+        "ESFrame": clip.es_frame,
+        "BeatFirst": clip.beat[0],
+        "BeatLast": clip.beat[1],
+        **more,
+        **clip.attributes,
+    }
+
+
 def write_attributes(directory: Path, rows: Sequence[dict]) -> None:
     """Writes attributes.csv: what was drawn for each clip, row["attributes"]."""
     columns = list(rows[0]["attributes"])
     write_csv(directory / "attributes.csv", columns, [list(row["attributes"].values()) for row in rows])
 
 
-def write_truth(directory: Path, name: str, **arrays: np.ndarray) -> None:
-    """Writes truth/NAME.npz: exact masks and whatever else a builder's records can be compared with."""
+def write_truth(directory: Path, name: str, frames: Sequence[int], masks: np.ndarray, **more: np.ndarray) -> None:
+    """Writes truth/NAME.npz: the masks [N, H, W] of N frames, and what else records can be compared with."""
     (directory / "truth").mkdir(exist_ok=True)
-    np.savez_compressed(directory / "truth" / f"{name}.npz", **arrays)
+    path = directory / "truth" / f"{name}.npz"
+    np.savez_compressed(path, masks=masks, mask_frames=np.array(frames), **more)
 
 
 def read_truth(directory: Path, name: str) -> dict[str, np.ndarray]:

@@ -7,8 +7,6 @@ DIRECTORY/
 
 from pathlib import Path
 
-import numpy as np
-
 from tfds_builders.echo_phantom import files
 from tfds_builders.echo_phantom.simulator import SIZE, Clip, draw_heart, simulate
 
@@ -37,10 +35,7 @@ def write_clip(directory: Path, job: files.Job) -> dict:
     clip = simulate_one(job.seed, job.split, job.patient)
     (directory / "Videos").mkdir(exist_ok=True)
     (directory / "Videos" / f"{name}.avi").write_bytes(files.encode_avi(clip.frames, clip.fps))
-    files.write_truth(
-        directory, name, masks=clip.masks[[clip.ed_frame, clip.es_frame]],
-        mask_frames=np.array([clip.ed_frame, clip.es_frame]),
-    )  # fmt: skip
+    files.write_truth(directory, name, clip.traced_frames, clip.masks[list(clip.traced_frames)])
     listed = [name, clip.ef, clip.esv, clip.edv, SIZE, SIZE, clip.fps, len(clip.frames), job.split.upper()]
     # The dataset lists the small frame first.
     traced = [

@@ -22,9 +22,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tfds_builders.echo_phantom import files, layout_echonet_dynamic
+from tfds_builders.echo_phantom import files, layout_echonet_dynamic, layout_echonet_pediatric
 
-LAYOUTS = {"echonet_dynamic": layout_echonet_dynamic}
+LAYOUTS = {
+    "echonet_dynamic": layout_echonet_dynamic,
+    "echonet_pediatric": layout_echonet_pediatric,
+}
 
 
 def write(

@@ -47,6 +47,25 @@ def disc_volume(contour: np.ndarray, apex: np.ndarray, base: np.ndarray) -> floa
     return float(np.pi / 4 * np.sum(widths**2) * np.linalg.norm(base - apex) / NUM_DISCS)
 
 
+def hand_traced(outline: np.ndarray, count: int, inset: float) -> np.ndarray:
+    """An outline as a person draws it: fewer points, equally far apart, a little inside the border.
+
+    Args:
+      outline: float [P, 2] closed polygon, x then y, that runs from the x axis to the y axis.
+      count: points of the result.
+      inset: pixels inwards.
+
+    Returns:
+      float [count, 2].
+    """
+    step = np.linalg.norm(np.diff(outline, axis=0, append=outline[:1]), axis=1)
+    along, wanted = np.cumsum(step) - step, np.linspace(0, step.sum(), count, endpoint=False)
+    points = np.stack([np.interp(wanted, along, outline[:, axis]) for axis in (0, 1)], axis=1)
+    tangent = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    return points + inset * np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
+
+
 def mask_volume(mask: np.ndarray) -> float:
     """Volume in cubic pixels of label 1 of a mask, whose base is where it touches label 3 (the left atrium).
 
