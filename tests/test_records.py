@@ -213,5 +213,9 @@ def test_make_record_refuses_what_does_not_fit():
         records.make_record(frames, id="a")
     with pytest.raises(ValueError, match="1 masks, 0 mask_frames"):
         records.make_record(frames, masks=frames[:1], id="a", patient_id="a")
+    masked = {"mask_frames": [7], "mask_is_expert": [True], "masks": frames[:1]}
+    for wrong in ({"ed_frame": 3}, {"es_frame": -2}, masked):
+        with pytest.raises(ValueError, match=r"record a: .* must lie in its 3 frames"):
+            records.make_record(frames, id="a", patient_id="a", **wrong)
     with pytest.raises(ValueError, match=r"frames must be uint8 \[T, S, S\]"):
         records.make_record(frames.astype(np.float32), id="a", patient_id="a")

@@ -5,24 +5,22 @@ A dataset's builder says which clips there are (`find_clips`) and how one is rea
 
 import abc
 import collections
-import concurrent.futures
 import csv
 import dataclasses
-import multiprocessing
+import functools
 import os
 import pathlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-from discovr_jax.data import records
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data import contact_sheet, records
+from discovr_jax.data.video_io import VideoError, read_video
+from tfds_builders import reading
 from tfds_builders.tables import SourceError
 
-# Below this many clips a worker costs more to start than it saves.
-_CLIPS_PER_WORKER = 32
 # Once this many bad clips are known, more would not help anyone to find the cause.
 _BAD_LISTED = 20
 
@@ -39,6 +37,7 @@ class Clip:
       where: the table row that lists it, for messages.
       fields: values of the record that the dataset's tables give.
       tracings: whatever `read_clip` of the dataset needs for masks.
+      name: what errors and quarantine.csv call the file where its own name is private; empty for its own name.
     """
 
     id: str
@@ -48,6 +47,7 @@ class Clip:
     where: str
     fields: dict
     tracings: dict = dataclasses.field(default_factory=dict)
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +162,16 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def read_clip(clip: Clip, frame_size: int) -> dict:
         """The record of one clip; runs in a worker process; raises VideoError if the video is unusable."""
 
+    @staticmethod
+    def raw_frames(clip: Clip) -> np.ndarray:
+        """Grey frames as the file has them, uint8 [T, H, W], for the contact sheet; numbered as the record's."""
+        return read_video(clip.path).frames
+
+    @property
+    def private_dir(self) -> pathlib.Path | None:
+        """Where a private archive's contact sheet goes, which shows burnt-in text; None for public sets."""
+        return None
+
     @property
     def recorded_options(self) -> dict[str, Any]:
         """The options that decide what is in the records, as metadata.json keeps them."""
@@ -172,88 +182,119 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=records.features(self.builder_config.frame_size), metadata=tfds.core.MetadataDict()
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        listing = self.find_clips(pathlib.Path(dl_manager.manual_dir))
-        _check_splits(listing.clips)
-        self._listing = listing
-        self._bad = list(listing.bad)
-        self._digests: dict[str, str] = {}
-        self._done = 0
-        self._stop_if_too_many_bad()
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         by_split = {
-            split: [clip for clip in listing.clips if clip.split == split] for split in records.SPLITS
+            split: [clip for clip in self._listing.clips if clip.split == split] for split in records.SPLITS
         }
         # TFDS cannot write a split without examples, so one that the dataset does not have is left out.
-        return {split: self._generate_examples(clips) for split, clips in by_split.items() if clips}
+        generate = self._beam_examples if self._with_beam else self._generate_examples
+        return {split: generate(clips) for split, clips in by_split.items() if clips}
 
     def _generate_examples(self, clips: list[Clip]) -> Iterator[tuple[str, dict]]:
-        for clip, record, digest in self._read_all(clips):
+        found = False
+        for clip, record in self._reader.read(clips):
             if isinstance(record, VideoError):
-                self._bad.append(Bad(clip.path.name, f"{clip.where}: {record}"))
-                if len(self._bad) >= _BAD_LISTED:
-                    self._stop_if_too_many_bad()
+                self._add_bad(clip, record)
             else:
-                self._digests[clip.id] = digest
+                found = True
                 yield clip.id, record
             if self._progress:
                 self._done += 1
                 self._progress(self._done, len(self._listing.clips))
         self._stop_if_too_many_bad()
-        if not any(clip.id in self._digests for clip in clips):
+        if not found:
             raise SourceError(f"Split '{clips[0].split}' has no readable video. {_listed(self._bad)}")
 
-    def _read_all(self, clips: list[Clip]) -> Iterator[tuple[Clip, dict | VideoError, str]]:
-        """Reads clips in parallel, in order; keeps few results waiting so that memory does not grow."""
-        size = self.builder_config.frame_size
-        workers = min(self._workers or os.cpu_count() or 1, len(clips) // _CLIPS_PER_WORKER)
-        if workers < 2:
-            for clip in clips:
-                yield clip, *_read(type(self).read_clip, clip, size)
-            return
-        # Not fork: the caller may run threads (jax, TFDS) whose locks a forked child would inherit.
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_die_with_parent
-        ) as pool:
-            waiting: collections.deque = collections.deque()
-            for clip in clips:
-                waiting.append((clip, pool.submit(_read, type(self).read_clip, clip, size)))
-                if len(waiting) >= 4 * workers:
-                    first, future = waiting.popleft()
-                    yield first, *future.result()
-            for clip, future in waiting:
-                yield clip, *future.result()
+    def _beam_examples(self, clips: list[Clip]):
+        """The same examples as an Apache Beam transform."""
+        import apache_beam as beam
+
+        read = functools.partial(_examples, type(self).read_clip, self.builder_config.frame_size)
+        return beam.Create(clips) | beam.Reshuffle() | beam.FlatMap(read)
 
     def _generate_splits(self, dl_manager, download_config) -> Sequence:
         # TFDS calls this while self.data_path is the temporary folder that it renames at the very end, so the
         # files written here appear together with the records or not at all.
-        splits = super()._generate_splits(dl_manager, download_config)
+        self._listing = listing = self.find_clips(pathlib.Path(dl_manager.manual_dir))
+        _check_splits(listing.clips)
+        self._bad = list(listing.bad)
+        self._done = 0
+        self._stop_if_too_many_bad()
+        self._with_beam = bool(download_config.beam_runner or download_config.beam_options)
+        size = self.builder_config.frame_size
+        workers = 1 if self._with_beam else self._workers
+        with reading.Reader(self.read_clip, size, workers, len(listing.clips)) as self._reader:
+            splits = super()._generate_splits(dl_manager, download_config)
+        sources = [
+            records.RecordSource(
+                self.data_path, split.name,
+                list(zip(map(os.fspath, split.filepaths), split.shard_lengths, strict=True)),
+                self.info.features, size,
+            )
+            for split in splits
+        ]  # fmt: skip
+        rows = [row for source in sources for row in _manifest(source)]
+        if self._with_beam:
+            self._find_bad({row["id"] for row in rows})
+        manifest = self.data_path / "manifest.csv"
+        write_csv(manifest, ("split", "sha256", "num_masks", "flags", *records.SCALAR_FIELDS), rows)
         write_csv(self.data_path / "quarantine.csv", ("file", "reason"), map(dataclasses.asdict, self._bad))
-        columns = ("split", "sha256", "num_masks", "flags", *records.SCALAR_FIELDS)
-        write_csv(self.data_path / "manifest.csv", columns, self._manifest(splits))
+        self._write_contact_sheet(sources)
         self.info.metadata.update(
             schema_version=records.SCHEMA_VERSION,
-            frame_size=self.builder_config.frame_size,
-            quarantined=len(self._bad),
-            notes=self._listing.notes,
+            frame_size=size,
             options=self.recorded_options,
+            patients=records.count_patients(rows),
+            manifest_sha256=records.file_hash(manifest),
+            quarantined=len(self._bad),
+            notes=listing.notes,
         )
         return splits
 
-    def _manifest(self, splits) -> Iterator[dict]:
-        """Rows of manifest.csv in the order in which TFDS shuffled the records, read back from its files."""
-        for split in splits:
-            shards = list(zip(map(os.fspath, split.filepaths), split.shard_lengths, strict=True))
-            source = records.RecordSource(
-                self.data_path, split.name, shards, self.info.features, self.builder_config.frame_size
-            )
-            for index in range(len(source)):
-                record = source[index]
-                yield {
-                    "split": split.name,
-                    "sha256": self._digests[record["id"]],
-                    "num_masks": len(record["masks"]),
-                    "flags": " ".join(record["flags"]),
-                } | {name: record[name] for name in records.SCALAR_FIELDS}
+    def _find_bad(self, written: set[str]) -> None:
+        """Reads again what Beam's workers left out, for the reasons: those stay on the workers."""
+        for clip in self._listing.clips:
+            if clip.id in written:
+                continue
+            error = reading.read_one(self.read_clip, self.builder_config.frame_size, clip)
+            if not isinstance(error, VideoError):
+                error = VideoError("a worker of Beam could not read it, this machine can")
+            self._add_bad(clip, error)
+        self._stop_if_too_many_bad()
+
+    def _write_contact_sheet(self, sources: list[records.RecordSource], count: int = 24, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        size = self.builder_config.frame_size
+        places = [(source, index) for source in sources for index in range(len(source))]
+        chosen = rng.choice(len(places), min(count, len(places)), replace=False)
+        clips = {clip.id: clip for clip in self._listing.clips}
+        pairs = []
+        for source, index in (places[number] for number in sorted(chosen)):
+            record = source[index]
+            frame = contact_sheet.choose(record, rng)
+            after = records.decode_frames(record["frames"], size, size, [frame], record_id=record["id"])[0]
+            try:
+                before = self.raw_frames(clips[record["id"]])[frame]
+            except (VideoError, IndexError):
+                before = None  # gone since it was read, or cut by the builder
+            pairs.append(contact_sheet.pair(record, frame, after, before, source.split))
+        if self.private_dir is None:
+            contact_sheet.write(self.data_path / "contact_sheet.png", pairs)
+            return
+        stored = [dataclasses.replace(pair, before=None) for pair in pairs]
+        contact_sheet.write(self.data_path / "contact_sheet.png", stored)
+        private = self.private_dir / f"contact_sheet_{size}.png"
+        private.touch()
+        private.chmod(0o600)
+        contact_sheet.write(private, pairs)
+
+    def _add_bad(self, clip: Clip, error: VideoError) -> None:
+        reason = f"{clip.where}: {error}"
+        if clip.name:
+            reason = reason.replace(os.fspath(clip.path), clip.name)
+        self._bad.append(Bad(clip.name or clip.path.name, reason))
+        if len(self._bad) >= _BAD_LISTED:
+            self._stop_if_too_many_bad()
 
     def _stop_if_too_many_bad(self) -> None:
         if len(self._bad) > self._max_bad:
@@ -272,13 +313,25 @@ def write_csv(path: os.PathLike, columns: Sequence[str], rows) -> None:
         writer.writerows(rows)
 
 
-def _read(read_clip, clip: Clip, frame_size: int) -> tuple[dict | VideoError, str]:
-    try:
-        record = read_clip(clip, frame_size)
-    except VideoError as error:
-        return error, ""
-    frames = records.decode_frames(record["frames"], frame_size, frame_size, record_id=clip.id)
-    return record, records.content_hash(frames)
+def _examples(read_clip: Callable, frame_size: int, clip: Clip) -> Iterator[tuple[str, dict]]:
+    record = reading.read_one(read_clip, frame_size, clip)
+    if not isinstance(record, VideoError):
+        yield clip.id, record
+
+
+def _manifest(source: records.RecordSource) -> Iterator[dict]:
+    """Rows of manifest.csv in the order in which TFDS shuffled the records, read back from its files."""
+    for index in range(len(source)):
+        record = source[index]
+        frames = records.decode_frames(
+            record["frames"], source.frame_size, source.frame_size, record_id=record["id"]
+        )
+        yield {
+            "split": source.split,
+            "sha256": records.content_hash(frames),
+            "num_masks": len(record["masks"]),
+            "flags": " ".join(record["flags"]),
+        } | {name: record[name] for name in records.SCALAR_FIELDS}
 
 
 def _listed(bad: Sequence[Bad]) -> str:
@@ -287,11 +340,13 @@ def _listed(bad: Sequence[Bad]) -> str:
 
 
 def _check_splits(clips: Sequence[Clip]) -> None:
-    """Raises SourceError unless every patient is in one split and every id occurs once."""
+    """Raises SourceError unless every clip has a patient, every patient is in one split, every id occurs once."""
     if not clips:
         raise SourceError("The dataset's table lists no clips.")
     split_of: dict[str, Clip] = {}
     for clip in clips:
+        if not clip.patient_id:
+            raise SourceError(f"{clip.where}: no patient; splits could not be kept apart by patient.")
         first = split_of.setdefault(clip.patient_id, clip)
         if first.split != clip.split:
             raise SourceError(
@@ -301,14 +356,3 @@ def _check_splits(clips: Sequence[Clip]) -> None:
     doubled = [name for name, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
     if doubled:
         raise SourceError(f"Clip ids occur more than once: {doubled[:_BAD_LISTED]}.")
-
-
-def _die_with_parent() -> None:
-    """Ends this worker when its parent is gone, which also covers a parent that was killed."""
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

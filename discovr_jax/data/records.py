@@ -89,6 +89,11 @@ def make_record(frames: np.ndarray, *, masks: np.ndarray | None = None, **fields
             f"{where}: {len(masks)} masks, {len(record['mask_frames'])} mask_frames and "
             f"{len(record['mask_is_expert'])} mask_is_expert must be equally many."
         )
+    numbered = (*record["mask_frames"], *(record[name] for name in ("ed_frame", "es_frame") if record[name] != -1))
+    if not all(0 <= frame < len(frames) for frame in numbered):
+        raise ValueError(
+            f"{where}: mask_frames, ed_frame and es_frame {list(numbered)} must lie in its {len(frames)} frames."
+        )
     return record | {
         "schema_version": SCHEMA_VERSION,
         "num_frames": len(frames),
@@ -322,6 +327,18 @@ def manifest_rows(path: pathlib.Path) -> list[dict[str, str]] | None:
         return None
     with file.open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+def count_patients(rows: Sequence[dict]) -> dict[str, int]:
+    """Patients by split, of rows of the manifest."""
+    splits = sorted({row["split"] for row in rows}, key=SPLITS.index)
+    return {split: len({row["patient_id"] for row in rows if row["split"] == split}) for split in splits}
+
+
+def file_hash(path: pathlib.Path) -> str:
+    """SHA-256 of a file, as `sha256sum` prints it; that of manifest.csv names a split exactly."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_columns(source: RecordSource) -> dict[str, np.ndarray]:

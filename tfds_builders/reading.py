@@ -1,0 +1,98 @@
+"""Reads clips in worker processes, in order, with bounded memory."""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from discovr_jax.data.video_io import VideoError
+from tfds_builders.tables import SourceError
+
+# Below this many clips a worker costs more to start than it saves.
+_CLIPS_PER_WORKER = 16
+# Results that may wait for their turn, for each worker.
+_WAITING = 4
+
+
+class Reader:
+    """A pool of processes that turn clips into records; a context that ends them.
+
+    Args:
+      read_clip: (clip, frame_size) -> record; raises VideoError if the video is unusable.
+      frame_size: pixels.
+      workers: processes; None for one per core. Fewer are started for few clips, none for one worker.
+      total: clips that will be read in all.
+    """
+
+    def __init__(self, read_clip: Callable, frame_size: int, workers: int | None, total: int):
+        self._arguments = read_clip, frame_size
+        self._workers = min(workers or os.cpu_count() or 1, total // _CLIPS_PER_WORKER)
+        self._pool = None
+
+    def __enter__(self) -> "Reader":
+        if self._workers > 1:
+            # Not fork: the caller may run threads (jax, TFDS) whose locks a forked child would inherit.
+            context = multiprocessing.get_context("spawn")
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                self._workers, context, initializer=_start_worker
+            )
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def read(self, clips: Sequence) -> Iterator[tuple]:
+        """Yields (clip, its record or the VideoError that says why there is none), in the order of `clips`.
+
+        Raises:
+          SourceError: a worker was killed.
+        """
+        if self._pool is None:
+            for clip in clips:
+                yield clip, read_one(*self._arguments, clip)
+            return
+        waiting: collections.deque = collections.deque()
+        for clip in clips:
+            waiting.append((clip, self._pool.submit(read_one, *self._arguments, clip)))
+            if len(waiting) >= _WAITING * self._workers:
+                yield self._first(waiting)
+        while waiting:
+            yield self._first(waiting)
+
+    def _first(self, waiting: collections.deque) -> tuple:
+        clip, future = waiting.popleft()
+        try:
+            return clip, future.result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise SourceError(
+                f"A process that read videos was killed, at {clip.where} or up to {len(waiting)} clips further on. "
+                "If the machine ran out of memory, try fewer --workers."
+            ) from None
+
+
+def read_one(read_clip: Callable, frame_size: int, clip) -> dict | VideoError:
+    """The record of one clip, or why there is none; any other error names the clip's row."""
+    try:
+        return read_clip(clip, frame_size)
+    except VideoError as error:
+        return error
+    except Exception as error:
+        error.add_note(f"While reading the clip of {clip.where}.")
+        raise
+
+
+def _start_worker() -> None:
+    """Ends this worker when its parent is gone, which also covers a parent that was killed."""
+    import cv2
+
+    cv2.setNumThreads(1)  # The workers share the cores already.
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
