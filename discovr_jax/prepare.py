@@ -6,14 +6,16 @@ python -m discovr_jax.prepare check RECORDS/echonet_dynamic/112/1.0.0
 
 import argparse
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from discovr_jax.data import audit, records
 
@@ -30,8 +32,10 @@ def build(
     manual_dir: str | os.PathLike,
     data_dir: str | os.PathLike,
     frame_size: int = 112,
+    variant: str = "",
     max_bad: int = 0,
     workers: int | None = None,
+    beam_options: Sequence[str] = (),
     **options,
 ) -> dict:
     """Builds the records of a dataset, unless they are there and whole, and contact_sheet.png beside them.
@@ -42,10 +46,13 @@ def build(
     Args:
       dataset: one of `datasets()`.
       manual_dir: where the downloaded files lie.
-      data_dir: records go to data_dir/dataset/frame_size/version.
+      data_dir: records go to data_dir/dataset/config/version.
       frame_size: pixels, 112 or 224.
+      variant: of the dataset, where it has several (a view); see `records.config_name`.
       max_bad: unusable videos that are tolerated and listed in quarantine.csv.
       workers: processes that read videos; None for one per core.
+      beam_options: flags of Apache Beam's pipeline ("--runner=FlinkRunner", ...), whose workers then read the videos
+        instead of this machine's processes; needs the extra "beam".
       **options: those that the dataset's builder names in OPTIONS.
 
     Returns:
@@ -53,13 +60,13 @@ def build(
 
     Raises:
       tfds_builders.tables.SourceError: the downloaded files are not usable; says which and why.
-      ValueError: unknown dataset, frame size or option, or records are there that were made with other options.
+      ValueError: unknown dataset, frame size, variant or option; or records made with other options are there.
     """
-    if dataset not in datasets():
-        raise ValueError(f"There is no dataset '{dataset}'; there are {', '.join(datasets())}.")
-    path = records.records_dir(data_dir, dataset, str(frame_size))
+    config = records.config_name(frame_size, variant)
+    cls = _builder_class(dataset, config, options)
+    path = records.records_dir(data_dir, dataset, config)
     with _exclusive(path):
-        return _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers, options)
+        return _build(cls, path, manual_dir, max_bad, workers, beam_options, options)
 
 
 def ensure_records(config) -> None:
@@ -92,25 +99,27 @@ def ensure_records(config) -> None:
                     f"data.simulate asks for other clips than data.data_dir = {data.data_dir} holds: {error}"
                 ) from error
         if not _is_whole(path):
-            _build(path, data.dataset, native, data.data_dir, data.frame_size, 0, None, {})
+            _build(_builder_class(data.dataset, path.parent.name), path, native)
 
 
-def _builder_class(dataset: str):
-    return importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
+def _builder_class(dataset: str, config: str | None = None, options: Iterable[str] = ()) -> type:
+    """The builder of a dataset; ValueError if there is none, or it has no such config or options."""
+    if dataset not in datasets():
+        raise ValueError(f"There is no dataset '{dataset}'; there are {', '.join(datasets())}.")
+    cls = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
+    configs = [known.name for known in cls.BUILDER_CONFIGS]
+    if config is not None and config not in configs:
+        raise ValueError(f"{dataset} has no records '{config}' ([variant_]frame_size), only {', '.join(configs)}.")
+    if unknown := sorted(set(options) - {option.name for option in cls.OPTIONS}):
+        raise ValueError(f"{dataset} has no option {', '.join(unknown)}.")
+    return cls
 
 
-def _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers, options) -> dict:
+def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), options=None) -> dict:
     import tensorflow_datasets as tfds
 
     from tfds_builders.tables import SourceError
 
-    cls = _builder_class(dataset)
-    sizes = [config.name for config in cls.BUILDER_CONFIGS]
-    if str(frame_size) not in sizes:
-        raise ValueError(f"frame_size is {frame_size}; {dataset} has {', '.join(sizes)}.")
-    unknown = sorted(set(options) - {option.name for option in cls.OPTIONS})
-    if unknown:
-        raise ValueError(f"{dataset} has no option {', '.join(unknown)}.")
     whole = _is_whole(path)
     manual_dir = pathlib.Path(manual_dir).expanduser()
     if not whole and not manual_dir.is_dir():
@@ -121,8 +130,8 @@ def _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers, op
         path.rename(aside)
     tfds.disable_progress_bar()
     builder = cls(
-        config=str(frame_size), data_dir=os.fspath(pathlib.Path(data_dir).expanduser()),
-        max_bad=max_bad, workers=workers, progress=Progress("videos"), **options,
+        config=path.parent.name, data_dir=os.fspath(path.parents[2]), max_bad=max_bad, workers=workers,
+        progress=Progress("videos"), **(options or {}),
     )  # fmt: skip
     if whole:
         made_with = audit.metadata(path).get("options", {})
@@ -135,14 +144,18 @@ def _build(path, dataset, manual_dir, data_dir, frame_size, max_bad, workers, op
     else:
         for leftover in path.parent.glob("incomplete.*"):
             shutil.rmtree(leftover)
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
-    sheet = path / "contact_sheet.png"
-    if not sheet.exists():
-        audit.contact_sheet(path, sheet)
+        download = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        if beam_options:
+            from apache_beam.options.pipeline_options import PipelineOptions
+
+            download = dataclasses.replace(download, beam_options=PipelineOptions(list(beam_options)))
+        builder.download_and_prepare(download_config=download)
     return audit.summarise(path)
 
 
 def _is_whole(path: pathlib.Path) -> bool:
+    if not all((path / name).is_file() for name in ("metadata.json", "manifest.csv", "quarantine.csv")):
+        return False
     try:
         return bool(audit.open_all(path))
     except records.RecordsError:
@@ -176,12 +189,9 @@ class Progress:
             return
         self._last = now
         rate = done / max(now - self._start, 1e-9)
-        left = (total - done) / rate
-        print(
-            f"{done} of {total} {self._what}, {rate:.1f} a second, {left / 60:.1f} min left",
-            file=sys.stderr,
-            flush=True,
-        )
+        minutes, seconds = divmod(round((total - done) / rate), 60)
+        line = f"{done} of {total} {self._what} ({100 * done // total} %), {rate:.1f} a second"
+        print(f"{line}, {minutes} min {seconds} s left", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -193,21 +203,33 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="DATASET | check")
     for dataset in datasets():
+        cls = _builder_class(dataset)
+        configs = [config.name for config in cls.BUILDER_CONFIGS]
         command = commands.add_parser(dataset, help=f"make the records of {dataset}")
         command.add_argument("--manual_dir", required=True, help="folder of the downloaded files")
         command.add_argument("--data_dir", required=True, help="folder for records")
         command.add_argument("--frame_size", type=int, default=112, help="pixels of the stored frames")
+        variants = sorted({records.split_config_name(name)[0] for name in configs})
+        if variants != [""]:
+            command.add_argument("--variant", choices=variants, required="" not in variants, default="")
         command.add_argument("--max_bad", type=int, default=0, help="unusable videos to tolerate and list")
         command.add_argument("--workers", type=int, help="processes that read videos (default: one per core)")
-        for option in _builder_class(dataset).OPTIONS:
+        command.add_argument(
+            "--beam_options", type=shlex.split, default=[], metavar="'--runner=NAME ...'",
+            help="read the videos by Apache Beam with these flags of its pipeline (docs/data.md)",
+        )  # fmt: skip
+        for option in cls.OPTIONS:
             kind = {"action": "store_true"} if option.type is bool else {"type": option.type}
             command.add_argument(f"--{option.name}", default=option.default, help=option.help, **kind)
     command = commands.add_parser("check", help="verify records")
     command.add_argument("directory", type=pathlib.Path, help="the folder that holds dataset_info.json")
     given = parser.parse_args(arguments)
     if given.command == "check":
-        problems = audit.check(given.directory, Progress("records"))
-        print("\n".join(problems) if problems else audit.format_summary(audit.summarise(given.directory)))
+        notes: list[str] = []
+        problems = audit.check(given.directory, Progress("records"), lambda line: notes.append(f"note: {line}"))
+        if not problems:
+            notes.insert(0, audit.format_summary(audit.summarise(given.directory)))
+        print("\n".join([*notes, *problems]))
         print(f"{len(problems)} problem(s) found." if problems else "No problems found.")
         return 1 if problems else 0
     try:

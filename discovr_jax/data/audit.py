@@ -1,14 +1,17 @@
-"""Looks at prepared records: a summary, a check of all that can be wrong with them, a contact sheet."""
+"""Looks at prepared records: a summary, and a check of all that can be wrong with them."""
 
 import collections
+import csv
 import json
 import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from discovr_jax.data import records
+from discovr_jax.data import labels, records
 
+# The published cut-offs of docs and configs; a config may name any other.
+RULES = ("ef < 50", "rvef <= 45", "wall_cm >= 1.3", "source_label")
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 # Wide enough for any heart: a value outside is a unit or a column mixed up.
 _RANGES = {
@@ -30,65 +33,78 @@ def metadata(path: pathlib.Path) -> dict:
 
 
 def summarise(path: pathlib.Path) -> dict:
-    """Counts by split: records, patients, frames, masks, known and unknown labels.
+    """Counts by split: records, patients, frames, masks, views, known labels, normal and abnormal by each rule.
 
     Returns:
-      {"path", "splits": {split: {"records", "patients", "frames", "masks", "labels": {name: {"known",
-      "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "notes": {what: count}}.
+      {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "views":
+      {view: records}, "known": {label: records}, "rules": {rule: {"normal", "abnormal", "unknown"}}}}, "flags":
+      {flag: records}, "quarantined": videos left out, "notes": {what: count}}.
     """
-    metadata = json.loads((path / "metadata.json").read_text())
+    about = metadata(path)
     rows = records.manifest_rows(path) or []
     splits = {}
     for split, source in open_all(path).items():
-        fields = records.record_fields(source, ("patient_id", "num_frames", *LABELS))
-        known = {name: int(np.isfinite(fields[name]).sum()) for name in LABELS}
+        fields = records.record_fields(source, ("patient_id", "num_frames", "view", "source_label", *LABELS))
+        rules = {rule: labels.normal_label(fields, rule) for rule in RULES}
         splits[split] = {
             "records": len(source),
             "patients": len(set(fields["patient_id"])),
             "frames": int(fields["num_frames"].sum()),
             "masks": sum(int(row["num_masks"]) for row in rows if row["split"] == split),
-            "labels": {
-                name: {"known": count, "unknown": len(source) - count} for name, count in known.items()
-            },
+            "views": dict(sorted(collections.Counter(fields["view"].tolist()).items())),
+            "known": {name: int(np.isfinite(fields[name]).sum()) for name in LABELS},
+            "rules": {rule: _normal_counts(values) for rule, values in rules.items()},
         }
     flags = collections.Counter(flag for row in rows for flag in row["flags"].split())
     return {
         "path": str(path),
+        "manifest_sha256": about.get("manifest_sha256"),
         "splits": splits,
         "flags": dict(sorted(flags.items())),
-        "quarantined": metadata["quarantined"],
-        "notes": metadata["notes"],
+        "quarantined": about["quarantined"],
+        "notes": about["notes"],
     }
 
 
+def _normal_counts(values: np.ndarray) -> dict[str, int]:
+    counts = {"normal": values == 0, "abnormal": values == 1, "unknown": np.isnan(values)}
+    return {name: int(which.sum()) for name, which in counts.items()}
+
+
 def format_summary(summary: dict) -> str:
-    """The summary as lines for people."""
+    """The summary as lines for people; labels and rules that no record of a split knows are left out."""
     lines = [f"Records at {summary['path']}"]
-    total: collections.Counter = collections.Counter()
+    if summary["manifest_sha256"]:
+        lines.append(f"  manifest.csv (sha256): {summary['manifest_sha256']}")
     for split, counts in summary["splits"].items():
         numbers = [f"{counts[name]} {name}" for name in ("records", "patients", "frames", "masks")]
-        known = [
-            f"{name.upper()} known {label['known']} of {counts['records']}"
-            for name, label in counts["labels"].items()
-            if label["known"]
-        ]
-        lines.append(f"  {split + ':':6} " + ", ".join(numbers + known))
-        total.update({name: label["unknown"] for name, label in counts["labels"].items()})
-    lines.append("  " + ", ".join(f"{name.upper()} unknown: {total[name]}" for name in LABELS))
+        lines.append(f"  {split + ':':6} " + ", ".join(numbers))
+        views = [f"{view or 'unknown'} {count}" for view, count in counts["views"].items()]
+        lines.append("         view: " + ", ".join(views))
+        known = [f"{name.upper()} {count}" for name, count in counts["known"].items() if count]
+        lines.append("         known: " + (", ".join(known) or "no label"))
+        for rule, found in counts["rules"].items():
+            if found["normal"] or found["abnormal"]:
+                lines.append(f"         {rule}: " + ", ".join(f"{found[name]} {name}" for name in found))
     if summary["flags"]:
         lines.append("  flags: " + ", ".join(f"{flag} {count}" for flag, count in summary["flags"].items()))
-    if summary["notes"]:
-        lines.append("  source: " + ", ".join(f"{what} {count}" for what, count in summary["notes"].items()))
+    if notes := [f"{what} {count}" for what, count in summary["notes"].items() if count]:
+        lines.append("  source: " + ", ".join(notes))
     lines.append(f"  quarantined: {summary['quarantined']}")
     return "\n".join(lines)
 
 
-def check(path: pathlib.Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
+def check(
+    path: pathlib.Path,
+    progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
+) -> list[str]:
     """Reads everything and lists what is wrong: files, counts, every frame, splits, duplicates, label ranges.
 
     Args:
       path: the directory of the records.
       progress: called with (records done, records in all).
+      note: called with a line for what is worth knowing but no fault: the same frames twice in one split.
 
     Returns:
       One line per problem; empty if the records are sound.
@@ -96,21 +112,19 @@ def check(path: pathlib.Path, progress: Callable[[int, int], None] | None = None
     try:
         sources = open_all(path)
         rows = records.manifest_rows(path)
-        metadata = json.loads((path / "metadata.json").read_text())
-        quarantined = len((path / "quarantine.csv").read_text().splitlines()) - 1
+        about = metadata(path)
+        with (path / "quarantine.csv").open(encoding="utf-8", newline="") as lines:
+            quarantined = len(list(csv.DictReader(lines)))
     except (records.RecordsError, OSError, json.JSONDecodeError) as error:
         return [str(error)]
     if rows is None:
         return [f"{path / 'manifest.csv'} is missing; prepare the records again."]
-    problems = []
-    if quarantined != metadata.get("quarantined"):
-        problems.append(
-            f"quarantine.csv lists {quarantined}, metadata.json {metadata.get('quarantined')} videos."
-        )
+    problems = list(_metadata_problems(path, about, rows, quarantined))
     expected = {(row["split"], row["id"]): row["sha256"] for row in rows}
     if len(expected) != len(rows):
         problems.append(f"manifest.csv: {len(rows) - len(expected)} ids occur more than once.")
-    seen: dict[str, dict[str, set[str]]] = {"patient": {}, "id": {}, "content of": {}}
+    seen: dict[str, dict[str, list[str]]] = {"patient": {}, "id": {}, "frames": {}}
+    patients: dict[str, set[str]] = {split: set() for split in sources}
     total, done = sum(map(len, sources.values())), 0
     for split, source in sources.items():
         for index in range(len(source)):
@@ -125,12 +139,32 @@ def check(path: pathlib.Path, progress: Callable[[int, int], None] | None = None
                 if expected.pop((split, record["id"]), None) != digest:
                     problems.append(f"{where}: its frames are not those that manifest.csv lists.")
                 for kind, value in zip(seen, (record["patient_id"], record["id"], digest), strict=True):
-                    seen[kind].setdefault(value, set()).add(f"{split} {record['id']}")
+                    seen[kind].setdefault(value, []).append(f"{split} {record['id']}")
+                patients[split].add(record["patient_id"])
             done += 1
             if progress:
                 progress(done, total)
     problems += [f"{split} record {name} is in manifest.csv but not readable." for split, name in expected]
-    return problems + list(_shared(seen))
+    counted = {split: len(found) for split, found in patients.items()}
+    if counted != about.get("patients"):
+        problems.append(f"The records are of {counted} patients, metadata.json says {about.get('patients')}.")
+    problems += _shared(seen)
+    for places in seen["frames"].values():
+        if note and len(places) > 1 and len({_split(place) for place in places}) == 1:
+            note(f"the same frames twice in one split: {', '.join(sorted(places))}.")
+    return problems
+
+
+def _metadata_problems(path: pathlib.Path, about: dict, rows: list[dict], quarantined: int) -> Iterator[str]:
+    """Where metadata.json and the files beside it disagree."""
+    if quarantined != about.get("quarantined"):
+        yield f"quarantine.csv lists {quarantined}, metadata.json {about.get('quarantined')} videos."
+    if about.get("schema_version") != records.SCHEMA_VERSION:
+        yield f"metadata.json: schema version {about.get('schema_version')}, this code has {records.SCHEMA_VERSION}."
+    if about.get("frame_size") != records.split_config_name(path.parent.name)[1]:
+        yield f"metadata.json: frame_size {about.get('frame_size')}, but the folder is {path.parent.name}."
+    if about.get("manifest_sha256") != records.file_hash(path / "manifest.csv"):
+        yield "manifest.csv was changed since the build: its SHA-256 is not that of metadata.json."
 
 
 def _check_frames(record: dict, size: int) -> str:
@@ -141,6 +175,8 @@ def _check_frames(record: dict, size: int) -> str:
 def _record_problems(record: dict) -> Iterator[str]:
     """What is wrong inside one record whose frames can be decoded."""
     count = len(record["frames"])
+    if record["schema_version"] != records.SCHEMA_VERSION:
+        yield f"schema version {record['schema_version']}, this code reads {records.SCHEMA_VERSION}."
     if record["num_frames"] != count:
         yield f"num_frames is {record['num_frames']}, there are {count} frames."
     for name, (low, high) in _RANGES.items():
@@ -156,51 +192,21 @@ def _record_problems(record: dict) -> Iterator[str]:
         yield f"masks, mask_frames and mask_is_expert differ in length: {sorted(lengths)}."
     if any(not 0 <= frame < count for frame in record["mask_frames"]):
         yield f"mask_frames {record['mask_frames'].tolist()} reach outside the {count} frames."
+    spacing = record["pixel_spacing"]
+    if not (np.isnan(spacing).all() or (np.isfinite(spacing) & (spacing > 0)).all()):
+        yield f"pixel_spacing is {spacing.tolist()} mm; both must be above 0, or both unknown (NaN)."
     if record["masks"].size and record["masks"].max() >= len(records.MASK_CLASSES):
         yield f"masks hold class {record['masks'].max()}, known are 0 to {len(records.MASK_CLASSES) - 1}."
 
 
-def _shared(seen: dict[str, dict[str, set[str]]]) -> Iterator[str]:
+def _shared(seen: dict[str, dict[str, list[str]]]) -> Iterator[str]:
     """Patients, ids and contents that are in more than one split."""
     for kind, owners in seen.items():
         for value, places in owners.items():
-            if len({place.split(" ", 1)[0] for place in places}) > 1:
-                what = "the same frames" if kind == "content of" else f"{kind} {value}"
+            if len({_split(place) for place in places}) > 1:
+                what = "the same frames" if kind == "frames" else f"{kind} {value}"
                 yield f"{what} in several splits: {', '.join(sorted(places))}."
 
 
-def contact_sheet(
-    path: pathlib.Path, file: pathlib.Path, *, columns: int = 6, rows: int = 4, seed: int = 0
-) -> None:
-    """Writes a PNG of random records, one frame of each: a traced one with its outline where there is any."""
-    import cv2
-
-    rng = np.random.default_rng(seed)
-    places = [(source, index) for source in open_all(path).values() for index in range(len(source))]
-    chosen = rng.choice(len(places), min(len(places), columns * rows), replace=False)
-    tiles = []
-    for source, index in (places[number] for number in sorted(chosen)):
-        record, size = source[index], source.frame_size
-        masked = len(record["masks"]) > 0
-        which = rng.integers(len(record["masks"]) if masked else record["num_frames"])
-        frame = int(record["mask_frames"][which] if masked else which)
-        grey = records.decode_frames(record["frames"], size, size, [frame], record_id=record["id"])[0]
-        scale = max(1, 224 // size)
-        tile = cv2.cvtColor(cv2.resize(grey, None, fx=scale, fy=scale), cv2.COLOR_GRAY2BGR)
-        for value, colour in ((1, (0, 255, 255)), (2, (0, 255, 0)), (3, (255, 128, 0))):
-            if not masked:
-                break
-            area = (record["masks"][which] == value).astype(np.uint8)
-            area = cv2.resize(area, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-            outlines, _ = cv2.findContours(area, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(tile, outlines, -1, colour, 1)
-        moment = {record["ed_frame"]: " ED", record["es_frame"]: " ES"}.get(frame, "")
-        ef = "unknown" if np.isnan(record["ef"]) else f"{record['ef']:.0f}"
-        caption = f"{source.split} EF {ef} frame {frame}{moment}"
-        for line, text in enumerate((record["id"], caption)):
-            cv2.putText(tile, text, (2, 10 + 12 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (255, 255, 255), 1)
-        tiles.append(tile)
-    blank = np.zeros_like(tiles[0])
-    tiles += [blank] * (-len(tiles) % columns)
-    lines = [np.concatenate(tiles[start : start + columns], 1) for start in range(0, len(tiles), columns)]
-    file.write_bytes(cv2.imencode(".png", np.concatenate(lines))[1].tobytes())
+def _split(place: str) -> str:
+    return place.split(" ", 1)[0]

@@ -1,0 +1,190 @@
+"""`prepare check` on records that are damaged or wrong, each in one way."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from discovr_jax import prepare
+from discovr_jax.data import audit, records
+from tests import made_up
+from tests.made_up import clip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return made_up.build(tmp_path_factory.mktemp("audit"), made_up.sound())
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    """A copy of the records' folder that a test may damage."""
+    path = tmp_path / "made_up" / "112" / records.BUILDER_VERSION
+    shutil.copytree(built, path)
+    return path
+
+
+def problems_with(tmp_path, *clips, note=None) -> list[str]:
+    return audit.check(made_up.build(tmp_path, made_up.sound(*clips)), note=note)
+
+
+def test_sound_records(built):
+    notes = []
+    assert audit.check(built, note=notes.append) == [] and notes == []
+
+
+@pytest.mark.parametrize("split", records.SPLITS)
+def test_a_flipped_byte(copy, split):
+    shard = next(copy.glob(f"*-{split}.array_record*"))
+    data = np.frombuffer(shard.read_bytes(), np.uint8).copy()
+    # Files are padded with zeros; the middle of the rest lies in the records.
+    data[np.median(np.flatnonzero(data)).astype(int)] ^= 0xFF
+    shard.write_bytes(data.tobytes())
+    problems = audit.check(copy)
+    assert problems and f"'{split}'" in problems[0]
+
+
+def test_a_cut_shard_and_a_missing_one(copy):
+    shard = next(copy.glob("*-val.array_record*"))
+    data = shard.read_bytes()
+    shard.write_bytes(data[: len(data) // 2])
+    (problem,) = audit.check(copy)
+    assert "damaged" in problem and shard.name in problem
+    shard.unlink()
+    (copy / "metadata.json").rename(copy / "elsewhere.json")
+    assert any("metadata.json" in problem for problem in audit.check(copy))
+
+
+def test_more_shards_in_the_metadata_than_files(copy):
+    info = copy / "dataset_info.json"
+    content = json.loads(info.read_text())
+    content["splits"][0]["shardLengths"] = ["3"]
+    info.write_text(json.dumps(content))
+    (problem,) = audit.check(copy)
+    assert "holds 2 records, not 3" in problem
+
+
+def test_a_frame_that_cannot_be_decoded(built, monkeypatch):
+    # A build reads its records back and would not finish with such a frame; so it is damaged in the reader.
+    read = records.RecordSource.__getitem__
+
+    def damaged(self, index):
+        record = read(self, index)
+        if record["id"] == "b":
+            record["frames"][3] = record["frames"][3][:20]
+        return record
+
+    monkeypatch.setattr(records.RecordSource, "__getitem__", damaged)
+    problems = audit.check(built)
+    assert "Record b: frame 3 is damaged" in problems[0]
+    assert problems[1:] == ["train record b is in manifest.csv but not readable."]
+
+
+@pytest.mark.parametrize(
+    "fields,problem",
+    [
+        ({"ef": 130.0}, "ef is 130.0, outside 0 to 100."),
+        ({"ef": -3.0}, "ef is -3.0, outside 0 to 100."),
+        ({"fps": 0.0}, "fps is 0.0, outside 1 to 1000."),
+        ({"ivsd": 11.0}, "ivsd is 11.0, outside 0 to 10."),
+        ({"source_label": 2}, "source_label is 2, outside -1 to 1."),
+        ({"esv": 90.0, "edv": 80.0}, "esv 90.0 is above edv 80.0."),
+        ({"ed_frame": 5}, "ed_frame is 5, there are 5 frames."),
+        ({"es_frame": -2}, "es_frame is -2, there are 5 frames."),
+        ({"num_frames": 4}, "num_frames is 4, there are 5 frames."),
+        ({"mask_frames": [5]}, "mask_frames [5] reach outside the 5 frames."),
+        ({"mask_frames": [1, 2]}, "masks, mask_frames and mask_is_expert differ in length: [1, 2]."),
+        ({"pixel_spacing": [0.0, 0.3]}, "pixel_spacing is [0.0, "),
+        ({"pixel_spacing": [np.nan, 0.5]}, "pixel_spacing is [nan, 0.5] mm"),
+        (
+            {"masks": records.encode_frames(np.full((1, 112, 112), 4, np.uint8))},
+            "masks hold class 4, known are 0 to 3.",
+        ),
+    ],
+)
+def test_values_that_cannot_be(tmp_path, monkeypatch, fields, problem):
+    # Pictures of such records cannot all be made.
+    monkeypatch.setattr(made_up.Builder, "_write_contact_sheet", lambda self, sources: None)
+    problems = problems_with(tmp_path, clip("b", "train", "p1", **fields))
+    assert len(problems) == 1 and problems[0].startswith("train record b: ") and problem in problems[0]
+
+
+def test_another_schema_in_a_record(tmp_path):
+    # TFDS's shuffling puts b first; the first record stops the opening of a split.
+    problems = problems_with(tmp_path / "b", clip("b", "train", "p1", schema_version=7))
+    assert len(problems) == 1 and "have schema version 7, this code reads 1" in problems[0]
+    problems = problems_with(tmp_path / "a", clip("a", "train", "p1", schema_version=7))
+    assert problems == ["train record a: schema version 7, this code reads 1."]
+
+
+def test_the_same_frames_twice(tmp_path):
+    notes = []
+    problems = problems_with(
+        tmp_path, clip("a", "train", "p1", seed=1), clip("e", "train", seed=1), clip("d", "test", seed=5),
+        clip("c", "val", seed=5), note=notes.append,
+    )  # fmt: skip
+    assert problems == ["the same frames in several splits: test d, val c."]
+    assert notes == ["the same frames twice in one split: train a, train e."]
+
+
+def test_a_patient_in_two_splits(tmp_path, monkeypatch):
+    from tfds_builders import echo_builder
+
+    monkeypatch.setattr(echo_builder, "_check_splits", lambda clips: None)
+    assert problems_with(tmp_path, clip("e", "test", "p1")) == [
+        "patient p1 in several splits: test e, train a, train b."
+    ]
+
+
+def edit(copy, name: str, old: str, new: str) -> list[str]:
+    text = (copy / name).read_text()
+    assert old in text
+    (copy / name).write_text(text.replace(old, new, 1))
+    return audit.check(copy)
+
+
+def test_frames_other_than_the_manifest_lists(copy):
+    digest = records.manifest_rows(copy)[0]["sha256"]
+    problems = edit(copy, "manifest.csv", digest, "0" * 64)
+    assert len(problems) == 2 and "manifest.csv was changed since the build" in problems[0]
+    assert "its frames are not those that manifest.csv lists" in problems[1]
+
+
+def test_a_record_that_only_the_manifest_has(copy):
+    problems = edit(copy, "manifest.csv", "val,", "val,0,0,,lost,,,,,,,,,,,,,,,,,,\nval,")
+    assert "val record lost is in manifest.csv but not readable." in problems
+
+
+def test_counts_of_the_metadata(copy):
+    patients = json.loads((copy / "metadata.json").read_text())["patients"]
+    assert patients == {"train": 1, "val": 1, "test": 1}
+    (problem,) = edit(copy, "metadata.json", '"train": 1', '"train": 2')
+    assert problem.endswith("metadata.json says {'train': 2, 'val': 1, 'test': 1}.")
+    # A reason may have lines of its own.
+    (copy / "quarantine.csv").write_text('file,reason\nx.avi,"gone\nfor ever"\n')
+    assert any("quarantine.csv lists 1, metadata.json 0" in problem for problem in audit.check(copy))
+
+
+def test_another_schema_or_frame_size(copy):
+    (problem,) = edit(copy, "metadata.json", '"schema_version": 1', '"schema_version": 9')
+    assert "metadata.json: schema version 9, this code has 1." == problem
+    problems = edit(copy, "metadata.json", '"frame_size": 112', '"frame_size": 224')
+    assert problems == [problem, "metadata.json: frame_size 224, but the folder is 112."]
+
+
+def test_missing_manifest(copy):
+    (copy / "manifest.csv").unlink()
+    assert audit.check(copy) == [f"{copy / 'manifest.csv'} is missing; prepare the records again."]
+
+
+def test_exit_codes_and_notes(tmp_path, capsys):
+    path = made_up.build(tmp_path, made_up.sound(clip("a", "train", "p1", seed=1), clip("b", "train", "p1", seed=1)))
+    assert prepare.main(["check", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "note: the same frames twice in one split: train a, train b." in out
+    assert "train: 2 records, 1 patients" in out and out.endswith("No problems found.\n")
+    (path / "quarantine.csv").unlink()
+    assert prepare.main(["check", str(path)]) == 1
+    assert capsys.readouterr().out.endswith("1 problem(s) found.\n")
+    assert prepare.main(["check", str(tmp_path / "nowhere")]) == 1
