@@ -14,6 +14,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import audit, records
+from tfds_builders.echo_phantom import files
+from tfds_builders.letterbox import letterbox
 from tfds_builders.tables import SourceError
 
 
@@ -68,6 +70,30 @@ def split_of(directory: pathlib.Path) -> dict[str, str]:
 def notes(directory: pathlib.Path) -> dict[str, int]:
     """What the builder counted in the source."""
     return audit.metadata(directory)["notes"]
+
+
+def phantom_dice(native: pathlib.Path, directory: pathlib.Path, spacing: tuple[float, float] | None = None) -> dict:
+    """Overlap of the experts' masks in records of 112 pixels with the truth beside the phantom they were made from.
+
+    Args:
+      native: what `layouts.write` wrote.
+      directory: the records.
+      spacing: millimetres between rows and columns of the native pictures, where those are not square.
+
+    Returns:
+      {class: [Dice coefficient of each mask]}; a truth of another size is brought to 112 by share of covered area.
+    """
+    overlaps: dict[int, list[float]] = {}
+    for name in split_of(directory):
+        record, truth = read(directory, name), files.read_truth(native, name)
+        true_masks = dict(zip(truth["mask_frames"].tolist(), truth["masks"], strict=True))
+        for frame, mask, expert in zip(record["mask_frames"], record["masks"], record["mask_is_expert"], strict=True):
+            for value in np.unique(mask[mask > 0]) if expert else ():
+                covered = np.where(true_masks[int(frame)] == value, 255, 0).astype(np.uint8)
+                true, found = letterbox(covered[None], 112, spacing)[0][0] > 127, mask == value
+                dice = 2 * np.count_nonzero(true & found) / (np.count_nonzero(true) + np.count_nonzero(found))
+                overlaps.setdefault(int(value), []).append(dice)
+    return overlaps
 
 
 class BuilderCase:

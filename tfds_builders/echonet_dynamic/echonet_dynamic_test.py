@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import audit, records
-from tests.builder_case import BuilderCase, moving_square, notes, read, write_table, write_video
+from tests.builder_case import BuilderCase, moving_square, notes, phantom_dice, read, write_table, write_video
+from tfds_builders.echo_phantom import layouts
 from tfds_builders.echonet_dynamic.echonet_dynamic_dataset_builder import Builder
 from tfds_builders.tables import SourceError
 
@@ -88,6 +89,12 @@ def test_fields_and_masks(files):
     # Both ends of a chord belong to the cavity.
     assert record["masks"].sum((1, 2)).tolist() == [13 * 21, 21 * 41]
     assert record["masks"][1, 30:71, 40:61].all()
+
+
+def test_the_phantom_s_masks_are_the_truth(tmp_path):
+    native = layouts.write("echonet_dynamic", tmp_path / "native", {"train": 6}, 3, workers=1)
+    dice = phantom_dice(native, TestEchonetDynamic().prepare(native, tmp_path / "records"))
+    assert len(dice[1]) == 12 and np.mean(dice[1]) >= 0.98 and min(dice[1]) > 0.96
 
 
 def test_pictures_survive_in_the_record(files):

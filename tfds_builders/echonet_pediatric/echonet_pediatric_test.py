@@ -1,12 +1,23 @@
 """EchoNet-Pediatric on files made here, with the oddities that the published files are known to have."""
 
+import csv
 import math
 
 import numpy as np
 import pytest
 
 from discovr_jax.data import audit, records
-from tests.builder_case import BuilderCase, moving_square, notes, read, split_of, write_table, write_video
+from tests.builder_case import (
+    BuilderCase,
+    moving_square,
+    notes,
+    phantom_dice,
+    read,
+    split_of,
+    write_table,
+    write_video,
+)  # fmt: skip
+from tfds_builders.echo_phantom import layouts
 from tfds_builders.echonet_pediatric.echonet_pediatric_dataset_builder import Builder
 from tfds_builders.tables import SourceError
 
@@ -94,6 +105,21 @@ def test_fields_and_masks(files):
         other = read(directory, name)
         assert other["ef"] == record["ef"] and other["study_id"] == record["study_id"] and not len(other["masks"])
     assert read(directory, SHORT_AXIS)["view"] == "PSAX"
+
+
+def test_the_phantom_s_masks_and_labels_are_the_truth(tmp_path):
+    native = layouts.write("echonet_pediatric", tmp_path / "native", {"train": 2}, 3, workers=1)
+    directory = TestEchonetPediatric().prepare(native, tmp_path / "records")
+    dice = phantom_dice(native, directory)
+    # Two frames of each of six clips, but for one clip without systole.
+    assert len(dice[1]) == 11 and np.mean(dice[1]) >= 0.98 and min(dice[1]) > 0.97
+    with (native / "attributes.csv").open(newline="") as table:
+        drawn = {row["FileName"]: row for row in csv.DictReader(table)}
+    assert len(drawn) == 6
+    for name, row in drawn.items():
+        record = read(directory, name)
+        assert record["ef"] == pytest.approx(float(row["EF"])) and record["view"] == row["View"]
+        assert record["ed_frame"] == int(row["EDFrame"]) and record["es_frame"] in (int(row["ESFrame"]), -1)
 
 
 def test_configs_choose_views(files):
