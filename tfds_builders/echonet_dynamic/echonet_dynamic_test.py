@@ -113,6 +113,17 @@ def test_full_size_video_is_letterboxed_and_flagged(files):
     assert np.abs(frame[:, 28:84].astype(int) - 180).max() < 5
 
 
+def test_odd_sizes_and_their_tracings_are_scaled_alike(files):
+    tall = np.full((6, 225, 113), 180, np.uint8)
+    write_video(files.directory / "Videos" / f"{NAMES[0]}.avi", tall)
+    files.trace((0, tracing(0, 0, 112, 224)), (1, tracing(0, 0, 112, 100)))
+    record = read(build(files), NAMES[0])
+    frame, mask = records.decode_frames(record["frames"], 112, 112, [0])[0], record["masks"][0]
+    # 113 x 225 becomes 56 x 112; the tracing of the whole picture covers what is not black.
+    np.testing.assert_array_equal(mask == 1, frame > 90)
+    assert mask.sum() == 56 * 112 and record["ed_frame"] == 0
+
+
 def test_config_224_scales_frames_and_masks(files):
     record = read(build(files, config="224"), NAMES[0])
     assert records.decode_frames(record["frames"], 224, 224).shape == (6, 224, 224)
