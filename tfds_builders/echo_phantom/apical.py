@@ -207,11 +207,10 @@ class FourChamber(Apical):
 
     def right_volume(self, contraction: float) -> float:
         """Volume of the right ventricle in cubic pixels, 8 A^2 / (3 pi L), from its area and length in the view."""
-        p = self.params
         step = 0.5
         x, y = np.meshgrid(
-            np.arange(self.rv_edge - 12, self.annulus_x[1], step, dtype=np.float32),
-            np.arange(self.apex_y - p.wall, self.base_y + 12, step, dtype=np.float32),
+            np.arange(self.rv_edge - 4, self.annulus_x[0] + 8, step, dtype=np.float32),
+            np.arange(0.6 * self.apex_y, self.base_y + 6, step, dtype=np.float32),
         )
         outline = np.zeros((4 * painting.CANVAS,) * 2, np.uint8)
         fill(outline, smooth(self.right_ventricle()), 1, fine=4)
@@ -277,9 +276,9 @@ def leaflet_pair(start, stop, share: float, turn: float) -> list[np.ndarray]:
 
 
 def with_rvef(params: HeartParameters, rvef: float) -> HeartParameters:
-    """The same heart with such motion of the right ventricle as gives it an ejection fraction in percent."""
+    """The same heart with the motion of its right ventricle scaled so as to give this ejection fraction in percent."""
     heart = FourChamber(params)
-    low, high = 0.0, 8.0
+    low, high = 0.0, 6.0
     for _ in range(14):
         middle = (low + high) / 2
         # A heart's motion is read from its parameters at each call.
@@ -290,6 +289,6 @@ def with_rvef(params: HeartParameters, rvef: float) -> HeartParameters:
 
 
 def _scaled_right_motion(params: HeartParameters, factor: float) -> HeartParameters:
-    return dataclasses.replace(
-        params, rv_longitudinal=factor * params.rv_longitudinal, rv_radial=factor * params.rv_radial
-    )
+    # An annulus that moved further than this would fold the tissue above it.
+    longitudinal = min(factor * params.rv_longitudinal, 0.26 * params.length)
+    return dataclasses.replace(params, rv_longitudinal=longitudinal, rv_radial=factor * params.rv_radial)

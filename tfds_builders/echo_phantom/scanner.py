@@ -16,10 +16,8 @@ class Scanner:
 
     def __init__(self, params: HeartParameters, rng: np.random.Generator):
         self.params = params
-        y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-        dx, dy = x - params.tip[0], y - params.tip[1]
-        distance, angle = np.hypot(dx, dy), np.arctan2(dx, dy)
-        self.outside = (np.abs(angle) > params.half_angle) | (distance < 3) | (distance > params.reach)
+        distance, angle = _polar(params)
+        self.outside = outside(params)
         # Gain over depth: what the TGC leaves uncorrected, and a fall towards the sector's edges.
         depth = np.linspace(0, params.reach, len(params.tgc))
         level = np.interp(distance, depth, params.tgc) + params.slope * (distance - 50)
@@ -71,6 +69,19 @@ class Scanner:
         grey = grey * (0.4 + 0.6 / 255 * grey)  # the display's grey map darkens weak echoes
         grey[self.outside] = 0
         return grey.astype(np.uint8)
+
+
+def outside(params: HeartParameters) -> np.ndarray:
+    """Pixels of the picture that lie outside the sector, bool [112, 112]."""
+    distance, angle = _polar(params)
+    return (np.abs(angle) > params.half_angle) | (distance < 3) | (distance > params.reach)
+
+
+def _polar(params: HeartParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from the probe and angle from the sector's axis of each pixel."""
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    dx, dy = x - params.tip[0], y - params.tip[1]
+    return np.hypot(dx, dy), np.arctan2(dx, dy)
 
 
 def _linear(decibels):
