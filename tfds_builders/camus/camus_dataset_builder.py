@@ -68,7 +68,7 @@ class Builder(echo_builder.EchoBuilder):
         """Reads the half cycle and its masks, upright, and brings both to `frame_size` with square pixels."""
         fields = dict(clip.fields)
         sequence, spacing = nifti_io.read_nifti(clip.path)
-        if sequence.min() < 0 or sequence.max() > 255:
+        if not (sequence.min() >= 0 and sequence.max() <= 255):  # NaN is neither
             raise VideoError(f"{clip.path}: values from {sequence.min()} to {sequence.max()}, expected 0 to 255.")
         # A file whose header scales its values is read as float.
         frames = np.rint(sequence).astype(np.uint8)

@@ -82,9 +82,7 @@ def _clip(name: str, rows: list[dict], path: pathlib.Path) -> echo_builder.Clip:
         measured.setdefault(row["Calc"].lower(), []).append(row)
     if any(len(same) > 1 for same in measured.values()):
         flags.add("repeated_measurement")
-    fields = {
-        calc: _mean([tables.number(row, "CalcValue") for row in measured.get(calc, ())]) for calc in _DIASTOLE
-    }
+    fields = {calc: _mean([tables.number(row, "CalcValue") for row in measured.get(calc, ())]) for calc in _DIASTOLE}
     fields["ed_frame"] = _frame(measured, _DIASTOLE)
     fields["es_frame"] = _frame(measured, _SYSTOLE)
     fields["spacing"], spacing_flags = _spacing(rows)
