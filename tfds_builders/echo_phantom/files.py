@@ -34,10 +34,11 @@ class Job(NamedTuple):
     view: str = "A4C"
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """Random numbers of this patient; of this clip, or of another purpose, where `stream` is given."""
+        """Random numbers of this patient; independent ones for each `stream`."""
         if self.split not in SPLITS:
             raise ValueError(f"unknown split {self.split!r}: one of {SPLITS}")
-        return np.random.default_rng([self.seed, SPLITS.index(self.split), self.patient, *stream])
+        entropy = [self.seed, SPLITS.index(self.split), self.patient]
+        return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=stream))
 
 
 def pseudonym(*parts: object, digits: int = 16) -> str:

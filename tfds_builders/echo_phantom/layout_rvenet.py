@@ -4,17 +4,19 @@ DIRECTORY/
   codebook.csv                      16 columns
   <4 hex>_<4 hex>_<number>.dcm      multi-frame, 240 x 320: text, ECG and colour bar around the sector
 
-The dataset ships `train` and `validation` only: patients of val and of test go to validation. Every other patient
-has a second clip. Photometric interpretation and orientation change from patient to patient. The right ventricle of
-every clip moves so that its volume, measured as 8 A^2 / (3 pi L) from area A and length L of its outline, has the
-patient's RVEF.
+The dataset ships `train` and `validation` only: patients of val and of test go to validation, with such hashes that
+`splits.hashed_split` (seed 0, equal shares) parts them again. Every other patient has a second clip. Photometric
+interpretation and orientation change from patient to patient. The right ventricle of every clip moves so that its
+volume, measured as 8 A^2 / (3 pi L) from area A and length L of its outline, has the patient's RVEF; RVEDV is drawn.
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
 
+from tfds_builders import splits
 from tfds_builders.echo_phantom import apical, dicom_files, files, screen, views
 from tfds_builders.echo_phantom.parameters import HeartParameters
 from tfds_builders.echo_phantom.simulator import simulate
@@ -41,6 +43,14 @@ def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
 def _name(seed: int, split: str, patient: int, clip: int) -> str:
     person = files.pseudonym(seed, split, patient, digits=8).upper()
     return f"{person[:4]}_{person[4:]}_{clip + 1:02d}"
+
+
+def patient_hash(job: files.Job) -> str:
+    """The patient's key; of patients of val and test one by which they are found to be in that split."""
+    for attempt in itertools.count():
+        key = files.pseudonym(job.seed, job.split, job.patient, "hash", attempt)
+        if job.split == "train" or splits.hashed_split(key, 0, {"val": 1, "test": 1}) == job.split:
+            return key
 
 
 def draw_rvef(rng: np.random.Generator) -> float:
@@ -87,7 +97,7 @@ def write_clip(directory: Path, job: files.Job) -> dict:
     masks = place.show_labels(clip.masks[list(clip.traced_frames)])
     files.write_truth(directory, job.name, clip.traced_frames, masks, sector=sector)
     listed = [
-        job.name, files.pseudonym(job.seed, job.split, job.patient, "hash"), group, age, sex,
+        job.name, patient_hash(job), group, age, sex,
         round(params.heart_rate), "GE Vivid E95", clip.fps, len(frames),
         ("Standard", "RV-focused")[job.clip], orientation, int(job.rng(1 + job.clip, 2).integers(2, 6)),
         round(edv, 1), round(edv * (1 - rvef / 100), 1), rvef, _SPLITS[job.split],

@@ -7,6 +7,7 @@ import pydicom
 import pytest
 
 from discovr_jax.data.video_io import read_video
+from tfds_builders import splits
 from tfds_builders.echo_phantom import dicom_files, files, layout_rvenet, layouts
 from tfds_builders.echo_phantom.apical import FourChamber
 from tfds_builders.echo_phantom.simulator import draw_heart, simulate
@@ -45,6 +46,8 @@ def test_codebook(written, codebook):
         assert int(row["NumFrames"]) >= 20
         assert int(row["NumFrames"]) / float(row["FPS"]) >= 0.9 * 60 / int(row["HR"])
     assert len(patients) == 5
+    validation = [splits.hashed_split(row["PatientHash"], 0, {"val": 1, "test": 1}) for row in codebook[5:]]
+    assert validation == ["val", "val", "test", "test"]
     assert {row["VideoOrientation"] for row in codebook} == {"Mayo", "Stanford"}
 
 
