@@ -113,7 +113,8 @@ def extract(
         Input(path, row, _identity(path, base, salt, show_paths, hide_paths)) for row, path in enumerate(paths)
     ]
     if private_dir is not None:
-        private.write_id_map(private_dir, {one.id: str(one.path.absolute()) for one in inputs})
+        names = {one.id: str(one.path.absolute()) for one in inputs}
+        private.write_map(private_dir, private.ID_MAP, "path", names)
     bar = _Progress(len(inputs))
     done = _parts(out)
     bar.update(sum(len(rows) for rows in done.values()))

@@ -70,7 +70,7 @@ def test_other_unusable_files_say_why(tmp_path):
         "empty.avi": "0 bytes",
         "empty.npy": "0 bytes",
         "text.avi": "decoding failed",
-        "notes.txt": r"'\.txt' is not known; known are \.avi, \.dcm, \.gif, \.mkv, \.mp4, .*DICOM",
+        "notes.txt": r"format is not known; known are \.avi, \.dcm, \.gif, \.mkv, \.mp4, .*DICOM",
         "one.avi": "at least 2",
         "absent.avi": "no such file",
     }.items():

@@ -1,6 +1,6 @@
 """Names for files of a private archive: keyed hashes, and a table that only the archive's owner can read.
 
-The salt and id_map.csv lie in a folder of the owner's, apart from all that is made from the archive. The same salt
+The salt and the tables of names lie in a folder of the owner's, apart from all that is made from the archive. The same salt
 gives a file the same id everywhere.
 """
 
@@ -13,7 +13,7 @@ import pathlib
 import secrets
 from collections.abc import Mapping
 
-SALT, ID_MAP = "salt", "id_map.csv"
+SALT, ID_MAP, PATIENT_MAP = "salt", "id_map.csv", "patient_map.csv"
 
 
 def open_salt(home: str | os.PathLike) -> bytes:
@@ -31,15 +31,15 @@ def salted_id(salt: bytes, name: str) -> str:
     return hmac.new(salt, name.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def write_id_map(home: str | os.PathLike, paths: Mapping[str, str]) -> None:
-    """Adds ids and the paths they stand for to id_map.csv (id, path) in `home`, mode 0600."""
-    path = pathlib.Path(home) / ID_MAP
+def write_map(home: str | os.PathLike, file: str, column: str, names: Mapping[str, str]) -> None:
+    """Adds ids, and the names that they stand for, to a table (id, `column`) in `home`, mode 0600."""
+    path = pathlib.Path(home) / file
     known = {}
     if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            known = {row["id"]: row["path"] for row in csv.DictReader(file)}
+        with open(path, newline="", encoding="utf-8") as lines:
+            known = {row["id"]: row[column] for row in csv.DictReader(lines)}
     text = io.StringIO()
-    csv.writer(text).writerows([("id", "path"), *(known | dict(paths)).items()])
+    csv.writer(text).writerows([("id", column), *(known | dict(names)).items()])
     _write(path, text.getvalue())
 
 

@@ -51,7 +51,7 @@ def read_video(path: str | os.PathLike) -> Video:
     kind = format_of(path)
     if kind is None:
         raise VideoError(
-            f"{path}: format '{path.suffix}' is not known; known are {', '.join(sorted(READERS))}, "
+            f"{path}: its format is not known; known are {', '.join(sorted(READERS))}, "
             "and DICOM of any name."
         )
     video = READERS[kind](path)
@@ -111,7 +111,7 @@ def _read_av(path: pathlib.Path) -> Video:
                     frames.append(grey)
                     last = frame.time or 0.0
     except (av.error.FFmpegError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise VideoError(f"{path}: decoding failed at frame {len(frames)} ({reason}); copy it again.") from error
     if len(frames) < declared:
         raise VideoError(

@@ -1,0 +1,147 @@
+"""Any tree of echocardiography videos, with or without a CSV; for archives that must stay private. See README.md."""
+
+import math
+import pathlib
+
+from discovr_jax.data import private, records
+from discovr_jax.data.sector import isolate_video
+from discovr_jax.data.video_io import VideoError, read_video
+from tfds_builders import echo_builder, tables
+from tfds_builders.echo_folder import listing
+from tfds_builders.letterbox import letterbox
+from tfds_builders.splits import hashed_split
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+PATIENT_FROM = ("column", "folder")
+UNVERIFIED = "cannot be verified: no patients are given, each file was taken for a patient of its own"
+VERIFIED = "verified: no patient, as {} names them, is in two splits"
+
+
+class Builder(echo_builder.EchoBuilder):
+    """Builder of `echo_folder`."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Point --manual_dir at the folder that holds the videos, at any depth."
+    RELEASE_NOTES = {records.BUILDER_VERSION: "First release."}
+    OPTIONS = (
+        echo_builder.Option("csv", str, None, "table with columns Path, class; see the README", recorded=False),
+        echo_builder.Option(
+            "private_dir", str, None, "where the salt and the names behind the ids are kept", recorded=False
+        ),
+        echo_builder.Option("show_paths", bool, False, "the archive is not private: ids are paths, errors name files"),
+        echo_builder.Option("patient_from", str, "column", "column: patient_id of the CSV; folder: the parent folder"),
+        echo_builder.Option("split_seed", int, 0, "of the split by hashed patient, where the CSV has no column split"),
+        echo_builder.Option("keep_doppler", bool, False, "keep colour Doppler, flagged, instead of refusing it"),
+        echo_builder.Option("whole_frame", bool, False, "keep all that is on the screen, not the sector alone"),
+    )
+
+    @property
+    def private_dir(self) -> pathlib.Path | None:
+        """Where the names are kept; None where they need not be."""
+        given = self.options["private_dir"]
+        return None if given is None else pathlib.Path(given).expanduser().absolute()
+
+    def find_clips(self, manual_dir: pathlib.Path) -> echo_builder.Listing:
+        """Lists the files of the tree, or those of the CSV; makes ids, patients and splits."""
+        if self.options["patient_from"] not in PATIENT_FROM:
+            raise tables.SourceError(f"--patient_from must be {' or '.join(PATIENT_FROM)}.")
+        salt = self._open_salt()
+        root = manual_dir.absolute()
+        notes = {}
+        if self.options["csv"] is None:
+            rows = listing.list_files(root)
+            if not rows:
+                raise tables.SourceError(f"{manual_dir} holds no videos. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+        else:
+            file = pathlib.Path(self.options["csv"]).expanduser()
+            rows, notes["videos_without_row"] = listing.read_csv(file if file.exists() else root / file, root)
+        clips = [self._clip(row, salt) for row in rows]
+        notes |= {
+            "class_unknown": sum(row.source_label < 0 for row in rows),
+            "patients_unknown": sum(not self._patient(row) for row in rows),
+        }
+        self._disjoint = VERIFIED.format("the folder" if self.options["patient_from"] == "folder" else "the CSV")
+        if notes["patients_unknown"]:
+            self._disjoint = UNVERIFIED
+        pairs = list(zip(clips, rows, strict=True))
+        if salt is not None:
+            names = {clip.id: str(root / row.name) for clip, row in pairs}
+            patients = {clip.patient_id: self._patient(row) for clip, row in pairs if self._patient(row)}
+            private.write_map(self.private_dir, private.ID_MAP, "path", names)
+            private.write_map(self.private_dir, private.PATIENT_MAP, "patient", patients)
+        bad = [
+            echo_builder.Bad(clip.name, f"{clip.where}: no such file, with or without suffix")
+            for clip, row in pairs
+            if row.path is None
+        ]
+        return echo_builder.Listing([clip for clip, row in pairs if row.path is not None], bad, notes)
+
+    @staticmethod
+    def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
+        """Decodes the video, leaves out all but the sector, and brings it to `frame_size`."""
+        fields = dict(clip.fields)
+        keep_doppler, whole_frame = fields.pop("keep_doppler"), fields.pop("whole_frame")
+        try:
+            video = read_video(clip.path)
+            alone, flags = isolate_video(video)
+        except VideoError:
+            raise
+        except Exception as error:  # its words could quote the file
+            raise VideoError(f"{clip.path}: unreadable ({type(error).__name__}).") from None
+        if "colour_doppler" in flags and not keep_doppler:
+            raise VideoError(f"{clip.path}: colour Doppler; --keep_doppler takes it in.")
+        if whole_frame:
+            alone, flags = video, flags & {"colour_doppler"}
+        frames, placement = letterbox(alone.frames, frame_size, alone.spacing)
+        if frames.shape != alone.frames.shape:
+            flags.add("resized")
+        if math.isnan(fields["fps"]):
+            fields["fps"] = video.fps
+        return records.make_record(
+            frames, id=clip.id, patient_id=clip.patient_id, dataset="echo_folder", flags=sorted(flags),
+            pixel_spacing=placement.spacing(alone.spacing or (math.nan, math.nan)), **fields,
+        )  # fmt: skip
+
+    def _generate_splits(self, dl_manager, download_config):
+        splits = super()._generate_splits(dl_manager, download_config)
+        self.info.metadata["disjoint_by_patient"] = self._disjoint
+        return splits
+
+    def _open_salt(self) -> bytes | None:
+        """The salt of the ids; None if paths are shown. Refuses to go without one, or to keep it with the records."""
+        if self.options["show_paths"]:
+            return None
+        if self.private_dir is None:
+            raise tables.SourceError(
+                "Give --private_dir=DIR, a folder of yours apart from the records, for the names behind the ids; or "
+                "--show_paths if no file's name is private."
+            )
+        data_dir = pathlib.Path(self._data_dir_root).expanduser().resolve()
+        if self.private_dir.resolve().is_relative_to(data_dir):
+            raise tables.SourceError("--private_dir lies in --data_dir: names must be kept apart from the records.")
+        return private.open_salt(self.private_dir)
+
+    def _patient(self, row: listing.Row) -> str:
+        """What the archive says of the patient; empty if nothing."""
+        if self.options["patient_from"] == "folder":
+            return row.name.rpartition("/")[0]
+        return row.patient_id
+
+    def _clip(self, row: listing.Row, salt: bytes | None) -> echo_builder.Clip:
+        patient = self._patient(row)
+        # The prefix keeps a patient from being called like a file.
+        key = f"patient {patient}" if patient else f"file {row.name}"
+        name, patient_id = row.name, patient or row.name
+        if salt is not None:
+            name, patient_id = private.salted_id(salt, row.name), private.salted_id(salt, key)
+        fields = {
+            "source_label": row.source_label,
+            "ef": row.ef,
+            "fps": row.fps,
+            "view": row.view,
+            "keep_doppler": self.options["keep_doppler"],
+            "whole_frame": self.options["whole_frame"],
+        }
+        split = row.split or hashed_split(patient_id, self.options["split_seed"], SHARES)
+        return echo_builder.Clip(
+            name, patient_id, split, row.path or pathlib.Path(), row.where, fields, name=name
+        )

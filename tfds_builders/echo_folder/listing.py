@@ -1,0 +1,174 @@
+"""The files of an archive and the CSV that describes them. No message quotes a name, a path or a cell.
+
+Whoever reads a message finds the line in the CSV; what it says there stays there.
+"""
+
+import csv
+import dataclasses
+import math
+import pathlib
+import re
+from collections.abc import Iterator
+
+from discovr_jax.data import video_io
+from tfds_builders.tables import SourceError
+
+CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
+SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+REQUIRED = ("path", "class")
+OPTIONAL = ("patient_id", "split", "ef", "fps", "view")
+_UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is known of one file.
+
+    Attributes:
+      name: path below the root, with "/".
+      path: the file; None if there is none.
+      where: the line of the CSV, or the file's number where there is no CSV.
+      patient_id: empty if there is no such column.
+      split: train, val, test, or empty if there is no such column.
+      source_label, ef, fps, view: as records hold them.
+    """
+
+    name: str
+    path: pathlib.Path | None
+    where: str
+    patient_id: str = ""
+    split: str = ""
+    source_label: int = -1
+    ef: float = math.nan
+    fps: float = math.nan
+    view: str = ""
+
+
+def list_files(root: pathlib.Path) -> list[Row]:
+    """Every video below the root, in the order of their names; what is known is that it is there."""
+    return [Row(name, path, f"file {number}") for number, (name, path) in enumerate(_videos(root).items(), 1)]
+
+
+def read_csv(file: pathlib.Path, root: pathlib.Path) -> tuple[list[Row], int]:
+    """The rows of a CSV, in its order, each with its file if there is one.
+
+    Returns:
+      The rows, and how many videos below the root have none.
+
+    Raises:
+      SourceError: no such file, columns missing or doubled, a cell that is not allowed, two rows for one file.
+    """
+    videos = _videos(root)
+    without_suffix: dict[str, list[str]] = {}
+    for name in videos:
+        without_suffix.setdefault(_bare(name), []).append(name)
+    found: dict[str, Row] = {}
+    for cells, where in _cells(file):
+        listed = _below(cells["path"], root, where)
+        fitting = [listed] if listed in videos else without_suffix.get(listed, [])
+        if len(fitting) > 1:
+            raise SourceError(f"{where}: {len(fitting)} files have this name; give it its suffix.")
+        name = fitting[0] if fitting else listed
+        if name in found:
+            raise SourceError(f"{where}: the same file as {found[name].where}; remove one row.")
+        found[name] = Row(
+            name,
+            videos.get(name),
+            where,
+            re.sub(r"^(\d+)\.0+$", r"\1", cells.get("patient_id", "")),  # a whole number, as some tools write it
+            _known(cells, "split", SPLITS, where) if "split" in cells else "",
+            _known(cells, "class", CLASSES, where),
+            _number(cells, "ef", where),
+            _number(cells, "fps", where),
+            _view(cells, where),
+        )
+        if "patient_id" in cells and not found[name].patient_id:
+            raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")
+    if not found:
+        raise SourceError("The CSV has a header and no rows.")
+    return list(found.values()), len(set(videos) - set(found))
+
+
+def _videos(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Files of a known format below the root, keyed by their names, sorted; hidden ones are left out."""
+    paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    shown = {name: path for name, path in paths.items() if not any(part[0] == "." for part in name.split("/"))}
+    return {name: path for name, path in sorted(shown.items()) if video_io.format_of(path) is not None}
+
+
+def _bare(name: str) -> str:
+    """A name without the suffix of a known format."""
+    known = sorted(video_io.READERS, key=len, reverse=True)
+    return next((name[: -len(suffix)] for suffix in known if name.lower().endswith(suffix)), name)
+
+
+def _below(listed: str, root: pathlib.Path, where: str) -> str:
+    """A listed path as a name below the root; refuses what leads out of it."""
+    path = pathlib.PurePosixPath(listed.replace("\\", "/"))
+    if path.is_absolute() and path.is_relative_to(root):
+        path = path.relative_to(root)
+    if path.is_absolute() or ".." in path.parts or re.match("^[A-Za-z]:", listed):
+        raise SourceError(f"{where}: the path leads out of --manual_dir; give paths below it, without '..'.")
+    if not path.parts:
+        raise SourceError(f"{where}: the path is empty.")
+    return path.as_posix()
+
+
+def _cells(file: pathlib.Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Each row of the CSV: the cells of known columns, and its place."""
+    if not file.is_file():
+        raise SourceError(f"--csv={file}: no such file.")
+    try:
+        # utf-8-sig drops the byte-order mark that spreadsheets add; newline="" lets csv handle CRLF and CR.
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            header = [name.strip().lower() for name in next(reader, [])]
+            places = {name: header.index(name) for name in (*REQUIRED, *OPTIONAL) if name in header}
+            missing = [name for name in REQUIRED if name not in places]
+            if missing:
+                raise SourceError(
+                    f"The first line of the CSV names no column {' and '.join(missing)}. It needs "
+                    f"{', '.join(REQUIRED)} (cells empty where unknown), and takes {', '.join(OPTIONAL)}."
+                )
+            doubled = [name for name in places if header.count(name) > 1]
+            if doubled:
+                raise SourceError(f"The CSV has the column {doubled[0]} twice.")
+            for cells in reader:
+                where = f"CSV line {reader.line_num}"
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(header):
+                    raise SourceError(f"{where}: {len(cells)} cells, the header has {len(header)}.")
+                yield {name: cells[place].strip() for name, place in places.items()}, where
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"The CSV cannot be read ({type(error).__name__}); save it as UTF-8.") from None
+
+
+def _known(cells: dict[str, str], column: str, values: dict, where: str):
+    """The value that a cell stands for."""
+    text = cells[column] if column == "class" else cells[column].lower()
+    if text not in values:
+        raise SourceError(f"{where}: {column} must be {' or '.join(filter(None, values))}, exactly.")
+    return values[text]
+
+
+def _number(cells: dict[str, str], column: str, where: str) -> float:
+    """The cell as float, NaN if unknown."""
+    text = cells.get(column, "").lower()
+    if text in _UNKNOWN:
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.inf
+    if not 0 <= value < math.inf or (column == "fps" and value == 0) or (column == "ef" and value > 100):
+        raise SourceError(f"{where}: {column} is no {'percentage' if column == 'ef' else 'frame rate'}.")
+    return value
+
+
+def _view(cells: dict[str, str], where: str) -> str:
+    """A short code: free text could name somebody, and views are kept in the records."""
+    view = cells.get("view", "")
+    if not re.fullmatch(r"\w{0,12}", view):
+        raise SourceError(f"{where}: view must be a code such as A4C, of at most 12 letters and digits.")
+    return view
