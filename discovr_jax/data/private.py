@@ -1,7 +1,7 @@
 """Names for files of a private archive: keyed hashes, and a table that only the archive's owner can read.
 
-The salt and the tables of names lie in a folder of the owner's, apart from all that is made from the archive. The same salt
-gives a file the same id everywhere.
+The salt and the tables of names lie in a folder of the owner's, apart from all that is made from the archive. The
+same salt gives a file the same id everywhere.
 """
 
 import csv
