@@ -1,5 +1,6 @@
 """RVENet on files made here: DICOM clips of several kinds, and the codebook's oddities."""
 
+import csv
 import math
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 from pydicom import uid
 
 from discovr_jax.data import audit, records
+from discovr_jax.data.video_io import read_video
 from tests.builder_case import BuilderCase, notes, read, split_of, write_table
+from tfds_builders.echo_phantom import files as files_beside
+from tfds_builders.echo_phantom import layouts
 from tfds_builders.rvenet.rvenet_dataset_builder import Builder
 from tfds_builders.splits import hashed_split
 from tfds_builders.tables import SourceError
@@ -127,6 +131,22 @@ def test_fields(files):
     assert notes(directory) == {
         "rvef_unknown": 0, "fps_unknown": 0, "view_type_RV-focused": 3, "view_type_standard A4C": 1,
     }  # fmt: skip
+
+
+def test_the_phantom_s_labels_and_sectors_are_the_truth(tmp_path):
+    native = layouts.write("rvenet", tmp_path / "native", {"train": 1}, 3, workers=1)
+    directory = TestRvenet().prepare(native, tmp_path / "records")
+    with (native / "attributes.csv").open(newline="") as table:
+        drawn = list(csv.DictReader(table))
+    assert len(drawn) == 2  # of one patient
+    for row in drawn:
+        record = read(directory, row["FileName"])
+        assert record["rvef"] == pytest.approx(float(row["RVEF"])) and "mirrored" in record["flags"]
+        # The record's 112 pixels are the longer side of the sector on the scanner's screen.
+        spacing = read_video(native / f"{row['FileName']}.dcm").spacing
+        sector = files_beside.read_truth(native, row["FileName"])["sector"]
+        side = max(np.ptp(np.flatnonzero(sector.any(axis))) + 1 for axis in (0, 1))
+        assert record["pixel_spacing"] == pytest.approx(np.array(spacing) * side / 112, rel=0.08)
 
 
 @pytest.mark.parametrize("name, seed", [(FIRST, 0), (SECOND, 1), (VAL, 2)])
