@@ -22,12 +22,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tfds_builders.echo_phantom import files, layout_echonet_dynamic, layout_echonet_pediatric, layout_rvenet
+from tfds_builders.echo_phantom import (
+    files,
+    layout_camus,
+    layout_echonet_dynamic,
+    layout_echonet_pediatric,
+    layout_rvenet,
+)
 
 LAYOUTS = {
     "echonet_dynamic": layout_echonet_dynamic,
     "echonet_pediatric": layout_echonet_pediatric,
     "rvenet": layout_rvenet,
+    "camus": layout_camus,
 }
 
 

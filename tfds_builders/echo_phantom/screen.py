@@ -31,7 +31,7 @@ class Screen:
         """Frames uint8 [T, h, w] enlarged and put in place, uint8 [T, height, width]; black around."""
         shown = np.zeros((len(frames), self.height, self.width), np.uint8)
         for frame, target in zip(frames, shown, strict=True):
-            self._put(target, cv2.resize(frame, self._size(frame), interpolation=cv2.INTER_CUBIC))
+            self._put(target, enlarge(frame, self._size(frame)))
         return shown
 
     def show_labels(self, masks: np.ndarray) -> np.ndarray:
@@ -61,6 +61,11 @@ class Screen:
     def _put(self, target: np.ndarray, picture: np.ndarray) -> None:
         picture = picture[:, ::-1] if self.mirrored else picture
         target[self.top : self.top + picture.shape[0], self.left : self.left + picture.shape[1]] = picture
+
+
+def enlarge(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture uint8 [h, w] resized to (width, height)."""
+    return cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
 
 
 def enlarge_labels(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
