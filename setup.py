@@ -51,6 +51,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
+        "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints-beam.txt
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",

@@ -146,8 +146,13 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
             shutil.rmtree(leftover)
         download = tfds.download.DownloadConfig(manual_dir=manual_dir)
         if beam_options:
-            from apache_beam.options.pipeline_options import PipelineOptions
-
+            try:
+                from apache_beam.options.pipeline_options import PipelineOptions
+            except ImportError as error:
+                raise ValueError(
+                    "--beam_options needs Apache Beam: pip install -c constraints-beam.txt '.[beam]', "
+                    "in an environment of its own."
+                ) from error
             download = dataclasses.replace(download, beam_options=PipelineOptions(list(beam_options)))
         builder.download_and_prepare(download_config=download)
     return audit.summarise(path)

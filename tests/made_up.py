@@ -54,12 +54,15 @@ class Builder(echo_builder.EchoBuilder, skip_registration=True):
         return np.full((5, 60, 90), 100, np.uint8)
 
 
-def build(directory: pathlib.Path, clips: list[echo_builder.Clip], cls=Builder, **kwargs) -> pathlib.Path:
+def build(
+    directory: pathlib.Path, clips: list[echo_builder.Clip], cls=Builder, beam_options=None, **kwargs
+) -> pathlib.Path:
     """Builds the records of `clips`; returns their directory."""
     builder = cls(config="112", data_dir=directory, **kwargs)
     builder.clips = clips
     directory.mkdir(parents=True, exist_ok=True)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=directory))
+    download = tfds.download.DownloadConfig(manual_dir=directory, beam_options=beam_options)
+    builder.download_and_prepare(download_config=download)
     return pathlib.Path(builder.data_dir)
 
 
