@@ -125,3 +125,15 @@ def test_contact_sheet_does_without_a_source_that_is_gone(tmp_path, monkeypatch)
 
     monkeypatch.setattr(made_up.Builder, "raw_frames", staticmethod(lambda clip: read_video(clip.path)))
     assert (made_up.build(tmp_path, made_up.sound()) / "contact_sheet.png").stat().st_size > 0
+
+
+def test_other_file_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="made_up is written as array_record, not tfrecord; .tfds convert_format."):
+        made_up.Builder(config="112", data_dir=tmp_path, file_format="tfrecord")
+
+
+def test_shards_hold_the_records_without_another_compression(tmp_path):
+    path = made_up.build(tmp_path, made_up.sound(), file_format=None)
+    source = audit.open_all(path)["train"]
+    shard = next(path.glob("*-train.array_record*")).read_bytes()
+    assert all(frame in shard for frame in source[0]["frames"])

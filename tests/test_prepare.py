@@ -88,6 +88,17 @@ def test_records_that_are_there_are_kept(built, capsys):
     assert "already complete" in capsys.readouterr().err
 
 
+def test_records_are_an_ordinary_dataset_of_tfds(built):
+    import tensorflow_datasets as tfds
+
+    import tfds_builders.echonet_dynamic.echonet_dynamic_dataset_builder  # noqa: F401 (registers the name)
+
+    found = tfds.data_source("echonet_dynamic/112", split="val", data_dir=built[0] / "records")
+    assert [record["id"] for record in found] == [b"0XC"]
+    assert tfds.builder("echonet_dynamic", data_dir=built[0] / "records").info.splits["train"].num_examples == 2
+    assert "tensorflow" not in sys.modules
+
+
 def test_damaged_records_are_moved_aside_and_built_again(built, copy, capsys):
     next(copy.glob("*-val.array_record*")).write_bytes(b"")
     summary = prepare.build("echonet_dynamic", built[1], copy.parents[2], workers=1)

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 
 from discovr_jax.data import contact_sheet, records
 from discovr_jax.data.video_io import VideoError, read_video
-from tfds_builders import reading
+from tfds_builders import reading, shards
 from tfds_builders.tables import SourceError
 
 # Once this many bad clips are known, more would not help anyone to find the cause.
@@ -150,8 +150,13 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._workers = workers
         self._progress = progress
         self.options = {option.name: kwargs.pop(option.name, option.default) for option in self.OPTIONS}
-        # array_record is the one format that is written and read without TensorFlow.
-        super().__init__(**{"file_format": "array_record"} | kwargs)
+        # The one format that is written and read, record by record, without TensorFlow.
+        file_format = tfds.core.FileFormat.from_value(kwargs.pop("file_format", None) or "array_record")
+        if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+            raise ValueError(
+                f"{self.name} is written as array_record, not {file_format.value}; `tfds convert_format` makes others."
+            )
+        super().__init__(file_format=file_format, **kwargs)
 
     @abc.abstractmethod
     def find_clips(self, manual_dir: pathlib.Path) -> Listing:
@@ -181,6 +186,9 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self.dataset_info_from_configs(
             features=records.features(self.builder_config.frame_size), metadata=tfds.core.MetadataDict()
         )
+
+    def _example_writer(self) -> shards.ShardWriter:
+        return shards.ShardWriter()
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         by_split = {
