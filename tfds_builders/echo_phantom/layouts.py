@@ -26,6 +26,7 @@ from tfds_builders.echo_phantom import (
     files,
     layout_camus,
     layout_echonet_dynamic,
+    layout_echonet_lvh,
     layout_echonet_pediatric,
     layout_rvenet,
 )
@@ -33,6 +34,7 @@ from tfds_builders.echo_phantom import (
 LAYOUTS = {
     "echonet_dynamic": layout_echonet_dynamic,
     "echonet_pediatric": layout_echonet_pediatric,
+    "echonet_lvh": layout_echonet_lvh,
     "rvenet": layout_rvenet,
     "camus": layout_camus,
 }
