@@ -28,7 +28,7 @@ def moving_square(frames: int = 6, height: int = 112, width: int = 112, seed: in
     return video
 
 
-def write_video(path: pathlib.Path, frames: np.ndarray, fps: int = 50, codec: str = "mjpeg") -> None:
+def write_video(path: pathlib.Path, frames: np.ndarray, fps: int = 50, codec: str = "mjpeg", crf: int = 0) -> None:
     """Writes grey frames as EchoNet does: an MJPEG AVI in colour."""
     import av
 
@@ -36,7 +36,7 @@ def write_video(path: pathlib.Path, frames: np.ndarray, fps: int = 50, codec: st
         stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.options = {"qscale": "2"} if codec == "mjpeg" else {"crf": "0"}
+        stream.options = {"qscale": "2"} if codec == "mjpeg" else {"crf": str(crf)}
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format=stream.pix_fmt)
             container.mux(stream.encode(picture))

@@ -7,6 +7,7 @@ import pytest
 
 from discovr_jax.data import sector
 from discovr_jax.data.video_io import Video, read_video
+from tests.builder_case import write_video
 from tfds_builders.echo_phantom.simulator import draw_heart, simulate
 from tfds_builders.letterbox import letterbox
 
@@ -73,6 +74,20 @@ def test_the_sector_is_found_whole_and_all_else_is_gone(screen, fan):
 
 def test_without_colour_the_trace_is_still_too_thin_to_count(screen, fan):
     assert overlap(sector.find_sector(screen[0]).mask, fan) > 0.9
+
+
+def test_noise_of_an_analogue_recording_is_not_the_sector(screen, fan):
+    noise = np.random.default_rng(0).integers(0, 3, screen[0].shape)
+    noisy = np.clip(screen[0] + noise, 0, 255).astype(np.uint8)
+    found = sector.find_sector(noisy, screen[1])
+    assert overlap(found.mask, fan) > 0.9 and not found.mask[:20].any()
+
+
+def test_traces_of_compression_around_text_are_not_the_sector(screen, fan, tmp_path):
+    write_video(tmp_path / "a.mp4", screen[0], codec="libx264", crf=28)
+    found = sector.find_sector(read_video(tmp_path / "a.mp4").frames)
+    assert (found.mask & fan).sum() / fan.sum() > 0.95 and overlap(found.mask, fan) > 0.8
+    assert not found.mask[:25].any() and not found.mask[:, :30].any()
 
 
 def test_a_clip_that_is_the_sector_alone_is_left_as_it_is(phantom):

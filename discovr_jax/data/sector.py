@@ -14,8 +14,11 @@ from discovr_jax.data.video_io import Video
 SATURATED = 80
 # Frames looked at, evenly spaced: more would not show more of the sector.
 _FRAMES = 64
+# Standard deviation over time, in grey levels, from which a pixel counts as moving: at least, as a multiple of the
+# noise of still pixels, and at most because of it.
+_LEAST_CHANGE, _NOISE, _MOST_NOISE = 0.5, 3.0, 3.0
 # Share of the frame below which a patch is no sector, and of its own hull: a sector is nearly convex.
-_LEAST_AREA, _LEAST_SOLIDITY = 0.15, 0.7
+_LEAST_AREA, _LEAST_SOLIDITY = 0.15, 0.6
 # A crop that gains less than this in size is not made: resampling would cost more.
 _LEAST_GAIN = 1.1
 # Grey levels above the background that count as drawn, and the share of the frame that may be so by noise.
@@ -55,7 +58,9 @@ def find_sector(frames: np.ndarray, colour: np.ndarray | None = None) -> Sector:
     height, width = frames.shape[1:]
     mean, deviation, brightest = _statistics(frames)
     whole = Sector(np.ones((height, width), bool), (0, 0, height, width), False)
-    moves = deviation >= max(0.5, 0.02 * np.percentile(deviation, 95))
+    floor, strong = np.percentile(deviation, (10, 95))
+    # Still pixels of a digital recording do not change at all; those of an analogue one do a little.
+    moves = deviation >= max(_LEAST_CHANGE, 0.02 * strong, min(_NOISE * floor, _MOST_NOISE))
     if not moves.any():
         return whole
     background = np.median(mean[~moves]) if not moves.all() else 0.0
