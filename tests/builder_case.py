@@ -7,7 +7,7 @@ import csv
 import hashlib
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -72,13 +72,17 @@ def notes(directory: pathlib.Path) -> dict[str, int]:
     return audit.metadata(directory)["notes"]
 
 
-def phantom_dice(native: pathlib.Path, directory: pathlib.Path, spacing: tuple[float, float] | None = None) -> dict:
+def phantom_dice(
+    native: pathlib.Path,
+    directory: pathlib.Path,
+    spacing: Callable[[str], tuple[float, float] | None] = lambda name: None,
+) -> dict[int, list[float]]:
     """Overlap of the experts' masks in records of 112 pixels with the truth beside the phantom they were made from.
 
     Args:
       native: what `layouts.write` wrote.
       directory: the records.
-      spacing: millimetres between rows and columns of the native pictures, where those are not square.
+      spacing: millimetres between rows and columns of the native pictures of a clip, None for square pixels.
 
     Returns:
       {class: [Dice coefficient of each mask]}; a truth of another size is brought to 112 by share of covered area.
@@ -90,7 +94,7 @@ def phantom_dice(native: pathlib.Path, directory: pathlib.Path, spacing: tuple[f
         for frame, mask, expert in zip(record["mask_frames"], record["masks"], record["mask_is_expert"], strict=True):
             for value in np.unique(mask[mask > 0]) if expert else ():
                 covered = np.where(true_masks[int(frame)] == value, 255, 0).astype(np.uint8)
-                true, found = letterbox(covered[None], 112, spacing)[0][0] > 127, mask == value
+                true, found = letterbox(covered[None], 112, spacing(name))[0][0] > 127, mask == value
                 dice = 2 * np.count_nonzero(true & found) / (np.count_nonzero(true) + np.count_nonzero(found))
                 overlaps.setdefault(int(value), []).append(dice)
     return overlaps

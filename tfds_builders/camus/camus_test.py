@@ -1,5 +1,6 @@
 """CAMUS on files made here: orientation, spacing, both kinds of masks, and the release's oddities."""
 
+import csv
 import math
 import pathlib
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import audit, records
-from tests.builder_case import BuilderCase, notes, read, split_of
+from discovr_jax.data.nifti_io import read_nifti
+from tests.builder_case import BuilderCase, notes, phantom_dice, read, split_of
 from tfds_builders.camus.camus_dataset_builder import Builder
+from tfds_builders.echo_phantom import layouts
 from tfds_builders.tables import SourceError
 
 # Rows of 0.3 mm and columns of 0.6 mm: 60 x 40 pixels are 18 x 24 mm, so columns fill the square.
@@ -133,6 +136,31 @@ def test_expert_masks_replace_the_propagated_ones(files):
     assert set(np.unique(record["masks"])) == {0, 1, 2, 3}
     # The atrium, and so the bottom, is where the rows say.
     assert np.argwhere(record["masks"][0] == 3).mean(0) == pytest.approx([14 + 54 / 60 * 84 - 0.5, 55.5], abs=0.7)
+
+
+def test_the_phantom_s_masks_and_labels_are_the_truth(tmp_path):
+    native = layouts.write("camus", tmp_path / "native", {"train": 2}, 3, workers=1)
+    directory = TestCamus().prepare(native, tmp_path / "records")
+
+    def sequence(name):
+        return read_nifti(native / "database_nifti" / name.split("_")[0] / f"{name}_half_sequence.nii.gz")
+
+    dice = phantom_dice(native, directory, spacing=lambda name: sequence(name)[1])
+    assert set(dice) == {1, 2, 3}
+    for overlaps in dice.values():  # ED and ES of two views of two patients
+        assert len(overlaps) == 8 and min(overlaps) >= 0.98
+    with (native / "attributes.csv").open(newline="") as table:
+        drawn = list(csv.DictReader(table))
+    assert [row["View"] for row in drawn] == ["A2C", "A4C"] * 2
+    for row in drawn:
+        record = read(directory, row["FileName"])
+        assert (record["ef"], record["view"]) == (float(row["EF"]), row["View"])
+        assert (record["ed_frame"], record["es_frame"]) == (int(row["EDFrame"]), int(row["ESFrame"]))
+        assert record["num_frames"] == len(sequence(row["FileName"])[0]) == len(record["masks"])
+        # The half cycle of the second patient is recorded backwards.
+        assert ("es_before_ed" in record["flags"]) == (record["patient_id"] == "patient0002")
+        assert not {"still_differs", "ed_smaller_than_es"} & set(record["flags"])
+        assert record["pixel_spacing"][0] == pytest.approx(record["pixel_spacing"][1], rel=0.02)
 
 
 def test_config_224(files):
