@@ -1,5 +1,6 @@
 """EchoNet-LVH on files made here, with the oddities that the published files are known to have."""
 
+import csv
 import math
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from discovr_jax.data import audit, records
 from tests.builder_case import BuilderCase, moving_square, notes, read, split_of, write_table, write_video
+from tfds_builders.echo_phantom import files as phantom_files
+from tfds_builders.echo_phantom import layouts
 from tfds_builders.echonet_lvh.echonet_lvh_dataset_builder import Builder
 from tfds_builders.tables import SourceError
 
@@ -92,6 +95,25 @@ def test_calipers_give_the_pixel_spacing(files):
     assert record["pixel_spacing"] == pytest.approx([0.4 * 320 / 112] * 2)
     assert {"spacing_from_calipers", "resized"} <= set(record["flags"])
     assert "calipers_disagree" not in record["flags"]
+
+
+def test_the_phantom_s_measurements_and_sectors_are_the_truth(tmp_path):
+    native = layouts.write("echonet_lvh", tmp_path / "native", {"train": 3}, 3, workers=1)
+    directory = TestEchonetLvh().prepare(native, tmp_path / "records")
+    with (native / "attributes.csv").open(newline="") as table:
+        drawn = list(csv.DictReader(table))
+    assert len(drawn) == 3
+    for row in drawn:
+        record = read(directory, row["FileName"])
+        for field, calc in (("ivsd", "IVSd"), ("lvidd", "LVIDd"), ("lvpwd", "LVPWd")):
+            assert record[field] == pytest.approx(float(row[calc]))
+        assert (record["ed_frame"], record["es_frame"]) == (int(row["EDFrame"]), int(row["ESFrame"]))
+        assert {"sector_isolated", "spacing_from_calipers"} <= set(record["flags"])
+        # The record's 112 pixels are the longer side of the sector; the phantom's own 112 fill the screen but 16 rows.
+        sector = phantom_files.read_truth(native, row["FileName"])["sector"]
+        side = max(np.ptp(np.flatnonzero(sector.any(axis))) + 1 for axis in (0, 1))
+        spacing = float(row["MillimetresPerPixel"]) * 112 / (len(sector) - 16)
+        assert record["pixel_spacing"] == pytest.approx([spacing * side / 112] * 2, rel=0.08)
 
 
 def test_calipers_that_disagree_give_no_spacing(files):
