@@ -142,9 +142,10 @@ def _find(source: pathlib.Path) -> tuple[list[pathlib.Path], pathlib.Path]:
         return [source], source.parent
     with open(source, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        if "path" not in (reader.fieldnames or ()):
-            raise ExtractError(f"--input={source} has no column 'path'; it has {reader.fieldnames}")
-        named = [row["path"] for row in reader]
+        column = next((name for name in reader.fieldnames or () if name.strip().lower() == "path"), None)
+        if column is None:
+            raise ExtractError(f"--input={source}: its first line names no column 'path'")
+        named = [row[column] for row in reader]
     if not named:
         raise ExtractError(f"--input={source} names no files")
     return [source.parent / name for name in named], source.parent

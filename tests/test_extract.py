@@ -12,6 +12,7 @@ import pytest
 import discovr_jax
 from discovr_jax import experiment, extract
 from discovr_jax.checkpoint import Checkpoints
+from discovr_jax.data import private as private_names
 from discovr_jax.data import sector, video_io
 from tests.builder_case import moving_square, write_video
 
@@ -107,6 +108,8 @@ def test_ids_depend_on_the_salt_and_the_private_folder_keeps_it(encoder, archive
     with open(private / "id_map.csv", newline="") as file:
         names = {row["id"]: row["path"] for row in csv.DictReader(file)}
     assert names[kept[0]].endswith("DOE^JANE/IM0001.dcm")
+    # As prepare echo_folder names it.
+    assert kept[0] == private_names.salted_id(private_names.open_salt(private), "DOE^JANE/IM0001.dcm")
     with pytest.raises(extract.ExtractError, match="private_dir"):
         extract.extract(encoder, archive, tmp_path / "d" / "f.parquet", private_dir=tmp_path / "d")
 
@@ -123,6 +126,8 @@ def test_a_csv_gives_the_order(encoder, archive, tmp_path):
     card = extract.extract(encoder, archive / "list.csv", tmp_path / "f.parquet")
     assert [(row["row"], row["id"]) for row in rows(tmp_path / "f.parquet")] == [(0, "two.avi"), (2, "a/one.avi")]
     assert card["quarantined"] == 1
+    (archive / "list.csv").write_text("Path,class\ntwo.avi,Normal\n")
+    assert extract.extract(encoder, archive / "list.csv", tmp_path / "h.parquet")["rows"] == 1
     (archive / "list.csv").write_text("file\ntwo.avi\n")
     with pytest.raises(extract.ExtractError, match="no column 'path'"):
         extract.extract(encoder, archive / "list.csv", tmp_path / "g.parquet")

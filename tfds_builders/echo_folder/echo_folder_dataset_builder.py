@@ -92,7 +92,7 @@ class Builder(echo_builder.EchoBuilder):
         if whole_frame:
             alone, flags = video, flags & {"colour_doppler"}
         frames, placement = letterbox(alone.frames, frame_size, alone.spacing)
-        if frames.shape != alone.frames.shape:
+        if frames is not alone.frames:
             flags.add("resized")
         if math.isnan(fields["fps"]):
             fields["fps"] = video.fps

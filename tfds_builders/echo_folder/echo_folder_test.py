@@ -174,6 +174,7 @@ class TestEchoFolder(BuilderCase):
             np.save(source / f"{number}.npy", moving_square(3, seed=number))
         (source / "notes.txt").write_text("no video")
         (source / ".hidden.avi").write_text("no video")
+        (source / "DICOMDIR").write_bytes((source / "site/case_2/scan").read_bytes())
         directory = self.prepare(source, tmp_path / "records", csv=None)
         found = fields(directory, "source_label", "patient_id")
         assert len(found) == 28 and {int(label) for label, _ in found.values()} == {-1}

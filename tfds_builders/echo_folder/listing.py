@@ -90,10 +90,13 @@ def read_csv(file: pathlib.Path, root: pathlib.Path) -> tuple[list[Row], int]:
 
 
 def _videos(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Files of a known format below the root, keyed by their names, sorted; hidden ones are left out."""
+    """Files of a known format below the root, keyed by their names, sorted.
+
+    Hidden ones are left out, and DICOMDIR, the index of an archive, which begins as DICOM does.
+    """
     paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-    shown = {name: path for name, path in paths.items() if not any(part[0] == "." for part in name.split("/"))}
-    return {name: path for name, path in sorted(shown.items()) if video_io.format_of(path) is not None}
+    left = {name for name, path in paths.items() if path.name.upper() == "DICOMDIR" or "/." in f"/{name}"}
+    return {name: paths[name] for name in sorted(set(paths) - left) if video_io.format_of(paths[name]) is not None}
 
 
 def _bare(name: str) -> str:
