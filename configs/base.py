@@ -28,15 +28,17 @@ def get_config() -> ConfigDict:
     c.mesh.model = 1  # devices over which each matrix product is cut
 
     c.data = ConfigDict()
-    c.data.dataset = "echonet_dynamic"  # builder in tfds_builders/
+    c.data.dataset = "echonet_dynamic"  # builder in tfds_builders/, with "/VARIANT" where it has some
+    c.data.mixture = ConfigDict()  # instead, with dataset = "": each dataset's share of the clips (relative numbers)
     c.data.data_dir = "data"  # where `python -m discovr_jax.prepare` wrote the records
-    c.data.frame_size = 112  # builder config: pixels of the stored frames
+    c.data.frame_size = 112  # pixels of the stored frames
     c.data.image_size = 112  # pixels that the model sees
     c.data.num_frames = 64  # frames of a clip
     c.data.stride = 3  # frames from one sampled frame to the next
     c.data.target_fps = optional(float)  # sampled frames per second; None: every stride-th
     c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
-    c.data.abnormal_rule = "ef < 50"  # what makes a video abnormal: see discovr_jax/data/labels.py
+    c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
+    # None: the dataset's own rule, of discovr_jax/data/datasets.py
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
     c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing
@@ -138,6 +140,8 @@ def get_config() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.at_end = True  # score the features and write the report when training ends
     c.eval.every = "0 steps"  # also during training; 0 for never
+    c.eval.dataset = optional(str)  # dataset that is scored, the results in WORKDIR/eval/STEP/DATASET; None:
+    # data.dataset, in WORKDIR/eval/STEP
     c.eval.clips = 3  # evenly spaced clips of a video
     c.eval.batch_size = 16  # clips a batch
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
@@ -147,8 +151,13 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
     c.eval.evaluators.anomaly = ConfigDict({"k": 10})
     c.eval.evaluators.probe = ConfigDict({"strengths": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
-    c.eval.evaluators.lvef = ConfigDict({"strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
+    c.eval.evaluators.lvef = regression("ef")
     return c
+
+
+def regression(field: str) -> ConfigDict:
+    """Options of an evaluator that predicts a measurement: a record field, see `MEASUREMENTS` of evaluation/task.py."""
+    return ConfigDict({"type": "regression", "field": field, "strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
 
 
 def parse_arg(arg: str | None, **defaults):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from discovr_jax import experiment as experiment_lib
 from discovr_jax import sharding, train_step, workdir
 from discovr_jax.checkpoint import CheckpointError, Checkpoints
-from discovr_jax.data import pipeline, records
+from discovr_jax.data import datasets, pipeline, records
 from discovr_jax.losses import objective as objective_lib
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.models.discovr import Discovr
@@ -41,7 +41,7 @@ def make_embed(model: Discovr, mesh):
 
 
 def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, mesh) -> dict:
-    """Score a state's video teacher; writes eval/STEP, results.json and report.html, prints the table.
+    """Score a state's video teacher on `datasets.scored`; writes eval/STEP, results.json, report.html; prints a table.
 
     Returns:
       The content of results.json.
@@ -53,12 +53,8 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
             f"eval.batch_size = {config.eval.batch_size} must be a multiple of the "
             f"{sharding.batch_shards(mesh)} devices on the mesh's data and fsdp axes"
         )
-    sources = {
-        split: records.open_source(
-            config.data.data_dir, config.data.dataset, str(config.data.frame_size), split
-        )
-        for split in runner.SPLITS
-    }
+    dataset = datasets.scored(config)
+    sources = {split: datasets.open_source(config.data, dataset, split) for split in runner.SPLITS}
     model = experiment.model
     embed = make_embed(model, mesh)
 
@@ -77,7 +73,7 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
         config, sources, encoders, directory, step, clips_seen=step * config.batch_size
     )
     results = {"step": step, **evaluation.results}
-    logger.info("evaluation of step %d\n%s", step, table.metrics_table(results))
+    logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
     path = report.write_report(
         directory,
         step,
@@ -103,9 +99,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     workdir.compare(directory, experiment_lib.config_dict(config), only="model.", free=("model.remat", "model.dtype"))
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
-    source = records.open_source(
-        config.data.data_dir, config.data.dataset, str(config.data.frame_size), "train"
-    )
+    source = datasets.open_source(config.data, datasets.scored(config), "train")
     experiment = experiment_lib.make_experiment(config, len(source))
     mesh = sharding.make_mesh(config.mesh)
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
@@ -164,8 +158,9 @@ def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:
     m, data = experiment.model, config.data
     weights = ", ".join(f"{name} {value:g}" for name, value in experiment.options.weights.items() if value)
     return {
-        "Data": f"{data.dataset}, frames of {data.image_size} x {data.image_size}, clips of {data.num_frames} frames",
+        "Training data": ", ".join(f"{name} ({weight:g})" for name, weight in datasets.weights(data).items()),
         "Training videos": data.train_filter,
+        "Clips": f"{data.num_frames} frames of {data.image_size} x {data.image_size}",
         "Encoder": f"ViT, width {m.width}, {m.depth} blocks, patches of {m.patch} pixels, tubelets of {m.grid.tubelet}",
         "Loss weights": weights,
         "Clips seen": f"{step * config.batch_size} in {step} steps of {config.batch_size}",

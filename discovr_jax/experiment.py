@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from discovr_jax import optim, sharding, train_step
+from discovr_jax.data import datasets
 from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
@@ -22,7 +23,7 @@ BRANCHES = ("vid", "img", "scd", "pix")
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config means. `steps_per_epoch` is set by the size of the training split."""
+    """What a config means."""
 
     model: Discovr
     options: Options
@@ -59,11 +60,14 @@ def config_path(name: str) -> str:
 
 
 def config_dict(config: ConfigDict) -> dict:
-    """A config as plain JSON values (tuples become lists), with what `fidelity` selects written out."""
+    """A config as plain JSON values (tuples become lists), with what `fidelity` and the dataset select written out."""
     plain = json.loads(config.to_json())
     for key in OPTIONS:
         section, name = key.split(".")
         plain[section][name] = json.loads(json.dumps(option(config, key)))
+    if config.data.abnormal_rule is None:
+        rules = {name: datasets.RULES.get(name.partition("/")[0]) for name in datasets.weights(config.data)}
+        plain["data"]["abnormal_rule"] = rules[config.data.dataset] if config.data.dataset else rules
     return plain
 
 
@@ -151,7 +155,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     """Everything that a run needs.
 
     Args:
-      num_train: training videos; gives the length of an epoch.
+      num_train: videos trained on, of all datasets (`pipeline.training_records`); an epoch is so many clips.
     """
     batch_size = config.batch_size
     steps_per_epoch = num_train / batch_size

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from discovr_jax import experiment as experiment_lib
 from discovr_jax import health, sharding, train_step, weights, workdir
 from discovr_jax.checkpoint import Checkpoints
-from discovr_jax.data import feed, pipeline, records
+from discovr_jax.data import datasets, feed, pipeline
 from discovr_jax.optim import path_name, should_run
 from discovr_jax.prepare import ensure_records
 
@@ -56,10 +56,10 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         preemption = closing.enter_context(_Preemption())
         # Build -------------------------------------------------------------------------------------------
         ensure_records(config)
-        source = records.open_source(
-            config.data.data_dir, config.data.dataset, str(config.data.frame_size), "train"
-        )
-        experiment = experiment_lib.make_experiment(config, len(source))
+        sources = datasets.open_training(config.data)
+        chosen = pipeline.training_records(sources, config.data)
+        logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
+        experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
         mesh = sharding.make_mesh(config.mesh)
         if config.batch_size % sharding.batch_shards(mesh):
             raise ValueError(
@@ -82,7 +82,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             first, state, meta = restored
             logger.info("resumed from step %d of %s", first, checkpoints.directory)
         batches = pipeline.train_batches(
-            source,
+            sources,
             config,
             start_step=first,
             process_index=jax.process_index(),
@@ -133,7 +133,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     state, metrics = step_fn(state, inputs)
                 if pending is not None:
                     _check_finite(*pending, config.max_bad_steps, checkpoints)
-                pending = (step, metrics["skipped"], batch["record"])
+                pending = (step, metrics["skipped"], (batch["dataset"], batch["record"]), list(chosen))
                 step += 1
                 clock.tick(step)
         checkpoints.wait()
@@ -176,11 +176,14 @@ def _figures(results: dict) -> dict:
     return {f"eval/{name}": figure["value"] for name, figure in trained.items()}
 
 
-def _check_finite(step: int, skipped, record, limit: int, checkpoints: Checkpoints) -> None:
+def _check_finite(step: int, skipped, places, names, limit: int, checkpoints: Checkpoints) -> None:
     """One step late, so that the device never waits for the host."""
     if int(skipped) == 0:
         return
-    ids = np.asarray(record).tolist() if record.is_fully_addressable else "on another process"
+    ids = "on another process"
+    if places[0].is_fully_addressable:
+        rows = zip(*(np.asarray(place).tolist() for place in places), strict=True)
+        ids = ", ".join(f"{names[dataset]} {record}" for dataset, record in rows)
     logger.warning("step %d: loss or gradient not finite, not applied; training records %s", step, ids)
     if int(skipped) >= limit:
         checkpoints.wait()

@@ -21,10 +21,11 @@ def _results():
     figures = {"knn/auroc": _entry(0.8, 0.7, 0.9), "lvef/mae": _entry(6.0, 5.0, 7.0)}
     readout = {"val": 6.1, "test": {"mae": _entry(6.0, 5.0, 7.0)}, "details": [{}]}
     encoders = {"discovr": {"chosen": "cls", "table": {"cls": readout, "mean": readout}}}
-    entry = {"chosen_by": "validation mae", "encoders": encoders, "paired_same_readout": {}}
+    entry = {"field": "ef", "chosen_by": "validation mae", "encoders": encoders, "paired_same_readout": {}}
     pair = {"knn/auroc": _entry(0.1, -0.05, 0.2), "lvef/mae": _entry(-2.0, -3.0, -1.0)}
     return {
         "step": 7,
+        "dataset": "echonet_dynamic",
         "n_test": 6,
         "label_rule": "ef < 50",
         "encoders": {"discovr": figures, "random": {}},
@@ -72,6 +73,7 @@ def test_report_with_everything(tmp_path):
     assert "clip &lt;1&gt;" in text and "a &amp; b" in text and "one &lt;class&gt; only" in text
     assert "-3.00 to -1.00; better" in text  # less error
     assert "-0.050 to +0.200; unclear" in text
+    assert "By ejection fraction" in text and "mean absolute error (points)" in text
     assert "viewport" in text and "chosen" in text and "surprise" in text
     assert "Not shown: loss by part, video teacher, image teacher; not logged in this run." in text
 
@@ -82,7 +84,7 @@ def test_sections_without_data_say_why(tmp_path, missing):
     reasons = {
         "results": "no evaluation was run at this step",
         "features": "no features were extracted",
-        "predictions": "EF was not evaluated",
+        "predictions": "no measurement was evaluated",
         "prototype_maps": "no prototype maps were made",
     }
     for name, reason in reasons.items():
@@ -91,8 +93,8 @@ def test_sections_without_data_say_why(tmp_path, missing):
 
 def test_data_without_labels(tmp_path):
     unknown = {"test": {"ef": np.full(6, np.nan), "label": np.full(6, np.nan)}}
-    text = _write(tmp_path, fields=unknown)
-    assert "no labels in this dataset" in text and "EF is unknown in this dataset" in text
+    text = _write(tmp_path, fields=unknown, results=_results() | {"readouts": {}})
+    assert "no labels in this dataset" in text and "no measurement was evaluated" in text
     assert text.count("All videos") >= 1
 
 

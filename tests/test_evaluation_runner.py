@@ -12,13 +12,14 @@ from discovr_jax.data import records
 from discovr_jax.evaluation import bootstrap, features, metrics, runner, table
 
 COUNTS = {"train": 60, "val": 30, "test": 40}
+LVEF = {"type": "regression", "field": "ef"}
 READOUTS = ("cls", "mean", "all")
 
 
 def _config(**evaluators):
-    evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": {}}
-    data = {"abnormal_rule": "ef < 50"}
-    settings = {"readouts": READOUTS, "resamples": 60, "evaluators": evaluators}
+    evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": LVEF}
+    data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
+    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "evaluators": evaluators}
     return ConfigDict({"seed": 0, "data": data, "eval": settings})
 
 
@@ -81,6 +82,7 @@ def test_results_have_the_documented_form(evaluation, tmp_path):
         for entry in figures.values():
             assert entry["low"] <= entry["value"] <= entry["high"]
     assert results["skipped"] == [] and results["label_rule"] == "ef < 50"
+    assert results["dataset"] == "echonet_dynamic" and results["readouts"]["lvef"]["field"] == "ef"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -123,7 +125,7 @@ def test_pairs_share_their_resamples_and_show_the_same_readout(evaluation):
     fields = _fields()
     encoders = _encoders(fields)
     encoders["random"] = encoders["discovr"]
-    twins = runner.evaluate(encoders, fields, _config(lvef={})).results["paired"]["discovr-random"]
+    twins = runner.evaluate(encoders, fields, _config(lvef=LVEF)).results["paired"]["discovr-random"]
     assert all(entry["low"] == entry["value"] == entry["high"] == 0 for entry in twins.values())
 
 
@@ -160,7 +162,7 @@ def test_missing_labels_skip_one_evaluator_and_leave_the_others(tmp_path):
     assert "skipped lvef/all: no labels: ef unknown" in text
     fields = _fields()
     fields["train"]["ef"][:] = np.nan
-    found = runner.evaluate(encoders, fields, _config(lvef={}, knn={}))
+    found = runner.evaluate(encoders, fields, _config(lvef=LVEF, knn={}))
     assert "knn/auroc" in found.results["encoders"]["discovr"]
     assert [skip["evaluator"] for skip in found.results["skipped"]] == ["lvef"]
 
@@ -169,7 +171,7 @@ def test_videos_without_a_target_are_left_out():
     fields = _fields()
     encoders = _encoders(fields)
     fields["test"]["ef"][:10] = np.nan
-    found = runner.evaluate(encoders, fields, _config(lvef={}))
+    found = runner.evaluate(encoders, fields, _config(lvef=LVEF))
     assert found.results["videos"]["lvef"] == {"train": 60, "val": 30, "test": 30}
     assert {r["id"] for r in found.predictions} == set(fields["test"]["id"][10:])
 
@@ -193,19 +195,19 @@ def test_features_that_are_not_finite_drop_that_readout_only():
 def test_one_patient_has_no_interval(tmp_path):
     fields = _fields()
     fields["test"]["patient_id"] = np.full(COUNTS["test"], "only")
-    found = runner.evaluate(_encoders(fields), fields, _config(lvef={}))
+    found = runner.evaluate(_encoders(fields), fields, _config(lvef=LVEF))
     entry = found.results["encoders"]["discovr"]["lvef/mae"]
     assert entry["value"] > 0 and entry["low"] is None and "one patient" in entry["note"]
     assert "(no interval)" in table.metrics_table(runner.write(found, tmp_path, 0))
     fields["test"]["patient_id"] = np.full(COUNTS["test"], "")  # unknown: every video for itself
-    found = runner.evaluate(_encoders(fields), fields, _config(lvef={}))
+    found = runner.evaluate(_encoders(fields), fields, _config(lvef=LVEF))
     assert found.results["n_test_patients"] == 40
 
 
 def test_figures_that_do_not_exist_become_null(tmp_path):
     fields = _fields()
     fields["test"]["ef"] = np.full(COUNTS["test"], 55.0, np.float32)
-    found = runner.evaluate(_encoders(fields), fields, _config(lvef={}))
+    found = runner.evaluate(_encoders(fields), fields, _config(lvef=LVEF))
     runner.write(found, tmp_path, 0)
     entry = json.loads((tmp_path / "results.json").read_text())["encoders"]["discovr"]["lvef/r2"]
     assert entry["value"] is None and entry["low"] is None
@@ -241,10 +243,9 @@ class _Records(list):
 
 
 def test_run_from_records_to_files_and_from_the_cache(tmp_path):
-    config = _config(knn={"k": 3}, lvef={})
+    config = _config(knn={"k": 3}, lvef=LVEF)
     config.data.update(
         {
-            "dataset": "echonet_dynamic",
             "frame_size": 16,
             "image_size": 16,
             "num_frames": 4,

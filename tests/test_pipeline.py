@@ -21,8 +21,8 @@ NAN = float("nan")
 
 def make_config(**data):
     settings = dict(
-        image_size=SIDE, num_frames=4, stride=3, target_fps=None, train_filter="all", abnormal_rule="ef < 50",
-        crop_scales=(1.0, 0.875, 0.75, 0.66), workers=0,
+        dataset="echonet_dynamic", mixture={}, image_size=SIDE, num_frames=4, stride=3, target_fps=None,
+        train_filter="all", abnormal_rule=None, crop_scales=(1.0, 0.875, 0.75, 0.66), workers=0,
     )  # fmt: skip
     return ml_collections.ConfigDict(
         dict(seed=0, batch_size=4, eval=dict(clips=3), data=settings | data), convert_dict=True
@@ -78,8 +78,13 @@ def noisy_source(count=7, **fields):
     return source
 
 
+def named(source):
+    """Sources by name, as training takes them."""
+    return source if isinstance(source, dict) else {"echonet_dynamic": source}
+
+
 def take(source, config, count, **arguments):
-    with pipeline.train_batches(source, config, **arguments) as batches:
+    with pipeline.train_batches(named(source), config, **arguments) as batches:
         return [next(batches) for _ in range(count)]
 
 
@@ -95,7 +100,8 @@ def assert_equal_batches(found, wanted):
 def test_a_batch_has_the_documented_arrays():
     (batch,) = take(noisy_source(), make_config(image_size=12), 1)
     assert {name: (array.dtype, array.shape) for name, array in batch.items()} == {
-        "frames": (np.uint8, (4, 4, 12, 12)), "num_valid": (np.int32, (4,)), "record": (np.int32, (4,)),
+        "frames": (np.uint8, (4, 4, 12, 12)), "num_valid": (np.int32, (4,)),
+        "dataset": (np.int32, (4,)), "record": (np.int32, (4,)),
     }  # fmt: skip
 
 
@@ -115,15 +121,15 @@ def test_processes_share_the_batches_of_one(process_count):
 
 def test_start_step_skips_batches_and_the_state_says_so():
     source, config = noisy_source(), make_config()
-    with pipeline.train_batches(source, config) as batches:
+    with pipeline.train_batches(named(source), config) as batches:
         for _ in range(5):
             next(batches)
         state = batches.get_state()
         wanted = [next(batches) for _ in range(3)]
-    with pipeline.train_batches(source, config, start_step=5) as batches:
+    with pipeline.train_batches(named(source), config, start_step=5) as batches:
         assert batches.get_state() == state
         assert_equal_batches([next(batches) for _ in range(3)], wanted)
-    with pipeline.train_batches(source, make_config(stride=2), start_step=5) as batches:
+    with pipeline.train_batches(named(source), make_config(stride=2), start_step=5) as batches:
         assert batches.get_state() != state
     # Far away, at once: nothing is replayed.
     assert len(take(source, config, 1, start_step=10**12)) == 1
@@ -149,8 +155,8 @@ def test_an_error_in_a_worker_arrives_with_its_message():
 def test_workers_of_a_killed_process_end(tmp_path):
     script = """
 import multiprocessing, os, signal, sys
-from tests_pipeline import make_config, noisy_source, pipeline
-batches = pipeline.train_batches(noisy_source(), make_config(workers=1))
+from tests_pipeline import make_config, named, noisy_source, pipeline
+batches = pipeline.train_batches(named(noisy_source()), make_config(workers=1))
 next(batches)
 print(*[child.pid for child in multiprocessing.active_children()], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -192,7 +198,7 @@ def test_too_little_shared_memory_is_refused_before_workers_start(monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match="use data.workers=0, or start the container with more"):
-        pipeline.train_batches(noisy_source(), make_config(workers=2))
+        pipeline.train_batches(named(noisy_source()), make_config(workers=2))
 
 
 def test_every_epoch_has_all_records_in_another_order():
@@ -261,7 +267,7 @@ def test_target_fps_sets_the_stride_of_each_video():
 def test_target_fps_names_the_record_without_a_frame_rate(unknown):
     source = make_source([9, 9, 9], fps=[30.0, unknown, 30.0])
     with pytest.raises(ValueError, match="record-1 has no frame rate.*1 of 3 records.*data.target_fps=None"):
-        pipeline.train_batches(source, make_config(target_fps=10.0))
+        pipeline.train_batches(named(source), make_config(target_fps=10.0))
     # Records that are not read may lack it.
     with pipeline.eval_batches(source, make_config(target_fps=10.0), batch_size=1, indices=[0, 2]) as batches:
         next(batches)
@@ -276,9 +282,9 @@ def test_the_filter_keeps_normal_records_only():
 def test_a_filter_that_leaves_nothing_names_the_rule_and_the_remedy():
     source = make_source([5] * 2, ef=[40.0, NAN])
     with pytest.raises(ValueError, match=r"None of the 2 records.*'ef < 50'.*data\.train_filter=all"):
-        pipeline.train_batches(source, make_config(train_filter="normal"))
+        pipeline.train_batches(named(source), make_config(train_filter="normal"))
     with pytest.raises(ValueError, match="'normal' or 'all', got 'abnormal'"):
-        pipeline.train_batches(source, make_config(train_filter="abnormal"))
+        pipeline.train_batches(named(source), make_config(train_filter="abnormal"))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +297,7 @@ def test_a_filter_that_leaves_nothing_names_the_rule_and_the_remedy():
 )
 def test_settings_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        pipeline.train_batches(noisy_source(), make_config(), **arguments)
+        pipeline.train_batches(named(noisy_source()), make_config(), **arguments)
 
 
 @pytest.mark.parametrize("process_count", [1, 2])

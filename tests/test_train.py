@@ -232,7 +232,7 @@ def test_non_finite_steps_are_not_applied_and_stop_the_run(run, tmp_path, monkey
         run(tmp_path, {"log.every": "1 steps", "checkpoint.every": "1 steps", "checkpoint.keep": 20})
     assert "3 steps in a row were not finite, the last one step 6; last good checkpoint: step " in str(error.value)
     assert str(tmp_path / "checkpoints") in str(error.value) and "optim.lr" in str(error.value)
-    assert "step 1: loss or gradient not finite, not applied; training records [" in caplog.text
+    assert "step 1: loss or gradient not finite, not applied; training records echonet_dynamic " in caplog.text
 
     states = {step: _arrays(tmp_path, step) for step in (1, 2, 3, 4, 6)}
     for same, different in (((1, 2), (2, 3)), ((4, 6), (3, 4))):

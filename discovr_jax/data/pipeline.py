@@ -1,8 +1,9 @@
 """Records to batches of clips, with grain. Batch k depends on the config and k only.
 
-Shuffle -> repeat -> all random choices -> batch -> slice per process: every random choice is made by the
-position of the clip in the stream, before the stream is cut up. So batch k, elements and augmentation, is the
-same for any number of processes and workers and after any restart, and starting at step k costs nothing.
+Shuffle and repeat each dataset -> mix -> all random choices -> batch -> slice per process: every random choice
+is made by the position of the clip in the stream, before the stream is cut up. So batch k, elements and
+augmentation, is the same for any number of processes and workers and after any restart, and starting at step k
+costs nothing.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import grain
@@ -22,7 +23,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from discovr_jax.data import labels, records, transforms
+from discovr_jax.data import datasets, labels, records, transforms
 
 # Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
 _THREADS = 2
@@ -87,17 +88,20 @@ class Batches:
 
 
 def train_batches(
-    source: records.RecordSource,
+    sources: Mapping[str, records.RecordSource],
     config: ml_collections.ConfigDict,
     *,
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Endless batches of randomly placed, randomly cropped clips; every epoch in another order.
+    """Endless batches of randomly placed, randomly cropped clips; every epoch of a dataset in another order.
+
+    The clips of several datasets alternate in fixed proportion (of whole hundredths of the smallest weight), so
+    that all batches are mixed alike.
 
     Args:
-      source: the training split.
+      sources: the training split of each dataset of `datasets.weights`, by name.
       config: seed, batch_size (of all processes together) and data.*.
       start_step: number of the first batch; the batches before it are skipped at no cost.
       process_index, process_count: the batches of the processes, concatenated, are the batch of one process.
@@ -106,7 +110,8 @@ def train_batches(
       Iterator over dicts, b = batch_size / process_count, T = data.num_frames, S = data.image_size:
         frames: uint8 [b, T, S, S].
         num_valid: int32 [b], how many of the T frames are real; the rest repeat the last of them.
-        record: int32 [b], index into `source`.
+        dataset: int32 [b], position of the clip's dataset in `datasets.weights`.
+        record: int32 [b], index into that dataset's source.
 
     Raises:
       ValueError: settings that do not fit together or to the records; later, a damaged record or frame.
@@ -114,23 +119,61 @@ def train_batches(
     rows = _rows_per_process(config.batch_size, process_index, process_count)
     if start_step < 0:
         raise ValueError(f"start_step must be >= 0, got {start_step}.")
-    selected = _training_records(source, config.data)
-    reader = _ClipReader.create(source, config.data, selected)
-    shuffle_seed, clip_seed = (int(word) for word in np.random.SeedSequence(config.seed).generate_state(2))
+    selected, shares = training_records(sources, config.data), datasets.weights(config.data)
+    reader = _ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()))
+    words = np.random.SeedSequence(config.seed).generate_state(1 + len(shares))
+    first_seed, clip_seed, *other_seeds = (int(word) for word in words)
+    streams = [
+        grain.MapDataset.source([(position, index) for index in indices]).shuffle(seed=seed).repeat()
+        for position, (indices, seed) in enumerate(zip(selected.values(), (first_seed, *other_seeds), strict=True))
+    ]
     batches = (
-        grain.MapDataset.source(selected)
-        .shuffle(seed=shuffle_seed)
-        .repeat()
+        grain.MapDataset.mix(streams, list(shares.values()))
         .random_map(reader.random_clip, seed=clip_seed)
         .batch(rows, drop_remainder=True)
         .slice(slice(start_step * process_count + process_index, None, process_count))
     )
-    sampling = dataclasses.replace(reader, source=None)
-    fields = records.record_fields(source, ["id", "num_frames"])
-    videos = [(index, str(fields["id"][index]), int(fields["num_frames"][index])) for index in selected]
-    identity = json.dumps([config.seed, config.batch_size, videos, dataclasses.asdict(sampling)])
+    sampling = dataclasses.asdict(dataclasses.replace(reader, sources=()))
+    videos = {name: _videos(sources[name], indices) for name, indices in selected.items()}
+    identity = json.dumps([config.seed, config.batch_size, shares, videos, sampling])
     stream = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return Batches(batches, rows * reader.clip_bytes, config.data.workers, start_step, stream)
+
+
+def training_records(
+    sources: Mapping[str, records.RecordSource], data: ml_collections.ConfigDict
+) -> dict[str, list[int]]:
+    """The records that data.train_filter keeps of each dataset, in the order of `datasets.weights`.
+
+    One epoch is as many clips as these are together. In a mixture the weights, not the sizes, say how often a
+    dataset comes up, so a small one may be seen several times in an epoch and a large one in part.
+
+    Raises:
+      ValueError: an unknown filter or rule, or a dataset of which nothing is left.
+    """
+    if data.train_filter not in ("normal", "all"):
+        raise ValueError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
+    selected = {}
+    for name in datasets.weights(data):
+        source = sources[name]
+        selected[name] = list(range(len(source)))
+        if data.train_filter == "normal":
+            rule = datasets.abnormal_rule(data, name)
+            label = labels.normal_label(records.record_fields(source, labels.rule_fields(rule)), rule)
+            selected[name] = np.flatnonzero(label == 0).tolist()
+            if not selected[name]:
+                raise ValueError(
+                    f"None of the {len(source)} records of {source!r} is left for training: data.train_filter=normal "
+                    f"keeps those that the rule '{rule}' calls normal. Set data.abnormal_rule to a rule whose fields "
+                    "this dataset has, or train on all records with data.train_filter=all."
+                )
+    return selected
+
+
+def _videos(source: records.RecordSource, indices: Sequence[int]) -> list[tuple[int, str, int]]:
+    """What names the chosen records: index, id and number of frames of each."""
+    fields = records.record_fields(source, ["id", "num_frames"])
+    return [(index, str(fields["id"][index]), int(fields["num_frames"][index])) for index in indices]
 
 
 def eval_batches(
@@ -162,7 +205,7 @@ def eval_batches(
     selected = list(range(len(source))) if indices is None else [int(index) for index in indices]
     if not selected:
         raise ValueError("There is no record to evaluate: `indices` is empty.")
-    reader = _ClipReader.create(source, config.data, selected)
+    reader = _ClipReader.create([source], config.data, [selected])
     clips = config.eval.clips
     tasks = [(index, clip, clips, 1.0) for index in selected for clip in range(clips)]
     tasks += [(*tasks[-1][:3], 0.0)] * (-len(tasks) % batch_size)
@@ -175,7 +218,7 @@ def eval_batches(
 class _ClipReader:
     """Reads clips; plain values only, because it travels to the workers."""
 
-    source: records.RecordSource | None
+    sources: tuple[records.RecordSource, ...]
     num_frames: int
     stride: float
     target_fps: float | None
@@ -183,39 +226,47 @@ class _ClipReader:
     crop_scales: tuple[float, ...]
 
     @classmethod
-    def create(cls, source: records.RecordSource, data: ml_collections.ConfigDict, selected: Sequence[int]):
+    def create(
+        cls,
+        sources: Sequence[records.RecordSource],
+        data: ml_collections.ConfigDict,
+        selected: Sequence[Sequence[int]],
+    ):
         if data.target_fps is not None:
-            _check_frame_rates(source, selected, data.target_fps)
+            for source, indices in zip(sources, selected, strict=True):
+                _check_frame_rates(source, indices, data.target_fps)
         scales = tuple(data.crop_scales)
-        return cls(source, data.num_frames, data.stride, data.target_fps, data.image_size, scales)
+        return cls(tuple(sources), data.num_frames, data.stride, data.target_fps, data.image_size, scales)
 
     @property
     def clip_bytes(self) -> int:
         return self.num_frames * self.image_size**2
 
-    def random_clip(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        record, stride = self._open(index)
+    def random_clip(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        record, stride = self._open(*place)
         latest = transforms.last_start(len(record["frames"]), self.num_frames, stride)
         start = rng.integers(latest, endpoint=True)
-        side = self.source.frame_size
+        side = self.sources[place[0]].frame_size
         box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
-        return self._clip(index, record, stride, int(start), box)
+        return self._clip(*place, record, stride, int(start), box) | {"dataset": np.int32(place[0])}
 
     def even_clip(self, task: tuple[int, int, int, float]) -> dict[str, np.ndarray]:
         index, clip, clips, weight = task
-        record, stride = self._open(index)
+        record, stride = self._open(0, index)
         starts = transforms.even_starts(len(record["frames"]), self.num_frames, stride, clips)
-        side = self.source.frame_size
-        example = self._clip(index, record, stride, int(starts[clip]), (0, 0, side, side))
+        side = self.sources[0].frame_size
+        example = self._clip(0, index, record, stride, int(starts[clip]), (0, 0, side, side))
         return example | {"weight": np.float32(weight)}
 
-    def _open(self, index: int) -> tuple[dict, float]:
-        record = self.source[index]
+    def _open(self, dataset: int, index: int) -> tuple[dict, float]:
+        record = self.sources[dataset][index]
         return record, self.stride if self.target_fps is None else float(record["fps"]) / self.target_fps
 
-    def _clip(self, index: int, record: dict, stride: float, start: int, box: transforms.Box) -> dict:
+    def _clip(
+        self, dataset: int, index: int, record: dict, stride: float, start: int, box: transforms.Box
+    ) -> dict[str, np.ndarray]:
         which, num_valid = transforms.clip_indices(len(record["frames"]), self.num_frames, stride, start)
-        side = self.source.frame_size
+        side = self.sources[dataset].frame_size
         real = which[:num_valid]
         frames = records.decode_frames(record["frames"], side, side, real, record_id=record["id"])
         frames = transforms.crop_resize(frames, box, self.image_size)
@@ -230,24 +281,6 @@ def _rows_per_process(batch_size: int, process_index: int, process_count: int) -
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} must be a positive multiple of {process_count} processes.")
     return batch_size // process_count
-
-
-def _training_records(source: records.RecordSource, data: ml_collections.ConfigDict) -> list[int]:
-    """The records that data.train_filter keeps, in order."""
-    if data.train_filter == "all":
-        selected = list(range(len(source)))
-    elif data.train_filter == "normal":
-        fields = records.record_fields(source, labels.rule_fields(data.abnormal_rule))
-        selected = np.flatnonzero(labels.normal_label(fields, data.abnormal_rule) == 0).tolist()
-    else:
-        raise ValueError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
-    if not selected:
-        raise ValueError(
-            f"None of the {len(source)} records of {source!r} is left for training: data.train_filter="
-            f"{data.train_filter} keeps those that data.abnormal_rule '{data.abnormal_rule}' calls normal. "
-            "Choose a rule whose fields this dataset has, or train on all records with data.train_filter=all."
-        )
-    return selected
 
 
 def _check_frame_rates(source: records.RecordSource, selected: Sequence[int], target_fps: float) -> None:

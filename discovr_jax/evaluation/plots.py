@@ -113,9 +113,10 @@ def projection(
     share: np.ndarray,
     *,
     labels: np.ndarray | None = None,
-    ef: np.ndarray | None = None,
+    measured: np.ndarray | None = None,
+    name: str = "",
 ) -> bytes:
-    """Points of `principal_plane`, coloured by label (0, 1, NaN) or by EF in percent; give one."""
+    """Points of `principal_plane`, coloured by label (0, 1, NaN) or by a measurement called `name`; give one."""
     figure, axes = figure_and_axes((4.3, 3.4))
     if labels is not None:
         for value, name, color in (
@@ -128,33 +129,40 @@ def projection(
                 axes.scatter(*coordinates[chosen].T, s=13, color=color, alpha=0.65, linewidths=0, label=name)
         axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     else:
-        known = np.isfinite(ef)
+        known = np.isfinite(measured)
         axes.scatter(*coordinates[~known].T, s=13, color=UNKNOWN, linewidths=0)
-        points = axes.scatter(*coordinates[known].T, s=13, c=ef[known], cmap="viridis", linewidths=0)
+        points = axes.scatter(*coordinates[known].T, s=13, c=measured[known], cmap="viridis", linewidths=0)
         bar = figure.colorbar(points, ax=axes)
-        bar.set_label("ejection fraction (%)", fontsize=9, color=INK)
+        bar.set_label(name, fontsize=9, color=INK)
         bar.ax.tick_params(labelsize=8, colors=MUTED)
     axes.set_xlabel(f"first direction ({share[0]:.0%} of variance)", fontsize=9, color=INK)
     axes.set_ylabel(f"second ({share[1]:.0%})", fontsize=9, color=INK)
     return png(figure)
 
 
-def predicted_against_true(target: np.ndarray, prediction: np.ndarray) -> bytes:
-    """Predicted EF against the recorded EF, both [N] in percent, with the line of equality."""
+def predicted_against_true(target: np.ndarray, prediction: np.ndarray, name: str) -> bytes:
+    """A predicted measurement against the recorded one, both [N], with the line of equality."""
     figure, axes = figure_and_axes((4.3, 3.6))
-    low, high = min(target.min(), prediction.min()) - 2, max(target.max(), prediction.max()) + 2
+    low, high = min(target.min(), prediction.min()), max(target.max(), prediction.max())
+    margin = 0.04 * (high - low) or 1.0
+    low, high = low - margin, high + margin
     axes.plot([low, high], [low, high], color=INK, linestyle="--", linewidth=1, label="equality")
     axes.scatter(target, prediction, s=13, color=LINES[0], alpha=0.6, linewidths=0)
     axes.set(xlim=(low, high), ylim=(low, high))
     axes.set_aspect("equal")
-    axes.set_xlabel("recorded EF (%)", fontsize=9, color=INK)
-    axes.set_ylabel("predicted EF (%)", fontsize=9, color=INK)
+    axes.set_xlabel(f"recorded {name}", fontsize=9, color=INK)
+    axes.set_ylabel(f"predicted {name}", fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     return png(figure)
 
 
-def bland_altman(target: np.ndarray, prediction: np.ndarray) -> bytes:
-    """Error against the mean of both EFs, [N] in percent, with bias and 95 % limits of agreement."""
+def bland_altman(target: np.ndarray, prediction: np.ndarray, name: str, unit: str) -> bytes:
+    """Error against the mean of both measurements, [N], with bias and 95 % limits of agreement.
+
+    Args:
+      name: of the measurement, with its unit.
+      unit: of the error.
+    """
     figure, axes = figure_and_axes((4.3, 3.6))
     error, middle = prediction - target, (prediction + target) / 2
     axes.scatter(middle, error, s=13, color=LINES[0], alpha=0.6, linewidths=0)
@@ -163,7 +171,7 @@ def bland_altman(target: np.ndarray, prediction: np.ndarray) -> bytes:
     for value, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
         axes.axhline(value, color=INK, linestyle=style, linewidth=1)
         axes.annotate(
-            f"{value:+.1f}",
+            f"{value:+.2g}",
             (1, value),
             xycoords=("axes fraction", "data"),
             fontsize=8.5,
@@ -171,8 +179,8 @@ def bland_altman(target: np.ndarray, prediction: np.ndarray) -> bytes:
             ha="right",
             va="bottom",
         )
-    axes.set_xlabel("mean of predicted and recorded EF (%)", fontsize=9, color=INK)
-    axes.set_ylabel("predicted - recorded (points)", fontsize=9, color=INK)
+    axes.set_xlabel(f"mean of predicted and recorded {name}", fontsize=9, color=INK)
+    axes.set_ylabel(f"predicted - recorded ({unit})", fontsize=9, color=INK)
     return png(figure)
 
 

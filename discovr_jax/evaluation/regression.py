@@ -1,4 +1,5 @@
-"""Ejection fraction from frozen features: ridge regression, closed form, strength from validation MAE.
+"""A measurement (ejection fraction, wall thickness) from frozen features by ridge regression, closed form, strength
+from validation MAE.
 
 The fit stays the one on train (no refit on train + val), as in `probe`.
 """
@@ -7,7 +8,7 @@ import numpy as np
 
 from discovr_jax.evaluation import metrics, task
 
-TARGET = "ef"
+TARGET = "ef"  # or the option "field": any of task.MEASUREMENTS
 METRICS = {
     "mae": metrics.mae,
     "rmse": metrics.rmse,
@@ -24,7 +25,7 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
     """Raises task.Skip unless the training targets [N] take at least two values."""
     del val, test  # one known value is enough for an error
     if np.unique(train).size < 2:
-        raise task.Skip(f"ef takes one value only in the {len(train)} labelled videos of split train")
+        raise task.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
 
 
 def ridge(x: np.ndarray, y: np.ndarray, strengths) -> np.ndarray:
@@ -50,7 +51,7 @@ def ridge(x: np.ndarray, y: np.ndarray, strengths) -> np.ndarray:
 def evaluate(
     train: task.Split, val: task.Split, test: task.Split, *, strengths: tuple[float, ...] = STRENGTHS
 ) -> task.Predictions:
-    """Predicted EF in percent for validation and test videos (not clipped to 0-100).
+    """Predicted measurement of validation and test videos (not clipped to what is possible).
 
     Args:
       strengths: ridge penalties tried on standardised features; ties keep the larger (plainer) one.
@@ -60,11 +61,11 @@ def evaluate(
     """
     strengths = sorted(strengths, reverse=True)
     if not strengths or strengths[-1] <= 0:
-        raise ValueError(f"lvef strengths must be positive, got {strengths}")
+        raise ValueError(f"the strengths of a regression must be positive, got {strengths}")
     x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
     mean = train.target.mean()
     coefficients = ridge(x_train, train.target - mean, strengths)
     errors = np.abs(mean + x_val @ coefficients.T - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
-    val_ef, test_ef = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
-    return task.Predictions(val_ef, test_ef, details={"penalty": strengths[chosen]})
+    val_prediction, test_prediction = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
+    return task.Predictions(val_prediction, test_prediction, details={"penalty": strengths[chosen]})

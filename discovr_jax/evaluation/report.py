@@ -6,24 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import output, page, paint, plots, table
+from discovr_jax.evaluation import output, page, paint, plots, table, task
 
 STUDIED = "discovr"
 _MOST_FACTS = 12  # a longer summary is folded away
-_FAMILIES = {"knn": "kNN", "probe": "Linear probe", "lvef": "Ejection fraction", "anomaly": "Anomaly score"}
-# metric -> (name, digits, whether larger is better; None where neither is)
+_FAMILIES = {"knn": "kNN", "probe": "Linear probe", "anomaly": "Anomaly score"}
+# metric -> (name, digits, whether larger is better; None where neither is); "{unit}" of a measurement's error
 _METRICS = {
     "macro_f1": ("macro F1", 3, True),
     "balanced_accuracy": ("balanced accuracy", 3, True),
     "auroc": ("AUROC", 3, True),
     "auprc": ("AUPRC", 3, True),
     "average_precision": ("average precision", 3, True),
-    "mae": ("mean absolute error (EF points)", 2, False),
-    "rmse": ("root mean squared error (EF points)", 2, False),
+    "mae": ("mean absolute error ({unit})", 2, False),
+    "rmse": ("root mean squared error ({unit})", 2, False),
     "r2": ("R² (1 = perfect, 0 = the mean)", 3, True),
-    "bias": ("bias (EF points)", 2, None),
-    "agreement_low": ("lower limit of agreement (EF points)", 2, None),
-    "agreement_high": ("upper limit of agreement (EF points)", 2, None),
+    "bias": ("bias ({unit})", 2, None),
+    "agreement_low": ("lower limit of agreement ({unit})", 2, None),
+    "agreement_high": ("upper limit of agreement ({unit})", 2, None),
 }
 # (title, lines, ceilings, axis, logarithmic, how to read it)
 _ENTROPY = (
@@ -144,7 +144,7 @@ def write_report(
       results: content of results.json, or None without an evaluation.
       metrics_rows: parsed lines of metrics.jsonl.
       features: `Evaluation.features`, {encoder: [{split: {readout: [N, D]}}]}; the test split is drawn.
-      fields: `Evaluation.fields`, {split: {"ef", "label"}}.
+      fields: `Evaluation.fields`, {split: {"label", measurements}}.
       predictions: `Evaluation.predictions`.
       prototype_maps: clips with the prototype of each token: {"frames": uint8 [t, H, W], "assignments": int
         [t, gh, gw], "title": str}.
@@ -160,7 +160,7 @@ def write_report(
         page.section("Training", _charts(metrics_rows, _LOSSES)),
         page.section("Is it learning anatomy? Monitors of collapse", _charts(metrics_rows, _MONITORS)),
         _projection_section(results, features, fields),
-        _ef_section(results, predictions),
+        *_measurement_sections(results, predictions),
         _prototype_section(prototype_maps),
         _other_section(metrics_rows),
     ]
@@ -208,14 +208,24 @@ def _results_section(results) -> str:
         parts.append(page.text(f"A video counts as abnormal by the rule: {results['label_rule']}.", "muted"))
     parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
     if results["readouts"]:
-        tables = [html for name, entry in results["readouts"].items() for html in _readout_table(name, entry)]
+        tables = [html for name in results["readouts"] for html in _readout_table(results, name)]
         parts.append(page.details("Every way of reading the features out (readouts)", *tables))
     return page.section(title, *parts)
 
 
-def _metric_name(key: str) -> tuple[str, str, int, bool | None]:
+def _measurement(field: str) -> str:
+    """Name of a measurement as a heading."""
+    name = task.MEASUREMENTS[field][0]
+    return name[0].upper() + name[1:]
+
+
+def _metric_name(results, key: str) -> tuple[str, str, int, bool | None]:
     family, metric = key.split("/", 1)
-    return _FAMILIES.get(family, family), *_METRICS.get(metric, (metric, 3, None))
+    field = results["readouts"].get(family, {}).get("field")
+    name, digits, larger = _METRICS.get(metric, (metric, 3, None))
+    if field in task.MEASUREMENTS:
+        return _measurement(field), name.format(unit=task.MEASUREMENTS[field][2]), digits, larger
+    return _FAMILIES.get(family, family), name, digits, larger
 
 
 def _figure_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
@@ -235,29 +245,30 @@ def _figure_cell(entry, digits: int, larger: bool | None = None, *, paired: bool
 
 
 def _metric_row(results, key: str) -> list[str]:
-    family, name, digits, larger = _metric_name(key)
+    family, name, digits, larger = _metric_name(results, key)
     row = [page.cell(family, name, "name")]
     row += [_figure_cell(figures.get(key), digits) for figures in results["encoders"].values()]
     pairs = results["paired"].values()
     return row + [_figure_cell(figures.get(key), digits, larger, paired=True) for figures in pairs]
 
 
-def _readout_table(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
     """Every encoder and readout of one evaluator; the chosen one is marked."""
-    rows, metrics = [], []
+    entry, rows, metrics = results["readouts"][name], [], []
     for encoder, one in entry["encoders"].items():
         for readout, line in one["table"].items():
             metrics = list(line["test"])
             mark = "chosen" if readout == one["chosen"] else ""
-            described = [_metric_name(f"{name}/{metric}") for metric in metrics]
+            described = [_metric_name(results, f"{name}/{metric}") for metric in metrics]
             cells = [_figure_cell(line["test"][m], d[2]) for m, d in zip(metrics, described, strict=True)]
             rows.append(
                 [page.cell(encoder), page.cell(readout, mark), page.cell(f"{line['val']:.3f}"), *cells]
             )
     if not rows:
         return []
-    head = ["encoder", "readout", entry["chosen_by"], *(_metric_name(f"{name}/{m}")[1] for m in metrics)]
-    return [f"<h3>{page.escape(_FAMILIES.get(name, name))}</h3>", page.table(head, rows)]
+    described = [_metric_name(results, f"{name}/{metric}") for metric in metrics]
+    head = ["encoder", "readout", entry["chosen_by"], *(columns[1] for columns in described)]
+    return [f"<h3>{page.escape(described[0][0])}</h3>", page.table(head, rows)]
 
 
 def _charts(rows, wanted) -> str:
@@ -290,7 +301,7 @@ def _projection_section(results, features, fields) -> str:
     coordinates, share = plots.principal_plane(array[finite])
     figures, parts = [], []
     caption = "One point a video; close points have similar features. "
-    label, ef = (np.asarray(values[name], np.float64)[finite] for name in ("label", "ef"))
+    label = np.asarray(values["label"], np.float64)[finite]
     if np.isfinite(label).any():
         figures.append(
             page.figure(
@@ -301,16 +312,12 @@ def _projection_section(results, features, fields) -> str:
         )
     else:
         parts.append(page.absent("colours by label; no labels in this dataset"))
-    if np.isfinite(ef).any():
-        figures.append(
-            page.figure(
-                "By ejection fraction",
-                f"{caption}A smooth change of colour means that EF is encoded.",
-                (plots.projection(coordinates, share, ef=ef), "png"),
-            )
-        )
-    else:
-        parts.append(page.absent("colours by ejection fraction; EF is unknown in this dataset"))
+    for field in _predicted(results):
+        name, unit, _ = task.MEASUREMENTS[field]
+        measured = np.asarray(values[field], np.float64)[finite]
+        image = plots.projection(coordinates, share, measured=measured, name=f"{name} ({unit})")
+        note = f"{caption}A smooth change of colour means that it is encoded."
+        figures.append(page.figure(f"By {name}", note, (image, "png")))
     if not figures:
         image = plots.projection(coordinates, share, labels=np.full(len(coordinates), np.nan))
         figures.append(page.figure("All videos", caption, (image, "png")))
@@ -318,30 +325,39 @@ def _projection_section(results, features, fields) -> str:
     return page.section(title, page.text(note, "muted"), page.grid(figures), *parts)
 
 
-def _ef_section(results, predictions) -> str:
-    title = "Ejection fraction from frozen features"
-    rows = [row for row in predictions if row["encoder"] == STUDIED and row["family"] == "lvef"]
-    if not rows:
-        skips = (results or {}).get("skipped", [])
-        reasons = [skip["reason"] for skip in skips if skip["evaluator"] == "lvef"]
-        return page.section(title, page.absent(reasons[0] if reasons else "EF was not evaluated"))
-    target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))
-    figures = [
-        page.figure(
-            "Predicted and recorded",
-            "Perfect predictions lie on the dashed line.",
-            (plots.predicted_against_true(target, prediction), "png"),
-        ),
-        page.figure(
-            "Bland-Altman",
-            "Solid: mean error (bias). Dashed: 95 % limits of agreement. A slope means that "
-            "extremes are pulled to the middle.",
-            (plots.bland_altman(target, prediction), "png"),
-        ),
-    ]
-    return page.section(
-        title, page.text(f"{len(rows)} test videos, linear (ridge) head.", "muted"), page.grid(figures)
-    )
+def _predicted(results) -> list[str]:
+    """The measurements that were predicted."""
+    fields = (entry["field"] for entry in (results or {}).get("readouts", {}).values())
+    return [field for field in dict.fromkeys(fields) if field in task.MEASUREMENTS]
+
+
+def _measurement_sections(results, predictions) -> list[str]:
+    """For each regression: predictions against truth, and their difference."""
+    if not results:
+        return []
+    sections = []
+    for family, entry in results["readouts"].items():
+        rows = [row for row in predictions if row["encoder"] == STUDIED and row["family"] == family]
+        if entry["field"] not in task.MEASUREMENTS or not rows:
+            continue
+        name, unit, error_unit = task.MEASUREMENTS[entry["field"]]
+        target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))
+        figures = [
+            page.figure(
+                "Predicted and recorded",
+                "Perfect predictions lie on the dashed line.",
+                (plots.predicted_against_true(target, prediction, f"{name} ({unit})"), "png"),
+            ),
+            page.figure(
+                "Bland-Altman",
+                "Solid: mean error (bias). Dashed: 95 % limits of agreement. A slope means that "
+                "extremes are pulled to the middle.",
+                (plots.bland_altman(target, prediction, f"{name} ({unit})", error_unit), "png"),
+            ),
+        ]
+        note = page.text(f"{len(rows)} test videos, linear (ridge) head.", "muted")
+        sections.append(page.section(f"{_measurement(entry['field'])} from frozen features", note, page.grid(figures)))
+    return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
 
 
 def _prototype_section(clips) -> str:

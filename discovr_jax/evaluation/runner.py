@@ -6,7 +6,8 @@
       -> results.json, predictions.csv
 
 `config.eval.evaluators` is {family: options}. The family names the module; options may hold "type" to run one
-module under another name (`knn20: {"type": "knn", "k": 20}`).
+module under another name (`knn20: {"type": "knn", "k": 20}`), and for a regression "field", the record field that it
+predicts (`rvef: {"type": "regression", "field": "rvef"}`).
 """
 
 import contextlib
@@ -19,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.data import labels
+from discovr_jax.data import datasets, labels
 from discovr_jax.evaluation import bootstrap, features, output, task
 
 SPLITS = ("train", "val", "test")
-MODULES = {"knn": "knn", "anomaly": "anomaly", "probe": "probe", "lvef": "regression"}
+TYPES = ("anomaly", "knn", "probe", "regression")  # modules of this folder
 # The encoder under study: all others are baselines it is compared with.
 STUDIED = "discovr"
 # What decides which pixels an encoder sees; part of the cache key.
-_CLIP_KEYS = ("dataset", "frame_size", "image_size", "num_frames", "stride", "target_fps")
-_FIELDS = ("id", "patient_id", "ef", "num_frames")
+_CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
+_FIELDS = ("id", "patient_id", "num_frames", *task.MEASUREMENTS)
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
 # {encoder: [{split: {readout: float [N, D]}}, one a seed]}
@@ -57,6 +58,7 @@ class _Family:
 
     name: str
     module: Any
+    field: str  # column that is predicted: "label", or a measurement
     options: dict[str, Any]
     known: dict[str, np.ndarray]  # bool [N] a split
     target: dict[str, np.ndarray]  # float64 [known] a split
@@ -73,7 +75,8 @@ def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
       config: data.* (for the clips and `abnormal_rule`), eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
       encoders: {"discovr": [Encoder], "random": [Encoder, one a seed]}.
-      workdir: results go to workdir/eval/STEP, cached features to workdir/eval/features.
+      workdir: results go to workdir/eval/STEP (workdir/eval/STEP/DATASET where eval.dataset names one), cached
+        features to workdir/eval/features.
       step: training steps behind the "discovr" weights.
       **extra: JSON values for the top level of results.json (clips_seen, commit, ...).
 
@@ -87,21 +90,23 @@ def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
         return {"pixels": np.stack([baselines.pixel_features(clip, int(valid)) for clip, valid in clips])}
 
     everyone = {**encoders, "pixels": [features.Encoder(pixels, "pixels: mean and std frame, 28 x 28")]}
-    fields = read_fields(sources, config.data.abnormal_rule)
+    fields = read_fields(sources, config)
     directory = pathlib.Path(workdir) / "eval" / "features"
     found = {name: [{} for _ in group] for name, group in everyone.items()}
     for split in SPLITS:
         for (name, seed), readouts in _split_features(config, sources, everyone, fields, split, directory):
             found[name][seed][split] = readouts
     evaluation = evaluate(found, fields, config)
-    written = write(evaluation, workdir, step, **extra)
+    folder = _folder(config.eval.dataset) if config.eval.dataset else ""
+    written = write(evaluation, workdir, step, folder, **extra)
     return dataclasses.replace(evaluation, results=written)
 
 
-def read_fields(sources, rule: str) -> dict[str, dict[str, np.ndarray]]:
-    """Columns of every split: id, patient_id, ef, num_frames and the label that `rule` derives."""
+def read_fields(sources, config) -> dict[str, dict[str, np.ndarray]]:
+    """Columns of every split: id, patient_id, num_frames, all measurements and the label of the dataset's rule."""
     from discovr_jax.data import records
 
+    rule = datasets.abnormal_rule(config.data, datasets.scored(config))
     columns = {}
     for split in SPLITS:
         names = dict.fromkeys((*_FIELDS, *labels.rule_fields(rule)))
@@ -126,7 +131,7 @@ def _split_features(config, sources, encoders, fields, split, directory):
         with contextlib.closing(batches):
             return features.extract(embeds, batches, len(videos))
 
-    names = [f"{name}-{seed}-{split}" for name, seed in members]
+    names = [f"{_folder(datasets.scored(config))}-{name}-{seed}-{split}" for name, seed in members]
     return zip(members, features.cached(directory, names, keys, make), strict=True)
 
 
@@ -138,8 +143,8 @@ def evaluate(encoders: EncodersFeatures, fields: Fields, config) -> Evaluation:
 
     Args:
       encoders: {name: [features of a seed]}; "all" is added here.
-      fields: {split: {"id", "patient_id", "ef", "label"}}, arrays [N] in the order of the features.
-      config: eval.evaluators, eval.readouts, eval.resamples, seed, data.abnormal_rule.
+      fields: {split: {"id", "patient_id", "label", measurements}}, arrays [N] in the order of the features.
+      config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
 
     Raises:
       ValueError: an unknown evaluator, or features and fields of different length.
@@ -148,10 +153,12 @@ def evaluate(encoders: EncodersFeatures, fields: Fields, config) -> Evaluation:
     encoders = {name: [features.add_all(seed) for seed in group] for name, group in encoders.items()}
     names = list(encoders)
     others = [name for name in names if name != STUDIED and STUDIED in encoders]
+    dataset = datasets.scored(config)
     results: dict[str, Any] = {
+        "dataset": dataset,
         "n_test": len(fields["test"]["id"]),
         "n_test_patients": len(np.unique(_patients(fields["test"]))),
-        "label_rule": config.data.abnormal_rule,
+        "label_rule": datasets.abnormal_rule(config.data, dataset),
         "interval": f"95 % percentile bootstrap over patients, {config.eval.resamples} resamples",
         "seeds": {name: len(group) for name, group in encoders.items()},
         "encoders": {name: {} for name in names},
@@ -175,19 +182,18 @@ def evaluate(encoders: EncodersFeatures, fields: Fields, config) -> Evaluation:
 def _prepare(name: str, options: dict[str, Any], fields: Fields, config) -> _Family:
     """Loads the module and picks the videos whose target is known. Raises task.Skip if it cannot run."""
     kind = options.pop("type", name)
-    if kind not in MODULES:
-        raise ValueError(f"eval.evaluators.{name}: unknown type {kind!r}; there are {sorted(MODULES)}")
-    module = importlib.import_module(f"discovr_jax.evaluation.{MODULES[kind]}")
-    known = {
-        split: task.known_target(split, fields[split][module.TARGET], module.TARGET) for split in SPLITS
-    }
-    target = {
-        split: np.asarray(fields[split][module.TARGET], np.float64)[known[split]] for split in SPLITS
-    }
+    if kind not in TYPES:
+        raise ValueError(f"eval.evaluators.{name}: unknown type {kind!r}; there are {list(TYPES)}")
+    module = importlib.import_module(f"discovr_jax.evaluation.{kind}")
+    field = options.pop("field", module.TARGET) if module.TARGET in task.MEASUREMENTS else module.TARGET
+    if field not in fields["train"]:
+        raise ValueError(f"eval.evaluators.{name}: no field {field!r}; there are {list(task.MEASUREMENTS)}")
+    known = {split: task.known_target(split, fields[split][field], field) for split in SPLITS}
+    target = {split: np.asarray(fields[split][field], np.float64)[known[split]] for split in SPLITS}
     module.require(*(target[split] for split in SPLITS))
     patients = _patients(fields["test"])[known["test"]]
     weights = bootstrap.patient_weights(patients, config.eval.resamples, config.seed)
-    return _Family(name, module, options, known, target, weights, len(np.unique(patients)))
+    return _Family(name, module, field, options, known, target, weights, len(np.unique(patients)))
 
 
 def _evaluate_family(family, encoders, others, fields, readouts, results, predictions) -> None:
@@ -217,6 +223,7 @@ def _evaluate_family(family, encoders, others, fields, readouts, results, predic
         return {f"{family.name}/{metric}": value for metric, value in figures.items()}
 
     entry = results["readouts"][family.name] = {
+        "field": family.field,
         "chosen_by": f"validation {module.SELECT_BY}",
         "encoders": {},
         "paired_same_readout": {},
@@ -294,6 +301,11 @@ def _rows(family, encoder, readout, row, fields) -> list[dict[str, Any]]:
     ]
 
 
+def _folder(dataset: str) -> str:
+    """Folder of a dataset's results; a variant's name holds a slash."""
+    return dataset.replace("/", "-")
+
+
 def _patients(fields: Mapping[str, np.ndarray]) -> np.ndarray:
     """Patient of each video; a video without one counts as its own patient."""
     patients, ids = np.asarray(fields["patient_id"], str), np.asarray(fields["id"], str)
@@ -313,15 +325,15 @@ def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
                         )
 
 
-def write(evaluation: Evaluation, workdir, step: int, **extra) -> dict[str, Any]:
-    """Writes WORKDIR/eval/STEP/results.json and predictions.csv, then WORKDIR/results.json.
+def write(evaluation: Evaluation, workdir, step: int, folder: str = "", **extra) -> dict[str, Any]:
+    """Writes results.json and predictions.csv to WORKDIR/eval/STEP/`folder`, then WORKDIR/results.json.
 
     Returns the content. `extra` joins the top level; "commit" defaults to the git commit of this code, or
     "unknown" outside git.
     """
     commit = extra.pop("commit", None) or commit_id()
     results = {"step": int(step), "commit": commit, **extra, **evaluation.results}
-    directory = pathlib.Path(workdir) / "eval" / str(int(step))
+    directory = pathlib.Path(workdir) / "eval" / str(int(step)) / folder
     output.write_csv(directory / "predictions.csv", evaluation.predictions)
     output.write_json(directory / "results.json", results)
     output.write_json(pathlib.Path(workdir) / "results.json", results)

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-# (family/metric, heading, digits)
+from discovr_jax.evaluation import task
+
+# (family/metric, heading, digits); regressions follow, by the names that the config gives them
 COLUMNS = (
     ("knn/macro_f1", "kNN macro F1", 3),
     ("knn/balanced_accuracy", "kNN balanced acc.", 3),
     ("knn/auroc", "kNN AUROC", 3),
     ("probe/auroc", "probe AUROC", 3),
-    ("lvef/mae", "LVEF MAE (points)", 2),
-    ("lvef/r2", "LVEF R2", 3),
     ("anomaly/auroc", "anomaly AUROC", 3),
 )
 
@@ -34,7 +34,8 @@ def metrics_table(results: Mapping[str, Any]) -> str:
       Lines without a final newline. Columns whose evaluator did not run are left out; the reason follows.
     """
     rows = [*results["encoders"].items(), *results["paired"].items()]
-    columns = [column for column in COLUMNS if any(column[0] in figures for _, figures in rows)]
+    columns = [*COLUMNS, *_regressions(results)]
+    columns = [column for column in columns if any(column[0] in figures for _, figures in rows)]
     cells = [["encoder", *(heading for _, heading, _ in columns)]]
     for name, figures in results["encoders"].items():
         cells.append([name, *(figure(figures.get(key), digits) for key, _, digits in columns)])
@@ -50,10 +51,21 @@ def metrics_table(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", standing(results), *skipped_lines(results)])
 
 
+def _regressions(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Columns of the measurements that were predicted."""
+    columns = []
+    for family, entry in results["readouts"].items():
+        if entry["field"] in task.MEASUREMENTS:
+            name, unit = family.upper(), task.MEASUREMENTS[entry["field"]][2]
+            columns += [(f"{family}/mae", f"{name} MAE ({unit})", 2), (f"{family}/r2", f"{name} R2", 3)]
+    return columns
+
+
 def standing(results: Mapping[str, Any]) -> str:
     """One line: what these figures stand for."""
     return (
-        f"{results['step']} training steps; {results['n_test']} test videos; 95 % intervals over patients. "
+        f"{results['step']} training steps; {results['n_test']} test videos of {results['dataset']}; "
+        "95 % intervals over patients. "
         "A demo run shows that the machinery works; it is no clinical result and not the paper's figure."
     )
 

@@ -6,6 +6,16 @@ from typing import Any
 
 import numpy as np
 
+# Record fields that a regression can predict: what they measure, unit, unit of an error.
+MEASUREMENTS = {
+    "ef": ("ejection fraction", "%", "points"),
+    "rvef": ("right ventricular ejection fraction", "%", "points"),
+    "edv": ("end-diastolic volume", "mL", "mL"),
+    "esv": ("end-systolic volume", "mL", "mL"),
+    "ivsd": ("septal thickness", "cm", "cm"),
+    "lvidd": ("left ventricular diameter", "cm", "cm"),
+    "lvpwd": ("posterior wall thickness", "cm", "cm"),
+}
 _BLOCK = 8_000_000  # similarities held at once in `nearest`: 64 MB
 
 
@@ -20,7 +30,7 @@ class Split:
     Attributes:
       name: "train", "val" or "test"; used in messages only.
       features: float64 [N, D], one row a video.
-      target: float64 [N]; 0 normal and 1 abnormal, or the ejection fraction in percent.
+      target: float64 [N]; 0 normal and 1 abnormal, or a measurement in its unit.
     """
 
     name: str
@@ -33,7 +43,7 @@ class Predictions:
     """What an evaluator says about validation and test videos.
 
     Attributes:
-      val, test: float64 [N_val] and [N_test]; a score that grows with "abnormal", or percent EF.
+      val, test: float64 [N_val] and [N_test]; a score that grows with "abnormal", or the measurement.
       details: what was chosen on validation (a strength, say), to be written into results.json.
     """
 
@@ -48,7 +58,7 @@ def known_target(name: str, values: np.ndarray, target: str) -> np.ndarray:
     Args:
       name: the split's name, for the message.
       values: float [N], NaN where unknown.
-      target: "ef" or "label", for the message.
+      target: name of the column, for the message.
 
     Returns:
       bool [N].
