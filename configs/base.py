@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     c.data.target_fps = optional(float)  # sampled frames per second; None: every stride-th
     c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
     c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
-    # None: the dataset's own rule, of discovr_jax/data/datasets.py
+    # None: the dataset's own rule, of discovr_jax/data/mixture.py
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
     c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing
@@ -151,7 +151,7 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
     c.eval.evaluators.anomaly = ConfigDict({"k": 10})
     c.eval.evaluators.probe = ConfigDict({"strengths": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
-    c.eval.evaluators.lvef = regression("ef")
+    c.eval.evaluators.lvef = regression("ef")  # likewise other measurements, in the configs of their datasets
     return c
 
 

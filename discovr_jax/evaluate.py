@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from discovr_jax import experiment as experiment_lib
 from discovr_jax import sharding, train_step, workdir
 from discovr_jax.checkpoint import CheckpointError, Checkpoints
-from discovr_jax.data import datasets, pipeline, records
+from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.losses import objective as objective_lib
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.models.discovr import Discovr
@@ -41,7 +41,7 @@ def make_embed(model: Discovr, mesh):
 
 
 def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, mesh) -> dict:
-    """Score a state's video teacher on `datasets.scored`; writes eval/STEP, results.json, report.html; prints a table.
+    """Score a state's video teacher on `mixture.scored`; writes eval/STEP, results.json, report.html; prints a table.
 
     Returns:
       The content of results.json.
@@ -53,8 +53,8 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
             f"eval.batch_size = {config.eval.batch_size} must be a multiple of the "
             f"{sharding.batch_shards(mesh)} devices on the mesh's data and fsdp axes"
         )
-    dataset = datasets.scored(config)
-    sources = {split: datasets.open_source(config.data, dataset, split) for split in runner.SPLITS}
+    dataset = mixture.scored(config)
+    sources = {split: mixture.open_source(config.data, dataset, split) for split in runner.SPLITS}
     model = experiment.model
     embed = make_embed(model, mesh)
 
@@ -99,7 +99,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     workdir.compare(directory, experiment_lib.config_dict(config), only="model.", free=("model.remat", "model.dtype"))
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
-    source = datasets.open_source(config.data, datasets.scored(config), "train")
+    source = mixture.open_source(config.data, mixture.scored(config), "train")
     experiment = experiment_lib.make_experiment(config, len(source))
     mesh = sharding.make_mesh(config.mesh)
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
@@ -158,7 +158,7 @@ def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:
     m, data = experiment.model, config.data
     weights = ", ".join(f"{name} {value:g}" for name, value in experiment.options.weights.items() if value)
     return {
-        "Training data": ", ".join(f"{name} ({weight:g})" for name, weight in datasets.weights(data).items()),
+        "Training data": ", ".join(f"{name} ({weight:g})" for name, weight in mixture.weights(data).items()),
         "Training videos": data.train_filter,
         "Clips": f"{data.num_frames} frames of {data.image_size} x {data.image_size}",
         "Encoder": f"ViT, width {m.width}, {m.depth} blocks, patches of {m.patch} pixels, tubelets of {m.grid.tubelet}",

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from discovr_jax import optim, sharding, train_step
-from discovr_jax.data import datasets
+from discovr_jax.data import mixture
 from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
@@ -66,7 +66,7 @@ def config_dict(config: ConfigDict) -> dict:
         section, name = key.split(".")
         plain[section][name] = json.loads(json.dumps(option(config, key)))
     if config.data.abnormal_rule is None:
-        rules = {name: datasets.RULES.get(name.partition("/")[0]) for name in datasets.weights(config.data)}
+        rules = {name: mixture.RULES.get(name.partition("/")[0]) for name in mixture.weights(config.data)}
         plain["data"]["abnormal_rule"] = rules[config.data.dataset] if config.data.dataset else rules
     return plain
 

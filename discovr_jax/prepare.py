@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from discovr_jax.data import audit, records
+from discovr_jax.data import audit, mixture, records
 
 _BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
 
@@ -70,7 +70,7 @@ def build(
 
 
 def ensure_records(config) -> None:
-    """Makes sure that the records named by `config.data` exist; simulates a phantom where the config says so.
+    """Makes sure that the records of every dataset that a config names exist; simulates a phantom where it says so.
 
     With `config.data.simulate.{train, val, test}` above 0 missing records are made from the clips of that many
     simulated patients, written to `data_dir/native/DATASET` in the dataset's own layout.
@@ -79,27 +79,32 @@ def ensure_records(config) -> None:
       RecordsError: records are missing or damaged and not to be simulated (with the command that makes them),
         or data_dir holds other simulated clips.
     """
-    data = config.data
-    path = records.records_dir(data.data_dir, data.dataset, str(data.frame_size))
+    for name in mixture.all_named(config):
+        _ensure(config.data, name)
+
+
+def _ensure(data, name: str) -> None:
+    dataset, _, _ = name.partition("/")
+    path = records.records_dir(data.data_dir, dataset, mixture.config_name(data, name))
     counts = {split: data.simulate[split] for split in records.SPLITS if data.simulate[split]}
     if not counts:
-        records.open_source(data.data_dir, data.dataset, str(data.frame_size), "train")
+        mixture.open_source(data, name, "train")
         return
     from tfds_builders.echo_phantom import layouts
 
     # All hosts of a job come here; the first to get the lock works, the others find the records.
     with _exclusive(path):
-        native = pathlib.Path(data.data_dir).expanduser() / "native" / data.dataset
+        native = pathlib.Path(data.data_dir).expanduser() / "native" / dataset
         if not _is_whole(path) or native.exists():
             # Where the clips exist this only checks that they are those that the config asks for.
             try:
-                layouts.write(data.dataset, native, counts, data.simulate.seed, os.cpu_count() or 1)
+                layouts.write(dataset, native, counts, data.simulate.seed, os.cpu_count() or 1)
             except FileExistsError as error:
                 raise records.RecordsError(
                     f"data.simulate asks for other clips than data.data_dir = {data.data_dir} holds: {error}"
                 ) from error
         if not _is_whole(path):
-            _build(_builder_class(data.dataset, path.parent.name), path, native)
+            _build(_builder_class(dataset, path.parent.name), path, native)
 
 
 def _builder_class(dataset: str, config: str | None = None, options: Iterable[str] = ()) -> type:

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from discovr_jax import evaluate, experiment, sharding, train, workdir
-from discovr_jax.data import datasets, pipeline, records
+from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.evaluation import features, runner
 
 PENALTIES = np.logspace(0, 5, 11)
@@ -61,7 +61,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     if not summary.finished:
         sys.exit("stopped by SIGTERM; the same command resumes")
     seconds = time.monotonic() - started
-    sources = {split: datasets.open_source(config.data, config.data.dataset, split) for split in ("train", "val")}
+    sources = {split: mixture.open_source(config.data, config.data.dataset, split) for split in ("train", "val")}
     chosen = pipeline.training_records({config.data.dataset: sources["train"]}, config.data)
     built = experiment.make_experiment(config, len(chosen[config.data.dataset]))
     embed = evaluate.make_embed(built.model, sharding.make_mesh(config.mesh))

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from discovr_jax import experiment as experiment_lib
 from discovr_jax import health, sharding, train_step, weights, workdir
 from discovr_jax.checkpoint import Checkpoints
-from discovr_jax.data import datasets, feed, pipeline
+from discovr_jax.data import feed, mixture, pipeline
 from discovr_jax.optim import path_name, should_run
 from discovr_jax.prepare import ensure_records
 
@@ -56,7 +56,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         preemption = closing.enter_context(_Preemption())
         # Build -------------------------------------------------------------------------------------------
         ensure_records(config)
-        sources = datasets.open_training(config.data)
+        sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import importlib
-import itertools
 import math
 import pathlib
 import sys
@@ -13,18 +12,27 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from configs import ablations, base
 from discovr_jax import experiment as experiment_lib
-from discovr_jax import fidelity, sharding, train_step, workdir
-from discovr_jax.evaluation import runner
+from discovr_jax import fidelity, train_step, workdir
+from discovr_jax.data import mixture
+from discovr_jax.evaluation import runner, task
 from discovr_jax.models.discovr import VARIANTS, ClipGrid
 
 ROOT = pathlib.Path(__file__).parent.parent
+RECIPE = {"variant": ("b", *(v for v in VARIANTS if v != "b")), "frames": (64, 16, 32)}
 # Each shipped config with values of each of its arguments; the first value is the default.
 ARGUMENTS = {
-    "adult": {"variant": ("b", *(v for v in VARIANTS if v != "b")), "frames": (64, 16, 32)},
+    "adult": RECIPE,
+    "pediatric": RECIPE | {"view": ("", "a4c", "psax")},
+    "lvh": RECIPE,
+    "rvenet": RECIPE,
+    "fetal": RECIPE,
+    "camus": RECIPE,
+    "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
+    | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},
     "phantom": {"smoke": (False, True)},
     "ablations": {"trial": ("all", *(t for t in ablations.TRIALS if t != "all")), "steps": (300, 10)},
 }
@@ -59,10 +67,32 @@ def test_every_config_and_argument_is_listed_here_and_in_its_header():
         assert all(arg in line for arg in known), f"configs/{name}.py does not document its arguments"
 
 
+NAMED = ("data.mixture.", "eval.evaluators.")  # sections whose keys a config names
+
+
 def test_keys_are_those_of_base():
-    known = workdir.flatten(base.get_config().to_dict()).keys()
+    known = {key for key in workdir.flatten(base.get_config().to_dict()) if not key.startswith(NAMED)}
     for name, arg in CASES:
-        assert workdir.flatten(load(name, arg).to_dict()).keys() == known, (name, arg)
+        found = {key for key in workdir.flatten(load(name, arg).to_dict()) if not key.startswith(NAMED)}
+        assert found == known, (name, arg)
+
+
+def test_datasets_and_evaluators_are_known():
+    """Each config names datasets that can be prepared, with a rule, and scores one of them by what it measures."""
+    measured = {"echonet_lvh": {"ivsd", "lvidd", "lvpwd"}, "rvenet": {"rvef"}}
+    for name, arg in CASES:
+        config = load(name, arg)
+        for dataset in mixture.all_named(config):
+            assert dataset.partition("/")[0] in mixture.RULES
+            mixture.abnormal_rule(config.data, dataset)
+        fields = {e.field for e in config.eval.evaluators.values() if e.get("type") == "regression"}
+        assert measured.get(mixture.scored(config), {"ef"}) <= fields
+    assert set(mixture.all_named(load("multi"))) == {"echonet_dynamic", "echonet_pediatric", "rvenet"}
+    assert mixture.weights(load("multi", "adult=0,rvenet=0,fetal=0.5").data) == {
+        "echo_folder": 0.5, "echonet_pediatric": 1.0
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="view='a5c' must be a4c, psax"):
+        load("pediatric", "view=a5c")
 
 
 def batch_of(config):
@@ -82,7 +112,7 @@ def check_step(config, experiment):
     assert {f"loss/{name}" for name in experiment.model.branches} < metrics.keys()
 
 
-@pytest.mark.parametrize("name", ["adult", "phantom"])
+@pytest.mark.parametrize("name", ["adult", "phantom"])  # the other configs have the model of adult
 def test_the_real_step_fits(name):
     config = load(name)
     check_step(config, experiment_lib.make_experiment(config, 7465))
@@ -266,115 +296,16 @@ def test_fidelity_options_are_the_keys_left_open_in_base():
     assert text.count("= by_fidelity(") == len(fidelity.OPTIONS)
 
 
-# Every key is read -------------------------------------------------------------------------------------------
-
-
-class Recorder:
-    """A config that notes which leaves are read, as "section.key"."""
-
-    def __init__(self, config, seen, prefix=""):
-        self._config, self._seen, self._prefix = config, seen, prefix
-
-    def __getitem__(self, key):
-        value, name = self._config[key], f"{self._prefix}{key}"
-        if isinstance(value, ConfigDict):
-            return Recorder(value, self._seen, f"{name}.")
-        self._seen.add(name)
-        return value
-
-    def __getattr__(self, key):
-        return self[key]
-
-
-def keys_read_by_running():
-    """What building a run reads: recorded over all shipped configs."""
-    seen = set()
-    for name, arg in CASES:
-        config = Recorder(load(name, arg), seen)
-        experiment = experiment_lib.make_experiment(config, 600)
-        experiment_lib.make_train_step(experiment, config)
-    sharding.make_mesh(Recorder(base.get_config(), seen).mesh)
-    return seen
-
-
-def keys_read_in_source(path, known):
-    """What a file reads as `config.KEY`, `config.SECTION.KEY`, `SECTION.KEY`, or by a local name of a section."""
-    sections = {key.rpartition(".")[0] for key in known} - {""}
-    aliases, found = {}, set()
-
-    def dotted(node):
-        """"a.b.c" of an attribute chain (constant subscripts too), or None."""
-        if isinstance(node, ast.Name):
-            return aliases.get(node.id, node.id)
-        if isinstance(node, ast.Attribute):
-            inner = dotted(node.value)
-            return inner and f"{inner}.{node.attr}"
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-            inner = dotted(node.value)
-            return inner and f"{inner}.{node.slice.value}"
-        return None
-
-    def assigned(target, value):
-        if isinstance(target, ast.Name):
-            chain = dotted(value)
-            if chain and chain.removeprefix("config.") in sections:
-                aliases[target.id] = chain
-        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-            for pair in zip(target.elts, value.elts, strict=True):
-                assigned(*pair)
-
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    for node in nodes:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            assigned(node.targets[0], node.value)
-    for node in nodes:
-        chain = dotted(node) if isinstance(node, ast.Attribute | ast.Subscript) else None
-        if chain and not isinstance(node.ctx, ast.Store):
-            key = chain.removeprefix("config.").removeprefix("self.")
-            if key in known and (chain.startswith("config.") or "." in key):
-                found.add(key)
-        if isinstance(node, ast.Subscript) and (dotted(node.value) or "").endswith("data.simulate"):
-            found |= {key for key in known if key.startswith("data.simulate.")}  # read in a loop over splits
-    return found
-
-
-READERS = ("train.py", "evaluate.py", "evaluation/runner.py", "data/pipeline.py", "prepare.py", "weights.py")
-
-
-def unread(known):
-    """Keys of `known` that neither building a run nor the readers of the config read."""
-    evaluators = {key for key in known if key.startswith("eval.evaluators.")}  # read as keyword arguments
-    found = keys_read_by_running()
-    for path in READERS:
-        found |= keys_read_in_source(ROOT / "discovr_jax" / path, known)
-    return known - found - evaluators
-
-
-def test_every_key_is_read():
-    known = set(workdir.flatten(base.get_config().to_dict()))
-    assert unread(known) == set()
-    planted = {"data.sector_mask", "model.drop_path", "log_gradients"}
-    assert unread(known | planted) == planted
-
-
-def test_evaluators_take_their_options():
-    for name, options in base.get_config().eval.evaluators.items():
-        path = ROOT / "discovr_jax" / "evaluation" / f"{runner.MODULES[name]}.py"  # importing costs seconds
+@pytest.mark.parametrize("config", ARGUMENTS)
+def test_evaluators_take_their_options(config):
+    for name, options in load(config).eval.evaluators.items():
+        options = dict(options)
+        kind = options.pop("type", name)
+        assert kind in runner.TYPES and (options.pop("field", None) in task.MEASUREMENTS) == (kind == "regression")
+        path = ROOT / "discovr_jax" / "evaluation" / f"{kind}.py"  # importing costs seconds
         body = ast.parse(path.read_text(encoding="utf-8")).body
         (evaluate,) = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "evaluate"]
         assert set(options.keys()) <= {arg.arg for arg in evaluate.args.kwonlyargs}, name
-
-
-def test_comments_say_what_each_key_does():
-    """Every leaf of base has a comment on its line or the next."""
-    lines = (ROOT / "configs" / "base.py").read_text(encoding="utf-8").splitlines()
-    for line, after in itertools.pairwise(lines):
-        key, equals, _ = line.strip().partition(" = ")
-        if equals and key.startswith("c.") and "ConfigDict(" not in line and not key.startswith(("c.data.simulate.",)):
-            assert "#" in line or after.strip().startswith("#") or key in PLAIN, f"{key} has no comment"
-
-
-PLAIN = {"c.optim.b1", "c.optim.b2", "c.dino.student_temperature", "c.checkpoint.every"}
 
 
 def test_the_prototypes_are_enough():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from discovr_jax.data import datasets, pipeline
+from discovr_jax.data import mixture, pipeline
 from tests.test_pipeline import NAN, assert_equal_batches, make_config, noisy_source, take
 
 WEIGHTS = {"echonet_dynamic": 2.0, "echo_folder": 1.0, "rvenet": 1.0}
@@ -147,36 +147,36 @@ def named(dataset="", scored=None, **mixture):
 
 
 def test_either_one_dataset_or_a_mixture():
-    assert datasets.weights(named("rvenet").data) == {"rvenet": 1.0}
-    assert list(datasets.weights(named(rvenet=2.0, camus=1.0).data).items()) == [("camus", 1.0), ("rvenet", 2.0)]
+    assert mixture.weights(named("rvenet").data) == {"rvenet": 1.0}
+    assert list(mixture.weights(named(rvenet=2.0, camus=1.0).data).items()) == [("camus", 1.0), ("rvenet", 2.0)]
     for config in (named(), named("rvenet", camus=1.0)):
         with pytest.raises(ValueError, match="either data.dataset or data.mixture"):
-            datasets.weights(config.data)
+            mixture.weights(config.data)
     for weight in (0.0, -1.0, NAN, float("inf")):
         with pytest.raises(ValueError, match="the weight of camus must be above 0"):
-            datasets.weights(named(camus=weight, rvenet=1.0).data)
+            mixture.weights(named(camus=weight, rvenet=1.0).data)
 
 
 def test_the_scored_dataset_is_named_or_the_only_one():
-    assert datasets.scored(named("rvenet")) == "rvenet"
-    assert datasets.scored(named("rvenet", scored="camus")) == "camus"
+    assert mixture.scored(named("rvenet")) == "rvenet"
+    assert mixture.scored(named("rvenet", scored="camus")) == "camus"
     with pytest.raises(ValueError, match="trains on camus, rvenet: name the dataset to score in eval.dataset"):
-        datasets.scored(named(rvenet=1.0, camus=1.0))
-    assert datasets.all_named(named(rvenet=1.0, camus=1.0, scored="echo_folder")) == ["camus", "echo_folder", "rvenet"]
+        mixture.scored(named(rvenet=1.0, camus=1.0))
+    assert mixture.all_named(named(rvenet=1.0, camus=1.0, scored="echo_folder")) == ["camus", "echo_folder", "rvenet"]
 
 
 def test_rules_variants_and_errors():
     data = named("rvenet").data
-    assert datasets.abnormal_rule(data, "echonet_pediatric/a4c") == "ef < 50"
+    assert mixture.abnormal_rule(data, "echonet_pediatric/a4c") == "ef < 50"
     with pytest.raises(ValueError, match="Dataset mine has no rule of its own.*set data.abnormal_rule"):
-        datasets.abnormal_rule(data, "mine")
+        mixture.abnormal_rule(data, "mine")
     data.abnormal_rule = "rvef <= 40"
-    assert datasets.abnormal_rule(data, "mine") == "rvef <= 40"
+    assert mixture.abnormal_rule(data, "mine") == "rvef <= 40"
     with pytest.raises(pipeline.records.RecordsError, match="/records/echonet_pediatric/a4c_112/.*--variant=a4c"):
-        datasets.open_source(data, "echonet_pediatric/a4c", "train")
+        mixture.open_source(data, "echonet_pediatric/a4c", "train")
 
 
 def test_every_builder_has_a_rule():
     from discovr_jax import prepare
 
-    assert set(prepare.datasets()) <= datasets.RULES.keys()
+    assert set(prepare.datasets()) <= mixture.RULES.keys()

@@ -57,8 +57,8 @@ def run(*arguments, **kwargs):
 
 def config(data_dir, **simulate):
     counts = {"train": 0, "val": 0, "test": 0, "seed": 0} | simulate
-    data = {"dataset": "echonet_dynamic", "data_dir": str(data_dir), "frame_size": 112, "simulate": counts}
-    return ml_collections.ConfigDict({"data": data})
+    data = {"dataset": "echonet_dynamic", "mixture": {}, "data_dir": str(data_dir), "frame_size": 112}
+    return ml_collections.ConfigDict({"data": data | {"simulate": counts}, "eval": {"dataset": None}})
 
 
 def test_summary_counts_by_split(built):

@@ -217,7 +217,7 @@ def test_other_records_are_refused(run, copy, data_dir, tmp_path, monkeypatch):
     before = _lines(copy)
     with pytest.raises(workdir.WorkdirError, match="trained on other data.*Restore the records"):
         with monkeypatch.context() as patch:
-            patch.setattr("discovr_jax.data.pipeline._training_records", lambda source, data: list(range(9)))
+            patch.setattr("discovr_jax.data.pipeline.training_records", lambda *_: {"echonet_dynamic": list(range(9))})
             run(copy)
     assert _lines(copy) == before
 

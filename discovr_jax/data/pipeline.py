@@ -23,7 +23,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from discovr_jax.data import datasets, labels, records, transforms
+from discovr_jax.data import labels, mixture, records, transforms
 
 # Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
 _THREADS = 2
@@ -101,7 +101,7 @@ def train_batches(
     that all batches are mixed alike.
 
     Args:
-      sources: the training split of each dataset of `datasets.weights`, by name.
+      sources: the training split of each dataset of `mixture.weights`, by name.
       config: seed, batch_size (of all processes together) and data.*.
       start_step: number of the first batch; the batches before it are skipped at no cost.
       process_index, process_count: the batches of the processes, concatenated, are the batch of one process.
@@ -110,7 +110,7 @@ def train_batches(
       Iterator over dicts, b = batch_size / process_count, T = data.num_frames, S = data.image_size:
         frames: uint8 [b, T, S, S].
         num_valid: int32 [b], how many of the T frames are real; the rest repeat the last of them.
-        dataset: int32 [b], position of the clip's dataset in `datasets.weights`.
+        dataset: int32 [b], position of the clip's dataset in `mixture.weights`.
         record: int32 [b], index into that dataset's source.
 
     Raises:
@@ -119,7 +119,7 @@ def train_batches(
     rows = _rows_per_process(config.batch_size, process_index, process_count)
     if start_step < 0:
         raise ValueError(f"start_step must be >= 0, got {start_step}.")
-    selected, shares = training_records(sources, config.data), datasets.weights(config.data)
+    selected, shares = training_records(sources, config.data), mixture.weights(config.data)
     reader = _ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()))
     words = np.random.SeedSequence(config.seed).generate_state(1 + len(shares))
     first_seed, clip_seed, *other_seeds = (int(word) for word in words)
@@ -143,7 +143,7 @@ def train_batches(
 def training_records(
     sources: Mapping[str, records.RecordSource], data: ml_collections.ConfigDict
 ) -> dict[str, list[int]]:
-    """The records that data.train_filter keeps of each dataset, in the order of `datasets.weights`.
+    """The records that data.train_filter keeps of each dataset, in the order of `mixture.weights`.
 
     One epoch is as many clips as these are together. In a mixture the weights, not the sizes, say how often a
     dataset comes up, so a small one may be seen several times in an epoch and a large one in part.
@@ -154,11 +154,11 @@ def training_records(
     if data.train_filter not in ("normal", "all"):
         raise ValueError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
     selected = {}
-    for name in datasets.weights(data):
+    for name in mixture.weights(data):
         source = sources[name]
         selected[name] = list(range(len(source)))
         if data.train_filter == "normal":
-            rule = datasets.abnormal_rule(data, name)
+            rule = mixture.abnormal_rule(data, name)
             label = labels.normal_label(records.record_fields(source, labels.rule_fields(rule)), rule)
             selected[name] = np.flatnonzero(label == 0).tolist()
             if not selected[name]:

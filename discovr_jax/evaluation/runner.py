@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.data import datasets, labels
+from discovr_jax.data import labels, mixture
 from discovr_jax.evaluation import bootstrap, features, output, task
 
 SPLITS = ("train", "val", "test")
@@ -106,7 +106,7 @@ def read_fields(sources, config) -> dict[str, dict[str, np.ndarray]]:
     """Columns of every split: id, patient_id, num_frames, all measurements and the label of the dataset's rule."""
     from discovr_jax.data import records
 
-    rule = datasets.abnormal_rule(config.data, datasets.scored(config))
+    rule = mixture.abnormal_rule(config.data, mixture.scored(config))
     columns = {}
     for split in SPLITS:
         names = dict.fromkeys((*_FIELDS, *labels.rule_fields(rule)))
@@ -131,7 +131,7 @@ def _split_features(config, sources, encoders, fields, split, directory):
         with contextlib.closing(batches):
             return features.extract(embeds, batches, len(videos))
 
-    names = [f"{_folder(datasets.scored(config))}-{name}-{seed}-{split}" for name, seed in members]
+    names = [f"{_folder(mixture.scored(config))}-{name}-{seed}-{split}" for name, seed in members]
     return zip(members, features.cached(directory, names, keys, make), strict=True)
 
 
@@ -153,12 +153,12 @@ def evaluate(encoders: EncodersFeatures, fields: Fields, config) -> Evaluation:
     encoders = {name: [features.add_all(seed) for seed in group] for name, group in encoders.items()}
     names = list(encoders)
     others = [name for name in names if name != STUDIED and STUDIED in encoders]
-    dataset = datasets.scored(config)
+    dataset = mixture.scored(config)
     results: dict[str, Any] = {
         "dataset": dataset,
         "n_test": len(fields["test"]["id"]),
         "n_test_patients": len(np.unique(_patients(fields["test"]))),
-        "label_rule": datasets.abnormal_rule(config.data, dataset),
+        "label_rule": mixture.abnormal_rule(config.data, dataset),
         "interval": f"95 % percentile bootstrap over patients, {config.eval.resamples} resamples",
         "seeds": {name: len(group) for name, group in encoders.items()},
         "encoders": {name: {} for name in names},
