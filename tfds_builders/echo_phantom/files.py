@@ -18,7 +18,7 @@ class Job(NamedTuple):
     """One clip to simulate. It does not depend on how many others there are.
 
     Attributes:
-      name: of the clip, unique in the data set, free of anything that a file name may not hold.
+      name: of the clip, unique in the data set: as builders call its record, a file's stem or its path.
       seed: of the data set.
       split: train, val or test.
       patient: number of the patient within the split.
@@ -39,6 +39,11 @@ class Job(NamedTuple):
             raise ValueError(f"unknown split {self.split!r}: one of {SPLITS}")
         entropy = [self.seed, SPLITS.index(self.split), self.patient]
         return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=stream))
+
+
+def file_name(name: str, suffix: str) -> str:
+    """A clip's name, which may be a path, as that of one file."""
+    return name.replace("/", "_") + suffix
 
 
 def pseudonym(*parts: object, digits: int = 16) -> str:
@@ -104,13 +109,13 @@ def write_attributes(directory: Path, rows: Sequence[dict]) -> None:
 
 
 def write_truth(directory: Path, name: str, frames: Sequence[int], masks: np.ndarray, **more: np.ndarray) -> None:
-    """Writes truth/NAME.npz: the masks [N, H, W] of N frames, and what else records can be compared with."""
-    (directory / "truth").mkdir(exist_ok=True)
-    path = directory / "truth" / f"{name}.npz"
+    """Writes .truth/NAME.npz: the masks [N, H, W] of N frames, and what else records can be compared with."""
+    path = directory / ".truth" / file_name(name, ".npz")
+    path.parent.mkdir(exist_ok=True)
     np.savez_compressed(path, masks=masks, mask_frames=np.array(frames), **more)
 
 
 def read_truth(directory: Path, name: str) -> dict[str, np.ndarray]:
     """What `write_truth` wrote for a clip."""
-    with np.load(directory / "truth" / f"{name}.npz", allow_pickle=False) as arrays:
+    with np.load(directory / ".truth" / file_name(name, ".npz"), allow_pickle=False) as arrays:
         return dict(arrays)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfds_builders.echo_phantom import files, measure, scanner, screen, views
+from tfds_builders.echo_phantom import files, formats, measure, scanner, screen, views
 from tfds_builders.echo_phantom.parameters import HeartParameters
 from tfds_builders.echo_phantom.simulator import simulate
 
@@ -74,12 +74,11 @@ def write_clip(directory: Path, job: files.Job) -> dict:
     ed, es = (int(np.flatnonzero(order == frame)[0]) for frame in clip.traced_frames)
 
     # The sector's box, enlarged by factors of its own in each direction.
-    inside = ~scanner.outside(params)
-    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    top, left, bottom, right = screen.box(~scanner.outside(params))
+    box = slice(top, bottom), slice(left, right)
     rng = job.rng(1 + job.clip, 0)
-    height, width = round(len(rows) * rng.uniform(2.4, 3.0)), round(len(columns) * rng.uniform(1.3, 1.8))
-    spacing = params.mm_per_pixel * len(columns) / width, params.mm_per_pixel * len(rows) / height
+    height, width = round((bottom - top) * rng.uniform(2.4, 3.0)), round((right - left) * rng.uniform(1.3, 1.8))
+    spacing = params.mm_per_pixel * (right - left) / width, params.mm_per_pixel * (bottom - top) / height
     frames = np.stack([screen.enlarge(clip.frames[t][box], (width, height)) for t in order])
     masks = np.stack([screen.enlarge_labels(clip.masks[t][box], (width, height)) for t in order])
 
@@ -87,9 +86,9 @@ def write_clip(directory: Path, job: files.Job) -> dict:
         for ending, array in (("", frames), ("_gt", masks)):
             picture = array[index].T
             picture = picture[..., None] if job.patient % 2 else picture
-            _write_nifti(folder / f"{job.name}_{phase}{ending}.nii.gz", picture, spacing)
+            formats.write_nifti(folder / f"{job.name}_{phase}{ending}.nii.gz", picture, spacing)
     for ending, array in (("", frames), ("_gt", masks)):
-        _write_nifti(folder / f"{job.name}_half_sequence{ending}.nii.gz", array.transpose(2, 1, 0), spacing)
+        formats.write_nifti(folder / f"{job.name}_half_sequence{ending}.nii.gz", array.transpose(2, 1, 0), spacing)
     files.write_truth(directory, job.name, (ed, es), masks[[ed, es]])
 
     edv, esv = volumes(job)
@@ -104,14 +103,6 @@ def write_clip(directory: Path, job: files.Job) -> dict:
     (folder / f"Info_{chamber}.cfg").write_text("".join(lines))
     row = files.attributes(job, clip, EF=ef, EDV=edv, ESV=esv) | {"EDFrame": ed, "ESFrame": es}
     return {"patient": patient, "split": job.split, "attributes": row}
-
-
-def _write_nifti(path: Path, array: np.ndarray, spacing: tuple[float, float]) -> None:
-    import nibabel
-
-    image = nibabel.Nifti1Image(np.ascontiguousarray(array), np.diag([*spacing, 1.0, 1.0]))
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
 
 
 def write_tables(directory: Path, rows: list[dict]) -> None:

@@ -89,10 +89,9 @@ def write_clip(directory: Path, job: files.Job) -> dict:
     beats = [beat.start for beat in params.beats]
     shown = screen.annotate(place.show(frames), lines, beats, len(frames) / clip.fps)
     sector = place.sector(params)
-    rows, columns = (np.flatnonzero(sector.any(axis=axis)) for axis in (1, 0))
     dicom_files.write_dicom(
         directory / f"{job.name}.dcm", shown, dicom_files.KINDS[job.patient % 3], clip.fps, params.heart_rate,
-        params.mm_per_pixel / _SCALE, (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1),
+        params.mm_per_pixel / _SCALE, screen.box(sector),
     )  # fmt: skip
     masks = place.show_labels(clip.masks[list(clip.traced_frames)])
     files.write_truth(directory, job.name, clip.traced_frames, masks, sector=sector)

@@ -3,7 +3,7 @@
 DIRECTORY/
   ...                as the dataset ships it; see the layout's module
   attributes.csv     ours: what was drawn for each clip
-  truth/NAME.npz     ours: exact masks [N, H, W] (0 background, 1 LV cavity, 2 myocardium, 3 left atrium) of the
+  .truth/NAME.npz    ours: exact masks [N, H, W] (0 background, 1 LV cavity, 2 myocardium, 3 left atrium) of the
                      0-based frames mask_frames [N], in the pixels of the file, and what else a layout knows
   phantom.json       ours: what was asked for
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from tfds_builders.echo_phantom import (
     files,
     layout_camus,
+    layout_echo_folder,
     layout_echonet_dynamic,
     layout_echonet_lvh,
     layout_echonet_pediatric,
@@ -37,6 +38,7 @@ LAYOUTS = {
     "echonet_lvh": layout_echonet_lvh,
     "rvenet": layout_rvenet,
     "camus": layout_camus,
+    "echo_folder": layout_echo_folder,
 }
 
 
@@ -112,7 +114,7 @@ def _check_recipe(directory: Path, recipe: dict) -> None:
 
 
 def _row_file(directory: Path, job: files.Job) -> Path:
-    return directory / "clips" / f"{job.name}.json"
+    return directory / "clips" / files.file_name(job.name, ".json")
 
 
 def _run(tasks: list, workers: int, report: Callable[[str], None]) -> None:

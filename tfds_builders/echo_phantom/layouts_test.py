@@ -53,7 +53,7 @@ def test_the_same_bytes_as_when_results_were_published(written):
     lines = [
         f"{files.digest(path.read_bytes())}  ./{path.relative_to(written)}\n"
         for path in sorted(written.rglob("*"), key=str)
-        if path.is_file() and path.parent.name != "truth"
+        if path.is_file() and path.parent.name != ".truth"
     ]
     # find . -type f | sort | xargs sha256sum | sha256sum
     expected = "4d0947254f882386f60beabb3015c48487fc07c21b8249324f29245a57fd785e"
@@ -62,7 +62,7 @@ def test_the_same_bytes_as_when_results_were_published(written):
 
 def test_truth_holds_the_masks_of_the_traced_frames(written):
     listed = rows_of(written / "attributes.csv")
-    assert len(list((written / "truth").iterdir())) == len(listed)
+    assert len(list((written / ".truth").iterdir())) == len(listed)
     clip = layout_echonet_dynamic.simulate_one(5, "train", 2)
     truth = files.read_truth(written, listed[2]["FileName"])
     assert truth["mask_frames"].tolist() == [clip.ed_frame, clip.es_frame]

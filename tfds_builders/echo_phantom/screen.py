@@ -63,6 +63,12 @@ class Screen:
         target[self.top : self.top + picture.shape[0], self.left : self.left + picture.shape[1]] = picture
 
 
+def box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right of what is true in a mask [H, W], the last two exclusive."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
 def enlarge(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A picture uint8 [h, w] resized to (width, height)."""
     return cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
