@@ -210,6 +210,17 @@ def test_compressed_transfer_syntaxes(tmp_path, name):
     assert away.mean() <= tolerance if tolerance else away.max() <= 1
 
 
+@pytest.mark.parametrize("plugin", dicom_io.DECODERS)
+def test_the_decoders_that_are_named_are_installed(plugin):
+    for name in dicom_io.DECODERS[plugin]:
+        syntax = getattr(uid, name)
+        assert plugin in pydicom.pixels.get_decoder(syntax).available_plugins
+        ds = pydicom.Dataset()
+        ds.file_meta = pydicom.dataset.FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = syntax
+        assert dicom_io._decoder(ds) == plugin
+
+
 def test_run_length_encoding():
     path = pydicom.data.get_testdata_file("SC_rgb_rle_2frame.dcm")
     luma = np.rint(pydicom.dcmread(path).pixel_array @ np.array([0.299, 0.587, 0.114]))

@@ -96,6 +96,17 @@ def test_a_clip_that_is_the_sector_alone_is_left_as_it_is(phantom):
     np.testing.assert_array_equal(sector.isolate(phantom, found), phantom)
 
 
+def test_text_beside_a_sector_that_fills_the_frame_is_blackened_without_a_crop(phantom):
+    frames = phantom.copy()
+    frames[:, 2:8, 2:24] = 255
+    found = sector.find_sector(frames)
+    assert found.box == (0, 0, 112, 112)
+    isolated = sector.isolate(frames, found)
+    assert isolated[:, 2:8, 2:24].max() == 0
+    np.testing.assert_array_equal(isolated[:, found.mask], phantom[:, found.mask])
+    assert found.mask[phantom.max(0) > 0].mean() > 0.99
+
+
 def test_a_small_sector_on_black_is_cropped_to(phantom):
     frames = np.zeros((len(phantom), 180, 230), np.uint8)
     frames[:, 20:132, 100:212] = phantom
