@@ -69,8 +69,9 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
         "discovr": [encoder(state.teacher)],
         "random": [encoder(untrained_teacher(experiment, seed)) for seed in _random_seeds(config)],
     }
+    manifest = records.manifest_hash(sources["test"].path)
     evaluation = runner.run(
-        config, sources, encoders, directory, step, clips_seen=step * config.batch_size
+        config, sources, encoders, directory, step, clips_seen=step * config.batch_size, manifest_sha256=manifest
     )
     results = {"step": step, **evaluation.results}
     logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))

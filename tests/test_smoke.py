@@ -1,6 +1,7 @@
 """End to end on the shrunk demo: data made on first use, training, figures and report; and evaluating again."""
 
 import csv
+import hashlib
 import json
 import logging
 import re
@@ -71,12 +72,14 @@ def test_the_run_leaves_what_it_should(smoke):
 
 
 def test_results_follow_the_schema(smoke):
-    _, directory, summary = smoke
+    config, directory, summary = smoke
     results = json.loads((directory / "results.json").read_text())
     assert results == json.loads((directory / "eval" / "9" / "results.json").read_text())
     assert results == json.loads(json.dumps(output._plain(summary.results)))
     assert results.keys() >= TOP_LEVEL and results["skipped"] == []
     assert results["step"] == 9 and results["n_test"] == 5 and re.fullmatch("[0-9a-f]{40}|unknown", results["commit"])
+    manifest = records.records_dir(config.data.data_dir, "echonet_dynamic", "112") / "manifest.csv"
+    assert results["manifest_sha256"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
     assert results["encoders"].keys() == {"discovr", "random", "pixels"}
     assert results["paired"].keys() == {"discovr-random", "discovr-pixels"}
     for figures in (*results["encoders"].values(), *results["paired"].values()):

@@ -244,8 +244,8 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         rows = [row for source in sources for row in _manifest(source)]
         if self._with_beam:
             self._find_bad({row["id"] for row in rows})
-        manifest = self.data_path / "manifest.csv"
-        write_csv(manifest, ("split", "sha256", "num_masks", "flags", *records.SCALAR_FIELDS), rows)
+        columns = ("split", "sha256", "num_masks", "flags", *records.SCALAR_FIELDS)
+        write_csv(self.data_path / "manifest.csv", columns, rows)
         write_csv(self.data_path / "quarantine.csv", ("file", "reason"), map(dataclasses.asdict, self._bad))
         self._write_contact_sheet(sources)
         self.info.metadata.update(
@@ -253,7 +253,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             frame_size=size,
             options=self.recorded_options,
             patients=records.count_patients(rows),
-            manifest_sha256=records.file_hash(manifest),
+            manifest_sha256=records.manifest_hash(pathlib.Path(self.data_path)),
             quarantined=len(self._bad),
             notes=listing.notes,
         )

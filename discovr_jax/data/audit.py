@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from discovr_jax.data import labels, records
+from discovr_jax.data import labels, mixture, records
 
-# The published cut-offs of docs and configs; a config may name any other.
-RULES = ("ef < 50", "rvef <= 45", "wall_cm >= 1.3", "source_label")
+RULES = tuple(sorted(set(mixture.RULES.values())))
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 # Wide enough for any heart: a value outside is a unit or a column mixed up.
 _RANGES = {
@@ -163,7 +162,7 @@ def _metadata_problems(path: pathlib.Path, about: dict, rows: list[dict], quaran
         yield f"metadata.json: schema version {about.get('schema_version')}, this code has {records.SCHEMA_VERSION}."
     if about.get("frame_size") != records.split_config_name(path.parent.name)[1]:
         yield f"metadata.json: frame_size {about.get('frame_size')}, but the folder is {path.parent.name}."
-    if about.get("manifest_sha256") != records.file_hash(path / "manifest.csv"):
+    if about.get("manifest_sha256") != records.manifest_hash(path):
         yield "manifest.csv was changed since the build: its SHA-256 is not that of metadata.json."
 
 

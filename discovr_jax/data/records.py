@@ -335,10 +335,13 @@ def count_patients(rows: Sequence[dict]) -> dict[str, int]:
     return {split: len({row["patient_id"] for row in rows if row["split"] == split}) for split in splits}
 
 
-def file_hash(path: pathlib.Path) -> str:
-    """SHA-256 of a file, as `sha256sum` prints it; that of manifest.csv names a split exactly."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def manifest_hash(path: pathlib.Path) -> str | None:
+    """SHA-256 of manifest.csv, as `sha256sum` prints it: it names records and their splits exactly. None without."""
+    try:
+        with (path / "manifest.csv").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _read_columns(source: RecordSource) -> dict[str, np.ndarray]:

@@ -179,6 +179,8 @@ def _trained_section(step: int, results, summary: Mapping[str, object]) -> str:
         facts["Clips seen"] = f"{results['clips_seen']:,}"
     if results:
         facts |= {"Test videos": f"{results['n_test']:,}", "Code (git commit)": results.get("commit", "unknown")}
+    if results and results.get("manifest_sha256"):
+        facts["Records and splits (SHA-256 of manifest.csv)"] = results["manifest_sha256"]
     if len(summary) <= _MOST_FACTS:
         return page.section("What was trained", page.pairs(facts | dict(summary)))
     folded = page.details(f"All {len(summary)} settings", page.pairs(summary))
