@@ -11,7 +11,7 @@ from discovr_jax.data.video_io import VideoError
 from tfds_builders.tables import SourceError
 
 # Below this many clips a worker costs more to start than it saves.
-_CLIPS_PER_WORKER = 16
+_CLIPS_PER_WORKER = 8
 # Results that may wait for their turn, for each worker.
 _WAITING = 4
 
