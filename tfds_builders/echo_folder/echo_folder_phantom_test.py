@@ -18,10 +18,14 @@ def test_the_phantom_becomes_records_of_its_sector(tmp_path):
     assert {row["Path"].rpartition(".")[2] for row in rows} == {"avi", "mp4", "dcm"}
     for row in rows:
         video = read_video(native / row["Path"])
-        truth = np.load(native / ".truth" / f"{row['Path'].replace('/', '_')}.npz")["sector"] > 0
+        truth = np.load(native / ".truth" / f"{row['Path'].replace('/', '_')}.npz")
+        sector, heart = truth["sector"] > 0, (truth["masks"] > 0).any(0)
         found = find_sector(video.frames, video.colour).mask
-        assert (found & truth).sum() / truth.sum() > 0.98
-        assert (found & truth).sum() / (found | truth).sum() > 0.85
+        # What may be missed are black corners: nearly none of the echo, and nothing of the heart.
+        assert video.frames[:, sector & ~found].sum() < 1e-3 * video.frames[:, sector].sum()
+        assert found[heart & sector].all()
+        assert (found & sector).sum() / sector.sum() > 0.95
+        assert (found & sector).sum() / (found | sector).sum() > 0.85
     prepare.build(
         "echo_folder", native, tmp_path / "data", csv=str(native / "labels.csv"), private_dir=str(tmp_path / "private")
     )
