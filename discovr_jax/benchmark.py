@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-_REPEATS = 5  # the fastest of them counts: everything slower is other work of the machine
+_REPEATS = 10  # the fastest of them counts: what makes the others slower is other work of the machine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def compression(clips: Sequence[np.ndarray]) -> list[dict]:
       clips: uint8 [T, H, W] each.
 
     Returns:
-      By codec {"codec", "bytes": a frame, "share": of the raw bytes, "encode", "decode": ms a clip}.
+      By codec {"codec", "bytes": a frame, "share": of the raw bytes, "encode", "decode": ms of processor time a clip}.
 
     Raises:
       ValueError: no clips, or a codec that does not give back what it got.
@@ -104,13 +104,13 @@ def compression(clips: Sequence[np.ndarray]) -> list[dict]:
 
 
 def _milliseconds(function: Callable, calls: Sequence[tuple]) -> float:
-    """The time of one call: the mean over `calls`, of the fastest repeat."""
+    """The processor time of one call: the mean over `calls`, of the fastest repeat."""
     times = []
     for _ in range(_REPEATS):
-        start = time.perf_counter()
+        start = time.process_time()
         for arguments in calls:
             function(*arguments)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return 1000 * min(times) / len(calls)
 
 

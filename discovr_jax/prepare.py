@@ -2,6 +2,8 @@
 
 python -m discovr_jax.prepare echonet_dynamic --manual_dir=DOWNLOAD --data_dir=RECORDS [--frame_size=112]
 python -m discovr_jax.prepare check RECORDS/echonet_dynamic/112/1.0.0
+
+What lies beside the records, and how fast it is: docs/data.md.
 """
 
 import argparse

@@ -128,7 +128,7 @@ def test_contact_sheet_does_without_a_source_that_is_gone(tmp_path, monkeypatch)
 
 
 def test_other_file_formats_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="made_up is written as array_record, not tfrecord; .tfds convert_format."):
+    with pytest.raises(ValueError, match="made_up is written as array_record, not tfrecord; read it"):
         made_up.Builder(config="112", data_dir=tmp_path, file_format="tfrecord")
 
 

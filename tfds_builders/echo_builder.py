@@ -154,7 +154,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         file_format = tfds.core.FileFormat.from_value(kwargs.pop("file_format", None) or "array_record")
         if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
             raise ValueError(
-                f"{self.name} is written as array_record, not {file_format.value}; `tfds convert_format` makes others."
+                f"{self.name} is written as array_record, not {file_format.value}; read it by tfds.data_source."
             )
         super().__init__(file_format=file_format, **kwargs)
 
