@@ -106,7 +106,8 @@ def _ensure(data, name: str) -> None:
                     f"data.simulate asks for other clips than data.data_dir = {data.data_dir} holds: {error}"
                 ) from error
         if not _is_whole(path):
-            _build(_builder_class(dataset, path.parent.name), path, native)
+            options = layouts.BUILDER_OPTIONS.get(dataset, {})
+            _build(_builder_class(dataset, path.parent.name), path, native, options=options)
 
 
 def _builder_class(dataset: str, config: str | None = None, options: Iterable[str] = ()) -> type:

@@ -15,8 +15,6 @@ from tfds_builders.echo_phantom.simulator import simulate
 SIMULATOR_VERSION = 1
 COLUMNS = ("Path", "class", "patient_id", "split", "ef", "fps", "view")
 SUFFIXES = (*formats.SUFFIXES[:2], ".dcm", *formats.SUFFIXES[2:])
-# What the builder must be told about these files.
-BUILDER_OPTIONS = {"csv": "labels.csv", "show_paths": True}
 NORMAL_EF = 50
 
 

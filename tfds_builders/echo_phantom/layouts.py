@@ -40,6 +40,8 @@ LAYOUTS = {
     "camus": layout_camus,
     "echo_folder": layout_echo_folder,
 }
+# What a dataset's builder must be told to read these files.
+BUILDER_OPTIONS = {"echo_folder": {"csv": "labels.csv", "show_paths": True}}
 
 
 def write(

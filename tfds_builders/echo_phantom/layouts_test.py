@@ -97,6 +97,24 @@ def test_same_bytes_with_more_processes_and_when_continued(written, tmp_path):
     assert all((written / name).read_bytes() == (other / name).read_bytes() for name in files)
 
 
+@pytest.mark.parametrize("layout", sorted(set(layouts.LAYOUTS) - {"echonet_dynamic"}))
+def test_every_layout_is_written_with_the_same_bytes_again(layout, tmp_path):
+    trees = []
+    for name in ("first", "second"):
+        directory = layouts.write(layout, tmp_path / name, {"val": 1}, 8, workers=1)
+        found = {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+        trees.append(found)
+    assert trees[0] == trees[1]
+    recipe = json.loads((tmp_path / "first" / "phantom.json").read_text())
+    assert recipe["layout"] == layout and recipe["counts"] == {"train": 0, "val": 1, "test": 0}
+    with pytest.raises(FileExistsError, match="other simulated clips"):
+        layouts.write("echonet_dynamic", tmp_path / "first", {"val": 1}, 8)
+    # Every clip has its row and its truth.
+    jobs = layouts.LAYOUTS[layout].jobs({"val": 1}, 8)
+    assert [row["FileName"] for row in rows_of(tmp_path / "first" / "attributes.csv")] == [job.name for job in jobs]
+    assert all(len(files.read_truth(tmp_path / "first", job.name)["masks"]) == 2 for job in jobs)
+
+
 def test_finished_directory_is_left_alone_and_foreign_ones_refused(written, tmp_path):
     before = (written / "FileList.csv").stat().st_mtime_ns
     layouts.write("echonet_dynamic", written, COUNTS, 5)
