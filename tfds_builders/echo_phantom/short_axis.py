@@ -56,6 +56,9 @@ class ShortAxis(ventricle.Ventricle):
             endo *= 1 + depth * np.cos(waves * ANGLES + phase)
         everywhere = np.ones_like(ANGLES)
         activity = ventricle.activity(everywhere, params.regions)
+        # Of the right ventricle: 1 in the direction of its middle, 0 beyond its ends.
+        away = np.mod(ANGLES - params.rv_middle + np.pi, 2 * np.pi) - np.pi
+        self.rv_profile = (np.clip(1 - (away / params.rv_spread) ** 2, 0, 1) ** 0.7).astype(np.float32)
         super().__init__(params, endo, endo + params.wall, everywhere, activity)
 
     def contour(self, contraction, inward=None):
@@ -76,22 +79,16 @@ class ShortAxis(ventricle.Ventricle):
 
     def surroundings(self, x, y, contraction):
         # The free wall of the right ventricle comes towards the septum.
-        radius, angle = np.hypot(x, y), np.arctan2(y, x)
-        outside = np.clip((radius - np.interp(angle, ANGLES, self.epi, period=2 * np.pi)) / _RIM, 0, 1)
-        inward = self.params.rv_radial * contraction * self._rv_profile(angle) * outside
-        scale = (1 + inward / np.maximum(radius, 1)).astype(np.float32)
+        radius, index = ventricle.to_rays(x, y)
+        outside = np.clip((radius - self.epi.astype(np.float32).take(index)) / _RIM, 0, 1)
+        inward = np.float32(self.params.rv_radial * contraction) * self.rv_profile.take(index) * outside
+        scale = 1 + inward / np.maximum(radius, 1)
         return x * scale, y * scale
-
-    def _rv_profile(self, angle: np.ndarray) -> np.ndarray:
-        """1 in the middle of the right ventricle, 0 beyond its ends."""
-        p = self.params
-        away = np.mod(angle - p.rv_middle + np.pi, 2 * np.pi) - np.pi
-        return np.clip(1 - (away / p.rv_spread) ** 2, 0, 1) ** 0.7
 
     def paint(self, rng):
         p = self.params
         levels = painting.background(p, rng)
-        inside = self._rv_profile(ANGLES)
+        inside = self.rv_profile
         rv_outside = self.epi + 1 + p.rv_width * p.half_width * inside
         # The wall of the right ventricle and the pericardium around both; the lung behind reflects most.
         fill(levels, painting.ring(np.maximum(rv_outside, self.epi) + 5), -16.0 + 0.5 * p.contrast)

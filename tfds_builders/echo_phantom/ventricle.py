@@ -95,8 +95,7 @@ class Ventricle(abc.ABC):
 
     def stretch(self, x: np.ndarray, y: np.ndarray, contraction: float):
         """Undoes the motion towards the centre: cavity, wall and surroundings each stretch linearly along rays."""
-        radius, angle = cv2.cartToPolar(x, y)
-        index = np.minimum((angle * np.float32(NUM_ANGLES / (2 * np.pi))).astype(np.int32), NUM_ANGLES - 1)
+        radius, index = to_rays(x, y)
         endo, epi = self.radii(contraction)
         # Four stretches of each ray, from the centre out; in each, material radius = offset + slope * radius.
         ends = np.stack([endo, epi, self.far]).astype(np.float32)
@@ -123,6 +122,12 @@ def activity(in_wall: np.ndarray, regions: tuple[Region, ...]) -> np.ndarray:
         in_wall = in_wall * (1 - region.depth * np.exp(-0.5 * (distance / region.spread) ** 2))
     in_wall = np.clip(in_wall, 0, None)
     return in_wall / in_wall.max()
+
+
+def to_rays(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from the centre and index into `ANGLES` of points of the heart frame, float32 and int32 [H, W]."""
+    radius, angle = cv2.cartToPolar(x, y)
+    return radius, np.minimum((angle * np.float32(NUM_ANGLES / (2 * np.pi))).astype(np.int32), NUM_ANGLES - 1)
 
 
 def to_image(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
