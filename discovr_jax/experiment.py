@@ -16,6 +16,7 @@ from discovr_jax import optim, sharding, train_step
 from discovr_jax.data import mixture
 from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
+from discovr_jax.models import attention
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
 
 BRANCHES = ("vid", "img", "scd", "pix")
@@ -121,6 +122,7 @@ def make_model(config: ConfigDict) -> Discovr:
         scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
+        attention=attention.choose(m.attention),
         position_grid=None if m.position_grid is None else tuple(m.position_grid),
     )
 

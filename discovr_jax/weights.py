@@ -127,6 +127,7 @@ def _sources(names: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, s
 
 def _compare(config: ConfigDict, theirs: ConfigDict) -> None:
     """What shapes do not show: attention heads must agree; another grid or normalisation deserves a warning."""
+    theirs.model.attention = config.model.attention  # a matter of the machine, unknown to older checkpoints
     model, source = make_model(config), make_model(theirs)
     if (model.heads, model.decoder_heads) != (source.heads, source.decoder_heads):
         raise WeightsError(

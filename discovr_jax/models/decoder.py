@@ -21,6 +21,7 @@ class Decoder(nn.Module):
     norm_eps: float
     dtype: jnp.dtype
     remat: bool = False
+    attention: str = "whole"
 
     @nn.compact
     def __call__(self, encoded: jax.Array, visible: jax.Array, flat: np.ndarray | None = None) -> jax.Array:
@@ -46,6 +47,13 @@ class Decoder(nn.Module):
         )
         x = x + jnp.asarray(positions.decoder_positions(self.num_tokens, self.width, flat), self.dtype)
         x = Transformer(
-            self.depth, self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.remat, name="transformer"
+            self.depth,
+            self.heads,
+            self.qkv_bias,
+            self.norm_eps,
+            self.dtype,
+            self.remat,
+            self.attention,
+            name="transformer",
         )(x)
         return nn.Dense(self.output, kernel_init=xavier, dtype=self.dtype, name="head")(x)

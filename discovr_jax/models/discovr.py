@@ -112,6 +112,7 @@ class Discovr(nn.Module):
     scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
     dtype: jnp.dtype
     remat: bool = False
+    attention: str = "whole"  # implementation, of models/attention.py
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
 
     def setup(self):
@@ -127,6 +128,7 @@ class Discovr(nn.Module):
                 self.intensity,
                 self.dtype,
                 self.remat,
+                self.attention,
             )
 
         def head():
@@ -147,6 +149,7 @@ class Discovr(nn.Module):
             VIDEO_NORM_EPS,
             self.dtype,
             self.remat,
+            self.attention,
         )
         self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
         self.prototypes = Prototypes(self.num_prototypes, self.width)

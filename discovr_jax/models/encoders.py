@@ -22,6 +22,7 @@ class Encoder(nn.Module):
     intensity: str
     dtype: jnp.dtype
     remat: bool = False
+    attention: str = "whole"
 
     @nn.compact
     def __call__(
@@ -53,5 +54,12 @@ class Encoder(nn.Module):
         cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)
         x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, self.width)), x], axis=1)
         return Transformer(
-            self.depth, self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.remat, name="transformer"
+            self.depth,
+            self.heads,
+            self.qkv_bias,
+            self.norm_eps,
+            self.dtype,
+            self.remat,
+            self.attention,
+            name="transformer",
         )(x)

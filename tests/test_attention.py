@@ -1,0 +1,72 @@
+"""Every implementation of attention gives the same values and gradients, whatever its tiles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from discovr_jax import experiment
+from discovr_jax.models import attention
+
+# Of two clips, three heads and ten tokens the scores are 2400 bytes, those of one pair 400.
+ONE_TILE, TWO_PAIRS, ONE_PAIR, FOUR_ROWS = 2400, 800, 400, 160
+SHAPE = (2, 10, 3, 4)
+
+
+def inputs():
+    return jax.random.normal(jax.random.key(0), (3, *SHAPE))
+
+
+def value_and_gradients(implementation):
+    """[4, ...]: the output, and the gradients of a loss that weighs every element differently."""
+    weights = jnp.cos(jnp.arange(np.prod(SHAPE), dtype=jnp.float32)).reshape(SHAPE)
+
+    @jax.jit
+    def run(q, k, v):
+        out, pull = jax.vjp(implementation, q, k, v)
+        return jnp.stack([out, *pull(weights)])
+
+    return run(*inputs())
+
+
+def test_softmax_by_hand():
+    # One query against two keys: scores 2 * 4 ** -0.5 * (ln 3, 0) = (ln 3, 0), weights (3/4, 1/4).
+    q = jnp.zeros((1, 1, 1, 4)).at[..., 0].set(2.0)
+    k = jnp.zeros((1, 2, 1, 4)).at[0, 0, 0, 0].set(np.log(3.0))
+    v = jnp.array([[4.0, 0.0, 8.0, 0.0], [0.0, 4.0, 8.0, 0.0]]).reshape(1, 2, 1, 4)
+    for implementation in attention.IMPLEMENTATIONS.values():
+        np.testing.assert_allclose(implementation(q, k, v)[0, 0, 0], [3.0, 1.0, 8.0, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "whole_bytes,tile_bytes", [(ONE_TILE, 1), (0, ONE_TILE), (0, TWO_PAIRS), (0, ONE_PAIR), (0, FOUR_ROWS)]
+)
+def test_tiles_change_nothing(monkeypatch, whole_bytes, tile_bytes):
+    monkeypatch.setattr(attention, "WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(attention, "TILE_BYTES", tile_bytes)
+    np.testing.assert_allclose(value_and_gradients(attention.tiled), value_and_gradients(attention.whole), atol=1e-5)
+
+
+@pytest.mark.parametrize("tile_bytes,shape", [(TWO_PAIRS, (2, 10, 10)), (FOUR_ROWS, (4, 10))])
+def test_no_scores_beyond_a_tile(monkeypatch, tile_bytes, shape):
+    """Every softmax of the program is of one tile: two pairs of ten queries, or four queries of one pair."""
+    monkeypatch.setattr(attention, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(attention, "TILE_BYTES", tile_bytes)
+    program = str(jax.make_jaxpr(lambda *qkv: attention.tiled(*qkv))(*inputs()))
+    assert f"f32[{','.join(map(str, shape))}] = exp" in program
+    assert program.count("= exp") == 1
+
+
+@pytest.mark.parametrize("platform,devices,expected", [("cpu", 1, "tiled"), ("cpu", 8, "whole"), ("gpu", 1, "whole")])
+def test_auto_tiles_only_on_a_single_cpu_device(monkeypatch, config, platform, devices, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert experiment.make_model(config).attention == expected
+    config.model.attention = "tiled"
+    assert experiment.make_model(config).attention == "tiled"
+
+
+def test_unknown_implementation(config):
+    config.model.attention = "flash"
+    with pytest.raises(ValueError, match="model.attention must be one of .*'whole', 'tiled'.*, not 'flash'"):
+        experiment.make_model(config)
