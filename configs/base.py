@@ -63,7 +63,8 @@ def get_config() -> ConfigDict:
     # grid of `init_from`'s checkpoint where its clips have another size; None for this run's own grid
     c.model.intensity = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip
     c.model.dtype = "bfloat16"  # of activations; parameters, softmax, losses and teachers are float32
-    c.model.remat = False  # recompute blocks in the backward pass: less memory, a third more time
+    c.model.remat = "none"  # what the backward pass recomputes: nothing, all inside "blocks" (least memory), or
+    # all but the results of matrix products ("dots")
     c.model.attention = "auto"  # "whole", or "tiled": faster on a single CPU device, where "auto" chooses it
     c.model.num_prototypes = 3000  # of SCD; keep at least 8 times the patches of a frame
 

@@ -81,7 +81,7 @@ def load_encoder(
     prefix, module = BRANCHES[branch]
     loaded = weights_lib.read(path, lambda name: name.startswith(f"{prefix}/"), only=module)
     config = loaded.config
-    config.model.dtype, config.model.remat, config.model.attention = dtype, False, "auto"
+    config.model.dtype, config.model.remat, config.model.attention = dtype, "none", "auto"
     trained = make_model(config)
     if num_frames or image_size:
         grid = trained.position_grid or (trained.grid.time, trained.grid.rows, trained.grid.cols)

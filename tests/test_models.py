@@ -130,17 +130,26 @@ def test_clips_do_not_see_each_other(tiny):
     np.testing.assert_allclose(student_turned.decoded, student.decoded[turn], atol=1e-5)
 
 
-def test_recomputing_blocks_changes_no_number():
+def test_recomputing_changes_no_number_and_stores_less():
     x = jax.random.normal(jax.random.key(3), (2, 5, 8))
-    plain, remat = (Transformer(2, 2, "none", 1e-6, F32, remat) for remat in (False, True))
-    params = random_params(plain, x)
-    assert jax.tree.structure(params) == jax.tree.structure(random_params(remat, x))
+    modules = [Transformer(2, 2, "none", 1e-6, F32, remat) for remat in ("none", "dots", "blocks")]
+    params = random_params(modules[0], x)
+    gradients, stored = [], []
+    for module in modules:
+        assert jax.tree.structure(params) == jax.tree.structure(random_params(module, x))
 
-    def gradient(module):
-        return jax.jit(jax.grad(lambda p: (module.apply({"params": p}, x) ** 3).sum()))(params)
+        def loss(p, module=module):
+            return (module.apply({"params": p}, x) ** 3).sum()
 
-    for a, b in zip(*map(jax.tree.leaves, (gradient(plain), gradient(remat))), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        gradients.append(jax.tree.leaves(jax.jit(jax.grad(loss))(params)))
+        backward = jax.eval_shape(lambda p, loss=loss: jax.vjp(loss, p)[1], params)
+        stored.append(sum(leaf.size for leaf in jax.tree.leaves(backward)))
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert stored[0] > stored[1] > stored[2]
+    with pytest.raises(ValueError, match="model.remat must be one of none, blocks, dots, not 'all'"):
+        Transformer(2, 2, "none", 1e-6, F32, "all").init(jax.random.key(0), x)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Decoder(nn.Module):
     qkv_bias: str
     norm_eps: float
     dtype: jnp.dtype
-    remat: bool = False
+    remat: str = "none"
     attention: str = "whole"
 
     @nn.compact

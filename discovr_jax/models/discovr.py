@@ -111,7 +111,7 @@ class Discovr(nn.Module):
     branches: frozenset[str]
     scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
     dtype: jnp.dtype
-    remat: bool = False
+    remat: str = "none"
     attention: str = "whole"  # implementation, of models/attention.py
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
 

@@ -21,7 +21,7 @@ class Encoder(nn.Module):
     norm_eps: float
     intensity: str
     dtype: jnp.dtype
-    remat: bool = False
+    remat: str = "none"
     attention: str = "whole"
 
     @nn.compact

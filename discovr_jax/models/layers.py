@@ -66,6 +66,14 @@ class Block(nn.Module):
         return x + nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
 
 
+# model.remat: what the backward pass finds stored. "dots" keeps the projections, not the attention weights.
+REMAT = {
+    "none": Block,
+    "blocks": nn.remat(Block),
+    "dots": nn.remat(Block, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+}
+
+
 class Transformer(nn.Module):
     """`depth` blocks and a final LayerNorm. [B, N, D] -> [B, N, D]."""
 
@@ -74,12 +82,14 @@ class Transformer(nn.Module):
     qkv_bias: str
     norm_eps: float
     dtype: jnp.dtype
-    remat: bool = False
+    remat: str = "none"
     attention: str = "whole"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        block = nn.remat(Block) if self.remat else Block
+        if self.remat not in REMAT:
+            raise ValueError(f"model.remat must be one of {', '.join(REMAT)}, not {self.remat!r}")
+        block = REMAT[self.remat]
         for i in range(self.depth):
             x = block(self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.attention, name=f"block{i}")(x)
         return layer_norm(self.norm_eps, self.dtype, "norm")(x)
