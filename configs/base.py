@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of weights, masks, data order and augmentation
     c.batch_size = 128  # clips a step, over all devices and processes
+    c.accumulate = 1  # parts that a batch goes through the students in: less memory, a fifth more time, equal numbers
     c.duration = "400 epochs"  # length of the run
     c.fidelity = "paper"  # "paper", or "released": the public code's step; selects the keys `by_fidelity`
     c.init_from = ""  # workdir or converted checkpoint whose weights the run starts from; "" starts anew
@@ -26,6 +27,7 @@ def get_config() -> ConfigDict:
     c.mesh.data = -1  # devices that share nothing but the batch; -1 takes all that are left
     c.mesh.fsdp = 1  # devices over which the parameters are cut, and the batch too
     c.mesh.model = 1  # devices over which each matrix product is cut
+    c.mesh.slices = 1  # TPU slices, or nodes, that the data axis spans; the other two axes stay within one
 
     c.data = ConfigDict()
     c.data.dataset = "echonet_dynamic"  # builder in tfds_builders/, with "/VARIANT" where it has some

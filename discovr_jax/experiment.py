@@ -160,6 +160,8 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
       num_train: videos trained on, of all datasets (`pipeline.training_records`); an epoch is so many clips.
     """
     batch_size = config.batch_size
+    if config.accumulate < 1 or batch_size % config.accumulate:
+        raise ValueError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
     steps_per_epoch = num_train / batch_size
     total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
@@ -216,6 +218,7 @@ def make_train_step(experiment: Experiment, config: ConfigDict):
         experiment.schedules,
         option(config, "ema.order"),
         config.seed,
+        config.accumulate,
     )
 
 

@@ -5,6 +5,7 @@ import re
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from discovr_jax.optim import path_name
@@ -38,8 +39,11 @@ RULES = (
 def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
     """A mesh with the axes data, fsdp and model; one axis may be -1 and takes what is left.
 
+    With shape["slices"] > 1 the slices (or nodes) follow each other along the data axis, and the other two axes stay
+    within one: between slices, over the slow network, only gradients are summed.
+
     Raises:
-      ValueError: the axes do not multiply to the number of devices.
+      ValueError: the axes do not multiply to the number of devices, or data is no multiple of slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [int(shape[axis]) for axis in AXES]
@@ -50,7 +54,40 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
             f"mesh {dict(zip(AXES, sizes, strict=True))} needs {math.prod(sizes)} devices and there are "
             f"{len(devices)}: change config.mesh, or leave one axis -1"
         )
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    auto, slices = (AxisType.Auto,) * len(AXES), int(shape["slices"])
+    if slices == 1:
+        return jax.make_mesh(sizes, AXES, axis_types=auto, devices=devices)
+    # Slices of a TPU are numbered; elsewhere a process is a node.
+    numbered = len({getattr(device, "slice_index", None) for device in devices}) == slices
+    nodes = slices if numbered else len({device.process_index for device in devices})
+    if nodes != slices or sizes[0] % slices:
+        raise ValueError(
+            f"mesh.slices = {slices} must be the number of slices (there are {nodes}) and divide mesh.data = {sizes[0]}"
+        )
+    inside = (sizes[0] // slices, *sizes[1:])
+    placed = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, process_is_granule=not numbered)
+    return Mesh(placed, AXES, axis_types=auto)
+
+
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): this process feeds part `index` of the batch cut into `count`.
+
+    Where a model axis spans processes, those that share a part of the batch feed the same rows.
+
+    Raises:
+      ValueError: the parts of two processes overlap without being equal.
+    """
+    shards = batch_shards(mesh)
+    held = {}
+    for device, (rows,) in batch_sharding(mesh).devices_indices_map((shards,)).items():
+        held.setdefault(device.process_index, set()).add(rows.start or 0)
+    parts = sorted({tuple(sorted(rows)) for rows in held.values()})
+    if sum(map(len, parts)) != shards or len({len(part) for part in parts}) > 1:
+        raise ValueError(
+            f"the mesh {dict(mesh.shape)} cuts the batch across processes unevenly ({parts}): let mesh.data * "
+            "mesh.fsdp be a multiple of the processes, or mesh.model of the devices of one"
+        )
+    return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -65,6 +102,17 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def batch_shards(mesh: Mesh) -> int:
     """Number of parts that a batch is cut into; batch sizes must be multiples of it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def to_host(tree):
+    """Every leaf whole in host memory, as NumPy arrays on every process, wherever its parts lie."""
+
+    def fetch(leaf):
+        if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            leaf = jax.jit(lambda x: x, out_shardings=replicated(leaf.sharding.mesh))(leaf)
+        return jax.device_get(leaf)
+
+    return jax.tree.map(fetch, tree)
 
 
 def rule_for(name: str) -> tuple[str, PartitionSpec]:

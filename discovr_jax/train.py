@@ -61,10 +61,10 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
         mesh = sharding.make_mesh(config.mesh)
-        if config.batch_size % sharding.batch_shards(mesh):
+        if config.batch_size % (sharding.batch_shards(mesh) * config.accumulate):
             raise ValueError(
                 f"batch_size = {config.batch_size} must be a multiple of the {sharding.batch_shards(mesh)} devices "
-                "on the mesh's data and fsdp axes"
+                f"on the mesh's data and fsdp axes, times accumulate = {config.accumulate}"
             )
         workdir.claim(directory, experiment_lib.config_dict(config))
         abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)

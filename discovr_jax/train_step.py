@@ -1,5 +1,7 @@
 """The state of training, its initialisation, and the one pure step. EMA order lives here and nowhere else."""
 
+from functools import partial
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -119,15 +121,18 @@ def losses(
     frames, num_valid = batch["frames"], batch["num_valid"]
     seen = model.apply({"params": teacher}, frames, num_valid, method="teacher") if teacher else None
     student = model.apply({"params": params}, frames, num_valid, masks, method="student")
+    return _objective(student, seen, model, options, memory, batch, masks, temperature)
+
+
+def _objective(student, seen, model, options, memory, batch, masks, temperature):
+    frames, num_valid = batch["frames"], batch["num_valid"]
     signal = targets = order = None
     if options.scd_ignore_static:
         signal = scd.signal_weights(
             frames, num_valid, model.grid.tubelet, model.patch, options.signal_floor
         )
     if student.pixels is not None:
-        targets = pixel.pixel_targets(
-            model.apply({"params": params}, frames, num_valid, method="video_patches")
-        )
+        targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="video_patches"))
     if options.scd_pairing == "released":
         order = masking.visible_then_hidden(masks.global_view, model.grid.tokens)
     hidden = masking.hidden(masks.global_view, model.grid.tokens)
@@ -135,6 +140,72 @@ def losses(
     return objective_lib.objective(
         options, student, jax.lax.stop_gradient(seen), memory, inputs, temperature
     )
+
+
+def accumulated(
+    parts: int,
+    model: Discovr,
+    options: objective_lib.Options,
+    params: dict,
+    teacher: dict,
+    memory: objective_lib.Memory,
+    batch: dict,
+    masks: Masks,
+    temperature: jax.Array,
+):
+    """Value and gradient of `losses` with the activations of one part of the batch in memory at a time.
+
+    The objective couples the whole batch (Sinkhorn, centres, weighted means), so losses of the parts cannot simply be
+    added. Instead the outputs of all parts come first, then the objective of the whole batch and its gradient by those
+    outputs, then each part once more, forward and backward from that gradient. The numbers are those of the whole
+    batch; the price is a second forward of the students.
+
+    Returns: ((total, (new memory, metrics)), gradient), as `jax.value_and_grad(losses, argnums=2, has_aux=True)`.
+    """
+    size = batch["frames"].shape[0]
+
+    def cut(tree):
+        # Part i is every parts-th clip from the i-th, so that each device holds its share of every part.
+        def strided(x):
+            grouped = x.reshape(size // parts, parts, x.shape[0] // size, *x.shape[1:])
+            return jnp.swapaxes(grouped, 0, 1).reshape(parts, -1, *x.shape[1:])
+
+        return jax.tree.map(strided, tree)
+
+    def joined(tree):
+        def woven(x):
+            grouped = x.reshape(parts, size // parts, -1, *x.shape[2:])
+            return jnp.swapaxes(grouped, 0, 1).reshape(-1, *x.shape[2:])
+
+        return jax.tree.map(woven, tree)
+
+    def student(params, clips, views):
+        found = model.apply({"params": params}, clips["frames"], clips["num_valid"], views, method="student")
+        return found.replace(prototypes=None)  # of no part: they meet the whole batch in the objective
+
+    def forward(part):
+        clips = part[0]["frames"], part[0]["num_valid"]
+        seen = model.apply({"params": teacher}, *clips, method="teacher") if teacher else None
+        return student(params, *part), seen
+
+    pieces = cut((batch, masks))
+    outputs, seen = joined(jax.lax.map(forward, pieces))
+    if "prototypes" in params:
+        outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
+    found, by_output = jax.value_and_grad(_objective, has_aux=True)(
+        outputs, seen, model, options, memory, batch, masks, temperature
+    )
+
+    def backward(grads, part):
+        piece, by_part = part
+        _, pull = jax.vjp(lambda p: student(p, *piece), params)
+        return jax.tree.map(jnp.add, grads, pull(by_part)[0]), None
+
+    parts_by_output = cut(by_output.replace(prototypes=None))
+    grads, _ = jax.lax.scan(backward, jax.tree.map(jnp.zeros_like, params), (pieces, parts_by_output))
+    if "prototypes" in params:
+        grads = grads | {"prototypes": {"vectors": by_output.prototypes}}
+    return found, grads
 
 
 def make_step(
@@ -145,8 +216,11 @@ def make_step(
     schedules: optim.Schedules,
     ema_order: str,
     seed: int,
+    accumulate: int = 1,
 ):
     """The pure step `(state, batch) -> (state, metrics)`; batch: frames uint8 [B, T, H, W], num_valid [B].
+
+    With `accumulate` > 1 the batch goes through the students in so many parts, see `accumulated`.
 
     Randomness is a function of (seed, step): a run that resumes draws what it would have drawn.
     """
@@ -165,6 +239,8 @@ def make_step(
         if ema_order == "before":
             teacher = ema(teacher, params, momentum)
         gradient = jax.value_and_grad(losses, argnums=2, has_aux=True)
+        if accumulate > 1:
+            gradient = partial(accumulated, accumulate)
         (total, (memory, metrics)), grads = gradient(
             model, options, params, teacher, state.memory, batch, drawn, temperature
         )

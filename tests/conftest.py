@@ -157,7 +157,7 @@ def make_mesh():
 
     def make(*shape):
         devices = jax.devices()[: int(np.prod(shape))]
-        return sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)), devices)
+        return sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)) | {"slices": 1}, devices)
 
     return make
 

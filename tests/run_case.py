@@ -103,7 +103,7 @@ def compiled_programs(folder: pathlib.Path):
 def one_device(shape):
     """`sharding.make_mesh` on the first device, whatever the config says."""
     del shape
-    return make_mesh({"data": 1, "fsdp": 1, "model": 1}, jax.devices()[:1])
+    return make_mesh({"data": 1, "fsdp": 1, "model": 1, "slices": 1}, jax.devices()[:1])
 
 
 make_mesh = sharding.make_mesh

@@ -58,8 +58,9 @@ def test_matrices_are_cut_and_small_arrays_are_not(tiny, make_mesh):
 
 
 def test_one_axis_takes_what_is_left():
-    assert dict(sharding.make_mesh({"data": -1, "fsdp": 2, "model": 2}).shape) == {"data": 2, "fsdp": 2, "model": 2}
-    mesh = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1})
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 2, "model": 2, "slices": 1})
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "model": 2}
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 1})
     assert sharding.batch_shards(mesh) == 8
     assert sharding.batch_sharding(mesh).shard_shape((16, 4, 32, 32)) == (2, 4, 32, 32)
 
@@ -67,7 +68,7 @@ def test_one_axis_takes_what_is_left():
 @pytest.mark.parametrize("shape", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (-1, 16, 1)])
 def test_meshes_that_do_not_fit_the_devices_are_refused(shape):
     with pytest.raises(ValueError, match="there are 8: change config.mesh"):
-        sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
+        sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)) | {"slices": 1})
 
 
 def on(mesh, tiny):

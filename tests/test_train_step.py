@@ -194,3 +194,36 @@ def test_the_step_returns_the_state_it_takes(tiny):
 def test_unknown_ema_order(make_tiny):
     with pytest.raises(ValueError, match="'after' or 'before', not 'never'"):
         _ = make_tiny(**{"ema.order": "never"}).step
+
+
+# Accumulation ------------------------------------------------------------------------------------------------
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(make_tiny):
+    """Loss, gradient, centres and monitors: Sinkhorn, centring and the weighted means see all clips at once.
+
+    The last clip has two real frames, so parts that were averaged alone would weigh them wrongly.
+    """
+    one = make_tiny(**{"dino.centering": "sinkhorn", "loss.pix": 1.0, "scd.ignore_static": True})
+    e, s = one.experiment, one.state
+    arguments = (e.model, e.options, s.params, s.teacher, s.memory, one.batch, one.masks, 0.05)
+    (total, (memory, metrics)), grads = jax.jit(
+        lambda *given: jax.value_and_grad(train_step.losses, argnums=2, has_aux=True)(*arguments[:2], *given)
+    )(*arguments[2:])
+    (total4, (memory4, metrics4)), grads4 = jax.jit(
+        lambda *given: train_step.accumulated(4, *arguments[:2], *given)
+    )(*arguments[2:])
+    np.testing.assert_allclose(total4, total, rtol=1e-6)
+    for (name, found), expected in zip(named(grads4).items(), named(grads).values(), strict=True):
+        assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected), name
+        assert np.linalg.norm(expected) > 0, name
+    for (name, found), expected in zip(named(memory4).items(), named(memory).values(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+    for name in metrics:
+        np.testing.assert_allclose(metrics4[name], metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(config):
+    config.accumulate = 3
+    with pytest.raises(ValueError, match="batch_size = 8 must be a multiple of accumulate = 3"):
+        experiment_lib.make_experiment(config, 80)
