@@ -65,7 +65,9 @@ def flatten(config: dict, prefix: str = "") -> dict:
 
 
 # Keys that may change between starts of one run: they change neither the mathematics nor the data.
-FREE = ("mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model.remat", "model.attention")
+FREE = (
+    "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model.remat", "model.attention",
+)  # fmt: skip
 
 
 def claim(workdir: str | pathlib.Path, config: dict) -> None:
