@@ -7,11 +7,12 @@ import json
 import stat
 
 import pytest
+from tensorflow_datasets.core import shuffle
 
 from discovr_jax.data import audit, records
 from tests import made_up
 from tests.made_up import clip
-from tfds_builders import reading
+from tfds_builders import reading, shards
 from tfds_builders.tables import SourceError
 
 
@@ -137,3 +138,26 @@ def test_shards_hold_the_records_without_another_compression(tmp_path):
     source = audit.open_all(path)["train"]
     shard = next(path.glob("*-train.array_record*")).read_bytes()
     assert all(frame in shard for frame in source[0]["frames"])
+
+
+def test_a_split_larger_than_the_memory_of_the_shuffler_is_built_alike(tmp_path, monkeypatch):
+    clips = made_up.sound(*(clip(f"train{index}", "train") for index in range(12)))
+    whole = made_up.build(tmp_path / "in_memory", clips)
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 1000)  # bytes; 1 GB unless told
+    spilled = made_up.build(tmp_path / "on_disk", clips)
+    for name in ("manifest.csv", *(file.name for file in whole.glob("*.array_record*"))):
+        assert (spilled / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not list(spilled.glob("bucket*"))
+    assert shuffle._Bucket.__module__ == shuffle.__name__  # TFDS is left as it was
+
+
+def test_a_bucket_gives_back_what_was_added(tmp_path):
+    bucket = shards.Bucket(tmp_path / "bucket")
+    added = [(2**127 + 5, b"first"), (3, b""), (2**64, b"\x00\xff")]
+    assert list(bucket.read_values()) == []
+    for key, data in added:
+        bucket.add(key, data)
+    assert list(bucket.read_values()) == added
+    assert len(bucket) == 3 and bucket.size == 7
+    bucket.del_file()
+    assert not list(tmp_path.iterdir())

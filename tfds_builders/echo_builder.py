@@ -231,7 +231,10 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._with_beam = bool(download_config.beam_runner or download_config.beam_options)
         size = self.builder_config.frame_size
         workers = 1 if self._with_beam else self._workers
-        with reading.Reader(self.read_clip, size, workers, len(listing.clips)) as self._reader:
+        with (
+            shards.shuffled_in_plain_files(),
+            reading.Reader(self.read_clip, size, workers, len(listing.clips)) as self._reader,
+        ):
             splits = super()._generate_splits(dl_manager, download_config)
         sources = [
             records.RecordSource(
