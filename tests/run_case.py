@@ -6,6 +6,7 @@ python -m tests.run_case SIGKILL 5 --config=phantom:smoke --workdir=DIR [...]
 
 import contextlib
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -54,12 +55,27 @@ TINY = {
     "eval.random_seeds": 1,
     "eval.resamples": 50,
 }
+# What else phantom.py changes of a config of full size.
+FULL_SIZE = {
+    "model.variant": "custom",
+    "model.dtype": "float32",
+    "optim.warmup": "1 steps",
+    "dino.teacher_temperature_warmup": "1 steps",
+}
 
 
 def make_config(data_dir, overrides=()):
     """phantom.py:smoke shrunk to seconds, on the records in `data_dir`."""
     config = phantom.get_config("smoke").lock()
     config.update_from_flattened_dict(TINY | {"data.data_dir": str(data_dir)} | dict(overrides))
+    return config
+
+
+def shrunk(name, data_dir, overrides=()):
+    """A shipped config of full size shrunk likewise, its own data and evaluators kept."""
+    config = importlib.import_module(f"configs.{name}").get_config().lock()
+    sizes = {key: value for key, value in TINY.items() if key != "data.abnormal_rule"}
+    config.update_from_flattened_dict(sizes | FULL_SIZE | {"data.data_dir": str(data_dir)} | dict(overrides))
     return config
 
 
