@@ -1,6 +1,9 @@
 """The only file that knows Orbax: save and restore (state, data position, config, versions)."""
 
+import contextlib
+import hashlib
 import importlib.metadata
+import json
 import logging
 import pathlib
 import time
@@ -13,7 +16,7 @@ import orbax.checkpoint as ocp
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: without a hash of the meta; still read
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
@@ -35,9 +38,21 @@ def versions() -> dict[str, str]:
 class Checkpoints:
     """The checkpoints of one workdir. Saving is asynchronous; a save becomes visible only when it is whole."""
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 3):
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 3, read_only: bool = False):
+        """
+        Args:
+          keep: newest checkpoints that stay.
+          read_only: for a process that does not hold the workdir's lock: nothing on disk is changed. The one that
+            does hold it removes what saves that were killed have left.
+        """
         self.directory = pathlib.Path(workdir).resolve() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, step_prefix="step")
+        self._read_only = read_only
+        if read_only:
+            options = ocp.CheckpointManagerOptions(create=False, step_prefix="step")
+        else:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=keep, create=True, cleanup_tmp_directories=True, step_prefix="step"
+            )
         # Without handlers a process that has saved nothing yet cannot read what a checkpoint holds.
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
@@ -50,24 +65,48 @@ class Checkpoints:
         """Start saving; returns once the arrays are copied.
 
         Raises:
-          CheckpointError: the step exists already, or Orbax declined to save.
+          CheckpointError: the step exists already, Orbax declined to save, or this save or the one before failed.
         """
         if step in self._manager.all_steps():
             raise CheckpointError(f"{self.directory}: step {step} exists already and is not overwritten")
         meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
         meta["checksums"] = checksums(state)
+        meta["sha256"] = _meta_hash(meta)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(step, args=args, force=True):
+        with self._saving():
+            accepted = self._manager.save(step, args=args, force=True)
+        if not accepted:
             raise CheckpointError(f"{self.directory}: Orbax declined to save step {step}")
 
     def wait(self) -> None:
-        """Until every save so far is on disk; raises what a save raised."""
-        self._manager.wait_until_finished()
+        """Until every save so far is on disk.
+
+        Raises:
+          CheckpointError: one of them failed; the earlier ones are whole.
+        """
+        with self._saving():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _saving(self):
+        """Names what Orbax raises when the disk is full or gone (many kinds of error)."""
+        try:
+            yield
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise  # the machine's fault, not the disk's
+        except Exception as error:
+            whole = whole_steps(self.directory)
+            last = f"the newest whole one is step {whole[-1]}" if whole else "there is no whole one yet"
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self.directory} ({type(error).__name__}: "
+                f"{_first_line(error)}); {last}. Make space or repair the storage, then the same command resumes"
+            ) from error
 
     def restore_latest(self, abstract_state):
         """The newest readable checkpoint, as (step, state, meta), or None if there is none at all.
 
-        A damaged one is named in a warning, kept on disk, and the one before is used.
+        A damaged one is named in a warning, kept on disk under another name (unless read-only), and the one
+        before is used.
 
         Raises:
           CheckpointError: checkpoints exist and none can be read.
@@ -79,13 +118,14 @@ class Checkpoints:
             except (ValueError, KeyError, OSError, CheckpointError) as error:
                 failures.append(f"step {step}: {type(error).__name__}: {_first_line(error)}")
                 logger.warning(
-                    "checkpoint %s/step_%d cannot be read and is set aside (%s); trying the one before",
+                    "checkpoint %s/step_%d cannot be read and is %s (%s); trying the one before",
                     self.directory,
                     step,
+                    "passed over" if self._read_only else "set aside",
                     _first_line(error),
                 )
                 continue
-            for bad in [s for s in self.steps() if s > step]:
+            for bad in [] if self._read_only else [s for s in self.steps() if s > step]:
                 self._set_aside(bad)
             return step, state, meta
         if failures:
@@ -99,24 +139,40 @@ class Checkpoints:
         """State and meta of one step, placed as `abstract_state` says.
 
         Raises:
-          CheckpointError: shapes or dtypes differ from the target (Orbax would cast dtypes silently), or the
-            content from what was saved.
+          CheckpointError: written by a later version; shapes, dtypes or placement differ from the target (Orbax would
+            cast dtypes silently), or the content from what was saved.
         """
+        folder = self.directory / f"step_{step}"
+        # The meta first: what a later version wrote is not to be called damaged.
+        meta = self.meta(step)
         self._compare(step, abstract_state)
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract_state), meta=ocp.args.JsonRestore()
-        )
-        restored = _read(self._manager, self.directory / f"step_{step}", args)
-        _verify(self.directory / f"step_{step}", restored["state"], restored["meta"])
-        return restored["state"], restored["meta"]
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        state = _read(self._manager, folder, args)["state"]
+        _verify(folder, state, meta)
+        asked = _named(abstract_state)
+        wrong = [name for name, leaf in _named(state).items() if not _is_as(leaf, asked[name])]
+        if wrong:
+            raise CheckpointError(f"{folder}: {len(wrong)} arrays came back otherwise than asked for, as {wrong[0]}")
+        return state, meta
 
     def meta(self, step: int) -> dict:
-        """Config, versions and data position of one step."""
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["meta"]
+        """Config, versions and data position of one step.
+
+        Raises:
+          CheckpointError: damaged, or written by a later version.
+        """
+        folder = self.directory / f"step_{step}"
+        meta = _read(self._manager, folder, ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        _check_meta(folder, meta)
+        return meta
 
     def _compare(self, step: int, abstract_state) -> None:
-        saved = self._manager.item_metadata(step)["state"]
+        try:
+            saved = self._manager.item_metadata(step)["state"]
+        except Exception as error:  # Orbax raises many kinds for a damaged description.
+            raise CheckpointError(
+                f"{self.directory}/step_{step} cannot be read ({type(error).__name__}: {_first_line(error)})"
+            ) from error
         if saved is None:
             raise CheckpointError(f"{self.directory}: step {step} holds no state")
         tree = saved.tree if hasattr(saved, "tree") else saved
@@ -150,11 +206,15 @@ def newest_step(path: str | pathlib.Path) -> pathlib.Path:
     if (path / "state").is_dir():
         return path
     for folder in (path / "checkpoints", path):
-        # Damaged and half-written folders have other names.
-        steps = [p for p in folder.glob("step_*") if p.name[5:].isdigit() and (p / "state").is_dir()]
+        steps = [step for step in whole_steps(folder) if (folder / f"step_{step}" / "state").is_dir()]
         if steps:
-            return max(steps, key=lambda p: int(p.name[5:]))
+            return folder / f"step_{steps[-1]}"
     raise CheckpointError(f"{path}: no checkpoint here. Give a workdir or one of its checkpoints/step_N")
+
+
+def whole_steps(directory: pathlib.Path) -> list[int]:
+    """Steps whose folders are whole by name, ascending: damaged and half-written ones have other names."""
+    return sorted(int(p.name[5:]) for p in directory.glob("step_*") if p.name[5:].isdigit())
 
 
 def read_arrays(
@@ -190,6 +250,7 @@ def read_arrays(
             f"{folder} cannot be read ({type(error).__name__}: {_first_line(error)}): give the folder of "
             "another step, or copy it again"
         ) from error
+    _check_meta(folder, read["meta"])
     _verify(folder, read["state"], read["meta"])
     return _named(read["state"]), read["meta"]
 
@@ -228,6 +289,30 @@ def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return (bits.astype(jnp.uint32) * (2 * place + 1)).sum(dtype=jnp.uint32)
 
     return {name: checksum(array) for name, array in arrays.items()}
+
+
+def _meta_hash(meta: dict) -> str:
+    content = {name: value for name, value in meta.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_meta(folder: pathlib.Path, meta) -> None:
+    """Raises CheckpointError for the meta of a later version, and for a damaged one."""
+    version = meta.get("format") if isinstance(meta, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise CheckpointError(f"{folder} is damaged: its meta names no format")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has format {version}, this code reads up to {FORMAT_VERSION}: use the version of discovr_jax "
+            "that wrote it, or a later one"
+        )
+    if version >= 2 and meta.get("sha256") != _meta_hash(meta):
+        raise CheckpointError(f"{folder} is damaged: its meta (config, data position) is not what was saved")
+
+
+def _is_as(array, target) -> bool:
+    same = array.shape == target.shape and array.dtype == target.dtype
+    return same and (target.sharding is None or array.sharding.is_equivalent_to(target.sharding, array.ndim))
 
 
 def _verify(folder: pathlib.Path, tree, meta: dict) -> None:

@@ -97,13 +97,16 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
       CheckpointError: there is none.
       WorkdirError: it was trained with another model; data and evaluators may be others.
     """
-    workdir.compare(directory, experiment_lib.config_dict(config), only="model.", free=("model.remat", "model.dtype"))
+    workdir.compare(
+        directory, experiment_lib.config_dict(config), only="model.", free=("model.remat", "model.dtype"),
+        defaults=experiment_lib.default_config(),
+    )  # fmt: skip
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
     source = mixture.open_source(config.data, mixture.scored(config), "train")
     experiment = experiment_lib.make_experiment(config, len(source))
     mesh = sharding.make_mesh(config.mesh)
-    checkpoints = Checkpoints(directory, config.checkpoint.keep)
+    checkpoints = Checkpoints(directory, read_only=True)  # training may be going on
     abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
     restored = checkpoints.restore_latest(abstract)
     if restored is None:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import resource
 import shutil
 
 import jax
@@ -240,6 +241,106 @@ def test_a_half_written_checkpoint_is_invisible(opened, three):
     folder = three / "checkpoints"
     (folder / "step_12").rename(folder / "step_12.orbax-checkpoint-tmp-7")
     assert opened(three).restore_latest(abstract(small_state(0)))[0] == 2
+
+
+def test_no_damage_to_any_file_is_taken_for_content(opened, tmp_path, request):
+    """Each file cut to half, and with bits flipped at places all over it: found, or without effect."""
+    checkpoints = opened(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, small_state(step, rows=4), DATA, CONFIG)
+    checkpoints.wait()
+    target, folder = abstract(small_state(0, rows=4)), tmp_path / "checkpoints" / "step_2"
+    _, meta = checkpoints.meta(1), checkpoints.meta(2)
+    found = unharmed = 0
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
+    assert len(files) > 8
+    for path in files:
+        whole = path.read_bytes()
+        damaged = [whole[: len(whole) // 2]]
+        for place in np.linspace(0, len(whole) - 1, 3, dtype=int):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << (place % 8)
+            damaged.append(bytes(flipped))
+        for content in damaged:
+            path.write_bytes(content)
+            reader = Checkpoints(tmp_path, read_only=True)
+            step, state, read = reader.restore_latest(target)
+            reader.close()
+            assert_bit_equal(state, small_state(step, rows=4))
+            assert step == 1 or read == meta
+            found, unharmed = found + (step == 1), unharmed + (step == 2)
+        path.write_bytes(whole)
+    assert found >= 16, (found, unharmed)
+
+
+def test_another_meta_is_damage(opened, three):
+    """One digit of the data position, which is still JSON."""
+    path = three / "checkpoints" / "step_12" / "meta" / "metadata"
+    path.write_text(path.read_text().replace('"next_step": 3', '"next_step": 2'))
+    with pytest.raises(CheckpointError, match="step_12 is damaged: its meta .* is not what was saved"):
+        opened(three).meta(12)
+    assert opened(three).restore_latest(abstract(small_state(0)))[0] == 2
+
+
+def test_a_later_format_is_named_and_an_earlier_one_read(opened, tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT_VERSION", 3)
+        checkpoints.save(1, small_state(1), DATA, CONFIG)
+        checkpoints.wait()
+    words = "step_1 has format 3, this code reads up to 2: use the version of discovr_jax that wrote it"
+    with pytest.raises(CheckpointError, match=words):
+        checkpoints.restore(1, abstract(small_state(0)))
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read_arrays(tmp_path, lambda name: True)
+    assert checkpoints.steps() == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT_VERSION", 1)
+        patch.setattr(checkpoint, "_meta_hash", lambda meta: None)
+        checkpoints.save(2, small_state(2), DATA, CONFIG)
+        checkpoints.wait()
+    assert_bit_equal(checkpoints.restore(2, abstract(small_state(0)))[0], small_state(2))
+
+
+def test_reading_alone_changes_nothing_on_disk(three, caplog):
+    """An evaluation beside a training neither sets aside nor removes what is being saved."""
+    truncate(three, 12)
+    folder = three / "checkpoints"
+    (folder / "step_13.orbax-checkpoint-tmp-7").mkdir()
+    before = sorted(path.name for path in folder.iterdir())
+    reader = Checkpoints(three, read_only=True)
+    assert reader.restore_latest(abstract(small_state(0)))[0] == 2
+    reader.close()
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert "step_12 cannot be read and is passed over" in caplog.text
+
+
+def test_what_killed_saves_left_is_removed(opened, three):
+    """Else every kill during a save would cost the space of a checkpoint."""
+    folder = three / "checkpoints"
+    shutil.copytree(folder / "step_12", folder / "step_13.orbax-checkpoint-tmp-7")
+    checkpoints = opened(three)
+    assert checkpoints.restore_latest(abstract(small_state(0)))[0] == 12
+    checkpoints.save(13, small_state(13), DATA, CONFIG)
+    checkpoints.wait()
+    assert sorted(path.name for path in folder.iterdir()) == ["step_12", "step_13", "step_2"]
+
+
+@pytest.fixture
+def no_large_files():
+    """As a full disk: files cannot grow beyond 8 kB. (Python ignores the signal; the write fails.)"""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three, no_large_files):
+    checkpoints = Checkpoints(three)
+    with pytest.raises(CheckpointError, match="could not be written .* newest whole one is step 12. Make space"):
+        checkpoints.save(13, small_state(13), DATA, CONFIG)
+        checkpoints.wait()
+    assert Checkpoints(three, read_only=True).restore_latest(abstract(small_state(0)))[0] == 12
 
 
 # Asynchronous saving -----------------------------------------------------------------------------------------
