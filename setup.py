@@ -55,6 +55,7 @@ setuptools.setup(
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",
+            "psutil>=5.9",
             "pytest>=8",
             "ruff>=0.8",
             "setuptools>=77",

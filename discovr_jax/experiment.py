@@ -72,6 +72,13 @@ def config_dict(config: ConfigDict) -> dict:
     return plain
 
 
+def default_config() -> dict:
+    """`config_dict` of configs/base.py: what keys mean where a config of an earlier version lacks them."""
+    from configs import base
+
+    return config_dict(base.get_config())
+
+
 def config_hash(config: ConfigDict) -> str:
     """Short hash of a config, for messages."""
     return hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode()).hexdigest()[:12]

@@ -4,6 +4,7 @@ python -m discovr_jax.main --config=configs/adult.py --workdir=DIR [--mode=train
 """
 
 import difflib
+import errno
 import logging
 import os
 import pathlib
@@ -14,6 +15,9 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from discovr_jax.workdir import WorkdirError, flatten
+
+# What the storage of a workdir or of records can do to a run; any other OSError is a defect of ours.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train (and evaluate), or evaluate a checkpoint.")
@@ -37,7 +41,9 @@ def main(argv: list[str]) -> None:
 
     from discovr_jax import evaluate, train
     from discovr_jax.checkpoint import CheckpointError
+    from discovr_jax.data.pipeline import LoaderError
     from discovr_jax.data.records import RecordsError
+    from discovr_jax.step_watch import NonFiniteError
     from discovr_jax.weights import WeightsError
 
     cache = pathlib.Path.home() / ".cache" / "discovr_jax" / "xla"
@@ -50,8 +56,15 @@ def main(argv: list[str]) -> None:
             train.train_and_evaluate(config, workdir, evaluate.evaluate_state)
         else:
             evaluate.evaluate_workdir(config, workdir)
-    except (RecordsError, WorkdirError, CheckpointError, WeightsError, train.NonFiniteError) as error:
+    except (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError) as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        sys.exit(
+            f"error: {error.filename or workdir}: {error.strerror}. Make space, or repair the storage or its "
+            "permissions; then the same command resumes"
+        )
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -18,12 +18,9 @@ from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.data import feed, mixture, pipeline
 from discovr_jax.optim import path_name, should_run
 from discovr_jax.prepare import ensure_records
+from discovr_jax.step_watch import StepWatch
 
 logger = logging.getLogger(__name__)
-
-
-class NonFiniteError(RuntimeError):
-    """Losses or gradients were not finite for `max_bad_steps` steps in a row."""
 
 
 @dataclasses.dataclass
@@ -46,7 +43,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         for no evaluation.
 
     Returns:
-      A Summary; `finished` is False if SIGTERM ended the run early (state saved).
+      A Summary; `finished` is False if SIGTERM ended the run, or its last evaluation, early (state saved).
 
     Raises:
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ValueError: each says what to do.
@@ -66,7 +63,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"batch_size = {config.batch_size} must be a multiple of the {sharding.batch_shards(mesh)} devices "
                 f"on the mesh's data and fsdp axes, times accumulate = {config.accumulate}"
             )
-        workdir.claim(directory, experiment_lib.config_dict(config))
+        written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
+        workdir.claim(directory, written, defaults)
         abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
         logger.info("state on the mesh %s\n%s", dict(mesh.shape), sharding.shard_table(abstract, mesh))
 
@@ -80,6 +78,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 state = weights.initialise_from(state, config)
         else:
             first, state, meta = restored
+            differ = workdir.differences(meta["config"], written, defaults=defaults)
+            workdir.refuse(f"step {first} of {checkpoints.directory}", differ)
             logger.info("resumed from step %d of %s", first, checkpoints.directory)
         batches = pipeline.train_batches(
             sources,
@@ -89,10 +89,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             process_count=jax.process_count(),
         )
         closing.callback(batches.close)
-        if restored is not None and meta["data"] != batches.get_state():
+        position = batches.get_state()
+        # A checkpoint of an earlier version says less of its data; what it says must agree.
+        if restored is not None and meta["data"] != {name: position.get(name) for name in meta["data"]}:
             raise workdir.WorkdirError(
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
-                f"{meta['data']}, now {batches.get_state()}. Restore the records, or start in another --workdir"
+                f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
         log = workdir.MetricsLog(directory, first)
         closing.callback(log.close)
@@ -101,8 +103,10 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # Loop --------------------------------------------------------------------------------------------
         # Order: evaluate the old state -> log -> save -> next batch -> step. So a checkpoint's parameters and
         # data position always agree, and its line in metrics.jsonl is written before it.
-        step, total, results, row, metrics, pending = first, experiment.total, None, None, {}, None
-        watch = health.Watch(config.model.num_prototypes)
+        step, total, results, row, metrics = first, experiment.total, None, None, {}
+        collapse = health.Watch(config.model.num_prototypes)
+        watch = StepWatch(directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written)
+        closing.callback(watch.close)
         clock = _Clock(config.batch_size, first, total)
         with feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
             while True:
@@ -111,39 +115,41 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
                     row |= clock.read(step)
                     _report(step, total, row)
-                    watch.look(step, row)
+                    collapse.look(step, row)
                 at_end = step == total and config.eval.at_end
                 due = _periodic(step, experiment.eval_every) and not log.has(step, "eval/")
-                if evaluate and not stop and (at_end or due):
-                    with clock.paused():
-                        results = evaluate(config, directory, state, step, experiment, mesh)
-                        row = (row or {}) | _figures(results)
+                unscored = bool(evaluate) and (at_end or due)
+                if unscored and not stop:
+                    logger.info("evaluating step %d", step)
+                    try:
+                        with clock.paused(), preemption.interrupting():
+                            results = evaluate(config, directory, state, step, experiment, mesh)
+                        row, unscored = (row or {}) | _figures(results), False
+                    except _Preempted:
+                        stop = True
                 if row is not None and not (stop and not should_run(step, experiment.log_every, total)):
                     log.write(step, row)
                 row = None
                 if step > first and (should_run(step, experiment.checkpoint_every, total) or stop):
                     with clock.paused():
-                        position = {"next_step": step, "stream": batches.get_state()["stream"]}
-                        checkpoints.save(step, state, position, experiment_lib.config_dict(config))
+                        checkpoints.save(step, state, position | {"next_step": step}, written)
                 if step == total or stop:
                     break
                 batch = next(stream)
                 inputs = {"frames": batch["frames"], "num_valid": batch["num_valid"]}
                 with jax.transfer_guard("disallow"):
                     state, metrics = step_fn(state, inputs)
-                if pending is not None:
-                    _check_finite(*pending, config.max_bad_steps, checkpoints)
-                pending = (step, metrics["skipped"], (batch["dataset"], batch["record"]), list(chosen))
+                watch.look(step, state, metrics, batch)
                 step += 1
                 clock.tick(step)
         checkpoints.wait()
-        if pending is not None:
-            _check_finite(*pending, config.max_bad_steps, checkpoints)
-        if step == total:
+        watch.finish(state)
+        finished = step == total and not (stop and unscored)
+        if finished:
             log.write(step, {"state_sha256": state_sha256(state)})
         else:
             logger.warning("stopped at step %d of %d on SIGTERM; the same command resumes", step, total)
-        return Summary(state, metrics, results, step == total)
+        return Summary(state, metrics, results, finished)
 
 
 def init_state(experiment: experiment_lib.Experiment, mesh, seed: int) -> train_step.TrainState:
@@ -174,25 +180,6 @@ def _figures(results: dict) -> dict:
     """The trained encoder's figures of an evaluation, for metrics.jsonl."""
     trained = results["encoders"].get("discovr", {})
     return {f"eval/{name}": figure["value"] for name, figure in trained.items()}
-
-
-def _check_finite(step: int, skipped, places, names, limit: int, checkpoints: Checkpoints) -> None:
-    """One step late, so that the device never waits for the host."""
-    if int(skipped) == 0:
-        return
-    ids = "on another process"
-    if places[0].is_fully_addressable:
-        rows = zip(*(np.asarray(place).tolist() for place in places), strict=True)
-        ids = ", ".join(f"{names[dataset]} {record}" for dataset, record in rows)
-    logger.warning("step %d: loss or gradient not finite, not applied; training records %s", step, ids)
-    if int(skipped) >= limit:
-        checkpoints.wait()
-        good = checkpoints.steps()
-        where = f"step {good[-1]} in {checkpoints.directory}" if good else "none was saved yet"
-        raise NonFiniteError(
-            f"{int(skipped)} steps in a row were not finite, the last one step {step}; last good checkpoint: "
-            f"{where}. Lower optim.lr or set optim.clip (1 to 3), and look at the records named above"
-        )
 
 
 def _report(step: int, total: int, row: dict) -> None:
@@ -239,11 +226,15 @@ class _Pause:
         self._clock._away += time.monotonic() - self._from
 
 
+class _Preempted(BaseException):
+    """SIGTERM came during what need not be finished. No `Exception`: nothing on the way out may swallow it."""
+
+
 class _Preemption:
     """SIGTERM (preemption) asks the loop to save and leave; outside the main thread it stays as it was."""
 
     def __init__(self):
-        self.requested = False
+        self.requested = self._interrupt = False
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -252,9 +243,22 @@ class _Preemption:
 
     def _ask(self, *_):
         self.requested = True
+        if self._interrupt:
+            self._interrupt = False
+            raise _Preempted
+
+    @contextlib.contextmanager
+    def interrupting(self):
+        """Raises _Preempted on SIGTERM: what runs in here is long, and is done again after the next start."""
+        # All processes of a job work on it together, so none may leave alone.
+        self._interrupt = jax.process_count() == 1
+        try:
+            if self.requested and self._interrupt:
+                raise _Preempted
+            yield
+        finally:
+            self._interrupt = False
 
     def __exit__(self, *_):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._before)
-
-

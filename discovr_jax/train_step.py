@@ -232,19 +232,22 @@ def make_step(
         drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
         return apply_step(state, batch, drawn)
 
-    def apply_step(state: TrainState, batch: dict, drawn: Masks):
-        lr, momentum = schedules.lr(state.step), schedules.ema_momentum(state.step)
-        temperature = schedules.temperature(state.step)
+    def gradients(state: TrainState, batch: dict, drawn: Masks):
+        """Parameters and teacher as the step uses them; total, memory and metrics; and the gradient."""
         params, teacher = unit_prototypes(state.params), state.teacher
         if ema_order == "before":
-            teacher = ema(teacher, params, momentum)
+            teacher = ema(teacher, params, schedules.ema_momentum(state.step))
         gradient = jax.value_and_grad(losses, argnums=2, has_aux=True)
         if accumulate > 1:
             gradient = partial(accumulated, accumulate)
-        (total, (memory, metrics)), grads = gradient(
-            model, options, params, teacher, state.memory, batch, drawn, temperature
+        found, grads = gradient(
+            model, options, params, teacher, state.memory, batch, drawn, schedules.temperature(state.step)
         )
-        grads = _freeze(grads, state.step, schedules)
+        return params, teacher, found, _freeze(grads, state.step, schedules)
+
+    def apply_step(state: TrainState, batch: dict, drawn: Masks):
+        lr, momentum = schedules.lr(state.step), schedules.ema_momentum(state.step)
+        params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, drawn)
         updates, opt_state = tx.update(grads, state.opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
         if schedules.freeze_prototypes and "prototypes" in params:
@@ -256,20 +259,30 @@ def make_step(
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
         new = state.replace(params=new_params, teacher=teacher, opt_state=opt_state, memory=memory)
-        # A non-finite step is not applied; the counter advances so that the next batch is another one.
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        kept = guarded(finite, new, state)
         kept = kept.replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
         metrics |= {
             "optim/lr": lr,
             "optim/grad_norm": grad_norm,
             "teacher/momentum": momentum,
-            "teacher/temperature": temperature,
+            "teacher/temperature": schedules.temperature(state.step),
             "skipped": kept.skipped,
         }
         return kept, metrics
 
-    step.apply = apply_step
+    def module_norms(state: TrainState, batch: dict) -> dict[str, jax.Array]:
+        """Norm of the gradient of each module, for `discovr_jax.replay`."""
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, drawn)[-1].items()}
+
+    step.apply, step.module_norms = apply_step, module_norms
     return step
+
+
+def guarded(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    """A non-finite step is not applied. (Its counter advances all the same: the next batch is another one.)"""
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
 
 def unit_prototypes(params: dict) -> dict:

@@ -4,12 +4,15 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import os
 import pathlib
+import socket
 import tempfile
 
 logger = logging.getLogger(__name__)
 
+METRICS_VERSION = 1  # in the first line of metrics.jsonl
 
 
 class WorkdirError(RuntimeError):
@@ -21,7 +24,7 @@ def locked(workdir: str | pathlib.Path):
     """Hold the workdir for this process alone. The kernel releases the lock when the process dies.
 
     Raises:
-      WorkdirError: another process holds it (named by its pid), or the folder cannot be written.
+      WorkdirError: another process holds it (named by its pid and host), or the folder cannot be written.
     """
     path = pathlib.Path(workdir) / "lock"
     try:
@@ -34,12 +37,12 @@ def locked(workdir: str | pathlib.Path):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            owner = os.read(handle, 256).decode(errors="replace").strip() or "unknown"
             raise WorkdirError(
                 f"--workdir={workdir} is in use by process {owner}: wait for it, stop it, or choose another workdir"
             ) from None
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
@@ -70,23 +73,31 @@ FREE = (
 )  # fmt: skip
 
 
-def claim(workdir: str | pathlib.Path, config: dict) -> None:
+def claim(workdir: str | pathlib.Path, config: dict, defaults: dict | None = None) -> None:
     """Write `config.json`, after comparing with the one that is there.
+
+    Args:
+      defaults: see `differences`.
 
     Raises:
       WorkdirError: the workdir belongs to another config; names the keys that differ.
     """
-    compare(workdir, config)
+    compare(workdir, config, defaults=defaults)
     path = pathlib.Path(workdir) / "config.json"
     write_atomically(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
-def compare(workdir: str | pathlib.Path, config: dict, only: str = "", free: tuple[str, ...] = FREE) -> None:
+def compare(
+    workdir: str | pathlib.Path,
+    config: dict,
+    only: str = "",
+    free: tuple[str, ...] = FREE,
+    defaults: dict | None = None,
+) -> None:
     """Refuse a workdir whose `config.json` is another; a workdir without one is anybody's.
 
     Args:
-      only: compare keys that start so.
-      free: and not so.
+      only, free, defaults: see `differences`.
 
     Raises:
       WorkdirError: names the keys that differ.
@@ -95,34 +106,69 @@ def compare(workdir: str | pathlib.Path, config: dict, only: str = "", free: tup
     if not path.exists():
         return
     try:
-        before = flatten(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another --workdir") from None
-    now = flatten(config)
-    differ = [
+    refuse(str(workdir), differences(before, config, only, free, defaults))
+
+
+def differences(
+    before: dict, now: dict, only: str = "", free: tuple[str, ...] = FREE, defaults: dict | None = None
+) -> list[str]:
+    """Where two configs differ, "KEY: was ..., is ..." each.
+
+    Args:
+      only: compare keys that start so.
+      free: and not so.
+      defaults: a config. Keys that `before` lacks, because they are newer than it, are taken as here.
+    """
+    now = flatten(now)
+    before = {key: value for key, value in flatten(defaults or {}).items() if key in now} | flatten(before)
+    return [
         f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and key.startswith(only) and not key.startswith(free)
     ]
+
+
+def refuse(what: str, differ: list[str]) -> None:
+    """Raises WorkdirError if there are `differences`."""
     if differ:
         raise WorkdirError(
-            f"{workdir} belongs to a run with another config ({'; '.join(differ[:8])}): "
+            f"{what} belongs to a run with another config ({'; '.join(differ[:8])}): "
             "use that config, or another --workdir"
         )
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
-    """The lines of metrics.jsonl; a last line cut short by a kill is dropped."""
+    """The lines of metrics.jsonl, null as NaN; a last line cut short by a kill is dropped.
+
+    Raises:
+      WorkdirError: a line is damaged, or the file was written by a later version.
+    """
     path = pathlib.Path(workdir) / "metrics.jsonl"
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+        except (ValueError, AttributeError) as error:
             if number < len(lines):
                 raise WorkdirError(f"{path}, line {number} is damaged: {error}") from None
+    version = rows[0].get("schema_version", METRICS_VERSION) if rows else METRICS_VERSION
+    if version > METRICS_VERSION:
+        raise WorkdirError(
+            f"{path} has schema version {version}, this code reads up to {METRICS_VERSION}: use the version of "
+            "discovr_jax that wrote it, or another --workdir"
+        )
     return rows
+
+
+def _line(row: dict) -> str:
+    """Strict JSON: numbers that are not finite become null."""
+    finite = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+    return json.dumps(finite, allow_nan=False) + "\n"
 
 
 class MetricsLog:
@@ -140,7 +186,7 @@ class MetricsLog:
         self._events = SummaryWriter(str(workdir), purge_step=step + 1, write_to_disk=True)
 
     def _rewrite(self, rows: list[dict]) -> None:
-        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(self._path, "".join(map(_line, rows)))
         self._last = rows[-1] if rows else {"step": -1}
         self._file = self._path.open("a", encoding="utf-8")
 
@@ -157,9 +203,11 @@ class MetricsLog:
             self._file.close()
             self._rewrite([*read_metrics(self._path.parent)[:-1], self._last | row])
         else:
-            self._last = {"step": step, **row}
-            self._file.write(json.dumps(self._last) + "\n")
+            first = {"schema_version": METRICS_VERSION} if self._last["step"] == -1 else {}
+            self._last = {"step": step, **first, **row}
+            self._file.write(_line(self._last))
             self._file.flush()
+            os.fsync(self._file.fileno())  # A checkpoint that survives a crash of the machine has its line.
         for name, value in row.items():
             if isinstance(value, (int, float)):
                 self._events.add_scalar(name, value, step)

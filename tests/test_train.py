@@ -7,11 +7,13 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
+import jax
 import numpy as np
 import pytest
 
-from discovr_jax import checkpoint, experiment, sharding, train, train_step, workdir
+from discovr_jax import checkpoint, experiment, replay, sharding, step_watch, train, train_step, workdir
 from discovr_jax.data import feed
 from tests import run_case
 
@@ -110,7 +112,8 @@ def test_sigterm_saves_and_the_next_start_ends_as_one(step, run, finished, tmp_p
     with monkeypatch.context() as patch:
         send = functools.partial(run_case.send, "SIGTERM")
         patch.setattr(feed, "device_batches", run_case.cut_short(step - 1, send))
-        assert run(tmp_path).finished == (step == 9)
+        assert not run(tmp_path).finished  # of step 9 the evaluation is missing
+    assert "state_sha256" not in run_case.rows(tmp_path)[-1]
     assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
     assert run(tmp_path).finished
     assert_same_end(tmp_path, finished)
@@ -228,10 +231,15 @@ def test_non_finite_steps_are_not_applied_and_stop_the_run(run, tmp_path, monkey
         return batch | {"num_valid": 0 * batch["num_valid"]} if number in (1, 4, 5, 6) else batch
 
     monkeypatch.setattr(feed, "device_batches", run_case.intercepted(poison))
-    with pytest.raises(train.NonFiniteError) as error:
+    with pytest.raises(step_watch.NonFiniteError) as error:
         run(tmp_path, {"log.every": "1 steps", "checkpoint.every": "1 steps", "checkpoint.keep": 20})
     assert "3 steps in a row were not finite, the last one step 6; last good checkpoint: step " in str(error.value)
     assert str(tmp_path / "checkpoints") in str(error.value) and "optim.lr" in str(error.value)
+    # The batch was poisoned on its way, so the records do not hold it.
+    dump = tmp_path / "nonfinite" / "checkpoints" / "step_6"
+    assert f"python -m discovr_jax.replay {dump} ." in str(error.value)
+    with pytest.raises(checkpoint.CheckpointError, match=r"batch of step 6 is not what the run saw \(num_valid differ"):
+        replay.replay(dump)
     assert "step 1: loss or gradient not finite, not applied; training records echonet_dynamic " in caplog.text
 
     states = {step: _arrays(tmp_path, step) for step in (1, 2, 3, 4, 6)}
@@ -240,6 +248,82 @@ def test_non_finite_steps_are_not_applied_and_stop_the_run(run, tmp_path, monkey
         assert not _equal(*(states[step] for step in different))
     skipped = {row["step"]: row["skipped"] for row in run_case.rows(tmp_path)}
     assert [skipped[step] for step in range(1, 7)] == [0, 1, 0, 0, 1, 2]
+
+
+def _with_bad_teacher(source, target, step):
+    """A workdir whose only checkpoint is that of `source` with one weight of the teacher not a number."""
+    before = checkpoint.Checkpoints(source, read_only=True)
+    shapes = jax.tree.map(lambda leaf: leaf, before._manager.item_metadata(step)["state"].tree)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
+    state, meta = before.restore(step, abstract)
+    token = state["teacher"]["video_encoder"]["cls_token"]
+    state["teacher"]["video_encoder"]["cls_token"] = token.at[0].set(np.nan)
+    after = checkpoint.Checkpoints(target)
+    after.save(step, state, meta["data"], meta["config"])
+    after.wait()
+    after.close()
+
+
+def test_a_run_that_stops_leaves_what_repeats_its_last_step(run, finished, tmp_path, capsys):
+    _with_bad_teacher(finished, tmp_path, 3)
+    with pytest.raises(step_watch.NonFiniteError, match="3 steps in a row were not finite, the last one step 5"):
+        run(tmp_path)
+    dump = tmp_path / "nonfinite" / "checkpoints" / "step_5"
+    assert replay.main([str(dump)]) == 0
+    said = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in said.splitlines()}
+    assert lines["loss/vid"].endswith("nan   <- not finite") and lines["gradient/video_head"].endswith("<- not finite")
+    # The image branch has its own teacher.
+    assert "not finite" not in lines["loss/img"] + lines["gradient/image_head"]
+    assert "The step is not finite again." in said
+    # The same command stops again, and leaves the dump as it is.
+    before = {path: path.read_bytes() for path in dump.rglob("*") if path.is_file()}
+    with pytest.raises(step_watch.NonFiniteError):
+        run(tmp_path)
+    assert before == {path: path.read_bytes() for path in dump.rglob("*") if path.is_file()}
+    assert replay.main([str(tmp_path)]) == 1
+    assert "is no dump: give WORKDIR/nonfinite/checkpoints/step_N" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", [4, 9], ids=["in the middle", "at the end"])
+def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, run, finished, tmp_path, monkeypatch):
+    def evaluate(config, directory, state, at, *others):
+        if at == step:
+            run_case.send("SIGTERM")
+            time.sleep(600)  # ended by the signal
+        return weight_figures(config, directory, state, at, *others)
+
+    weight_figures = run_case.weight_figures
+    with monkeypatch.context() as patch:
+        patch.setattr(run_case, "weight_figures", evaluate)
+        assert not run(tmp_path).finished
+    assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
+    assert not any("eval/weights/sum" in row for row in run_case.rows(tmp_path) if row["step"] == step)
+    assert run(tmp_path).finished
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_checkpoint_of_another_config_is_refused_where_config_json_is_lost(run, copy):
+    (copy / "config.json").unlink()
+    with pytest.raises(workdir.WorkdirError, match=r"step 9 of .*another config \(max_bad_steps: was 3, is 4\)"):
+        run(copy, {"max_bad_steps": 4})
+
+
+def test_nothing_depends_on_the_clock_of_the_machine(run, finished, tmp_path, monkeypatch):
+    """It goes back an hour at every look."""
+    now = [time.time()]
+
+    def backwards():
+        now[0] -= 3600
+        return now[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, "device_batches", run_case.cut_short(4, functools.partial(run_case.send, "SIGTERM")))
+        assert not run(tmp_path).finished
+    monkeypatch.setattr(time, "time", backwards)
+    assert run(tmp_path).finished
+    assert_same_end(tmp_path, finished)
 
 
 def test_eight_devices_agree_with_one_which_can_go_on_from_them(run, tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import math
 import os
+import socket
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 from discovr_jax import workdir
 from discovr_jax.workdir import WorkdirError
 
+HOST = socket.gethostname()
 CONFIG = {"seed": 0, "batch_size": 16, "mesh": {"data": -1}, "data": {"workers": 2, "stride": 3}, "eval": {"k": 10}}
 
 
@@ -37,7 +40,7 @@ def holder(tmp_path):
 
 
 def test_a_second_process_is_refused_and_told_the_first(holder, tmp_path):
-    with pytest.raises(WorkdirError, match=f"in use by process {holder.pid}: wait for it"):
+    with pytest.raises(WorkdirError, match=f"in use by process {holder.pid} on {HOST}: wait for it"):
         with workdir.locked(tmp_path):
             pass
 
@@ -46,7 +49,7 @@ def test_the_kernel_releases_the_lock_of_a_killed_process(holder, tmp_path):
     holder.kill()
     holder.wait()
     with workdir.locked(tmp_path):
-        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()} on {HOST}\n"
 
 
 def test_the_lock_is_released_and_taken_again(tmp_path):
@@ -107,6 +110,17 @@ def test_keys_that_change_no_number_may_change(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == other
 
 
+def test_a_key_newer_than_the_workdir_is_taken_at_its_default(tmp_path):
+    workdir.claim(tmp_path, CONFIG)
+    defaults = {"loss": {"new": 0.0}, "gone": 1}
+    workdir.claim(tmp_path, changed(loss={"new": 0.0}), defaults)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(WorkdirError, match=r"another config \(loss.new: was 0.0, is 1.0\)"):
+        workdir.claim(tmp_path, changed(loss={"new": 1.0}), defaults)
+    with pytest.raises(WorkdirError, match=r"loss.new: was None, is 0.0"):
+        workdir.claim(tmp_path, changed(loss={"new": 0.0}))
+
+
 def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(WorkdirError, match="config.json is damaged"):
@@ -118,6 +132,9 @@ def test_flatten():
 
 
 # Metrics -----------------------------------------------------------------------------------------------------
+
+
+VERSION = {"schema_version": workdir.METRICS_VERSION}  # in the first line only
 
 
 def rows(tmp_path):
@@ -134,7 +151,9 @@ def logged(tmp_path):
 
 
 def test_a_line_a_step(logged):
-    assert rows(logged) == [{"step": step, "loss/total": step / 10} for step in (10, 20, 30)]
+    assert rows(logged) == [VERSION | {"step": step, "loss/total": step / 10} for step in (10,)] + [
+        {"step": step, "loss/total": step / 10} for step in (20, 30)
+    ]
     assert workdir.read_metrics(logged) == rows(logged)
     assert any(name.startswith("events.") for name in os.listdir(logged))
 
@@ -146,7 +165,7 @@ def test_lines_after_the_step_of_a_resume_are_written_anew(logged):
     log.write(30, {"loss/total": 3.5})
     log.close()
     assert rows(logged) == [
-        {"step": 10, "loss/total": 1.0},
+        VERSION | {"step": 10, "loss/total": 1.0},
         {"step": 20, "loss/total": 2.0},
         {"step": 30, "loss/total": 3.5},
     ]
@@ -183,6 +202,34 @@ def test_damage_in_the_middle_is_an_error(logged):
     path.write_text(path.read_text().replace('{"step": 20', '{"step": '))
     with pytest.raises(WorkdirError, match="metrics.jsonl, line 2 is damaged"):
         workdir.read_metrics(logged)
+
+
+def test_other_than_text_in_the_middle_is_an_error(logged):
+    path = logged / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], b"\xff\xfe" + lines[1], lines[2]]))
+    with pytest.raises(WorkdirError, match="metrics.jsonl, line 2 is damaged"):
+        workdir.read_metrics(logged)
+
+
+def test_numbers_that_are_not_finite_are_null_on_disk_and_come_back_as_nan(tmp_path):
+    log = workdir.MetricsLog(tmp_path, 0)
+    log.write(10, {"loss/total": float("inf"), "optim/grad_norm": float("nan"), "skipped": 1.0})
+    log.close()
+    assert rows(tmp_path) == [VERSION | {"step": 10, "loss/total": None, "optim/grad_norm": None, "skipped": 1.0}]
+    (row,) = workdir.read_metrics(tmp_path)
+    assert math.isnan(row["loss/total"]) and math.isnan(row["optim/grad_norm"]) and row["skipped"] == 1.0
+    workdir.MetricsLog(tmp_path, 10).close()  # written anew, still strict JSON
+    assert rows(tmp_path)[0]["loss/total"] is None
+
+
+def test_metrics_of_a_later_version_are_refused_and_left_alone(logged):
+    path = logged / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    before = path.read_bytes()
+    with pytest.raises(WorkdirError, match="metrics.jsonl has schema version 2, this code reads up to 1"):
+        workdir.MetricsLog(logged, 10)
+    assert path.read_bytes() == before
 
 
 def test_files_are_replaced_whole(tmp_path, monkeypatch):

@@ -10,11 +10,13 @@ import dataclasses
 import gc
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -25,11 +27,19 @@ from absl import flags
 
 from discovr_jax.data import labels, mixture, records, transforms
 
+logger = logging.getLogger(__name__)
+
+# Pauses before a record that could not be read is read again: a network disk may come back.
+_RETRY_SECONDS = (0.5, 2.0, 8.0)
 # Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
 _THREADS = 2
 # Batches of one worker that lie in shared memory at once, at most: four queue up, one is being copied out.
 _SHARED_BATCHES_PER_WORKER = 5
 _SHARED_MEMORY = "/dev/shm"
+
+
+class LoaderError(RuntimeError):
+    """A loader worker ended on its own; the run can be resumed."""
 
 
 class Batches:
@@ -40,10 +50,16 @@ class Batches:
     """
 
     def __init__(
-        self, batches: grain.MapDataset, batch_bytes: int, workers: int, start_step: int, stream: str
+        self,
+        batches: grain.MapDataset,
+        batch_bytes: int,
+        workers: int,
+        start_step: int,
+        stream: str,
+        manifests: dict[str, str | None],
     ):
         self.next_step = start_step
-        self._stream = stream
+        self._identity = {"stream": stream, "manifests": manifests}
         if workers:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, and not every caller is an absl app.
@@ -59,7 +75,15 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        shared = next(self._iterator, None)
+        try:
+            shared = next(self._iterator, None)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise LoaderError(
+                f"a loader worker was killed ({error}), most often by the system for want of memory: give the machine "
+                "more, or lower data.workers; the same command resumes"
+            ) from error
         if shared is None:
             self.close()
             gc.collect()  # A reference cycle in grain's exception holds the last batch, in shared memory.
@@ -69,12 +93,13 @@ class Batches:
         return {name: np.array(value) for name, value in shared.items()}
 
     def get_state(self) -> dict:
-        """{"next_step": int, "stream": str}, equal for iterators that continue with the same batches.
+        """{"next_step": int, "stream": str, "manifests": {name: str}}, equal if the same batches follow.
 
         To resume, make a new iterator with `start_step`; this is its cross-check. `stream` names the seed,
-        the batch size, the records chosen and the sampling, not the content of the records.
+        the batch size, the records chosen and the sampling; `manifests` (hashes of manifest.csv, which lists a hash
+        of every record) their content.
         """
-        return {"next_step": self.next_step, "stream": self._stream}
+        return {"next_step": self.next_step, **self._identity}
 
     def close(self) -> None:
         """Stops threads and workers; may be called twice."""
@@ -137,7 +162,8 @@ def train_batches(
     videos = {name: _videos(sources[name], indices) for name, indices in selected.items()}
     identity = json.dumps([config.seed, config.batch_size, shares, videos, sampling])
     stream = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return Batches(batches, rows * reader.clip_bytes, config.data.workers, start_step, stream)
+    manifests = {name: records.manifest_hash(sources[name].path) for name in selected}
+    return Batches(batches, rows * reader.clip_bytes, config.data.workers, start_step, stream, manifests)
 
 
 def training_records(
@@ -211,7 +237,7 @@ def eval_batches(
     tasks += [(*tasks[-1][:3], 0.0)] * (-len(tasks) % batch_size)
     batches = grain.MapDataset.source(tasks).map(reader.even_clip).batch(rows, drop_remainder=True)
     batches = batches.slice(slice(process_index, None, process_count))
-    return Batches(batches, rows * reader.clip_bytes, min(config.data.workers, len(batches)), 0, "eval")
+    return Batches(batches, rows * reader.clip_bytes, min(config.data.workers, len(batches)), 0, "eval", {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +285,7 @@ class _ClipReader:
         return example | {"weight": np.float32(weight)}
 
     def _open(self, dataset: int, index: int) -> tuple[dict, float]:
-        record = self.sources[dataset][index]
+        record = _read_record(self.sources[dataset], index)
         return record, self.stride if self.target_fps is None else float(record["fps"]) / self.target_fps
 
     def _clip(
@@ -273,6 +299,16 @@ class _ClipReader:
         if num_valid < self.num_frames:
             frames = np.concatenate([frames, np.repeat(frames[-1:], self.num_frames - num_valid, axis=0)])
         return {"frames": frames, "num_valid": np.int32(num_valid), "record": np.int32(index)}
+
+
+def _read_record(source: records.RecordSource, index: int) -> dict:
+    for pause in _RETRY_SECONDS:
+        try:
+            return source[index]
+        except (OSError, records.RecordsError) as error:
+            logger.warning("a read failed, and is tried again in %g s: %s", pause, error)
+            time.sleep(pause)
+    return source[index]
 
 
 def _rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:

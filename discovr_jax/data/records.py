@@ -7,6 +7,7 @@ only the frames it samples. Nothing here imports TensorFlow or starts a jax back
 import csv
 import functools
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -129,7 +130,7 @@ def decode_frames(
       uint8 [len(which), height, width].
 
     Raises:
-      ValueError: a damaged frame, named by record and index.
+      RecordsError: a damaged frame, named by record and index.
     """
     which = range(len(compressed)) if which is None else which
     out = np.empty((len(which), height * width), np.uint8)
@@ -139,7 +140,7 @@ def decode_frames(
             # The explicit shape: a damaged block of one byte would otherwise be broadcast without an error.
             out[row] = np.frombuffer(data, np.uint8).reshape(height * width)
         except (lz4.block.LZ4BlockError, ValueError) as error:
-            raise ValueError(
+            raise RecordsError(
                 f"Record {record_id}: frame {index} is damaged ({error}), expected {height} x {width} bytes. "
                 "List all damage with `python -m discovr_jax.prepare check DIR`, then prepare them again."
             ) from error
@@ -182,11 +183,22 @@ def open_source(data_dir, dataset: str, config_name: str, split: str) -> "Record
     """Opens one split of prepared records and checks that they are whole.
 
     Raises:
-      RecordsError: no such records, a missing or truncated shard, another schema version, or no such split.
+      RecordsError: no such records, a missing or truncated shard, another schema version, no such split, or a
+        manifest.csv that was edited since the build: its labels and splits are taken for those of the records.
     """
     path = records_dir(data_dir, dataset, config_name)
     remedy = f"Make the records with: {prepare_command(dataset, data_dir, config_name)}"
-    return open_directory(path, split, remedy=remedy)
+    source = open_directory(path, split, remedy=remedy)
+    try:
+        built = json.loads((path / "metadata.json").read_text(encoding="utf-8")).get("manifest_sha256")
+    except FileNotFoundError:
+        built = None
+    if built and manifest_hash(path) not in (None, built):
+        raise RecordsError(
+            f"{path / 'manifest.csv'} was changed since the build: its SHA-256 is not that of metadata.json. Put the "
+            f"file back, or remove {path} and make the records again. {remedy}"
+        )
+    return source
 
 
 def open_directory(
@@ -288,8 +300,10 @@ class RecordSource:
         try:
             record = dict(self._schema.deserialize_example_np(self._reader[int(index)]))
         except Exception as error:
+            self.__dict__.pop("_reader", None)  # The next read opens the files anew.
             raise RecordsError(
-                f"Record {index} of {self!r} is damaged ({error}); prepare them again."
+                f"Record {index} of {self!r} cannot be read ({error}): see that its storage is sound, or prepare the "
+                "records again."
             ) from error
         for name in TEXT_FIELDS:
             record[name] = record[name].decode("utf-8")

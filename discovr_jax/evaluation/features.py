@@ -126,7 +126,7 @@ def cached(
             _write(paths[index], made)
             for stale in directory.glob(f"{names[index]}-{'?' * 20}.npz"):
                 if stale != paths[index]:
-                    stale.unlink()
+                    stale.unlink(missing_ok=True)  # another evaluation may have been quicker
     return found
 
 

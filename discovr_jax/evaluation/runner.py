@@ -23,6 +23,7 @@ import numpy as np
 from discovr_jax.data import labels, mixture
 from discovr_jax.evaluation import bootstrap, features, output, task
 
+SCHEMA_VERSION = 1  # of results.json
 SPLITS = ("train", "val", "test")
 TYPES = ("anomaly", "knn", "probe", "regression")  # modules of this folder
 # The encoder under study: all others are baselines it is compared with.
@@ -332,7 +333,7 @@ def write(evaluation: Evaluation, workdir, step: int, folder: str = "", **extra)
     "unknown" outside git.
     """
     commit = extra.pop("commit", None) or commit_id()
-    results = {"step": int(step), "commit": commit, **extra, **evaluation.results}
+    results = {"schema_version": SCHEMA_VERSION, "step": int(step), "commit": commit, **extra, **evaluation.results}
     directory = pathlib.Path(workdir) / "eval" / str(int(step)) / folder
     output.write_csv(directory / "predictions.csv", evaluation.predictions)
     output.write_json(directory / "results.json", results)
