@@ -40,7 +40,7 @@ def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     if pair_bytes <= TILE_BYTES:
         group = max(g for g in range(1, TILE_BYTES // pair_bytes + 1) if pairs % g == 0)
         tiles = tuple(x.reshape(-1, group, *x.shape[1:]) for x in (q, k, v))
-        out = jax.lax.map(jax.checkpoint(lambda tile: _weighted(*tile)), tiles)
+        out = jax.lax.map(lambda tile: _tile(*tile), tiles)
     else:
         chunks = math.ceil(pair_bytes / TILE_BYTES)
         rows = math.ceil(queries / chunks)
@@ -48,7 +48,7 @@ def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
         def one_pair(pair):
             q, k, v = pair
-            return jax.lax.map(jax.checkpoint(lambda some: _weighted(some, k, v)), q)
+            return jax.lax.map(lambda some: _tile(some, k, v), q)
 
         out = jax.lax.map(one_pair, (padded, k, v)).reshape(pairs, chunks * rows, width)[:, :queries]
     return jnp.swapaxes(out.reshape(batch, heads, queries, width), 1, 2)
@@ -56,10 +56,38 @@ def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 def _weighted(q, k, v):
     """Queries [..., N, d], keys and values [..., M, d] -> [..., N, d]."""
-    scores = (q * q.shape[-1] ** -0.5) @ jnp.swapaxes(k, -1, -2)
-    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v.dtype)
-    return weights @ v
+    return jax.nn.softmax(_scores(q, k), axis=-1).astype(v.dtype) @ v
 
+
+def _scores(q, k):
+    return ((q * q.shape[-1] ** -0.5) @ jnp.swapaxes(k, -1, -2)).astype(jnp.float32)
+
+
+@jax.custom_vjp
+def _tile(q, k, v):
+    """`_weighted`, whose gradient keeps one number a query instead of the scores."""
+    return _tile_forward(q, k, v)[0]
+
+
+def _tile_forward(q, k, v):
+    scores = _scores(q, k)
+    largest = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - largest)
+    mass = weights.sum(-1, keepdims=True)
+    out = ((weights.astype(v.dtype) @ v) / mass).astype(v.dtype)
+    return out, (q, k, v, out, largest + jnp.log(mass))
+
+
+def _tile_backward(kept, gradient):
+    q, k, v, out, log_mass = kept
+    weights = jnp.exp(_scores(q, k) - log_mass)
+    to_weights = (gradient @ jnp.swapaxes(v, -1, -2)).astype(jnp.float32)
+    mean = (gradient * out).sum(-1, keepdims=True, dtype=jnp.float32)
+    to_scores = (weights * (to_weights - mean) * q.shape[-1] ** -0.5).astype(q.dtype)
+    return to_scores @ k, jnp.swapaxes(to_scores, -1, -2) @ q, jnp.swapaxes(weights.astype(v.dtype), -1, -2) @ gradient
+
+
+_tile.defvjp(_tile_forward, _tile_backward)
 
 IMPLEMENTATIONS = {"whole": whole, "tiled": tiled}
 

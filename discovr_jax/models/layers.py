@@ -1,5 +1,8 @@
 """The pre-norm Vision Transformer block that encoders and decoder share."""
 
+import math
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,9 +19,72 @@ def xavier_qkv(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def layer_norm(eps: float, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
-    """LayerNorm with the two-pass variance (statistics are float32 whatever the dtype)."""
-    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+@jax.custom_jvp
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU, x * Phi(x), computed in float32. Its gradient keeps one array, not every step of it."""
+    return _gelu_and_slope(x)[0]
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+    value, slope = _gelu_and_slope(*primals)
+    return value, slope * tangents[0]
+
+
+def _gelu_and_slope(x):
+    x32 = x.astype(jnp.float32)
+    below = 0.5 * (1 + jax.lax.erf(x32 * 2**-0.5))
+    density = jnp.exp(-0.5 * x32 * x32) * (2 * math.pi) ** -0.5
+    return (x32 * below).astype(x.dtype), (below + x32 * density).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+    """Layer normalisation over the last axis, two-pass variance, in float32.
+
+    Its gradient keeps `x` and two numbers a row. Left to itself, XLA made again the residual stream's gradient of all
+    later blocks in every block.
+
+    Args:
+      x: [..., D], any float dtype.
+      scale, bias: float32 [D].
+
+    Returns:
+      [..., D] in the dtype of `x`.
+    """
+    return _normalise_forward(x, scale, bias, eps)[0]
+
+
+def _normalise_forward(x, scale, bias, eps):
+    x32 = x.astype(jnp.float32)
+    mean = x32.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(x32 - mean).mean(-1, keepdims=True) + eps)
+    return ((x32 - mean) * inverse * scale + bias).astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _normalise_backward(eps, kept, gradient):
+    x, scale, mean, inverse = kept
+    unit, gradient = (x.astype(jnp.float32) - mean) * inverse, gradient.astype(jnp.float32)
+    rows = tuple(range(x.ndim - 1))
+    to_unit = gradient * scale
+    centred = to_unit - to_unit.mean(-1, keepdims=True) - unit * (to_unit * unit).mean(-1, keepdims=True)
+    return (inverse * centred).astype(x.dtype), (gradient * unit).sum(rows), gradient.sum(rows)
+
+
+normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+class LayerNorm(nn.Module):
+    """`normalise` with a learned scale and bias."""
+
+    eps: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return normalise(x.astype(self.dtype), scale, bias, self.eps)
 
 
 class Attention(nn.Module):
@@ -33,7 +99,7 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
         kernel = self.param("qkv", xavier_qkv, (width, 3, width)).astype(self.dtype)
-        q, k, v = jnp.einsum("bnd,dce->cbne", x, kernel)
+        q, k, v = (part[:, :, 0] for part in jnp.split(jnp.einsum("bnd,dce->bnce", x, kernel), 3, axis=2))
         if self.qkv_bias == "qv":
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
@@ -58,11 +124,11 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        norm1 = layer_norm(self.norm_eps, self.dtype, "norm1")
-        norm2 = layer_norm(self.norm_eps, self.dtype, "norm2")
+        norm1 = LayerNorm(self.norm_eps, self.dtype, name="norm1")
+        norm2 = LayerNorm(self.norm_eps, self.dtype, name="norm2")
         x = x + Attention(self.heads, self.qkv_bias, self.dtype, self.attention, name="attn")(norm1(x))
         h = nn.Dense(self.mlp_ratio * width, kernel_init=xavier, dtype=self.dtype, name="fc1")(norm2(x))
-        h = nn.gelu(h, approximate=False)
+        h = gelu(h)
         return x + nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
 
 
@@ -92,4 +158,4 @@ class Transformer(nn.Module):
         block = REMAT[self.remat]
         for i in range(self.depth):
             x = block(self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.attention, name=f"block{i}")(x)
-        return layer_norm(self.norm_eps, self.dtype, "norm")(x)
+        return LayerNorm(self.norm_eps, self.dtype, name="norm")(x)
