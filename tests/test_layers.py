@@ -14,7 +14,8 @@ def test_gelu_is_exact_with_its_gradient():
     np.testing.assert_allclose(value, expected, atol=1e-6)
     np.testing.assert_allclose(slope, expected_slope, atol=1e-6)
     # Phi(1) = 0.841345, phi(1) = 0.241971
-    np.testing.assert_allclose(jax.value_and_grad(layers.gelu)(1.0), (0.841345, 0.841345 + 0.241971), rtol=1e-5)
+    at_one = jax.value_and_grad(layers.gelu)(jnp.float32(1))
+    np.testing.assert_allclose(at_one, (0.841345, 0.841345 + 0.241971), rtol=1e-5)
 
 
 def test_layer_norm_by_hand():
