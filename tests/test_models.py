@@ -54,6 +54,23 @@ def test_gathered_tokens_equal_dropping_tokens_of_the_full_embedding():
     np.testing.assert_allclose(found, dropping(params), atol=1e-5)
 
 
+@pytest.mark.parametrize("qkv_bias", ["none", "qv"])
+def test_a_last_block_of_cls_alone_changes_no_number(qkv_bias):
+    transformer = Transformer(2, 2, qkv_bias, 1e-6, F32)
+    x = jax.random.normal(jax.random.key(1), (2, 5, 16))
+    params = random_params(transformer, x)
+
+    @jax.jit
+    def both(params, x):
+        def loss(params, x, rows):
+            cls = transformer.apply({"params": params}, x, rows)[:, :1]
+            return (cls**3).sum(), cls
+
+        return [jax.grad(loss, (0, 1), has_aux=True)(params, x, rows) for rows in (None, 1)]
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *both(params, x))
+
+
 def test_batched_views_equal_views_one_by_one(tiny):
     """Views of one count share a call, the others have their own; the order of the views is kept."""
     model, params = tiny.model, tiny.state.params

@@ -168,9 +168,10 @@ class Discovr(nn.Module):
         x = patches.patchify(x, 1, self.patch)
         return x.reshape(-1, self.grid.places, x.shape[-1])
 
-    def encode_video(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """All tokens of clips: [B, T, H, W] -> [B, 1 + tokens, D]; token 0 is CLS."""
-        return self.video_encoder(self.video_patches(frames, num_valid), flat=self.clip_positions)
+    def encode_video(self, frames: jax.Array, num_valid: jax.Array, only_cls: bool = False) -> jax.Array:
+        """All tokens of clips: [B, T, H, W] -> [B, 1 + tokens, D]; token 0 is CLS, or the only one."""
+        tubelets = self.video_patches(frames, num_valid)
+        return self.video_encoder(tubelets, flat=self.clip_positions, only_cls=only_cls)
 
     def encode_frames(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
         """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + places, D]; token 0 is CLS."""
@@ -180,7 +181,7 @@ class Discovr(nn.Module):
         """Both teachers on whole clips. The image teacher sees each frame once, for L_img and SCD alike."""
         video_logits = image_logits = image_tokens = cls = None
         if "vid" in self.branches:
-            cls = self.encode_video(frames, num_valid)[:, 0]
+            cls = self.encode_video(frames, num_valid, only_cls=True)[:, 0]
             video_logits = self.video_head(cls)
             cls = cls.astype(jnp.float32)
         if self.branches & {"img", "scd"}:
@@ -216,6 +217,7 @@ class Discovr(nn.Module):
                 self.frame_patches(frames, num_valid),
                 masks.image_views,
                 self.frame_positions,
+                only_cls=True,
             )
             image_logits = self.image_head(jnp.stack([tokens[:, 0] for tokens in encoded], 1))
         if "pix" in self.branches:
@@ -224,14 +226,14 @@ class Discovr(nn.Module):
             prototypes = self.prototypes()
         return StudentOutputs(video_logits, image_logits, decoded, pixels, prototypes)
 
-    def _encode_views(self, encoder, tokens, views, flat):
-        """Encode masked views, those of equal visible count in one call. Returns one [B, 1 + V, D] a view."""
+    def _encode_views(self, encoder, tokens, views, flat, only_cls=False):
+        """Encode masked views, those of equal visible count in one call. One [B, 1 + V, D] (or [B, 1, D]) a view."""
         encoded = [None] * len(views)
         for count in sorted({view.shape[1] for view in views}):
             members = [i for i, view in enumerate(views) if view.shape[1] == count]
             stacked = jnp.stack([views[i] for i in members], axis=1)
-            out = encoder(tokens, stacked.reshape(-1, count), flat)
-            out = out.reshape(tokens.shape[0], len(members), count + 1, self.width)
+            out = encoder(tokens, stacked.reshape(-1, count), flat, only_cls)
+            out = out.reshape(tokens.shape[0], len(members), -1, self.width)
             for slot, i in enumerate(members):
                 encoded[i] = out[:, slot]
         return encoded

@@ -26,7 +26,11 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, visible: jax.Array | None = None, flat: np.ndarray | None = None
+        self,
+        tokens: jax.Array,
+        visible: jax.Array | None = None,
+        flat: np.ndarray | None = None,
+        only_cls: bool = False,
     ) -> jax.Array:
         """Encode patches.
 
@@ -35,9 +39,10 @@ class Encoder(nn.Module):
           visible: int32 [B * views, V], indices of the patches to see; rows are clip-major (the views of one
             clip follow each other). None sees all.
           flat: float [N], positions of the patches (`positions.flat_positions`); None for 0 .. N-1.
+          only_cls: the caller reads token 0 alone, so the last block computes no other.
 
         Returns:
-          [B * views, 1 + V, D] (or [B, 1 + N, D]) after the final norm; token 0 is CLS.
+          [B * views, 1 + V, D] (or [B, 1 + N, D], or [..., 1, D] of `only_cls`) after the final norm; token 0 is CLS.
         """
         table = jnp.asarray(positions.encoder_positions(tokens.shape[1], self.width, flat))
         if visible is None:
@@ -62,4 +67,4 @@ class Encoder(nn.Module):
             self.remat,
             self.attention,
             name="transformer",
-        )(x)
+        )(x, rows=1 if only_cls else None)

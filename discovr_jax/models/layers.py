@@ -94,20 +94,26 @@ class Attention(nn.Module):
     qkv_bias: str
     dtype: jnp.dtype
     attention: str = "whole"  # of models/attention.py
+    rows: int | None = None  # only the first so many tokens ask; all are asked
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
         kernel = self.param("qkv", xavier_qkv, (width, 3, width)).astype(self.dtype)
-        q, k, v = (part[:, :, 0] for part in jnp.split(jnp.einsum("bnd,dce->bnce", x, kernel), 3, axis=2))
+        if self.rows is None:
+            q, k, v = (part[:, :, 0] for part in jnp.split(jnp.einsum("bnd,dce->bnce", x, kernel), 3, axis=2))
+        else:
+            q = x[:, : self.rows] @ kernel[:, 0]
+            k, v = (part[:, :, 0] for part in jnp.split(jnp.einsum("bnd,dce->bnce", x, kernel[:, 1:]), 2, axis=2))
         if self.qkv_bias == "qv":
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
         elif self.qkv_bias != "none":
             raise ValueError(f"model.qkv_bias must be 'none' or 'qv', not {self.qkv_bias!r}")
-        split = (*x.shape[:2], self.heads, width // self.heads)
-        attend = IMPLEMENTATIONS[self.attention]
-        out = attend(q.reshape(split), k.reshape(split), v.reshape(split)).reshape(x.shape)
+        split = (self.heads, width // self.heads)
+        q, k, v = (part.reshape(*part.shape[:2], *split) for part in (q, k, v))
+        out = IMPLEMENTATIONS[self.attention](q, k, v)
+        out = out.reshape(*out.shape[:2], width)
         return nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="proj")(out)
 
 
@@ -119,6 +125,7 @@ class Block(nn.Module):
     norm_eps: float
     dtype: jnp.dtype
     attention: str = "whole"
+    rows: int | None = None  # the first so many tokens come out; None for all
     mlp_ratio: int = 4
 
     @nn.compact
@@ -126,7 +133,8 @@ class Block(nn.Module):
         width = x.shape[-1]
         norm1 = LayerNorm(self.norm_eps, self.dtype, name="norm1")
         norm2 = LayerNorm(self.norm_eps, self.dtype, name="norm2")
-        x = x + Attention(self.heads, self.qkv_bias, self.dtype, self.attention, name="attn")(norm1(x))
+        attend = Attention(self.heads, self.qkv_bias, self.dtype, self.attention, self.rows, name="attn")
+        x = x[:, : self.rows] + attend(norm1(x))
         h = nn.Dense(self.mlp_ratio * width, kernel_init=xavier, dtype=self.dtype, name="fc1")(norm2(x))
         h = gelu(h)
         return x + nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
@@ -141,7 +149,7 @@ REMAT = {
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a final LayerNorm. [B, N, D] -> [B, N, D]."""
+    """`depth` blocks and a final LayerNorm. [B, N, D] -> [B, N, D], or [B, rows, D]."""
 
     depth: int
     heads: int
@@ -152,10 +160,14 @@ class Transformer(nn.Module):
     attention: str = "whole"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rows: int | None = None) -> jax.Array:
+        """With `rows` the last block computes the first so many tokens only; the numbers are the same."""
         if self.remat not in REMAT:
             raise ValueError(f"model.remat must be one of {', '.join(REMAT)}, not {self.remat!r}")
         block = REMAT[self.remat]
         for i in range(self.depth):
-            x = block(self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.attention, name=f"block{i}")(x)
+            asked = rows if i == self.depth - 1 else None
+            x = block(
+                self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.attention, asked, name=f"block{i}"
+            )(x)
         return LayerNorm(self.norm_eps, self.dtype, name="norm")(x)
