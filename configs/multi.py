@@ -2,7 +2,7 @@
 
 Command:   python -m discovr_jax.main --config=configs/multi.py --workdir=runs/multi
            then, for the other sets, --mode=eval with e.g. --config.eval.dataset=rvenet
-Data:      the commands of adult.py, pediatric.py and rvenet.py, into one data_dir
+Data:      the commands of adult.py, pediatric.py and rvenet.py, into one data_dir; all at frame_size 112
 Hardware:  as adult.py: written for 8 devices with 16 GiB or more (16 clips each). Hours unknown: no run of ours at
            full length.
 Expected:  unknown. The published weights come from three sets of adult and paediatric hearts; which, how mixed, and
