@@ -128,6 +128,11 @@ class Checkpoints:
             for bad in [] if self._read_only else [s for s in self.steps() if s > step]:
                 self._set_aside(bad)
             return step, state, meta
+        if failures and self._read_only:
+            # A training may have saved newer ones and removed these meanwhile.
+            tried, _ = self.steps(), self._manager.reload()
+            if set(self.steps()) - set(tried):
+                return self.restore_latest(abstract_state)
         if failures:
             raise CheckpointError(
                 f"{self.directory}: no checkpoint can be read ({'; '.join(failures)}). "

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 WATCHED = ("loss/total", "optim/grad_norm")
 WINDOW = 64  # steps that say what is usual
 FEWEST = 16  # before that nothing is called unusual
-SPIKE = 8.0  # robust deviations above the median
+SPIKE = 8.0  # deviations above the median
 STEADY = 0.02  # share of the median that counts as one deviation, where the window hardly moves
 
 
@@ -39,7 +39,8 @@ class Spikes:
         usual = None
         if len(self._seen) >= FEWEST:
             median = statistics.median(self._seen)
-            deviation = 1.4826 * statistics.median(abs(seen - median) for seen in self._seen)
+            # As a standard deviation of normal values. (The median of these is 0 where half of the values are equal.)
+            deviation = 1.2533 * statistics.fmean(abs(seen - median) for seen in self._seen)
             if value - median > SPIKE * max(deviation, STEADY * abs(median)):
                 usual = median
         self._seen.append(value)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import socket
 import tempfile
+import time
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)  # a temporary file is 0600, which would hide the run from the lab
     os.replace(file.name, path)
 
 
@@ -171,19 +173,46 @@ def _line(row: dict) -> str:
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
+class _Events:
+    """Scalars for TensorBoard, written at once by the thread that logs.
+
+    tensorboardX' SummaryWriter hands them to a thread which dies of a full disk; then the tenth value waits for ever.
+    """
+
+    def __init__(self, workdir: pathlib.Path, first: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        # The name holds the second of the start: without a number a second start in it would overwrite the first.
+        number = len(list(workdir.glob("events.out.tfevents.*")))
+        self._writer = EventsWriter(str(workdir / "events"), f".{number}")
+        self._event, self._scalar = Event, scalar
+        # What an earlier start wrote of these steps is hidden.
+        self._writer.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, row: dict) -> None:
+        for name, value in row.items():
+            if isinstance(value, (int, float)):
+                summary = self._scalar(name, value)
+                self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 class MetricsLog:
     """metrics.jsonl and TensorBoard events. Lines after the step of a resume are dropped and written anew."""
 
     def __init__(self, workdir: str | pathlib.Path, step: int):
-        from tensorboardX import SummaryWriter
-
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         rows = read_metrics(workdir)
         kept = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
         if len(kept) < len(rows):
             logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
         self._rewrite(kept)
-        self._events = SummaryWriter(str(workdir), purge_step=step + 1, write_to_disk=True)
+        self._events = _Events(self._path.parent, step + 1)
 
     def _rewrite(self, rows: list[dict]) -> None:
         write_atomically(self._path, "".join(map(_line, rows)))
@@ -208,9 +237,7 @@ class MetricsLog:
             self._file.write(_line(self._last))
             self._file.flush()
             os.fsync(self._file.fileno())  # A checkpoint that survives a crash of the machine has its line.
-        for name, value in row.items():
-            if isinstance(value, (int, float)):
-                self._events.add_scalar(name, value, step)
+        self._events.write(step, row)
 
     def close(self) -> None:
         self._file.close()

@@ -315,6 +315,19 @@ def test_reading_alone_changes_nothing_on_disk(three, caplog):
     assert "step_12 cannot be read and is passed over" in caplog.text
 
 
+def test_checkpoints_that_a_training_replaced_meanwhile_are_looked_for_again(opened, three):
+    """They were listed, then newer ones were saved and these removed."""
+    reader = Checkpoints(three, read_only=True)
+    assert reader.steps() == [1, 2, 12]
+    writer = opened(three, keep=1)
+    writer.save(20, small_state(20), DATA, CONFIG)
+    writer.wait()
+    step, state, _ = reader.restore_latest(abstract(small_state(0)))
+    assert step == 20
+    assert_bit_equal(state, small_state(20))
+    reader.close()
+
+
 def test_what_killed_saves_left_is_removed(opened, three):
     """Else every kill during a save would cost the space of a checkpoint."""
     folder = three / "checkpoints"

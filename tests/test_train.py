@@ -1,5 +1,6 @@
 """Runs from start to end: equal when repeated, cut short anywhere and resumed, killed or damaged."""
 
+import contextlib
 import functools
 import gc
 import json
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax import checkpoint, experiment, replay, sharding, step_watch, train, train_step, workdir
+from discovr_jax import checkpoint, evaluate, experiment, replay, sharding, step_watch, train, train_step, workdir
 from discovr_jax.data import feed
 from tests import run_case
 
@@ -302,6 +303,25 @@ def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, 
     assert not any("eval/weights/sum" in row for row in run_case.rows(tmp_path) if row["step"] == step)
     assert run(tmp_path).finished
     assert_same_end(tmp_path, finished)
+
+
+def test_an_evaluation_beside_a_training_sees_a_whole_checkpoint_and_disturbs_nothing(
+    run, data_dir, finished, tmp_path, monkeypatch
+):
+    weight_figures, seen = run_case.weight_figures, {}
+
+    def beside(config, directory, state, at, *others):
+        # The newest checkpoint may be on its way to disk now; at step 4 it is the only one.
+        with monkeypatch.context() as patch, contextlib.suppress(checkpoint.CheckpointError):
+            patch.setattr(evaluate, "evaluate_state", lambda *arguments: seen.update({at: arguments[3]}))
+            evaluate.evaluate_workdir(run_case.make_config(data_dir, SCHEDULE), directory)
+        return weight_figures(config, directory, state, at, *others)
+
+    monkeypatch.setattr(run_case, "weight_figures", beside)
+    assert run(tmp_path, {"checkpoint.keep": 1}).finished
+    assert seen.pop(4, 3) == 3 and seen.pop(8) in (3, 6) and seen == {9: 6}
+    assert_same_end(tmp_path, finished)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_9"]
 
 
 def test_a_checkpoint_of_another_config_is_refused_where_config_json_is_lost(run, copy):

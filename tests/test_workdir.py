@@ -4,11 +4,15 @@ import fcntl
 import json
 import math
 import os
+import pathlib
+import resource
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
+from tensorboardX.proto import event_pb2
 
 from discovr_jax import workdir
 from discovr_jax.workdir import WorkdirError
@@ -71,6 +75,31 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(WorkdirError, match="cannot be written .*: choose another"):
         with workdir.locked(tmp_path / "file" / "run"):
             pass
+
+
+@pytest.fixture
+def unprivileged():
+    """Root may write everywhere, so it becomes nobody for the test."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(before)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new", "of an earlier run"])
+def test_a_read_only_workdir_is_refused_and_left_alone(used, request):
+    with tempfile.TemporaryDirectory() as folder:  # in a place that everybody may enter
+        path = pathlib.Path(folder)
+        if used:
+            (path / "lock").write_text("1 on a host\n")
+        path.chmod(0o555)
+        request.getfixturevalue("unprivileged")
+        with pytest.raises(WorkdirError, match=r"cannot be written \(Permission denied\): choose another"):
+            with workdir.locked(path):
+                pass
+        os.seteuid(os.getuid())
+        assert os.listdir(path) == (["lock"] if used else [])
 
 
 def test_the_lock_is_advisory_for_this_process_only_once(tmp_path):
@@ -156,6 +185,45 @@ def test_a_line_a_step(logged):
     ]
     assert workdir.read_metrics(logged) == rows(logged)
     assert any(name.startswith("events.") for name in os.listdir(logged))
+
+
+def test_tensorboard_gets_every_number_and_no_start_overwrites_another(logged):
+    for _ in range(2):  # within a second
+        log = workdir.MetricsLog(logged, 20)
+        log.write(30, {"loss/total": 3.5, "skipped": 0})
+        log.close()
+    files = sorted(logged.glob("events.out.tfevents.*"), key=lambda path: int(path.suffix[1:]))
+    assert len(files) == 3
+    assert [(name, step, pytest.approx(value)) for name, step, value in scalars(files[0])] == [
+        ("loss/total", 10, 1.0), ("loss/total", 20, 2.0), ("loss/total", 30, 3.0)
+    ]  # fmt: skip
+    assert scalars(files[2]) == [("loss/total", 30, 3.5), ("skipped", 30, 0.0)]
+
+
+def scalars(path):
+    """(name, step, value) of an events file, whose records are: length, its checksum, content, its checksum."""
+    found, data = [], path.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = event_pb2.Event.FromString(data[12 : 12 + length])
+        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+        data = data[16 + length :]
+    return found
+
+
+def test_a_full_disk_is_an_error_and_no_endless_wait(tmp_path):
+    """Also for the tenth number after the first that could not be written."""
+    log = workdir.MetricsLog(tmp_path, 0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            for step in range(1, 100):
+                log.write(step, {f"loss/{name}": 1.0 for name in range(10)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.close()
+    assert [row["step"] for row in workdir.read_metrics(tmp_path)] == list(range(1, step + 1))
 
 
 def test_lines_after_the_step_of_a_resume_are_written_anew(logged):

@@ -1,0 +1,178 @@
+"""Starts the real training command in processes of its own, and compares what two runs end with."""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from tests import run_case
+
+# A log line every step, so that none can be missing unseen; two evaluations.
+OVERRIDES = {
+    "duration": "30 steps",
+    "log.every": "1 steps",
+    "checkpoint.every": "2 steps",
+    "eval.every": "15 steps",
+    "eval.readouts": "('cls', 'mean_of_std')",
+}
+# Compiled fast, not fast code.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+XLA_FLAGS += "--xla_cpu_use_fusion_emitters=false"
+TIMEOUT = 900  # seconds without what is waited for: it hangs
+DISK_MIB = 64
+# Files of a process cannot grow beyond this many bytes, where no small disk can be mounted.
+LARGEST_FILE = 2**15
+
+
+class Laboratory:
+    """A folder with records, compiled programs, an undisturbed run to compare with, and runs to disturb."""
+
+    def __init__(self, folder: pathlib.Path, overrides=()):
+        self.folder = folder.resolve()
+        self.overrides = OVERRIDES | dict(overrides)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.reference = self.folder / "reference"
+        self._starts = 0
+
+    def make_reference(self) -> None:
+        """The undisturbed run; once made it is kept."""
+        rows = run_case.rows(self.reference) if (self.reference / "metrics.jsonl").exists() else []
+        if not rows or "state_sha256" not in rows[-1]:
+            shutil.rmtree(self.reference, ignore_errors=True)
+            start = self.start(self.reference)
+            assert start.wait() == 0, start.said()
+
+    def start(self, workdir: pathlib.Path, **options) -> "Start":
+        """The command on a workdir; see `Start`."""
+        self._starts += 1
+        return Start(self, workdir, self.folder / "logs" / f"{workdir.name}-{self._starts}.log", **options)
+
+
+class Start:
+    """One process of the training command.
+
+    Args:
+      workers: of the loader.
+      cold: compile everything anew.
+      data_dir: other records than the laboratory's.
+      small_files: it cannot write files above LARGEST_FILE.
+    """
+
+    def __init__(self, laboratory, workdir, log, *, workers=0, cold=False, data_dir=None, small_files=False):
+        self.workdir, self._log = workdir, log
+        data_dir = data_dir or laboratory.folder / "phantom"
+        flags = run_case.command_flags(data_dir, laboratory.overrides | {"data.workers": workers})
+        programs = laboratory.folder / f"cold-{time.time_ns()}" if cold else laboratory.folder
+        environment = run_case.command_environment(programs) | {"XLA_FLAGS": XLA_FLAGS, "JAX_PLATFORMS": "cpu"}
+        log.parent.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "discovr_jax.main", *flags, f"--workdir={workdir}"]
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
+
+        self._leftovers = set(self._saves())
+        self._said = ""
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=run_case.ROOT,
+            preexec_fn=limit if small_files else None, text=True, errors="replace",
+        )  # fmt: skip
+        # A pipe, because a file would be limited like those of the run.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        with self._log.open("w") as log, self.process.stdout:
+            for line in self.process.stdout:
+                self._said += line
+                log.write(line)
+                log.flush()
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self._said
+
+    def steps(self) -> int:
+        """Training steps that it has reported so far."""
+        return self.said().count("  loss ")
+
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written now."""
+        return bool(set(self._saves()) - self._leftovers)
+
+    def _saves(self):
+        return [path.name for path in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")]
+
+    def until(self, condition) -> bool:
+        """Waits until `condition()`; False if the process ends before that."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            if self.process.poll() is not None:
+                return condition()
+            if time.monotonic() > deadline:
+                self.process.kill()
+                raise TimeoutError(f"{self._log} says nothing new for {TIMEOUT} s")
+            time.sleep(0.003)
+        return True
+
+    def send(self, name: str) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.Signals[name])
+
+    def wait(self) -> int:
+        """Its exit code; a process that does not end is killed and an error."""
+        try:
+            code = self.process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise TimeoutError(f"{self._log}: the process does not end") from None
+        self._reader.join(5)  # longer only where a process that it started holds the pipe
+        return code
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path):
+    """`folder` on a disk of its own of DISK_MIB, where this process may mount one; yields whether it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "chaos", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def differences(reference: pathlib.Path, workdir: pathlib.Path) -> list[str]:
+    """What a finished run lost or changed against the undisturbed one; empty if nothing."""
+    found = []
+    rows, expected = run_case.rows(workdir), run_case.rows(reference)
+    steps, wanted = ([row["step"] for row in part] for part in (rows, expected))
+    if steps != wanted:
+        found.append(f"metrics.jsonl has the steps {steps}, not {wanted}")
+    found += [f"metrics of step {a['step']}" for a, b in zip(rows, expected, strict=False) if a != b]
+    for name in ("results.json", "predictions.csv"):
+        paths = sorted(path.relative_to(reference) for path in (reference / "eval").rglob(name))
+        assert paths, f"{reference} has no {name}"
+        found += [f"{path}" for path in paths if _read(workdir / path) != _read(reference / path)]
+    last = max(row["step"] for row in expected)
+    checksums = [_checksums(directory / "checkpoints" / f"step_{last}") for directory in (reference, workdir)]
+    if checksums[0] != checksums[1]:
+        found.append(f"arrays of the checkpoint of step {last}")
+    found += [f"left behind: {path.name}" for path in (workdir / "checkpoints").glob("*tmp*")]
+    return found
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _checksums(folder: pathlib.Path) -> dict | None:
+    meta = _read(folder / "meta" / "metadata")
+    return meta and json.loads(meta)["checksums"]
