@@ -121,10 +121,11 @@ def losses(
     frames, num_valid = batch["frames"], batch["num_valid"]
     seen = model.apply({"params": teacher}, frames, num_valid, method="teacher") if teacher else None
     student = model.apply({"params": params}, frames, num_valid, masks, method="student")
-    return _objective(student, seen, model, options, memory, batch, masks, temperature)
+    return objective(student, seen, model, options, memory, batch, masks, temperature)
 
 
-def _objective(student, seen, model, options, memory, batch, masks, temperature):
+def objective(student, seen, model, options, memory, batch, masks, temperature):
+    """The objective of a model's outputs (`StudentOutputs`, `TeacherOutputs`) on a batch; returns as `losses`."""
     frames, num_valid = batch["frames"], batch["num_valid"]
     signal = targets = order = None
     if options.scd_ignore_static:

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax.losses.sinkhorn import sinkhorn as eager_sinkhorn
 
-sinkhorn = jax.jit(eager_sinkhorn, static_argnums=(1, 2))
+sinkhorn = jax.jit(eager_sinkhorn, static_argnums=(1, 2), static_argnames="bound")
 
 
 def by_division(scores, epsilon, iterations, weights=None):
@@ -45,6 +45,26 @@ def test_symmetric_scores_split_evenly_and_opposite_ones_separate():
 def test_equals_the_textbook_form(scores, iterations):
     found = sinkhorn(jnp.asarray(scores), 0.1, iterations)
     np.testing.assert_allclose(found, by_division(scores, 0.1, iterations), atol=2e-6)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_products_with_the_exponentiated_scores_are_the_same(weighted):
+    """Cosines at the recipe's epsilon, the worst of them on the bound, and a row without mass."""
+    scores = np.random.default_rng(1).uniform(-1, 1, (64, 8)).astype(np.float32)
+    scores[:8], scores[:8, 0] = -1, 1
+    weights = jnp.arange(64.0) if weighted else None
+    found = sinkhorn(jnp.asarray(scores), 0.05, 10, weights, bound=1.0)
+    np.testing.assert_allclose(found, sinkhorn(jnp.asarray(scores), 0.05, 10, weights), atol=2e-6)
+    rows = slice(1 if weighted else 0, None)  # dividing, a row without mass is nothing by nothing
+    expected = by_division(scores[rows], 0.05, 10, None if weights is None else weights[rows])
+    np.testing.assert_allclose(found[rows], expected, atol=2e-6)
+
+
+def test_a_bound_too_large_for_float32_leaves_the_logarithms():
+    scores = jnp.array([[4.0, -4.0], [4.0, -4.0], [4.0, 4.0]])
+    found = sinkhorn(scores, 0.05, 10, bound=4.0)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(found, sinkhorn(scores, 0.05, 10))
 
 
 def test_columns_are_used_equally_at_convergence(scores):

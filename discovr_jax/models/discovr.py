@@ -203,28 +203,30 @@ class Discovr(nn.Module):
             masks.local_views if "vid" in self.branches else ()
         )
         if views:
-            encoded = self._encode_views(
-                self.video_encoder, self.video_patches(frames, num_valid), views, self.clip_positions
-            )
+            encoded = self.video_views(frames, num_valid, views)
             if decodes:
                 decoded = self.decoder(encoded[0][:, 1:], masks.global_view, self.clip_positions)
             if "vid" in self.branches:
                 local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(masks.local_views) :]], 1)
                 video_logits = self.video_head(local_cls)
         if "img" in self.branches:
-            encoded = self._encode_views(
-                self.image_encoder,
-                self.frame_patches(frames, num_valid),
-                masks.image_views,
-                self.frame_positions,
-                only_cls=True,
-            )
-            image_logits = self.image_head(jnp.stack([tokens[:, 0] for tokens in encoded], 1))
+            image_logits = self.image_head(self.frame_views(frames, num_valid, masks.image_views))
         if "pix" in self.branches:
             pixels = self.pixel_head(decoded).astype(jnp.float32)
         if "scd" in self.branches:
             prototypes = self.prototypes()
         return StudentOutputs(video_logits, image_logits, decoded, pixels, prototypes)
+
+    def video_views(self, frames: jax.Array, num_valid: jax.Array, views: tuple[jax.Array, ...]) -> list[jax.Array]:
+        """Masked views of clips, `views` as in `Masks`: one [B, 1 + V, D] a view; token 0 is CLS."""
+        tubelets = self.video_patches(frames, num_valid)
+        return self._encode_views(self.video_encoder, tubelets, views, self.clip_positions)
+
+    def frame_views(self, frames: jax.Array, num_valid: jax.Array, views: tuple[jax.Array, ...]) -> jax.Array:
+        """CLS of masked views of every frame, `views` as in `Masks`: [B * T, views, D]."""
+        cells = self.frame_patches(frames, num_valid)
+        encoded = self._encode_views(self.image_encoder, cells, views, self.frame_positions, only_cls=True)
+        return jnp.stack([tokens[:, 0] for tokens in encoded], 1)
 
     def _encode_views(self, encoder, tokens, views, flat, only_cls=False):
         """Encode masked views, those of equal visible count in one call. One [B, 1 + V, D] (or [B, 1, D]) a view."""

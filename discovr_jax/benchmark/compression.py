@@ -1,12 +1,8 @@
-"""Measures speeds and sizes on this machine; each command prints a table in Markdown.
-
-python -m discovr_jax.benchmark compression VIDEOS [--frame_size=112] [--frames=64]
-"""
+"""Size and speed of lossless codecs for the frames of records."""
 
 import argparse
 import dataclasses
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -130,23 +126,19 @@ def _read_clips(directory: pathlib.Path, frame_size: int, count: int) -> tuple[l
     return clips, size / max(frames, 1)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m discovr_jax.benchmark", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("compression", help="codecs for the frames of records")
-    command.add_argument("videos", type=pathlib.Path, help="folder of videos")
-    command.add_argument("--frame_size", type=int, default=112, help="pixels")
-    command.add_argument("--frames", type=int, default=64, help="frames of each video")
-    given = parser.parse_args(arguments)
-    try:
-        clips, in_files = _read_clips(given.videos, given.frame_size, given.frames)
-        rows = compression(clips)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+HELP = "codecs for the frames of records"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("videos", type=pathlib.Path, help="folder of videos")
+    parser.add_argument("--frame_size", type=int, default=112, help="pixels")
+    parser.add_argument("--frames", type=int, default=64, help="frames of each video")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Prints the table of `compression` for the videos of a folder."""
+    clips, in_files = _read_clips(given.videos, given.frame_size, given.frames)
+    rows = compression(clips)
     raw = given.frame_size**2
     print(f"{len(clips)} clips, {given.frame_size} x {given.frame_size}, up to {given.frames} frames each\n")
     print("| codec | bytes a frame | of raw | encode a clip, ms | decode a clip, ms |\n| --- | --- | --- | --- | --- |")
@@ -156,8 +148,3 @@ def main(arguments: list[str] | None = None) -> int:
             f"| {row['codec']} | {row['bytes']:.0f} | {100 * row['share']:.0f} % "
             f"| {row['encode']:.1f} | {row['decode']:.1f} |"
         )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

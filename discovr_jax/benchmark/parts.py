@@ -1,0 +1,140 @@
+"""The parts of a training step, each as a function that can be compiled and timed alone.
+
+Parts with a gradient run forward and backward; together they do the work of a step, except what XLA shares.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from discovr_jax import train_step
+from discovr_jax.experiment import Experiment
+from discovr_jax.models.discovr import Masks, StudentOutputs, TeacherOutputs
+
+
+def parts(experiment: Experiment) -> dict[str, Callable]:
+    """Functions `(state, batch, masks, inputs) -> arrays` by part, `inputs` as of `random_inputs`.
+
+    The names are those of `flops.step_flops`, and "optimizer".
+    """
+    model, branches = experiment.model, experiment.model.branches
+    decodes = bool(branches & {"scd", "pix"})
+    found: dict[str, Callable] = {}
+    if branches & {"img", "scd"}:
+        every = 1 if "img" in branches or model.scd_frames == "all" else model.grid.tubelet
+        found["image teacher"] = lambda state, batch, masks, inputs: model.apply(
+            {"params": state.teacher}, *_clips(batch), every, method="encode_frames"
+        )
+    if "vid" in branches:
+        found["video teacher"] = lambda state, batch, masks, inputs: model.apply(
+            {"params": state.teacher}, *_clips(batch), only_cls=True, method="encode_video"
+        )
+    if "img" in branches:
+        found["image students"] = lambda state, batch, masks, inputs: _forward_and_backward(
+            lambda params: model.apply({"params": params}, *_clips(batch), masks.image_views, method="frame_views"),
+            _modules(state.params, "image_encoder"),
+        )
+    if "vid" in branches or decodes:
+        found["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
+            lambda params: model.apply(
+                {"params": params}, *_clips(batch), _video_views(masks, branches, decodes), method="video_views"
+            ),
+            _modules(state.params, "video_encoder"),
+        )
+    if decodes:
+
+        def decode(masks, params, encoded):
+            method = lambda module: module.decoder(encoded, masks.global_view, module.clip_positions)  # noqa: E731
+            return model.apply({"params": params}, method=method)
+
+        found["decoder"] = lambda state, batch, masks, inputs: _forward_and_backward(
+            partial(decode, masks), _modules(state.params, "decoder"), inputs["encoded"]
+        )
+    if "scd" in branches:
+
+        def scd(state, batch, masks, inputs, vectors, decoded):
+            seen = TeacherOutputs(None, None, inputs["image_tokens"], None)
+            student = StudentOutputs(None, None, decoded, None, vectors)
+            return _loss(experiment, state, batch, masks, student, seen)
+
+        found["scd"] = lambda state, batch, masks, inputs: jax.grad(
+            partial(scd, state, batch, masks, inputs), argnums=(0, 1)
+        )(state.params["prototypes"]["vectors"], inputs["decoded"])
+    if branches & {"vid", "img"}:
+        found["heads"] = partial(_heads, experiment)
+    found["optimizer"] = partial(_update, experiment)
+    return found
+
+
+def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Array]:
+    """What the parts take from one another: tokens of the shapes and dtype that they have in the step."""
+    model, rng = experiment.model, np.random.default_rng(0)
+    grid, width = model.grid, model.width
+    drawn = jax.eval_shape(
+        lambda key: train_step.draw_masks(key, model, experiment.masks, batch_size), jax.random.key(0)
+    )
+    every = "img" in model.branches or model.scd_frames == "all"
+    shapes = {
+        "encoded": (*drawn.global_view.shape, width),
+        "decoded": (batch_size, grid.tokens, width),
+        "image_tokens": (batch_size, grid.frames if every else grid.time, grid.places, width),
+        "video_cls": (batch_size, len(drawn.local_views), width),
+        "image_cls": (batch_size * grid.frames, len(drawn.image_views), width),
+    }
+    return {name: jnp.asarray(rng.normal(size=shape), model.dtype) for name, shape in shapes.items()}
+
+
+def _heads(experiment, state, batch, masks, inputs):
+    """Both heads, of teachers and students, and the self-distillation losses."""
+    model, branches = experiment.model, experiment.model.branches
+
+    def logits(params, cls):
+        def method(module):
+            video = module.video_head(cls["video_cls"]) if "vid" in branches else None
+            return video, module.image_head(cls["image_cls"]) if "img" in branches else None
+
+        return model.apply({"params": params}, method=method)
+
+    def loss(params, cls):
+        seen = TeacherOutputs(*logits(state.teacher, jax.tree.map(lambda x: x[:, 0], cls)), None, None)
+        student = StudentOutputs(*logits(params, cls), None, None, None)
+        return _loss(experiment, state, batch, masks, student, seen)
+
+    cls = {name: inputs[name] for name in ("video_cls", "image_cls")}
+    return jax.grad(loss, argnums=(0, 1))(_modules(state.params, "video_head", "image_head"), cls)
+
+
+def _update(experiment, state, batch, masks, inputs):
+    """Optimizer, teachers and the guard against steps that are not finite; the gradient is the parameters."""
+    updates, opt_state = experiment.tx.update(state.params, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, u: p - 1e-3 * u, state.params, updates)
+    teacher = train_step.ema(state.teacher, params, 0.99)
+    new = state.replace(params=params, opt_state=opt_state, teacher=teacher)
+    return train_step.guarded(state.step >= 0, new, state)
+
+
+def _loss(experiment, state, batch, masks, student, seen):
+    temperature = experiment.schedules.temperature(state.step)
+    args = (experiment.model, experiment.options, state.memory, batch, masks, temperature)
+    return train_step.objective(student, seen, *args)[0]
+
+
+def _forward_and_backward(function, *args):
+    """Gradients of half the squared output."""
+    out, pull = jax.vjp(function, *args)
+    return pull(out)
+
+
+def _modules(params, *names):
+    return {name: params[name] for name in names if name in params}
+
+
+def _clips(batch):
+    return batch["frames"], batch["num_valid"]
+
+
+def _video_views(masks: Masks, branches, decodes):
+    return ((masks.global_view,) if decodes else ()) + (masks.local_views if "vid" in branches else ())
