@@ -98,8 +98,8 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
       WorkdirError: it was trained with another model; data and evaluators may be others.
     """
     workdir.compare(
-        directory, experiment_lib.config_dict(config), only="model.", free=("model.remat", "model.dtype"),
-        defaults=experiment_lib.default_config(),
+        directory, experiment_lib.config_dict(config), only="model.",
+        free=("model.remat", "model.dtype", "model.attention"), defaults=experiment_lib.default_config(),
     )  # fmt: skip
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")

@@ -8,6 +8,7 @@ import pathlib
 import platform
 import resource
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -24,10 +25,13 @@ def read_config(name: str, overrides: list[str]) -> ConfigDict:
       ValueError: an argument that is none, or a key that the config has not got.
       FileNotFoundError: no such config.
     """
+    arguments = ["benchmark", f"--config={config_path(name)}", *overrides]
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        rest = values(["benchmark", f"--config={config_path(name)}", *overrides])[1:]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads modules the old way
+            rest = values(arguments)[1:]
     except (flags.Error, AttributeError, KeyError) as error:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
     if rest:

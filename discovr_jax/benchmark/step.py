@@ -36,7 +36,8 @@ def run(given: argparse.Namespace) -> None:
     config = given.config
     experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
     mesh = sharding.make_mesh(config.mesh)
-    state, batch = train.init_state(experiment, mesh, config.seed), noise(config, mesh)
+    state = train.init_state(experiment, mesh, config.seed)
+    batch = jax.device_put(noise(config, config.batch_size), sharding.batch_sharding(mesh))
     compiled = experiment_lib.jit_train_step(experiment, config, mesh).lower(state, batch).compile()
     machine.reset_peak_memory()
 
@@ -58,12 +59,11 @@ def run(given: argparse.Namespace) -> None:
         print("\n" + machine.table(*_parts(experiment, state, batch, config.batch_size, nominal, times, given)))
 
 
-def noise(config, mesh) -> dict[str, jax.Array]:
-    """A batch of random frames, all valid, placed as in a run."""
-    size = (config.batch_size, config.data.num_frames, config.data.image_size, config.data.image_size)
+def noise(config, clips: int) -> dict[str, np.ndarray]:
+    """A batch of random frames, all valid."""
+    size = (clips, config.data.num_frames, config.data.image_size, config.data.image_size)
     frames = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    batch = {"frames": frames, "num_valid": np.full(config.batch_size, config.data.num_frames, np.int32)}
-    return jax.device_put(batch, sharding.batch_sharding(mesh))
+    return {"frames": frames, "num_valid": np.full(clips, config.data.num_frames, np.int32)}
 
 
 def _summary(times: machine.Times, compiled, batch_size: int, nominal: dict[str, float], peak: float | None):
