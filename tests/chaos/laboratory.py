@@ -16,10 +16,10 @@ from tests import run_case
 
 # A log line every step, so that none can be missing unseen; two evaluations.
 OVERRIDES = {
-    "duration": "30 steps",
+    "duration": "24 steps",
     "log.every": "1 steps",
     "checkpoint.every": "2 steps",
-    "eval.every": "15 steps",
+    "eval.every": "12 steps",
     "eval.readouts": "('cls', 'mean_of_std')",
 }
 # Compiled fast, not fast code.
