@@ -226,6 +226,9 @@ class _Pause:
         self._clock._away += time.monotonic() - self._from
 
 
+ASK_AGAIN = 5.0  # seconds
+
+
 class _Preempted(BaseException):
     """SIGTERM came during what need not be finished. No `Exception`: nothing on the way out may swallow it."""
 
@@ -238,13 +241,14 @@ class _Preemption:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._ask)
+            self._before = {name: signal.signal(name, self._ask) for name in (signal.SIGTERM, signal.SIGALRM)}
         return self
 
     def _ask(self, *_):
         self.requested = True
         if self._interrupt:
-            self._interrupt = False
+            # Once more by and by: where it hits a callback of the garbage collector, Python drops the exception.
+            signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
             raise _Preempted
 
     @contextlib.contextmanager
@@ -258,7 +262,10 @@ class _Preemption:
             yield
         finally:
             self._interrupt = False
+            if self.requested:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def __exit__(self, *_):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
+            for name, handler in self._before.items():
+                signal.signal(name, handler)
