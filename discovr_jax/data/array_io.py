@@ -1,7 +1,10 @@
 """Reads NumPy arrays (.npy, .npz) and NIfTI images as grey frames. Pickled objects are never loaded."""
 
+import io
+import math
 import pathlib
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,6 +13,7 @@ from discovr_jax.data.video_io import Video, VideoError, check_size
 
 # Names by which an .npz may call its frames, and its other entries that are read, if they are there.
 FRAMES, FPS, SPACING = "frames", "fps", "spacing"
+_HEADER = 2**14  # bytes that hold the header of any array of numbers
 
 
 def read_npy(path: pathlib.Path) -> Video:
@@ -18,36 +22,39 @@ def read_npy(path: pathlib.Path) -> Video:
     Raises:
       VideoError: another shape or kind of array, or no readable file.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        _check_shape(path, array.shape)
-        return _video(path, np.array(array))
-    except (OSError, EOFError, SyntaxError) as error:
-        raise VideoError(f"{path}: not a readable NumPy array ({type(error).__name__}).") from None
-    except ValueError as error:
-        raise _refused(path, error) from None
+    with open(path, "rb") as file:
+        return _video(path, _read(path, file, _check_frames))
 
 
 def read_npz(path: pathlib.Path) -> Video:
     """The array `frames` (or the only one there is) as `read_npy` takes it, with `fps` and `spacing` [2] in mm."""
     try:
         with zipfile.ZipFile(path) as archive:
-            shapes = {name.removesuffix(".npy"): _shape(archive, name) for name in archive.namelist()}
-        name = FRAMES if FRAMES in shapes else next(iter(shapes), FRAMES)
-        if name not in shapes or (name != FRAMES and len(shapes) > 1):
-            raise VideoError(f"{path}: holds {len(shapes)} arrays and none is called '{FRAMES}'.")
-        for known in (name, FPS, SPACING):
-            if np.prod(shapes.get(known, ()), dtype=float) > 2 and known != name:
-                raise VideoError(f"{path}: '{known}' has shape {shapes[known]}; {FPS} is one number, {SPACING} two.")
-        _check_shape(path, shapes[name])
-        with np.load(path, allow_pickle=False) as arrays:
-            fps = float(arrays[FPS]) if FPS in shapes else np.nan
-            spacing = tuple(map(float, arrays[SPACING])) if SPACING in shapes else None
-            return _video(path, arrays[name], fps, spacing)
-    except (OSError, EOFError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile) as error:
+            # Of two members of one name only one would be looked at.
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            name = FRAMES if FRAMES in members else next(iter(members), FRAMES)
+            if name not in members or (name != FRAMES and len(members) > 1):
+                raise VideoError(f"{path}: holds {len(members)} arrays and none is called '{FRAMES}'.")
+
+            def read(key: str, check: Callable) -> np.ndarray:
+                with archive.open(members[key]) as file:
+                    return _read(path, file, check)
+
+            def numbers(key: str, count: int) -> list[float]:
+                if key not in members:
+                    return [math.nan] * count
+
+                def check(path, shape, dtype):
+                    if math.prod(shape) != count or dtype.kind not in "iuf":
+                        raise VideoError(f"{path}: '{key}' is {dtype} {shape}; {FPS} is one number, {SPACING} two.")
+
+                return [float(value) for value in read(key, check).ravel()]
+
+            (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
+            known = None if SPACING not in members else (spacing[0], spacing[1])
+            return _video(path, read(name, _check_frames), fps, known)
+    except zipfile.BadZipFile as error:
         raise VideoError(f"{path}: not a readable .npz file ({type(error).__name__}).") from None
-    except ValueError as error:
-        raise _refused(path, error) from None
 
 
 def read_nifti(path: pathlib.Path) -> Video:
@@ -84,22 +91,31 @@ def _video(path, values: np.ndarray, fps: float = np.nan, spacing=None) -> Video
     return Video(np.stack([colour.luma(frame) for frame in frames]), fps, spacing, colour.of_rgb(frames))
 
 
-def _check_shape(path, shape: tuple[int, ...]) -> None:
+def _check_frames(path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or not all(shape):
         raise VideoError(f"{path}: an array of shape {shape}; frames are [T, H, W] or [T, H, W, 3].")
-    check_size(path, *shape[:3])
+    check_size(path, *shape[:3], math.prod(shape[3:]) * dtype.itemsize)
 
 
-def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-    """Shape of an array in an .npz, from its header alone."""
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
+def _read(path, file, check: Callable[[pathlib.Path, tuple[int, ...], np.dtype], None]) -> np.ndarray:
+    """An array from a file of NumPy's format, after `check` of what its header says it is."""
+    # The header says how long it is; no more than this is read for it (an archive's member could go on for ever).
+    start = io.BytesIO(file.read(_HEADER))
+    try:
+        version = np.lib.format.read_magic(start)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(file)[0]
-
-
-def _refused(path, error: ValueError) -> VideoError:
-    """NumPy's own words would quote the file; a VideoError passes as it is."""
-    if isinstance(error, VideoError):
-        return error
-    return VideoError(f"{path}: damaged, or it holds Python objects, which are never loaded.")
+        shape, order, dtype = read(start)
+        if dtype.hasobject:
+            raise VideoError(f"{path}: it holds Python objects, which are never loaded.")
+        check(path, shape, dtype)
+        values = np.empty(math.prod(shape), dtype)
+        raw = memoryview(values.view(np.uint8))
+        found = start.readinto(raw)
+        found += file.readinto(raw[found:])
+        if found < len(raw):
+            raise VideoError(f"{path}: cut off, {found} of {len(raw)} bytes; copy it again.")
+    except VideoError:
+        raise
+    except Exception as error:  # NumPy's own words would quote the file
+        raise VideoError(f"{path}: not a readable NumPy array ({type(error).__name__}).") from None
+    return values.reshape(shape, order="F" if order else "C")

@@ -3,13 +3,17 @@
 So nothing that names a patient enters the process, and no error message can repeat it.
 """
 
+import logging
 import math
+import mmap
 import pathlib
+import struct
 import warnings
+import zlib
 
 import numpy as np
 
-from discovr_jax.data import colour
+from discovr_jax.data import colour, video_io
 from discovr_jax.data.video_io import Video, VideoError, check_size
 
 _PALETTES = tuple(
@@ -49,6 +53,7 @@ DECODERS = {
     "pylibjpeg": ("JPEG2000Lossless", "JPEG2000", "HTJ2KLossless", "HTJ2KLosslessRPCL", "HTJ2K"),
     "pydicom": ("RLELossless",),
 }
+_CHUNK = 2**20  # bytes
 # Codes of the standard (PS3.3, US Region Calibration): a two-dimensional picture, of tissue or flow, in centimetres.
 _PLANE, _PICTURES, _CENTIMETRES = 1, (1, 2), 3
 
@@ -68,33 +73,101 @@ def read_dicom(path: pathlib.Path) -> Video:
     except ImportError:
         raise VideoError(f"{path}: DICOM needs pydicom (pip install pydicom).") from None
 
-    with warnings.catch_warnings(action="ignore"):  # pydicom's warnings quote values
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it logs, like its warnings, quotes values
+    with warnings.catch_warnings(action="ignore"):
         try:
-            header = pydicom.dcmread(path, specific_tags=list(TAGS))
+            # Mapped: asked for the gigabytes that a damaged length says, a file would first make room for them.
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                _check_deflated(path, content)
+                header = pydicom.dcmread(content, specific_tags=list(TAGS))
             kind = str(header.get("PhotometricInterpretation", "none"))
             declared = int(header.get("NumberOfFrames") or 1)
             height, width = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-        except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
-            raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}).") from None
-        if "PixelData" not in header:
+            samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.get("BitsAllocated") or 8)
+            found = "PixelData" in header
+        except (VideoError, MemoryError):
+            raise
+        except Exception as error:  # pydicom raises errors of many kinds
+            raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); copy it again.") from None
+        if not found:
             raise VideoError(f"{path}: the object holds no pixels.")
         if kind not in KINDS:
             raise VideoError(f"{path}: photometric interpretation is not known; known are {', '.join(KINDS)}.")
         if declared < 2:
             raise VideoError(f"{path}: one frame, a still; a video needs at least 2.")
-        check_size(path, declared, height, width)
+        check_size(path, declared, height, width, max(samples * bits // 8, 1))
         try:
+            _check_pictures(path, header, declared, height * width * max(samples * bits // 8, 1))
             # All at once: frame by frame pydicom 3.0 misreads uncompressed YBR_FULL_422.
             samples = pydicom.pixels.pixel_array(header, raw=True, decoding_plugin=_decoder(header))
             frames, tint = _grey(samples, kind, header)
             spacing, region = _geometry(header, height, width)
             fps = _frames_per_second(header)
+        except (VideoError, MemoryError):
+            raise
         except Exception as error:  # decoders raise errors of many kinds
             raise VideoError(
                 f"{path}: its {declared} frame(s) cannot be decoded ({_syntax(header)}, {type(error).__name__}); "
                 "copy it again, or install a decoder for its transfer syntax."
             ) from None
     return Video(frames, fps, spacing, tint, region)
+
+
+def _check_deflated(path: pathlib.Path, content) -> None:
+    """Raises VideoError if a deflated file inflates to more than any echocardiogram has: pydicom reads it whole.
+
+    Args:
+      content: the open file, which is left at its start.
+    """
+    from pydicom import filereader, uid
+
+    filereader.read_preamble(content, force=False)
+    syntax = filereader._read_file_meta_info(content).get("TransferSyntaxUID")
+    inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while syntax == uid.DeflatedExplicitVRLittleEndian and not inflate.eof:
+        data = inflate.unconsumed_tail or content.read(_CHUNK)
+        if not data:
+            break
+        total += len(inflate.decompress(data, _CHUNK))
+        if total > video_io.MAX_BYTES:
+            raise VideoError(f"{path}: more than {video_io.MAX_BYTES} bytes when inflated; this is no echocardiogram.")
+    content.seek(0)
+
+
+def _check_pictures(path: pathlib.Path, header, count: int, size: int) -> None:
+    """Raises VideoError if a compressed picture says that it is larger than any echocardiogram.
+
+    Its decoder would believe that rather than the header, and ask for memory accordingly.
+
+    Args:
+      count, size: frames, and bytes of one when decompressed, as the header has them.
+    """
+    from pydicom import encaps
+
+    if not header.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in header:
+        return
+    for number, picture in enumerate(encaps.generate_frames(header.PixelData, number_of_frames=count)):
+        sides = _picture_size(picture) or (0, 0)
+        if max(sides) > video_io.MAX_SIDE or len(picture) > 2 * size + _CHUNK:
+            raise VideoError(f"{path}: frame {number} ({sides}, {len(picture)} bytes) is too large; it is damaged.")
+
+
+def _picture_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that a JPEG, JPEG-LS or JPEG 2000 stream starts with; None if it is none of them."""
+    start = data.find(b"\xff\x4f\xff\x51", 0, _CHUNK)  # JPEG 2000: the picture's far edge on its grid
+    if start >= 0:
+        width, height = struct.unpack_from(">II", data, start + 8)
+        return height, width
+    place = 2
+    while data[:2] == b"\xff\xd8" and place + 9 <= len(data):
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place] != 0xFF:
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) or marker == 0xF7:
+            return struct.unpack_from(">HH", data, place + 5)
+        # Padding, or a segment that is passed over.
+        place += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def _grey(samples: np.ndarray, kind: str, header) -> tuple[np.ndarray, np.ndarray | None]:

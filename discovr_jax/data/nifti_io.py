@@ -2,13 +2,14 @@
 
 import math
 import pathlib
-import zlib
 
 import numpy as np
 
 from discovr_jax.data.video_io import VideoError, check_size
 
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+# Bytes of a file that hold its header, and bytes up to which its pixels must have begun.
+_START, _MOST_OFFSET = 540, 2**20
 
 
 def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
@@ -29,15 +30,34 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
     if not path.is_file():
         raise VideoError(f"{path}: no such file.")
     try:
+        _check_offset(path)
         image = nibabel.load(path)
-        check_size(path, math.prod(image.shape[2:]), *image.shape[1::-1])
+        frames, height, width = math.prod(image.shape[2:]), *image.shape[1::-1]
+        item, scaled = image.get_data_dtype().itemsize, (image.dataobj.slope, image.dataobj.inter) != (1, 0)
+        check_size(path, frames, height, width, max(8, item) if scaled else item)
         values = np.asanyarray(image.dataobj)
         across, down = (float(step) for step in image.header.get_zooms()[:2])
         unit = image.header.get_xyzt_units()[0]
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, ValueError, KeyError, zlib.error) as error:
-        raise VideoError(f"{path}: not a readable NIfTI file ({type(error).__name__}); copy it again.") from error
+    except (VideoError, MemoryError):
+        raise
+    except Exception as error:  # nibabel raises errors of many kinds, whose words could quote the header
+        raise VideoError(f"{path}: not a readable NIfTI file ({type(error).__name__}); copy it again.") from None
     frames = values.reshape(*values.shape[:2], -1)
     if values.ndim < 2 or frames.shape[2] != max(values.shape[2:], default=1) or values.dtype.names:
         raise VideoError(f"{path}: an image of shape {values.shape}, {values.dtype} is no sequence of grey pictures.")
     millimetres = MILLIMETRES[unit]
     return np.ascontiguousarray(frames.T), (down * millimetres, across * millimetres)
+
+
+def _check_offset(path: pathlib.Path) -> None:
+    """Raises VideoError if the pixels begin far into the file: nibabel reads all that lies before them."""
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(path) as file:
+        start = file.read(_START)
+    for place, kind in ((108, "f4"), (168, "i8")):  # vox_offset of NIfTI-1, and of NIfTI-2
+        for order in "<>":
+            if start[:4] == np.array(540 if kind == "i8" else 348, f"{order}i4").tobytes():
+                offset = np.frombuffer(start, f"{order}{kind}", 1, place)[0]
+                if not 0 <= offset <= _MOST_OFFSET:
+                    raise VideoError(f"{path}: its pixels begin at byte {offset}; the file is damaged, copy it again.")

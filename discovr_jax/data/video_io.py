@@ -12,6 +12,8 @@ from discovr_jax.data import colour
 
 # No echocardiogram is larger; a header that says so is damaged, and would take all memory.
 MAX_FRAMES, MAX_SIDE, MAX_BYTES = 20_000, 4096, 4 * 2**30
+# What FFmpeg may take a file for: others of its formats are lists that have it open further files or addresses.
+_CONTAINERS = "avi,mov,mp4,matroska,webm,gif"
 
 
 class VideoError(ValueError):
@@ -54,7 +56,12 @@ def read_video(path: str | os.PathLike) -> Video:
             f"{path}: its format is not known; known are {', '.join(sorted(READERS))}, "
             "and DICOM of any name."
         )
-    video = READERS[kind](path)
+    try:
+        video = READERS[kind](path)
+    except (VideoError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise errors of many kinds, whose words could quote the file
+        raise VideoError(f"{path}: not a readable {kind} file ({type(error).__name__}); copy it again.") from None
     if len(video.frames) < 2:
         raise VideoError(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
     return video
@@ -68,13 +75,16 @@ def format_of(path: pathlib.Path) -> str | None:
     return ".dcm" if path.is_file() and _is_dicom(path) else None
 
 
-def check_size(path: pathlib.Path, frames: int, height: int, width: int) -> None:
-    """Raises VideoError if a header announces more frames or pixels than any echocardiogram has."""
-    if frames > MAX_FRAMES or max(height, width) > MAX_SIDE or frames * height * width > MAX_BYTES:
+def check_size(path: pathlib.Path, frames: int, height: int, width: int, pixel_bytes: int = 1) -> None:
+    """Raises VideoError if a header announces more frames, pixels or bytes than any echocardiogram has."""
+    size = frames * height * width * pixel_bytes
+    if frames > MAX_FRAMES or max(height, width) > MAX_SIDE or size > MAX_BYTES:
         raise VideoError(
-            f"{path}: {frames} frames of {height} x {width} are more than {MAX_FRAMES} frames, {MAX_SIDE} pixels "
-            f"a side or {MAX_BYTES >> 30} GiB; the header is damaged, or this is no echocardiogram."
+            f"{path}: {frames} frames of {height} x {width}, {size} bytes, are more than {MAX_FRAMES} frames, "
+            f"{MAX_SIDE} pixels a side or {MAX_BYTES} bytes; the header is damaged, or this is no echocardiogram."
         )
+    if min(frames, height, width) < 0:
+        raise VideoError(f"{path}: {frames} frames of {height} x {width}; the header is damaged, copy it again.")
 
 
 def _read_av(path: pathlib.Path) -> Video:
@@ -84,14 +94,20 @@ def _read_av(path: pathlib.Path) -> Video:
     frames: list[np.ndarray] = []
     colours: dict[int, np.ndarray] = {}
     try:
-        with av.open(os.fspath(path)) as container:
+        # Absolute, because "a:b.avi" would be an address of the protocol "a".
+        with av.open(
+            os.fspath(path.absolute()),
+            options={"max_pixels": str(MAX_SIDE**2)},
+            container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+            metadata_errors="ignore",  # nobody reads them
+        ) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: the file holds no video stream.")
             stream = container.streams.video[0]
             # Videos are decoded in parallel by process; threads inside a codec would only compete with those.
             stream.codec_context.thread_count = 1
             # Without this FFmpeg conceals a damaged picture with grey blocks instead of reporting it.
-            stream.codec_context.options = {"err_detect": "explode"}
+            stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_SIDE**2)}
             declared = stream.frames
             check_size(path, declared, stream.codec_context.height, stream.codec_context.width)
             fps = float(stream.average_rate) if stream.average_rate else math.nan
