@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from discovr_jax import experiment
 from discovr_jax.checkpoint import Checkpoints
+from discovr_jax.convert import torch_files
 from discovr_jax.convert.sizes import ConversionError
 from discovr_jax.convert.state import Converted
 
@@ -95,13 +96,21 @@ def write(output: str | os.PathLike, converted: Converted, report: dict[str, Any
 
 
 def read_report(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """conversion.json and the kept tensors of a converted checkpoint, or None if `path` is none."""
-    import safetensors.numpy
+    """conversion.json and the kept tensors of a converted checkpoint, or None if `path` is none.
 
+    Raises:
+      ConversionError: one of the two is damaged.
+    """
     folder = pathlib.Path(path)
     if not (folder / REPORT).is_file():
         return None
-    return json.loads((folder / REPORT).read_text()), safetensors.numpy.load_file(folder / TORCH_ONLY)
+    try:
+        report = json.loads((folder / REPORT).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConversionError(f"{folder / REPORT} is damaged ({error}): convert the source again") from None
+    if not isinstance(report, dict):
+        raise ConversionError(f"{folder / REPORT} is damaged (no object): convert the source again")
+    return report, torch_files.read(folder / TORCH_ONLY).tensors
 
 
 def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from discovr_jax.models.discovr import VARIANTS
 # Heads of encoder and decoder by the encoder's width in the public code's models; shapes do not show them.
 PUBLIC_HEADS = {384: (6, 3), 768: (12, 6), 1024: (16, 8), 1280: (16, 8)}
 HEAD_WIDTH = 64
+LARGEST_TABLE = 2**26  # numbers in a table of positions, far above any model's: it is computed to be compared
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -73,7 +74,7 @@ def infer(shapes: Shapes, hints: Hints) -> tuple[ConfigDict, list[str]]:
     width = _most_common(shapes[f"{module}.norm.weight"][0] for module in encoders)
     depth = _blocks(shapes, encoders)
     _set_patch(c, shapes, width)
-    _set_clip(c, shapes, hints, notes)
+    _set_clip(c, shapes, hints, width, notes)
 
     heads, decoder_heads = _heads(width, hints, notes)
     decoder_parts = ("decoder.norm.weight", "decoder.norm.bias", "mask_token")
@@ -109,10 +110,9 @@ def _most_common(values: Iterable[int]) -> int:
 
 
 def _blocks(shapes: Shapes, modules: Iterable[str]) -> int:
-    """Number of blocks: the largest number in a name, plus one. 0 for none."""
+    """Number of blocks: how many different numbers are in names (the largest could be damaged, and absurd)."""
     pattern = re.compile(rf"(?:{'|'.join(modules)})\.blocks\.(\d+)\..*")
-    found = [int(match[1]) + 1 for name in shapes if (match := pattern.fullmatch(name))]
-    return max(found, default=0)
+    return len({match[1] for name in shapes if (match := pattern.fullmatch(name))})
 
 
 def _set_patch(c: ConfigDict, shapes: Shapes, width: int) -> None:
@@ -138,7 +138,7 @@ def _set_patch(c: ConfigDict, shapes: Shapes, width: int) -> None:
     c.model.tubelet = _most_common(tubelets) if tubelets else c.model.tubelet
 
 
-def _set_clip(c: ConfigDict, shapes: Shapes, hints: Hints, notes: list[str]) -> None:
+def _set_clip(c: ConfigDict, shapes: Shapes, hints: Hints, width: int, notes: list[str]) -> None:
     """Frames and pixels from the position tables [1, 1 + tokens, width], else from hints, else assumed."""
 
     def tokens(*modules):
@@ -166,6 +166,12 @@ def _set_clip(c: ConfigDict, shapes: Shapes, hints: Hints, notes: list[str]) -> 
     if frames is None:
         frames = c.data.num_frames
         notes.append(f"{frames} frames a clip are assumed (no position table, no args); --num_frames sets it")
+    table = (frames // tubelet + 1) * ((size // patch) ** 2 + 1) * width
+    if table > LARGEST_TABLE:
+        raise ConversionError(
+            f"clips of {frames} frames of {size} pixels in patches of {patch} x {patch} x {tubelet}, width {width}: "
+            f"a table of {table} positions is no model's. Set --num_frames and --image_size"
+        )
     c.data.image_size, c.data.num_frames = size, frames
     if hints.stride is not None:
         c.data.stride = hints.stride

@@ -67,9 +67,14 @@ def from_torch(
     computed = {name: tensor for name, tensor in tensors.items() if names.is_computed(name)}
     known = {name: t for name, t in tensors.items() if name not in computed and names.our_name(name)}
     unused = sorted(tensors.keys() - computed.keys() - known.keys())
-    config, assumed = infer(sizes, hints)
+    try:
+        config, assumed = infer(sizes, hints)
+        want = expected_shapes(config)
+    except ConversionError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ConversionError(f"no model has the sizes of these tensors ({error})") from None
     notes += assumed
-    want = expected_shapes(config)
     if only:
         want = {path: shape for path, shape in want.items() if path.startswith(f"{names.MODULES[only][0]}/")}
 

@@ -16,6 +16,7 @@ from discovr_jax.convert.sizes import ConversionError
 
 WEIGHTS = ("model", "state_dict")  # keys under which a checkpoint may hold its state dict
 SAFETENSORS = ".safetensors"
+LARGEST = 2**20  # sides of tensors: the arrays that we compute to compare with them must fit into memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +73,13 @@ def _read_safetensors(path: pathlib.Path) -> Source:
         with safetensors.safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, TypeError, OSError) as error:
-        raise ConversionError(f"{path} is no readable safetensors file ({error}): copy it again") from None
-    epoch = metadata.get("epoch")
-    args = json.loads(metadata["args"]) if "args" in metadata else {}
-    return Source(tensors, args, int(epoch) if epoch is not None and epoch.isdigit() else None)
+        args, epoch = (json.loads(metadata.get(name, "null")) for name in ("args", "epoch"))
+    except MemoryError:
+        raise
+    except Exception as error:  # the library and NumPy raise errors of many kinds for a damaged file
+        reason = f"{type(error).__name__}: {error}"[:300]
+        raise ConversionError(f"{path} is no readable safetensors file ({reason}): copy it again") from None
+    return _source(path, tensors, args, epoch)
 
 
 def _read_torch(path: pathlib.Path) -> Source:
@@ -101,17 +104,25 @@ def _read_torch(path: pathlib.Path) -> Source:
         )
     tensors = {}
     for name, tensor in weights.items():
-        if not tensor.is_floating_point():
-            raise ConversionError(f"{path}: tensor {name} is {tensor.dtype}, weights are floating point")
+        if not isinstance(name, str) or tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise ConversionError(f"{path}: tensor {name} is {tensor.dtype}, {tensor.layout}; weights are dense floats")
+        # A view may repeat few stored numbers without end.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ConversionError(f"{path}: tensor {name} of shape {tuple(tensor.shape)} holds fewer numbers than that")
         # NumPy has no bfloat16; to float32 it is exact.
         exact = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
         tensors[name] = exact.detach().numpy()
     whole = content if weights is not content else {}
     args, epoch = whole.get("args"), whole.get("epoch")
-    args = vars(args) if hasattr(args, "__dict__") else args
-    return Source(
-        tensors, dict(args) if isinstance(args, Mapping) else {}, epoch if isinstance(epoch, int) else None
-    )
+    return _source(path, tensors, vars(args) if hasattr(args, "__dict__") else args, epoch)
+
+
+def _source(path: pathlib.Path, tensors: dict[str, np.ndarray], args, epoch) -> Source:
+    """What was read, if its sizes are those of a model; arguments and epoch of other kinds count as absent."""
+    for name, tensor in tensors.items():
+        if not tensor.size or max(tensor.shape, default=1) > LARGEST:
+            raise ConversionError(f"{path}: tensor {name} has shape {tensor.shape}; sides are from 1 to {LARGEST}")
+    return Source(tensors, dict(args) if isinstance(args, Mapping) else {}, epoch if isinstance(epoch, int) else None)
 
 
 def _safe_globals() -> list:
