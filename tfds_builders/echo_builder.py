@@ -247,8 +247,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         rows = [row for source in sources for row in _manifest(source)]
         if self._with_beam:
             self._find_bad({row["id"] for row in rows})
-        columns = ("split", "sha256", "num_masks", "flags", *records.SCALAR_FIELDS)
-        write_csv(self.data_path / "manifest.csv", columns, rows)
+        write_csv(self.data_path / "manifest.csv", records.MANIFEST, rows)
         write_csv(self.data_path / "quarantine.csv", ("file", "reason"), map(dataclasses.asdict, self._bad))
         self._write_contact_sheet(sources)
         self.info.metadata.update(

@@ -27,8 +27,19 @@ def open_all(path: pathlib.Path) -> dict[str, records.RecordSource]:
 
 
 def metadata(path: pathlib.Path) -> dict:
-    """What metadata.json beside the records holds: schema, frame size, options, counts of the build."""
-    return json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+    """What metadata.json beside the records holds: schema, frame size, options, counts of the build.
+
+    Raises:
+      RecordsError: it is damaged.
+    """
+    try:
+        about = json.loads((path / "metadata.json").read_bytes())
+        if isinstance(about["notes"], dict) and isinstance(about["quarantined"], int):
+            return about
+        reason = "notes or quarantined of another kind"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+    raise records.RecordsError(f"{path / 'metadata.json'} is damaged ({reason}); prepare the records again.") from None
 
 
 def summarise(path: pathlib.Path) -> dict:
@@ -114,7 +125,9 @@ def check(
         about = metadata(path)
         with (path / "quarantine.csv").open(encoding="utf-8", newline="") as lines:
             quarantined = len(list(csv.DictReader(lines)))
-    except (records.RecordsError, OSError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
+        return [f"{path / 'quarantine.csv'} is damaged ({error}); prepare the records again."]
+    except (records.RecordsError, OSError) as error:
         return [str(error)]
     if rows is None:
         return [f"{path / 'manifest.csv'} is missing; prepare the records again."]

@@ -26,6 +26,8 @@ FLOAT_FIELDS = ("fps", "ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 # int32; source_label, ed_frame and es_frame are -1 where the dataset does not say.
 INT_FIELDS = ("schema_version", "num_frames", "source_label", "ed_frame", "es_frame")
 SCALAR_FIELDS = TEXT_FIELDS + FLOAT_FIELDS + INT_FIELDS
+# Columns of manifest.csv.
+MANIFEST = ("split", "sha256", "num_masks", "flags", *SCALAR_FIELDS)
 
 
 class RecordsError(ValueError):
@@ -193,6 +195,8 @@ def open_source(data_dir, dataset: str, config_name: str, split: str) -> "Record
         built = json.loads((path / "metadata.json").read_text(encoding="utf-8")).get("manifest_sha256")
     except FileNotFoundError:
         built = None
+    except (ValueError, AttributeError) as error:
+        raise RecordsError(f"{path / 'metadata.json'} is damaged ({error}). {remedy}") from None
     if built and manifest_hash(path) not in (None, built):
         raise RecordsError(
             f"{path / 'manifest.csv'} was changed since the build: its SHA-256 is not that of metadata.json. Put the "
@@ -201,9 +205,7 @@ def open_source(data_dir, dataset: str, config_name: str, split: str) -> "Record
     return source
 
 
-def open_directory(
-    path: pathlib.Path, split: str, *, remedy: str = "Prepare the records again."
-) -> "RecordSource":
+def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the records again.") -> "RecordSource":
     """`open_source` for the directory that holds dataset_info.json; `remedy` ends every error."""
     import tensorflow_datasets as tfds
 
@@ -212,21 +214,21 @@ def open_directory(
         if not (path / name).is_file():
             raise RecordsError(f"No prepared records at {path} ({name} is missing). {remedy}")
     try:
+        _check_classes(json.loads((path / "features.json").read_bytes()))
         builder = tfds.builder_from_directory(path)
+        files = {
+            name: [(os.fspath(file), count) for file, count in zip(info.filepaths, info.shard_lengths, strict=True)]
+            for name, info in builder.info.splits.items()
+        }
     except Exception as error:  # TFDS raises many kinds for damaged metadata; all mean the same here.
-        raise RecordsError(f"Metadata of the records at {path} cannot be read ({error}). {remedy}") from error
-    if split not in builder.info.splits:
-        found = sorted(builder.info.splits)
-        raise RecordsError(f"Records at {path} have no split '{split}', only {found}. {remedy}")
-    info = builder.info.splits[split]
-    files = zip(info.filepaths, info.shard_lengths, strict=True)
-    shards = [(os.fspath(file), count) for file, count in files]
+        raise RecordsError(f"Metadata of the records at {path} cannot be read ({error!r:.300}). {remedy}") from error
+    if split not in files:
+        raise RecordsError(f"Records at {path} have no split '{split}', only {sorted(files)}. {remedy}")
+    shards = files[split]
     _check_shards(shards, remedy)
     missing = sorted(set(features(0)) - set(builder.info.features))
     if missing:
-        raise RecordsError(
-            f"Records at {path} lack the fields {missing} of schema {SCHEMA_VERSION}. {remedy}"
-        )
+        raise RecordsError(f"Records at {path} lack the fields {missing} of schema {SCHEMA_VERSION}. {remedy}")
     try:
         _, frame_size = split_config_name(path.parent.name)
     except ValueError as error:
@@ -238,6 +240,15 @@ def open_directory(
             f"Records at {path} have schema version {found}, this code reads {SCHEMA_VERSION}. {remedy}"
         )
     return source
+
+
+def _check_classes(schema) -> None:
+    """Raises ValueError if a schema names a class outside TFDS, whose module TFDS would import, and so run."""
+    for key, value in schema.items() if isinstance(schema, dict) else ():
+        named = key in ("pythonClassName", "python_class_name", "type", "proto_cls")
+        if named and not str(value).startswith("tensorflow_datasets.core.features."):
+            raise ValueError(f"features.json names a class of no known kind, {str(value)[:100]!r}")
+        _check_classes(value)
 
 
 def _check_shards(shards: list[tuple[str, int]], remedy: str) -> None:
@@ -299,21 +310,19 @@ class RecordSource:
             raise IndexError(f"Record {index} of {len(self)} in {self!r}.")
         try:
             record = dict(self._schema.deserialize_example_np(self._reader[int(index)]))
+            for name in TEXT_FIELDS:
+                record[name] = record[name].decode("utf-8")
+            record["flags"] = [flag.decode("utf-8") for flag in record["flags"]]
+            record["frames"], masks = list(record["frames"]), list(record["masks"])
+            record["mask_frames"] = np.asarray(record["mask_frames"], np.int32)
+            record["mask_is_expert"] = np.asarray(record["mask_is_expert"], np.bool_)
         except Exception as error:
             self.__dict__.pop("_reader", None)  # The next read opens the files anew.
             raise RecordsError(
                 f"Record {index} of {self!r} cannot be read ({error}): see that its storage is sound, or prepare the "
                 "records again."
             ) from error
-        for name in TEXT_FIELDS:
-            record[name] = record[name].decode("utf-8")
-        record["flags"] = [flag.decode("utf-8") for flag in record["flags"]]
-        record["frames"] = list(record["frames"])
-        record["masks"] = decode_frames(
-            list(record["masks"]), self.frame_size, self.frame_size, record_id=record["id"]
-        )
-        record["mask_frames"] = np.asarray(record["mask_frames"], np.int32)
-        record["mask_is_expert"] = np.asarray(record["mask_is_expert"], np.bool_)
+        record["masks"] = decode_frames(masks, self.frame_size, self.frame_size, record_id=record["id"])
         return record
 
 
@@ -335,12 +344,23 @@ def record_fields(source: RecordSource, names: Sequence[str]) -> dict[str, np.nd
 
 
 def manifest_rows(path: pathlib.Path) -> list[dict[str, str]] | None:
-    """Rows of manifest.csv beside the records, in record order; None if there is no such file."""
+    """Rows of manifest.csv beside the records, in record order; None if there is none. RecordsError if damaged."""
     file = path / "manifest.csv"
     if not file.is_file():
         return None
-    with file.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecordsError(f"{file} is damaged ({error}); prepare the records again.") from None
+    if missing := sorted(set(MANIFEST) - set(reader.fieldnames or ())):
+        raise RecordsError(f"{file} is damaged (no columns {', '.join(missing)}); prepare the records again.")
+    for number, row in enumerate(rows, 1):
+        # A line that is too short leaves cells at None, one that is too long has some under no name.
+        if None in row or None in row.values() or row["split"] not in SPLITS or not row["num_masks"].isdecimal():
+            raise RecordsError(f"{file} is damaged in row {number}; prepare the records again.")
+    return rows
 
 
 def count_patients(rows: Sequence[dict]) -> dict[str, int]:
@@ -373,4 +393,8 @@ def _read_columns(source: RecordSource) -> dict[str, np.ndarray]:
             )
     kinds = dict.fromkeys(FLOAT_FIELDS, np.float32) | dict.fromkeys(INT_FIELDS, np.int32)
     columns = {name: np.array([row[name] for row in rows]) for name in SCALAR_FIELDS}
-    return {name: column.astype(kinds.get(name, np.str_)) for name, column in columns.items()}
+    try:
+        return {name: column.astype(kinds.get(name, np.str_)) for name, column in columns.items()}
+    except (ValueError, OverflowError) as error:
+        reason = str(error)[:200]
+        raise RecordsError(f"{source.path}/manifest.csv is damaged ({reason}); prepare the records again.") from None
