@@ -102,6 +102,10 @@ def make_model(config: ConfigDict) -> Discovr:
     for name, size, parts in (("width", width, heads), ("decoder_width", decoder_width, decoder_heads)):
         if parts < 1 or size < 1 or size % parts:
             raise ValueError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
+    sizes = {"data.image_size": data.image_size, "data.num_frames": data.num_frames, "model.depth": depth}
+    sizes |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
+    if wrong := [f"{name} = {size}" for name, size in sizes.items() if size < 1]:
+        raise ValueError(f"{', '.join(wrong)} must be at least 1")
     if data.image_size % m.patch or data.num_frames % m.tubelet:
         raise ValueError(
             f"data.image_size = {data.image_size} must be a multiple of model.patch = {m.patch}, and "

@@ -140,12 +140,16 @@ def _find(source: pathlib.Path) -> tuple[list[pathlib.Path], pathlib.Path]:
         raise ExtractError(f"--input={source}: no such file or folder")
     if source.suffix.lower() != ".csv":
         return [source], source.parent
-    with open(source, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        column = next((name for name in reader.fieldnames or () if name.strip().lower() == "path"), None)
-        if column is None:
-            raise ExtractError(f"--input={source}: its first line names no column 'path'")
-        named = [row[column] for row in reader]
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            column = next((name for name in reader.fieldnames or () if name.strip().lower() == "path"), None)
+            if column is None:
+                raise ExtractError(f"--input={source}: its first line names no column 'path'")
+            named = [row[column] or "" for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        reason = type(error).__name__
+        raise ExtractError(f"--input={source} cannot be read ({reason}): save it as CSV in UTF-8") from None
     if not named:
         raise ExtractError(f"--input={source} names no files")
     return [source.parent / name for name in named], source.parent

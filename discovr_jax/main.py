@@ -19,6 +19,8 @@ from discovr_jax.workdir import WorkdirError, flatten
 # What the storage of a workdir or of records can do to a run; any other OSError is a defect of ours.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
+_LONGEST = 4000  # characters of an error in an argument, which may quote it
+
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train (and evaluate), or evaluate a checkpoint.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A config file or its name, with :arguments.")
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> None:
         )
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """absl's parsing, with errors of one line; --config takes a path or the name of a shipped config."""
     from discovr_jax.experiment import config_path
 
@@ -76,23 +78,38 @@ def parse_flags(argv: list[str]) -> list[str]:
         argv = [*argv[:at], f"--config={argv[at + 1]}", *argv[at + 2 :]]
     try:
         argv = [f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv]
-        return flags.FLAGS(argv)
+        left = values(argv)
+        hasattr(values["config"].value, "seed")  # a file that could not be loaded says so here
+        return left
     except FileNotFoundError as error:
-        sys.exit(f"error: {error}")
+        words = str(error)
+    except RecursionError:
+        words = "an argument is too long, or nested too deeply"
     except flags.Error as error:
         # An error inside a config file comes with its traceback; if it is a check of ours, its last line says all.
         last = str(error).strip().splitlines()[-1]
-        sys.exit(f"error: {last.removeprefix('ValueError: ') if last.startswith('ValueError: ') else error}")
-    except (AttributeError, KeyError):
-        path = next(a[9:] for a in argv if a.startswith("--config="))
-        known = flatten(flags.FLAGS["config"].parser.parse(path).to_dict())
-        given = [a.removeprefix("--config.").partition("=")[0] for a in argv if a.startswith("--config.")]
-        unknown = [key for key in given if key not in known]
-        if not unknown:
-            raise
-        near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=3)]
-        hint = f"Did you mean {', '.join(near)}? " if near else ""
-        sys.exit(f"error: the config has no key {', '.join(unknown)}. {hint}Every key is in configs/base.py")
+        words = last.removeprefix("ValueError: ") if last.startswith("ValueError: ") else str(error)
+    except (ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError) as error:
+        # The library reads a key as Python would, and so fails in as many ways.
+        last = (str(error).strip().splitlines() or [""])[-1]
+        words = _unknown_keys(argv, values) or f"an argument cannot be read ({type(error).__name__}: {last})"
+    sys.exit(f"error: {words[:_LONGEST]}")
+
+
+def _unknown_keys(argv: list[str], values: flags.FlagValues) -> str:
+    """Which keys of the arguments the config has not, and which were perhaps meant; empty if all are there."""
+    path = next((a[9:] for a in argv if a.startswith("--config=")), None)
+    given = [a.removeprefix("--config.").partition("=")[0] for a in argv if a.startswith("--config.")]
+    if path is None or not given:
+        return ""
+    try:
+        known = flatten(values["config"].parser.parse(path).to_dict())
+    except OSError:  # the file could not be loaded
+        return ""
+    unknown = [key for key in given if key not in known]
+    near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=3)]
+    hint = f"Did you mean {', '.join(near)}? " if near else ""
+    return f"the config has no key {', '.join(unknown)}. {hint}Every key is in configs/base.py" if unknown else ""
 
 
 if __name__ == "__main__":

@@ -109,9 +109,10 @@ def compare(
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        differ = differences(before, config, only, free, defaults)
+    except (ValueError, AttributeError, RecursionError) as error:
         raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another --workdir") from None
-    refuse(str(workdir), differences(before, config, only, free, defaults))
+    refuse(str(workdir), differ)
 
 
 def differences(
@@ -154,12 +155,14 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
+            if not isinstance(row["step"], int):
+                raise ValueError("step is no whole number")
             rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
             if number < len(lines):
                 raise WorkdirError(f"{path}, line {number} is damaged: {error}") from None
     version = rows[0].get("schema_version", METRICS_VERSION) if rows else METRICS_VERSION
-    if version > METRICS_VERSION:
+    if not isinstance(version, int) or version > METRICS_VERSION:
         raise WorkdirError(
             f"{path} has schema version {version}, this code reads up to {METRICS_VERSION}: use the version of "
             "discovr_jax that wrote it, or another --workdir"

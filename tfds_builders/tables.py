@@ -50,10 +50,17 @@ def read_table(path: pathlib.Path, columns: Sequence[str], name: str = "") -> li
       One dict a row with the names as given in `columns`, and "where": the file name and line for messages.
 
     Raises:
-      SourceError: no such file, a missing or doubled column, or a row with too few cells.
+      SourceError: no such file, not a CSV in UTF-8, a missing or doubled column, or a row with too few cells.
     """
     if not path.is_file():
         raise SourceError(f"{path}: no such file. The dataset's README lists the files to download.")
+    try:
+        return _rows(path, columns, name)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} cannot be read ({error}); download it again, or save it as CSV in UTF-8.") from None
+
+
+def _rows(path: pathlib.Path, columns: Sequence[str], name: str) -> list[dict[str, str]]:
     # utf-8-sig drops the byte-order mark that spreadsheets add; newline="" lets csv handle CRLF and CR.
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
