@@ -1,11 +1,12 @@
 # Everything that a fresh machine needs: `make demo` and `make test` make their own virtual environment.
 PYTHON ?= python3
 RUNS ?= runs
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test chaos fuzz lint clean
 
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)
@@ -20,6 +21,10 @@ chaos: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+
+# Damaged files and arguments for MINUTES in all, each parser in processes of its own; counts in docs/reliability.md.
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --minutes=$(MINUTES)
 
 $(STAMP): setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
