@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from discovr_jax import distributed, sharding, train_step, workdir
 from discovr_jax import experiment as experiment_lib
-from discovr_jax import sharding, train_step, workdir
 from discovr_jax.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.losses import objective as objective_lib
@@ -25,7 +25,10 @@ SAMPLE_CLIPS = 4  # clips painted with their prototypes in the report
 
 
 def make_embed(model: Discovr, mesh):
-    """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params of the teacher."""
+    """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params of the teacher.
+
+    Each process gives its rows of the batch and gets the readouts of all.
+    """
     batch = sharding.batch_sharding(mesh)
 
     def embed(params, frames, num_valid):
@@ -35,7 +38,7 @@ def make_embed(model: Discovr, mesh):
     jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=sharding.replicated(mesh))
 
     def call(params, frames, num_valid):
-        return jax.device_get(jitted(params, np.asarray(frames), np.asarray(num_valid)))
+        return jax.device_get(jitted(params, *sharding.place_rows((frames, num_valid), mesh)))
 
     return call
 
@@ -62,19 +65,24 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
         params = {"video_encoder": params["video_encoder"]}
         return features.Encoder(
             lambda frames, num_valid: embed(params, frames, num_valid),
-            f"{features.fingerprint(params)} {model.intensity} {model.dtype}",
+            f"{features.fingerprint(sharding.to_host(params))} {model.intensity} {model.dtype}",
         )
 
     encoders = {
         "discovr": [encoder(state.teacher)],
-        "random": [encoder(untrained_teacher(experiment, seed)) for seed in _random_seeds(config)],
+        "random": [encoder(untrained_teacher(experiment, seed, mesh)) for seed in _random_seeds(config)],
     }
     manifest = records.manifest_hash(sources["test"].path)
+    part, parts = sharding.batch_part(mesh)
+    share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
     evaluation = runner.run(
-        config, sources, encoders, directory, step, clips_seen=step * config.batch_size, manifest_sha256=manifest
+        config, sources, encoders, directory, step, share, clips_seen=step * config.batch_size, manifest_sha256=manifest
     )
     results = {"step": step, **evaluation.results}
     logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
+    prototype_maps = prototype_samples(config, state, model, sources["test"], mesh)
+    if not share.writes:
+        return results
     path = report.write_report(
         directory,
         step,
@@ -83,7 +91,7 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,
-        prototype_maps=prototype_samples(config, state, model, sources["test"]),
+        prototype_maps=prototype_maps,
         summary=_summary(config, experiment, step),
     )
     logger.info("report: %s", path)
@@ -116,7 +124,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     return evaluate_state(config, directory, state, step, experiment, mesh)
 
 
-def prototype_samples(config: ConfigDict, state, model: Discovr, source) -> list[dict]:
+def prototype_samples(config: ConfigDict, state, model: Discovr, source, mesh) -> list[dict]:
     """The first clips of a split with the prototype of each image teacher token, for the report.
 
     Returns:
@@ -132,11 +140,11 @@ def prototype_samples(config: ConfigDict, state, model: Discovr, source) -> list
     num_valid = np.concatenate([row["num_valid"] for row in rows])
     record = np.concatenate([row["record"] for row in rows])
     first = [int(np.flatnonzero(record == index)[0]) for index in chosen]
-    labels = jax.device_get(
-        jax.jit(lambda s, f, n: image_assignments(model, experiment_lib.make_options(config), s, f, n))(
-            state, frames[first], num_valid[first]
-        )
+    assign = jax.jit(
+        lambda s, f, n: image_assignments(model, experiment_lib.make_options(config), s, f, n),
+        out_shardings=sharding.replicated(mesh),
     )
+    labels = jax.device_get(assign(state, frames[first], num_valid[first]))
     names = records.record_fields(source, ["id", "ef"])
     return [
         {
@@ -177,10 +185,10 @@ def _random_seeds(config: ConfigDict) -> range:
     return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
 
 
-def untrained_teacher(experiment, seed: int) -> dict:
-    """The teachers of a fresh state: the "random" baseline."""
+def untrained_teacher(experiment, seed: int, mesh) -> dict:
+    """The teachers of a fresh state, on the mesh: the "random" baseline."""
 
     def init(key):
         return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key).teacher
 
-    return jax.jit(init)(experiment_lib.initial_key(seed))
+    return jax.jit(init, out_shardings=sharding.replicated(mesh))(experiment_lib.initial_key(seed))

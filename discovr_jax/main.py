@@ -1,6 +1,6 @@
 """The door: flags, jax.distributed, dispatch. No logic lives here.
 
-python -m discovr_jax.main --config=configs/adult.py --workdir=DIR [--mode=train|eval] [--config.KEY=VALUE ...]
+python -m discovr_jax.main --config=configs/adult.py --workdir=DIR [--mode=train|eval|plan] [--config.KEY=VALUE ...]
 """
 
 import difflib
@@ -22,7 +22,14 @@ _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 _LONGEST = 4000  # characters of an error in an argument, which may quote it
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train (and evaluate), or evaluate a checkpoint.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan"], "See README.md.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster is found out.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run this command together.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_TOPOLOGY = flags.DEFINE_string("topology", "", "plan: v5e:4x4, v5p:4x4x4, v6e:8x8, gpu:h200:8 or cpu:8.")
+_BATCH = flags.DEFINE_integer("batch", None, "plan: clips a step, instead of the config's.")
+_SWEEP = flags.DEFINE_bool("sweep", False, "plan: compare mesh shapes.")
+_QUICK = flags.DEFINE_bool("quick", False, "plan: compile a few blocks and extend to all, in a fraction of the time.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A config file or its name, with :arguments.")
 flags.mark_flag_as_required("config")
 
@@ -41,7 +48,7 @@ def main(argv: list[str]) -> None:
 
     import jax
 
-    from discovr_jax import evaluate, train
+    from discovr_jax import chips, distributed, evaluate, plan, train
     from discovr_jax.checkpoint import CheckpointError
     from discovr_jax.data.pipeline import LoaderError
     from discovr_jax.data.records import RecordsError
@@ -52,21 +59,29 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     config, workdir = _CONFIG.value, _WORKDIR.value or f"runs/{name}"
-    logger.info("workdir %s, %d device(s): %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
     try:
+        if _MODE.value == "plan":
+            chips.simulate(chips.parse_topology(_TOPOLOGY.value, config.mesh.slices))
+            plan.plan_workdir(config, workdir, _TOPOLOGY.value, _BATCH.value, _SWEEP.value, _QUICK.value)
+            return
+        distributed.initialise(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if not distributed.is_first():
+            logger.setLevel(logging.ERROR)  # what goes for all, the first says
+        logger.info("workdir %s, %d device(s): %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
         if _MODE.value == "train":
             train.train_and_evaluate(config, workdir, evaluate.evaluate_state)
         else:
             evaluate.evaluate_workdir(config, workdir)
-    except (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.errno not in _STORAGE:
-            raise
-        sys.exit(
-            f"error: {error.filename or workdir}: {error.strerror}. Make space, or repair the storage or its "
-            "permissions; then the same command resumes"
-        )
+    except Exception as error:
+        told = (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError)
+        told += (chips.TopologyError, plan.PlanError, distributed.DistributedError)
+        message = str(error) if isinstance(error, told) else None
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            message = (
+                f"{error.filename or workdir}: {error.strerror}. Make space, or repair the storage or its "
+                "permissions; then the same command resumes"
+            )
+        distributed.leave(error, message)
 
 
 def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:

@@ -64,9 +64,10 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     sources = {split: mixture.open_source(config.data, config.data.dataset, split) for split in ("train", "val")}
     chosen = pipeline.training_records({config.data.dataset: sources["train"]}, config.data)
     built = experiment.make_experiment(config, len(chosen[config.data.dataset]))
-    embed = evaluate.make_embed(built.model, sharding.make_mesh(config.mesh))
+    mesh = sharding.make_mesh(config.mesh)
+    embed = evaluate.make_embed(built.model, mesh)
     params = {"video_encoder": summary.state.teacher["video_encoder"]}
-    untrained = {"video_encoder": evaluate.untrained_teacher(built, config.seed + 1)["video_encoder"]}
+    untrained = {"video_encoder": evaluate.untrained_teacher(built, config.seed + 1, mesh)["video_encoder"]}
     embeds = [lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)]
     splits = [{}, {}]
     for split, source in sources.items():

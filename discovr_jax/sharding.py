@@ -104,6 +104,17 @@ def batch_shards(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def place_rows(tree, mesh: Mesh):
+    """NumPy arrays, this process's rows of a batch (`batch_part`) -> arrays of the whole batch on the mesh."""
+    place = batch_sharding(mesh)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(place, np.asarray(rows)), tree)
+
+
+def gather_rows(tree, mesh: Mesh):
+    """NumPy arrays, this process's rows of a batch -> NumPy arrays of all rows, on every process."""
+    return to_host(place_rows(tree, mesh)) if batch_part(mesh)[1] > 1 else tree
+
+
 def to_host(tree):
     """Every leaf whole in host memory, as NumPy arrays on every process, wherever its parts lie."""
 

@@ -10,6 +10,7 @@ from collections import deque
 import jax
 import numpy as np
 
+from discovr_jax import sharding
 from discovr_jax import workdir as workdir_lib
 from discovr_jax.checkpoint import Checkpoints
 
@@ -55,8 +56,9 @@ class StepWatch:
     """
 
     def __init__(
-        self, directory, state, limit: int, names: list[str], checkpoints: Checkpoints, position: dict, config: dict
-    ):
+        self, directory, state, limit: int, names: list[str], checkpoints: Checkpoints, position: dict,
+        config: dict, writes: bool = True,
+    ):  # fmt: skip
         """
         Args:
           directory: the workdir; spikes go to spikes.jsonl in it, a dump to nonfinite/.
@@ -64,11 +66,15 @@ class StepWatch:
           limit: steps in a row that are not finite before the run stops.
           names: datasets, by the number in `batch["dataset"]`.
           position, config: go into a dump.
+          writes: spikes.jsonl; one of several processes does.
         """
         self._directory, self._limit, self._names = pathlib.Path(directory), limit, names
         self._checkpoints, self._position, self._config = checkpoints, position, config
         self._skipped, self._pending = int(state.skipped), None
         self._spikes = {name: Spikes() for name in WATCHED}
+        self._file = None
+        if not writes:
+            return
         path = self._directory / "spikes.jsonl"
         first = int(state.step)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -111,19 +117,21 @@ class StepWatch:
             self._stop(step, state, metrics, batch)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
 
     def _spike(self, step: int, name: str, value: float, usual: float, batch: dict) -> None:
         ids = self._ids(batch)
         logger.warning("step %d: %s %.4g, usually %.4g; training records %s", step, name, value, usual, ids)
+        if not self._file:
+            return
         line = {"step": step, "what": name, "value": value, "usual": usual, "records": ids}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
     def _ids(self, batch: dict) -> str:
-        if not batch["record"].is_fully_addressable:
-            return "on another process"
-        rows = zip(np.asarray(batch["dataset"]).tolist(), np.asarray(batch["record"]).tolist(), strict=True)
+        places = sharding.to_host((batch["dataset"], batch["record"]))
+        rows = zip(*(place.tolist() for place in places), strict=True)
         return ", ".join(f"{self._names[dataset]} {record}" for dataset, record in rows)
 
     def _stop(self, step: int, state, metrics: dict, batch: dict) -> None:
@@ -151,10 +159,8 @@ class StepWatch:
         return dumps.directory / f"step_{step}"
 
 
-def described(batch: dict) -> dict | None:
-    """What names the content of a batch, as JSON values; None where parts of it lie on other processes."""
-    if not batch["frames"].is_fully_addressable:
-        return None
-    arrays = {name: np.asarray(value) for name, value in sorted(batch.items())}
+def described(batch: dict) -> dict:
+    """What names the content of a batch, as JSON values."""
+    arrays = dict(sorted(sharding.to_host(batch).items()))
     frames = hashlib.sha256(np.ascontiguousarray(arrays.pop("frames")).tobytes()).hexdigest()
     return {"frames_sha256": frames} | {name: array.tolist() for name, array in arrays.items()}

@@ -4,16 +4,14 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
-import signal
-import threading
 import time
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from discovr_jax import distributed, health, sharding, train_step, weights, workdir
 from discovr_jax import experiment as experiment_lib
-from discovr_jax import health, sharding, train_step, weights, workdir
 from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.data import feed, mixture, pipeline
 from discovr_jax.optim import path_name, should_run
@@ -49,22 +47,30 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ValueError: each says what to do.
     """
     with contextlib.ExitStack() as closing:
-        closing.enter_context(workdir.locked(directory))
-        preemption = closing.enter_context(_Preemption())
+        writes = distributed.is_first()
+        if writes:
+            closing.enter_context(workdir.locked(directory))
+        preemption = closing.enter_context(distributed.Preemption())
         # Build -------------------------------------------------------------------------------------------
-        ensure_records(config)
+        if writes:
+            ensure_records(config)
+        distributed.wait("records")
         sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
         mesh = sharding.make_mesh(config.mesh)
+        part, parts = sharding.batch_part(mesh)
         if config.batch_size % (sharding.batch_shards(mesh) * config.accumulate):
             raise ValueError(
                 f"batch_size = {config.batch_size} must be a multiple of the {sharding.batch_shards(mesh)} devices "
                 f"on the mesh's data and fsdp axes, times accumulate = {config.accumulate}"
             )
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
-        workdir.claim(directory, written, defaults)
+        if writes:
+            workdir.claim(directory, written, defaults)
+        distributed.wait("workdir")
+        workdir.compare(directory, written, defaults=defaults, claimed=True)
         abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
         logger.info("state on the mesh %s\n%s", dict(mesh.shape), sharding.shard_table(abstract, mesh))
 
@@ -85,8 +91,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             sources,
             config,
             start_step=first,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=part,
+            process_count=parts,
         )
         closing.callback(batches.close)
         position = batches.get_state()
@@ -96,7 +102,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
-        log = workdir.MetricsLog(directory, first)
+        log = workdir.MetricsLog(directory, first, writes)
         closing.callback(log.close)
         step_fn = experiment_lib.jit_train_step(experiment, config, mesh)
 
@@ -105,12 +111,14 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # data position always agree, and its line in metrics.jsonl is written before it.
         step, total, results, row, metrics = first, experiment.total, None, None, {}
         collapse = health.Watch(config.model.num_prototypes)
-        watch = StepWatch(directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written)
+        watch = StepWatch(
+            directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
+        )
         closing.callback(watch.close)
         clock = _Clock(config.batch_size, first, total)
         with feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
             while True:
-                stop = preemption.requested
+                stop = preemption.requested(step)
                 if metrics and (should_run(step, experiment.log_every, total) or stop):
                     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
                     row |= clock.read(step)
@@ -125,7 +133,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                         with clock.paused(), preemption.interrupting():
                             results = evaluate(config, directory, state, step, experiment, mesh)
                         row, unscored = (row or {}) | _figures(results), False
-                    except _Preempted:
+                    except distributed.Preempted:
                         stop = True
                 if row is not None and not (stop and not should_run(step, experiment.log_every, total)):
                     log.write(step, row)
@@ -168,7 +176,7 @@ def state_sha256(state: train_step.TrainState) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         digest.update(path_name(path).encode())
-        digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+        digest.update(np.ascontiguousarray(sharding.to_host(leaf)).tobytes())
     return digest.hexdigest()
 
 
@@ -224,48 +232,3 @@ class _Pause:
 
     def __exit__(self, *_):
         self._clock._away += time.monotonic() - self._from
-
-
-ASK_AGAIN = 5.0  # seconds
-
-
-class _Preempted(BaseException):
-    """SIGTERM came during what need not be finished. No `Exception`: nothing on the way out may swallow it."""
-
-
-class _Preemption:
-    """SIGTERM (preemption) asks the loop to save and leave; outside the main thread it stays as it was."""
-
-    def __init__(self):
-        self.requested = self._interrupt = False
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = {name: signal.signal(name, self._ask) for name in (signal.SIGTERM, signal.SIGALRM)}
-        return self
-
-    def _ask(self, *_):
-        self.requested = True
-        if self._interrupt:
-            # Once more by and by: where it hits a callback of the garbage collector, Python drops the exception.
-            signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
-            raise _Preempted
-
-    @contextlib.contextmanager
-    def interrupting(self):
-        """Raises _Preempted on SIGTERM: what runs in here is long, and is done again after the next start."""
-        # All processes of a job work on it together, so none may leave alone.
-        self._interrupt = jax.process_count() == 1
-        try:
-            if self.requested and self._interrupt:
-                raise _Preempted
-            yield
-        finally:
-            self._interrupt = False
-            if self.requested:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def __exit__(self, *_):
-        if threading.current_thread() is threading.main_thread():
-            for name, handler in self._before.items():
-                signal.signal(name, handler)

@@ -95,10 +95,12 @@ def compare(
     only: str = "",
     free: tuple[str, ...] = FREE,
     defaults: dict | None = None,
+    claimed: bool = False,
 ) -> None:
     """Refuse a workdir whose `config.json` is another; a workdir without one is anybody's.
 
     Args:
+      claimed: by another process of this run, so there must be one.
       only, free, defaults: see `differences`.
 
     Raises:
@@ -106,6 +108,11 @@ def compare(
     """
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
+        if claimed:
+            raise WorkdirError(
+                f"--workdir={workdir}: this process does not see the config.json that the first one wrote: all "
+                "processes need the same folder (NFS, or a bucket that is mounted on every host)"
+            )
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -206,14 +213,21 @@ class _Events:
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events. Lines after the step of a resume are dropped and written anew."""
+    """metrics.jsonl and TensorBoard events. Lines after the step of a resume are dropped and written anew.
 
-    def __init__(self, workdir: str | pathlib.Path, step: int):
+    With `writes` False it only knows what the process that writes has in its log.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, step: int, writes: bool = True):
         self._path = pathlib.Path(workdir) / "metrics.jsonl"
         rows = read_metrics(workdir)
         kept = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
         if len(kept) < len(rows):
             logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
+        self._writes = writes
+        self._last = kept[-1] if kept else {"step": -1}
+        if not writes:
+            return
         self._rewrite(kept)
         self._events = _Events(self._path.parent, step + 1)
 
@@ -228,6 +242,10 @@ class MetricsLog:
 
     def write(self, step: int, row: dict) -> None:
         """One line a step: where `step` has a line from before a resume, it gets what it lacks."""
+        if not self._writes:
+            if step >= self._last["step"]:
+                self._last = (self._last if step == self._last["step"] else {"step": step}) | row
+            return
         if "state_sha256" not in row and step <= self._last["step"]:
             row = {name: value for name, value in row.items() if name not in self._last}
             if step < self._last["step"] or not row:
@@ -243,5 +261,6 @@ class MetricsLog:
         self._events.write(step, row)
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            self._file.close()
+            self._events.close()

@@ -163,7 +163,7 @@ def traced_once(patch) -> None:
 
 def weight_figures(config, directory, state, step, experiment, mesh) -> dict:
     """Stands in for the evaluation: one figure that any change of the teacher's weights changes."""
-    total = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(jax.device_get(state.teacher)))
+    total = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(sharding.to_host(state.teacher)))
     return {"encoders": {"discovr": {"weights/sum": {"value": total}}}}
 
 

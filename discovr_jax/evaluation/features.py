@@ -24,13 +24,30 @@ class Encoder:
     """One frozen encoder.
 
     Attributes:
-      embed: (frames uint8 [b, T, H, W], num_valid int32 [b]) -> {readout: float [b, D]}, arrays of any kind.
+      embed: (frames uint8 [b, T, H, W], num_valid int32 [b]) -> {readout: float [b, D]}, arrays of any kind; of
+        several processes each gives its own rows and gets those of all.
       key: says which weights and which forward pass these are, for the cache: `fingerprint(params)` and
         whatever of the model's settings changes the features without changing the parameters.
     """
 
     embed: Embed
     key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one of several processes does of an evaluation; alone, everything.
+
+    Attributes:
+      index, count: it reads part `index` of every batch cut into `count`.
+      gather: {name: its rows of a batch} -> {name: all rows of the batch}, the same on every process.
+      writes: files; one process does.
+    """
+
+    index: int = 0
+    count: int = 1
+    gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    writes: bool = True
 
 
 def fingerprint(tree: Any) -> str:
@@ -101,6 +118,7 @@ def cached(
     names: Sequence[str],
     keys: Sequence[str],
     make: Callable[[Sequence[int]], list[Readouts]],
+    writes: bool = True,
 ) -> list[Readouts]:
     """Reads features from disk and makes the missing ones together.
 
@@ -110,7 +128,8 @@ def cached(
     Args:
       directory: made if absent.
       names: of the files, "discovr-0-test" say; keys: of `cache_key`, one for each name.
-      make: indices into `names` -> their features.
+      make: indices into `names` -> their features. Several processes make them together, and what one of them then
+        `writes` the others looked for before.
 
     Returns:
       Features, in the order of `names`.
@@ -123,6 +142,8 @@ def cached(
     if missing:
         for index, made in zip(missing, make(missing), strict=True):
             found[index] = made
+            if not writes:
+                continue
             _write(paths[index], made)
             for stale in directory.glob(f"{names[index]}-{'?' * 20}.npz"):
                 if stale != paths[index]:

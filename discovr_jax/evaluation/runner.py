@@ -30,6 +30,7 @@ TYPES = ("anomaly", "knn", "probe", "regression")  # modules of this folder
 STUDIED = "discovr"
 # What decides which pixels an encoder sees; part of the cache key.
 _CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
+ALONE = features.Share()
 _FIELDS = ("id", "patient_id", "num_frames", *task.MEASUREMENTS)
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
@@ -67,7 +68,9 @@ class _Family:
     num_patients: int
 
 
-def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
+def run(
+    config, sources, encoders, workdir, step: int, share: features.Share = ALONE, **extra
+) -> Evaluation:
     """Extracts (or reads cached) features of all encoders, evaluates them and writes the results.
 
     The pixel baseline is added here: it needs the same clips and no weights.
@@ -79,6 +82,7 @@ def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
       workdir: results go to workdir/eval/STEP (workdir/eval/STEP/DATASET where eval.dataset names one), cached
         features to workdir/eval/features.
       step: training steps behind the "discovr" weights.
+      share: of this process, where several evaluate together; all of them get the same figures.
       **extra: JSON values for the top level of results.json (clips_seen, commit, ...).
 
     Returns:
@@ -88,18 +92,19 @@ def run(config, sources, encoders, workdir, step: int, **extra) -> Evaluation:
 
     def pixels(frames, num_valid):
         clips = zip(frames, num_valid, strict=True)
-        return {"pixels": np.stack([baselines.pixel_features(clip, int(valid)) for clip, valid in clips])}
+        rows = np.stack([baselines.pixel_features(clip, int(valid)) for clip, valid in clips])
+        return share.gather({"pixels": rows})
 
     everyone = {**encoders, "pixels": [features.Encoder(pixels, "pixels: mean and std frame, 28 x 28")]}
     fields = read_fields(sources, config)
     directory = pathlib.Path(workdir) / "eval" / "features"
     found = {name: [{} for _ in group] for name, group in everyone.items()}
     for split in SPLITS:
-        for (name, seed), readouts in _split_features(config, sources, everyone, fields, split, directory):
+        for (name, seed), readouts in _split_features(config, sources, everyone, fields, split, directory, share):
             found[name][seed][split] = readouts
     evaluation = evaluate(found, fields, config)
     folder = _folder(config.eval.dataset) if config.eval.dataset else ""
-    written = write(evaluation, workdir, step, folder, **extra)
+    written = write(evaluation, workdir, step, folder, share.writes, **extra)
     return dataclasses.replace(evaluation, results=written)
 
 
@@ -116,7 +121,7 @@ def read_fields(sources, config) -> dict[str, dict[str, np.ndarray]]:
     return columns
 
 
-def _split_features(config, sources, encoders, fields, split, directory):
+def _split_features(config, sources, encoders, fields, split, directory, share):
     """((name, seed), readouts) of every encoder on one split: cached ones read, the others in one pass."""
     from discovr_jax.data import pipeline
 
@@ -128,12 +133,19 @@ def _split_features(config, sources, encoders, fields, split, directory):
 
     def make(indices):
         embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
-        batches = pipeline.eval_batches(sources[split], config, batch_size=config.eval.batch_size)
+        batches = pipeline.eval_batches(
+            sources[split],
+            config,
+            batch_size=config.eval.batch_size,
+            process_index=share.index,
+            process_count=share.count,
+        )
         with contextlib.closing(batches):
-            return features.extract(embeds, batches, len(videos))
+            whole = (b | share.gather({name: b[name] for name in ("record", "weight")}) for b in batches)
+            return features.extract(embeds, whole, len(videos))
 
     names = [f"{_folder(mixture.scored(config))}-{name}-{seed}-{split}" for name, seed in members]
-    return zip(members, features.cached(directory, names, keys, make), strict=True)
+    return zip(members, features.cached(directory, names, keys, make, share.writes), strict=True)
 
 
 def evaluate(encoders: EncodersFeatures, fields: Fields, config) -> Evaluation:
@@ -326,14 +338,19 @@ def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
                         )
 
 
-def write(evaluation: Evaluation, workdir, step: int, folder: str = "", **extra) -> dict[str, Any]:
+def write(
+    evaluation: Evaluation, workdir, step: int, folder: str = "", writes: bool = True, **extra
+) -> dict[str, Any]:
     """Writes results.json and predictions.csv to WORKDIR/eval/STEP/`folder`, then WORKDIR/results.json.
 
-    Returns the content. `extra` joins the top level; "commit" defaults to the git commit of this code, or
+    Returns the content, which is all without `writes`. `extra` joins the top level;
+    "commit" defaults to the git commit of this code, or
     "unknown" outside git.
     """
     commit = extra.pop("commit", None) or commit_id()
     results = {"schema_version": SCHEMA_VERSION, "step": int(step), "commit": commit, **extra, **evaluation.results}
+    if not writes:
+        return results
     directory = pathlib.Path(workdir) / "eval" / str(int(step)) / folder
     output.write_csv(directory / "predictions.csv", evaluation.predictions)
     output.write_json(directory / "results.json", results)

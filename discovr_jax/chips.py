@@ -1,0 +1,140 @@
+"""Chips and how they are joined: what the planner knows about hardware.
+
+Peaks are the vendors' (bfloat16, dense), from the pages named; nobody reaches them, so times made from them are
+lower bounds. TPU: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e}. H100, H200: NVIDIA's data sheets (SXM).
+"cpu" stands for one simulated device, in round figures, so that the planner can be tried and tested anywhere.
+"""
+
+import dataclasses
+import math
+import os
+
+import jax
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One accelerator.
+
+    Attributes:
+      flops: bfloat16 FLOP/s.
+      hbm_bytes, hbm_bandwidth: capacity; bytes/s.
+      link_bandwidth: bytes/s that leave the chip over all its fast links (ICI, NVLink) together.
+      network_bandwidth: bytes/s that leave it towards other slices or nodes, its share of the host's network.
+      island: devices that the fast links can join; 0 for a TPU slice, however large.
+      ring: a torus closes along an axis whose length is a multiple of it; 0 for no torus.
+    """
+
+    flops: float
+    hbm_bytes: float
+    hbm_bandwidth: float
+    link_bandwidth: float
+    network_bandwidth: float
+    island: int = 0
+    ring: int = 0
+
+
+CHIPS = {
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 25e9 / 8, ring=16),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 50e9 / 8, ring=4),
+    "v6e": Chip(918e12, 32 * GIB, 1638e9, 400e9, 100e9 / 8, ring=16),
+    "h100": Chip(989e12, 80e9, 3350e9, 450e9, 50e9, island=8),
+    "h200": Chip(989e12, 141e9, 4800e9, 450e9, 50e9, island=8),
+    "cpu": Chip(100e9, 8 * GIB, 10e9, 10e9, 1e9, island=8),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """What is to be planned for: `count` devices of a kind in each of `slices` slices, on axes of a torus."""
+
+    kind: str
+    axes: tuple[int, ...]
+    slices: int
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.kind]
+
+    @property
+    def is_tpu(self) -> bool:
+        return self.chip.ring > 0
+
+    @property
+    def devices_per_slice(self) -> int:
+        return math.prod(self.axes)
+
+    def bandwidth(self, group: int) -> float:
+        """Bytes/s at which a device sends in a collective over `group` devices, all its usable links busy.
+
+        An axis of a torus that does not close has one neighbour less at its ends, and half the bandwidth. A group
+        larger than an island or a slice is as slow as the network between them.
+        """
+        chip = self.chip
+        if group > (chip.island or self.devices_per_slice):
+            return chip.network_bandwidth
+        if not chip.ring:
+            return chip.link_bandwidth
+        shares = [1.0 if size % chip.ring == 0 else 0.5 for size in self.axes if size > 1]
+        return chip.link_bandwidth * sum(shares) / (3 if self.kind == "v5p" else 2)
+
+
+class TopologyError(ValueError):
+    """No devices to plan for; the message says which there are."""
+
+
+def simulate(topology: Topology) -> None:
+    """Lets CPU devices stand in for the topology's own; before jax is used for anything else."""
+    jax.config.update("jax_platforms", "cpu")
+    # The compiler alone touches no TPU: several may run at once, and none asks the cloud what machine this is.
+    os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"}
+    if not topology.is_tpu:
+        jax.config.update("jax_num_cpu_devices", topology.slices * topology.devices_per_slice)
+
+
+def parse_topology(name: str, slices: int = 1) -> Topology:
+    """Reads "v5e:4x4", "v5p:2x2x1", "gpu:h200:8" or "cpu:8", the devices of one slice.
+
+    Raises:
+      TopologyError: says which forms and kinds there are.
+    """
+    kind, _, shape = name.removeprefix("gpu:").partition(":")
+    axes = tuple(int(size) for size in shape.split("x") if size.isdecimal())
+    dimensions = {"v5e": (2,), "v6e": (2,), "v5p": (3,)}.get(kind, (1,))
+    known = kind in CHIPS and name.startswith("gpu:") == (kind in ("h100", "h200"))
+    if not known or len(axes) not in dimensions or shape != "x".join(map(str, axes)) or not math.prod(axes):
+        raise TopologyError(
+            f"--topology={name} is none that the planner knows: v5e:4x4, v6e:8x8, v5p:4x4x4 (chips along each axis), "
+            "gpu:h100:8, gpu:h200:8 or cpu:8"
+        )
+    return Topology(kind, axes, slices)
+
+
+def devices(topology: Topology) -> list:
+    """Devices to compile for. TPUs are described by libtpu and need not be there; others are simulated CPU devices.
+
+    Raises:
+      TopologyError: the TPU compiler is not installed, knows no such slice, or jax runs with too few devices already.
+    """
+    total = topology.slices * topology.devices_per_slice
+    if not topology.is_tpu:
+        if len(jax.devices("cpu")) < total:
+            raise TopologyError(
+                f"{total} CPU devices are needed and jax has {len(jax.devices('cpu'))}: set "
+                f"XLA_FLAGS=--xla_force_host_platform_device_count={total}"
+            )
+        return jax.devices("cpu")[:total]
+    from jax.experimental import topologies
+
+    name = f"{topology.kind}:{'x'.join(map(str, topology.axes))}"
+    several = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    try:
+        return topologies.get_topology_desc(name, "tpu", **several).devices
+    except (RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TopologyError(
+            f"--topology={name}: the TPU compiler says: {reason}. It comes with the extra: pip install "
+            "'discovr_jax[tpu]' (no TPU is needed)"
+        ) from error

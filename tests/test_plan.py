@@ -1,0 +1,124 @@
+"""The planner: hand-computed rooflines, topologies, and whole plans of the tiny config on simulated devices."""
+
+import json
+
+import pytest
+
+from discovr_jax import chips, flops, hlo, plan, train_step
+
+KEYS = [
+    "devices", "flops_per_device", "bytes", "collectives", "step_seconds", "mfu_bound", "largest_batch", "days",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "bandwidth"),
+    [
+        ("v5e:4x4", 16, 100e9),  # neither axis closes: half of 200
+        ("v5e:16x16", 256, 200e9),
+        ("v5e:4x16", 64, 150e9),
+        ("v5p:4x4x4", 64, 600e9),
+        ("v5p:2x2x1", 4, 200e9),  # two axes, each half: 600 * (1/2 + 1/2) / 3
+        ("gpu:h200:8", 8, 450e9),
+        ("cpu:8", 8, 10e9),
+    ],
+)
+def test_topologies(name, devices, bandwidth):
+    topology = chips.parse_topology(name)
+    assert topology.devices_per_slice == devices
+    assert topology.bandwidth(devices) == pytest.approx(bandwidth)
+
+
+def test_beyond_a_node_or_slice_there_is_the_network():
+    assert chips.parse_topology("gpu:h200:16").bandwidth(16) == 50e9
+    assert chips.parse_topology("v5e:4x4", slices=2).bandwidth(32) == 25e9 / 8
+    assert chips.parse_topology("v5e:4x4", slices=2).bandwidth(16) == 100e9
+
+
+@pytest.mark.parametrize("name", ["", "v5e", "v5e:4", "v5e:4x0", "v5e:4xx4", "v4:2x2x2", "h200:8", "gpu:cpu:8"])
+def test_other_topologies_are_refused(name):
+    with pytest.raises(chips.TopologyError, match=r"none that the planner knows: v5e:4x4"):
+        chips.parse_topology(name)
+
+
+def test_the_arithmetic_of_a_plan():
+    """Four v5e chips on 2 x 2. Compute: 197e9 / 197e12 = 1 ms; memory 819e6 / 819e9 = 1 ms; wires: an all-reduce of
+    100 MB sends 2 * 3/4 * 100 MB at half of 200 GB/s = 1.5 ms, which bounds the step.
+    """
+    cost = hlo.Cost(197e9, 819e6, (hlo.Collective("all-reduce", 3, 100_000_000, 4),))
+    state = {"parameters": 2 * 10**9, "teachers": 10**9, "optimizer": 4 * 10**9}
+    made = plan.Plan(
+        topology=chips.parse_topology("v5e:2x2"),
+        mesh={"data": 4, "fsdp": 1, "model": 1},
+        compiled=plan.Compiled(8, state, 3 * 10**9, cost),
+        per_clip=1e9,
+        useful_flops=4 * 0.75 * 197e9,
+        shards=4,
+        accumulate=1,
+        total_steps=86400,
+        parameters=5 * 10**8,
+    )
+    assert made.seconds == pytest.approx({"compute": 1e-3, "memory": 1e-3, "interconnect": 1.5e-3})
+    summary = made.summary()
+    assert list(summary) == KEYS
+    assert summary["bytes"] == state | {
+        "activations": 2 * 10**9, "temporaries": 10**9, "capacity": 16 * 2**30,
+    }  # fmt: skip
+    assert summary["step_seconds"] == pytest.approx(1.5e-3) and summary["days"] == pytest.approx(1.5e-3)
+    assert summary["mfu_bound"] == pytest.approx(0.5)
+    assert summary["largest_batch"] == 4 * 9  # 17.18 - 7 - 1 = 9.18 GB for clips of 1 GB, on each of four
+    assert summary["collectives"] == [{"kind": "all-reduce", "count": 3, "bytes": 100_000_000}]
+    assert "fits" in made.table() and "MFU 50.0%" in made.table()
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory, make_tiny):
+    """(plan.json of a data and fsdp mesh, its folder, what a step of that mesh holds)."""
+    tiny = make_tiny(**{"loss.img": 0.0, "mesh.data": 4, "mesh.fsdp": 2, "data.data_dir": "nowhere"})
+    folder = tmp_path_factory.mktemp("plan")
+    return plan.plan_workdir(tiny.config, folder, "cpu:8", 16), folder, tiny
+
+
+def test_a_whole_plan(planned, make_mesh):
+    found, folder, tiny = planned
+    assert json.loads((folder / "plan.json").read_text()) == found
+    assert list(found) == KEYS and found["devices"] == 8
+    e = tiny.experiment
+    state = train_step.abstract_state(e.model, e.tx, e.masks, make_mesh(4, 2, 1))
+    assert found["bytes"]["parameters"] == plan._local_bytes(state.params)
+    assert found["bytes"]["optimizer"] > 1.9 * found["bytes"]["parameters"] > found["bytes"]["teachers"] > 0
+    assert found["bytes"]["activations"] > 0 and found["largest_batch"] % 8 == 0
+    needed = sum(flops.step_flops(e.model, e.masks).values()) * 16 / 8
+    assert 0.5 * needed < found["flops_per_device"] < 1.1 * needed  # nothing is computed twice, some is spared
+    assert {"all-reduce", "all-gather"} <= {each["kind"] for each in found["collectives"]}
+    assert all(each["count"] > 0 and each["bytes"] > 0 for each in found["collectives"])
+
+
+def test_a_batch_that_does_not_fit_the_mesh(config):
+    with pytest.raises(plan.PlanError, match="a batch of 12 cannot be cut into 8 equal parts"):
+        plan.plan_config(config, "cpu:8", 12)
+
+
+def test_an_epoch_of_unknown_length(config):
+    config.data.dataset, config.data.data_dir = "rvenet", "nowhere"
+    with pytest.raises(plan.PlanError, match="give --config.duration in steps"):
+        plan._training_videos(config)
+    config.data.dataset = "echonet_dynamic"
+    assert plan._training_videos(config) == 7465
+
+
+def test_blocks_left_out_are_extended(config, monkeypatch):
+    """Each block adds 3 bytes, 5 FLOPs and an all-gather of 7 bytes to what the rest needs."""
+    config.model.depth = 12
+
+    def compiled(config, videos, mesh, topology, batch):
+        depth = config.model.depth
+        cost = hlo.Cost(100 + 5 * depth, 10 * depth, (hlo.Collective("all-gather", depth, 7 * depth, 8),))
+        return plan.Compiled(batch, {"parameters": depth}, 1000 + 3 * depth, cost)
+
+    monkeypatch.setattr(plan, "_compile", compiled)
+    topology = chips.parse_topology("cpu:8")
+    mesh = plan.sharding.make_mesh(config.mesh, chips.devices(topology))
+    found = plan._extended(config, 7465, mesh, topology, 8)
+    assert found.cost == hlo.Cost(160, 120, (hlo.Collective("all-gather", 12, 84, 8),))
+    assert found.working == 1036 and found.state["parameters"] > 1000
