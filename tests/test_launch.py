@@ -1,0 +1,87 @@
+"""The launch files: valid, complete on a dry run, and their flags known to the program."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+
+import pytest
+import yaml
+
+from configs import adult
+from discovr_jax.workdir import flatten
+
+LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
+SCRIPTS = ("tpu_vm.sh", "slurm.sh")
+FLAGS = ["--config=adult", "--config.duration=20 steps"]
+
+
+def dry_run(name, **environ):
+    command = ["bash", str(LAUNCH / name), *FLAGS]
+    return subprocess.run(command, env=os.environ | {"DRY_RUN": "1"} | environ, capture_output=True, text=True)
+
+
+def assert_known(words):
+    """Flags of the program with their values, quoting undone."""
+    flags = [word for word in words if word.startswith("--")]
+    assert set(FLAGS) <= set(flags), words
+    known = flatten(adult.get_config().to_dict())
+    for flag in flags:
+        name = flag.removeprefix("--").partition("=")[0]
+        assert name in ("workdir", "config") or name.removeprefix("config.") in known, flag
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_pass_shellcheck(name):
+    done = subprocess.run(["shellcheck", str(LAUNCH / name)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_tpu_vm_creates_installs_and_runs_on_all_hosts():
+    done = dry_run("tpu_vm.sh", TPU="name", ZONE="zone", BUCKET="bucket")
+    assert done.returncode == 0, done.stderr
+    create, setup, train = [line for line in done.stdout.splitlines() if line.startswith("+ gcloud")]
+    assert "tpu-vm create name --zone=zone --accelerator-type=v5litepod-16" in create
+    assert "--worker=all" in setup and "discovr_jax[tpu]" in setup
+    (command,) = [word for word in shlex.split(train) if word.startswith("--command=")]
+    assert "--worker=all" in train
+    words = shlex.split(command.removeprefix("--command="))
+    assert words[:3] == ["$HOME/venv/bin/python", "-m", "discovr_jax.main"]
+    assert_known(words)
+
+
+def test_tpu_vm_says_what_it_needs():
+    done = dry_run("tpu_vm.sh", TPU="", ZONE="zone", BUCKET="bucket")
+    assert done.returncode != 0 and "name of the TPU VM" in done.stderr
+
+
+def test_slurm_runs_one_task_a_gpu():
+    done = dry_run("slurm.sh", SLURM_JOB_NUM_NODES="2", WORKDIR="/shared/run")
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    assert words[:2] == ["srun", "--kill-on-bad-exit=1"]
+    assert "--config.mesh.slices=2" in words and "--workdir=/shared/run" in words
+    assert_known(words[2:])
+    head = (LAUNCH / "slurm.sh").read_text()
+    assert "--ntasks-per-node=8" in head and "--gpus-per-node=8" in head
+
+
+def test_jobset_has_a_pod_for_every_host_of_the_slice():
+    jobset = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())
+    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    (job,) = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    pod = spec["template"]["spec"]
+    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    (container,) = pod["containers"]
+    chips = container["resources"]["limits"]["google.com/tpu"]
+    assert spec["parallelism"] == spec["completions"] == rows * columns // chips
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    words = shlex.split(container["args"][0].partition("&&")[0])
+    known = flatten(adult.get_config().to_dict())
+    assert all(w.partition("=")[0].removeprefix("--config.") in known for w in words if w.startswith("--config."))
+
+
+def test_each_is_a_page():
+    for path in LAUNCH.iterdir():
+        assert len(path.read_text().splitlines()) <= 70, path
