@@ -4,6 +4,7 @@ import os
 import pathlib
 import shlex
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -33,7 +34,7 @@ def assert_known(words):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_pass_shellcheck(name):
-    done = subprocess.run(["shellcheck", str(LAUNCH / name)], capture_output=True, text=True)
+    done = subprocess.run([str(pathlib.Path(sys.executable).parent / "shellcheck"), str(LAUNCH / name)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
