@@ -34,7 +34,8 @@ def assert_known(words):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_pass_shellcheck(name):
-    done = subprocess.run([str(pathlib.Path(sys.executable).parent / "shellcheck"), str(LAUNCH / name)], capture_output=True, text=True)
+    shellcheck = pathlib.Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run([str(shellcheck), str(LAUNCH / name)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

@@ -89,7 +89,8 @@ def test_a_whole_plan(planned, make_mesh):
     assert found["bytes"]["optimizer"] > 1.9 * found["bytes"]["parameters"] > found["bytes"]["teachers"] > 0
     assert found["bytes"]["activations"] > 0 and found["largest_batch"] % 8 == 0
     needed = sum(flops.step_flops(e.model, e.masks).values()) * 16 / 8
-    assert 0.5 * needed < found["flops_per_device"] < 1.1 * needed  # nothing is computed twice, some is spared
+    # Nothing is computed twice, and in so small a model much is spared: two of three channels of every patch.
+    assert 0.2 * needed < found["flops_per_device"] < needed
     assert {"all-reduce", "all-gather"} <= {each["kind"] for each in found["collectives"]}
     assert all(each["count"] > 0 and each["bytes"] > 0 for each in found["collectives"])
 

@@ -14,7 +14,18 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax import checkpoint, evaluate, experiment, replay, sharding, step_watch, train, train_step, workdir
+from discovr_jax import (
+    checkpoint,
+    distributed,
+    evaluate,
+    experiment,
+    replay,
+    sharding,
+    step_watch,
+    train,
+    train_step,
+    workdir,
+)
 from discovr_jax.data import feed
 from tests import run_case
 
@@ -298,7 +309,7 @@ def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, 
 
     weight_figures = run_case.weight_figures
     with monkeypatch.context() as patch:
-        patch.setattr(train, "ASK_AGAIN", 0.1)
+        patch.setattr(distributed, "ASK_AGAIN", 0.1)
         patch.setattr(run_case, "weight_figures", evaluate)
         assert not run(tmp_path).finished
     assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
