@@ -1,6 +1,7 @@
 """Placement: every array has a rule, every mesh gives the same step, and memory falls as planned."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,7 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import adult
 from discovr_jax import experiment as experiment_lib
-from discovr_jax import optim, sharding, train_step
+from discovr_jax import hlo, optim, sharding, train_step
+from discovr_jax.losses import objective
 
 
 def named(tree):
@@ -186,3 +188,40 @@ def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
         return sharding.shard_table(tree(rows, columns), mesh).splitlines()[1].split()[-1]
 
     assert [uneven(3001, 7), uneven(3001, 8), uneven(3000, 8)] == ["1", "1", "0"]
+
+
+# Traffic -----------------------------------------------------------------------------------------------------
+
+
+def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, mesh8):
+    """SCD forward and backward on eight devices: every collective is counted in the compiled program. Twice the clips
+    change neither their number nor their bytes; ten rounds of Sinkhorn for each side send one vector of prototypes a
+    round and what keeps its logarithm finite, and the largest arrays are the prototypes' gradient and a histogram.
+    """
+    e = tiny.experiment
+    tokens, width, count = e.model.grid.tokens, e.model.width, e.model.num_prototypes
+    whole, rows = sharding.replicated(mesh8), sharding.batch_sharding(mesh8)
+
+    def loss(decoded, image_tokens, prototypes):
+        student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
+        teacher = SimpleNamespace(image_tokens=image_tokens)
+        memory = objective.Memory({}, jax.numpy.zeros((e.model.grid.places, width)))
+        return objective.scd_loss(e.options, student, teacher, memory, SimpleNamespace())
+
+    def traffic(clips):
+        shapes = (
+            jax.ShapeDtypeStruct((clips, tokens, width), np.float32, sharding=rows),
+            jax.ShapeDtypeStruct((clips, e.model.grid.frames, e.model.grid.places, width), np.float32, sharding=rows),
+            jax.ShapeDtypeStruct((count, width), np.float32, sharding=whole),
+        )
+        gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True), out_shardings=None)
+        return hlo.cost(gradient.lower(*shapes).compile().as_text()).collectives
+
+    found = traffic(8)
+    assert found == traffic(16)
+    assert {each.kind for each in found} == {"all-reduce"}
+    rounds = 2 * e.options.scd_iterations
+    sinkhorn = rounds * 2 * 4 * count  # of each column: its largest score and its sum
+    rest = 4 * (count * width + e.model.grid.places * count)
+    assert sum(each.bytes for each in found) <= sinkhorn + rest + 1000
+    assert sum(each.count for each in found) <= 2 * rounds + 30
