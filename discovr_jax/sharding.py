@@ -65,7 +65,9 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
             f"mesh.slices = {slices} must be the number of slices (there are {nodes}) and divide mesh.data = {sizes[0]}"
         )
     inside = (sizes[0] // slices, *sizes[1:])
-    placed = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, process_is_granule=not numbered)
+    placed = mesh_utils.create_hybrid_device_mesh(
+        inside, (slices, 1, 1), devices, process_is_granule=not numbered, allow_split_physical_axes=True
+    )
     return Mesh(placed, AXES, axis_types=auto)
 
 
