@@ -1,5 +1,6 @@
 """Checkpoints: bit-equal on other meshes, damage survived, dtypes guarded, donation safe."""
 
+import contextlib
 import gc
 import logging
 import resource
@@ -339,18 +340,24 @@ def test_what_killed_saves_left_is_removed(opened, three):
     assert sorted(path.name for path in folder.iterdir()) == ["step_12", "step_13", "step_2"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def no_large_files():
-    """As a full disk: files cannot grow beyond 8 kB. (Python ignores the signal; the write fails.)"""
+    """As a full disk: files cannot grow beyond 8 kB. (Python ignores the signal; the write fails.)
+
+    No fixture: pytest writes its own output between the phases of a test, perhaps to a file that is larger.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three, no_large_files):
+def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three):
     checkpoints = Checkpoints(three)
-    with pytest.raises(CheckpointError, match="could not be written .* newest whole one is step 12. Make space"):
+    failure = pytest.raises(CheckpointError, match="could not be written .* newest whole one is step 12. Make space")
+    with no_large_files(), failure:
         checkpoints.save(13, small_state(13), DATA, CONFIG)
         checkpoints.wait()
     assert Checkpoints(three, read_only=True).restore_latest(abstract(small_state(0)))[0] == 12
