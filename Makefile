@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test chaos fuzz lint clean
+.PHONY: demo test test-long chaos fuzz lint clean
 
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)
@@ -14,6 +14,10 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+# What takes minutes, or waits for processes that are killed: several processes, the short form of `make chaos`.
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 # Breaks real training runs in many ways, for an hour or so; started again it goes on. See docs/reliability.md.
 chaos: $(STAMP)

@@ -96,6 +96,7 @@ def story(tmp_path_factory):
     return said, processes[0].returncode, [each.returncode for each in processes[2:]], ends, two, one, summary.state
 
 
+@pytest.mark.long
 def test_when_one_is_killed_the_other_says_so_and_stops(story):
     """By what it was waiting for, which fails, or by jax's heartbeat, whichever comes first."""
     said, code, *_ = story
@@ -107,6 +108,7 @@ def test_when_one_is_killed_the_other_says_so_and_stops(story):
         assert "the same command: they resume" in said
 
 
+@pytest.mark.long
 def test_both_resume_and_end_as_one_process(story):
     _, _, codes, ends, two, one, _ = story
     assert codes == [0, 0], ends
@@ -120,12 +122,14 @@ def test_both_resume_and_end_as_one_process(story):
         assert row["loss/total"] == pytest.approx(expected["loss/total"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_only_the_first_process_writes(story):
     *_, ends, two, _, _ = story
     assert "step 9/9" in ends[0] and "step 9/9" not in ends[1]
     assert len(list(two.glob("events.*"))) == 2  # one a start
 
 
+@pytest.mark.long
 def test_one_process_reads_what_two_wrote(story):
     *_, two, _, state = story
     arrays, _ = checkpoint.read_arrays(two / "checkpoints" / "step_9", lambda name: name.startswith("params"))

@@ -19,6 +19,7 @@ def lab(tmp_path_factory):
     return made
 
 
+@pytest.mark.long
 def test_a_run_that_is_broken_again_and_again_ends_as_one_that_is_not(lab, tmp_path):
     workdir, rng = tmp_path / "run", np.random.default_rng(0)
     for fault in (faults.killed_saving, faults.disk_full, faults.terminated_evaluating):
