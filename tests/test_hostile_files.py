@@ -236,6 +236,18 @@ def test_cells_that_are_no_names(tmp_path, cell):
         assert "list.csv cannot be read" in str(error)
 
 
+def test_long_cells_are_not_repeated_and_long_paths_name_no_file(tmp_path):
+    (tmp_path / "list.csv").write_text(f"path,ef\n{'9' * 5000},{'x' * 5000}\n")
+    (row,) = tables.read_table(tmp_path / "list.csv", ["path", "ef"])
+    for read in (lambda: tables.number(row, "ef"), lambda: tables.read_table(tmp_path / "list.csv", ["x" * 9])):
+        with pytest.raises(tables.SourceError) as error:
+            read()
+        assert len(str(error.value)) < 600
+    ((path,), base) = extract._find(tmp_path / "list.csv")
+    assert len(extract._identity(path, base, b"salt", show=False, hide=False)) == 16
+    refused(path, "no such file")
+
+
 # Weights -----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 VIDEO_SUFFIXES = (".avi", ".mp4")
 DICOM_SUFFIXES = (".dcm",)
+_QUOTED = 300  # characters of a file that a message repeats at most
 
 
 class SourceError(ValueError):
@@ -67,7 +68,7 @@ def _rows(path: pathlib.Path, columns: Sequence[str], name: str) -> list[dict[st
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in columns if name.lower() not in header]
         if missing:
-            raise SourceError(f"{path}: missing column(s) {', '.join(missing)}; the header is {header}.")
+            raise SourceError(f"{path}: missing column(s) {', '.join(missing)}; the header is {str(header)[:_QUOTED]}.")
         doubled = [name for name in columns if header.count(name.lower()) > 1]
         if doubled:
             raise SourceError(f"{path}: column(s) {', '.join(doubled)} occur more than once.")
@@ -97,7 +98,7 @@ def number(row: dict[str, str], column: str) -> float:
     except ValueError:
         value = math.inf
     if math.isinf(value):
-        raise SourceError(f"{row['where']}: column {column} holds '{text}', not a number.")
+        raise SourceError(f"{row['where']}: column {column} holds '{text[:_QUOTED]}', not a number.")
     return value
 
 

@@ -46,7 +46,7 @@ def read_video(path: str | os.PathLike) -> Video:
       VideoError: naming the file and what is wrong with it.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib's raises errors for names that no file can have
         raise VideoError(f"{path}: no such file.")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); download or copy it again.")
@@ -72,7 +72,7 @@ def format_of(path: pathlib.Path) -> str | None:
     for suffix in (path.suffix.lower(), "".join(path.suffixes[-2:]).lower()):
         if suffix in READERS:
             return suffix
-    return ".dcm" if path.is_file() and _is_dicom(path) else None
+    return ".dcm" if os.path.isfile(path) and _is_dicom(path) else None
 
 
 def check_size(path: pathlib.Path, frames: int, height: int, width: int, pixel_bytes: int = 1) -> None:
