@@ -355,9 +355,8 @@ def no_large_files():
 
 
 def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three):
-    checkpoints = Checkpoints(three)
-    failure = pytest.raises(CheckpointError, match="could not be written .* newest whole one is step 12. Make space")
-    with no_large_files(), failure:
+    checkpoints, message = Checkpoints(three), "could not be written .* newest whole one is step 12. Make space"
+    with no_large_files(), pytest.raises(CheckpointError, match=message):
         checkpoints.save(13, small_state(13), DATA, CONFIG)
         checkpoints.wait()
     assert Checkpoints(three, read_only=True).restore_latest(abstract(small_state(0)))[0] == 12
