@@ -193,7 +193,7 @@ def accumulated(
     outputs, seen = joined(jax.lax.map(forward, pieces))
     if "prototypes" in params:
         outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
-    found, by_output = jax.value_and_grad(_objective, has_aux=True)(
+    found, by_output = jax.value_and_grad(objective, has_aux=True)(
         outputs, seen, model, options, memory, batch, masks, temperature
     )
 
