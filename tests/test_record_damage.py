@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from discovr_jax.data import pipeline, records
+from discovr_jax.data import clip_reader, pipeline, records
 from tests import made_up
 from tests.chaos import soak
 from tests.test_pipeline import assert_equal_batches, make_config, make_source, named, noisy_source, take
@@ -125,7 +125,7 @@ def test_a_read_that_fails_is_tried_again_and_gives_the_same_batches(monkeypatch
         if number in (3, 8, 9):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(pipeline, "_RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(clip_reader, "_RETRY_SECONDS", (0.0, 0.0))
     source, config = noisy_source(), make_config()
     failing, _ = troubled(source, fail)
     assert_equal_batches(take(failing, config, 4), take(source, config, 4))
@@ -137,7 +137,7 @@ def test_a_read_that_keeps_failing_stops_the_loader(monkeypatch):
     def fail(number):
         raise records.RecordsError(f"read {number} failed")
 
-    monkeypatch.setattr(pipeline, "_RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(clip_reader, "_RETRY_SECONDS", (0.0, 0.0))
     failing, reads = troubled(make_source([9]), fail)
     with pytest.raises(records.RecordsError, match="failed"):
         take(failing, make_config(crop_scales=(1.0,)), 1)

@@ -119,3 +119,36 @@ def test_shrinking_averages_and_enlarging_interpolates():
 def test_boxes_outside_the_frame_are_refused(box):
     with pytest.raises(ValueError, match="is not inside"):
         transforms.crop_resize(np.zeros((1, 8, 8), np.uint8), box, 4)
+
+
+@pytest.mark.parametrize(
+    "video_frames, frame, expected, num_valid, position",
+    [
+        (20, 8, [5, 8, 11, 14], 4, 1),  # Both middles are possible with four real frames: the earlier one.
+        (20, 1, [1, 4, 7, 10], 4, 0),  # Too early for the middle.
+        (20, 19, [10, 13, 16, 19], 4, 3),  # After the last start (8): the frame would be stepped over.
+        (10, 4, [1, 4, 7, 7], 3, 1),  # A short video: start 0 shows 0, 3, 6, 9 only.
+        (10, 9, [0, 3, 6, 9], 4, 3),
+        (3, 2, [2, 2, 2, 2], 1, 0),
+        (1, 0, [0, 0, 0, 0], 1, 0),
+    ],
+)
+def test_a_clip_that_shows_a_frame(video_frames, frame, expected, num_valid, position):
+    indices, found, place = transforms.clip_showing(video_frames, 4, 3, frame)
+    assert (indices.tolist(), found, place) == (expected, num_valid, position)
+
+
+@pytest.mark.parametrize("stride", [0.3, 1, 1.5, 2.5, 3, 7.9])
+@pytest.mark.parametrize("video_frames", [1, 5, 31, 100])
+def test_every_frame_of_every_video_can_be_shown(stride, video_frames):
+    whole = transforms.clip_indices(video_frames, 16, stride, 0)[1]
+    for frame in range(video_frames):
+        indices, num_valid, position = transforms.clip_showing(video_frames, 16, stride, frame)
+        assert indices[position] == frame and 0 <= position < num_valid
+        assert num_valid >= whole - 1 and indices.max() < video_frames
+        assert (indices[num_valid:] == indices[num_valid - 1]).all()
+
+
+def test_a_frame_outside_the_video_cannot_be_shown():
+    with pytest.raises(ValueError, match="Frame 7 is outside a video of 7 frames"):
+        transforms.clip_showing(7, 4, 3, 7)

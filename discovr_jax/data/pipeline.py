@@ -10,14 +10,12 @@ import dataclasses
 import gc
 import hashlib
 import json
-import logging
 import multiprocessing
 import os
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import grain
@@ -25,12 +23,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from discovr_jax.data import labels, mixture, records, transforms
+from discovr_jax.data import labels, mixture, records
+from discovr_jax.data.clip_reader import ClipReader
 
-logger = logging.getLogger(__name__)
-
-# Pauses before a record that could not be read is read again: a network disk may come back.
-_RETRY_SECONDS = (0.5, 2.0, 8.0)
 # Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
 _THREADS = 2
 # Batches of one worker that lie in shared memory at once, at most: four queue up, one is being copied out.
@@ -145,7 +140,7 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step must be >= 0, got {start_step}.")
     selected, shares = training_records(sources, config.data), mixture.weights(config.data)
-    reader = _ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()))
+    reader = ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()))
     words = np.random.SeedSequence(config.seed).generate_state(1 + len(shares))
     first_seed, clip_seed, *other_seeds = (int(word) for word in words)
     streams = [
@@ -227,88 +222,61 @@ def eval_batches(
     Raises:
       ValueError: settings that do not fit together or to the records; later, a damaged record or frame.
     """
-    rows = _rows_per_process(batch_size, process_index, process_count)
     selected = list(range(len(source))) if indices is None else [int(index) for index in indices]
-    if not selected:
-        raise ValueError("There is no record to evaluate: `indices` is empty.")
-    reader = _ClipReader.create([source], config.data, [selected])
+    reader = ClipReader.create([source], config.data, [selected])
     clips = config.eval.clips
-    tasks = [(index, clip, clips, 1.0) for index in selected for clip in range(clips)]
-    tasks += [(*tasks[-1][:3], 0.0)] * (-len(tasks) % batch_size)
-    batches = grain.MapDataset.source(tasks).map(reader.even_clip).batch(rows, drop_remainder=True)
+    tasks = [(index, clip, clips) for index in selected for clip in range(clips)]
+    return _once(reader, reader.even_clip, tasks, batch_size, config.data.workers, process_index, process_count)
+
+
+def labelled_batches(
+    source: records.RecordSource,
+    config: ml_collections.ConfigDict,
+    frames: Sequence[tuple[int, int]],
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """A clip for each of `frames` that shows that frame (`transforms.clip_showing`): whole frame, in order, once.
+
+    Args:
+      source: any split.
+      config: data.*.
+      frames: (record, frame of its video).
+      batch_size, process_index, process_count: as in `eval_batches`.
+
+    Returns:
+      Iterator over dicts as of `eval_batches`; `record` is the index into `frames`, and position: int32 [b], the
+      frame's place in the clip.
+
+    Raises:
+      ValueError: as `eval_batches`.
+    """
+    reader = ClipReader.create([source], config.data, [[index for index, _ in frames]])
+    tasks = [(row, int(index), int(frame)) for row, (index, frame) in enumerate(frames)]
+    return _once(reader, reader.clip_showing, tasks, batch_size, config.data.workers, process_index, process_count)
+
+
+def _once(reader, make, tasks: list[tuple], batch_size: int, workers: int, process_index: int, process_count: int):
+    """Batches of the clip of each task, once; copies of the last one, of weight 0, fill the last batch."""
+    rows = _rows_per_process(batch_size, process_index, process_count)
+    if not tasks:
+        raise ValueError("There is no record to evaluate: `indices` is empty.")
+    weighted = [(task, 1.0) for task in tasks] + [(tasks[-1], 0.0)] * (-len(tasks) % batch_size)
+    batches = grain.MapDataset.source(weighted).map(_Weighted(make)).batch(rows, drop_remainder=True)
     batches = batches.slice(slice(process_index, None, process_count))
-    return Batches(batches, rows * reader.clip_bytes, min(config.data.workers, len(batches)), 0, "eval", {})
+    return Batches(batches, rows * reader.clip_bytes, min(workers, len(batches)), 0, "eval", {})
 
 
 @dataclasses.dataclass(frozen=True)
-class _ClipReader:
-    """Reads clips; plain values only, because it travels to the workers."""
+class _Weighted:
+    """(task, weight) -> the clip of the task with its weight; travels to the workers."""
 
-    sources: tuple[records.RecordSource, ...]
-    num_frames: int
-    stride: float
-    target_fps: float | None
-    image_size: int
-    crop_scales: tuple[float, ...]
+    make: Callable[[tuple], dict[str, np.ndarray]]
 
-    @classmethod
-    def create(
-        cls,
-        sources: Sequence[records.RecordSource],
-        data: ml_collections.ConfigDict,
-        selected: Sequence[Sequence[int]],
-    ):
-        if data.target_fps is not None:
-            for source, indices in zip(sources, selected, strict=True):
-                _check_frame_rates(source, indices, data.target_fps)
-        scales = tuple(data.crop_scales)
-        return cls(tuple(sources), data.num_frames, data.stride, data.target_fps, data.image_size, scales)
-
-    @property
-    def clip_bytes(self) -> int:
-        return self.num_frames * self.image_size**2
-
-    def random_clip(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        record, stride = self._open(*place)
-        latest = transforms.last_start(len(record["frames"]), self.num_frames, stride)
-        start = rng.integers(latest, endpoint=True)
-        side = self.sources[place[0]].frame_size
-        box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
-        return self._clip(*place, record, stride, int(start), box) | {"dataset": np.int32(place[0])}
-
-    def even_clip(self, task: tuple[int, int, int, float]) -> dict[str, np.ndarray]:
-        index, clip, clips, weight = task
-        record, stride = self._open(0, index)
-        starts = transforms.even_starts(len(record["frames"]), self.num_frames, stride, clips)
-        side = self.sources[0].frame_size
-        example = self._clip(0, index, record, stride, int(starts[clip]), (0, 0, side, side))
-        return example | {"weight": np.float32(weight)}
-
-    def _open(self, dataset: int, index: int) -> tuple[dict, float]:
-        record = _read_record(self.sources[dataset], index)
-        return record, self.stride if self.target_fps is None else float(record["fps"]) / self.target_fps
-
-    def _clip(
-        self, dataset: int, index: int, record: dict, stride: float, start: int, box: transforms.Box
-    ) -> dict[str, np.ndarray]:
-        which, num_valid = transforms.clip_indices(len(record["frames"]), self.num_frames, stride, start)
-        side = self.sources[dataset].frame_size
-        real = which[:num_valid]
-        frames = records.decode_frames(record["frames"], side, side, real, record_id=record["id"])
-        frames = transforms.crop_resize(frames, box, self.image_size)
-        if num_valid < self.num_frames:
-            frames = np.concatenate([frames, np.repeat(frames[-1:], self.num_frames - num_valid, axis=0)])
-        return {"frames": frames, "num_valid": np.int32(num_valid), "record": np.int32(index)}
-
-
-def _read_record(source: records.RecordSource, index: int) -> dict:
-    for pause in _RETRY_SECONDS:
-        try:
-            return source[index]
-        except (OSError, records.RecordsError) as error:
-            logger.warning("a read failed, and is tried again in %g s: %s", pause, error)
-            time.sleep(pause)
-    return source[index]
+    def __call__(self, task: tuple[tuple, float]) -> dict[str, np.ndarray]:
+        return self.make(task[0]) | {"weight": np.float32(task[1])}
 
 
 def _rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:
@@ -317,19 +285,6 @@ def _rows_per_process(batch_size: int, process_index: int, process_count: int) -
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} must be a positive multiple of {process_count} processes.")
     return batch_size // process_count
-
-
-def _check_frame_rates(source: records.RecordSource, selected: Sequence[int], target_fps: float) -> None:
-    if not target_fps > 0:
-        raise ValueError(f"data.target_fps must be positive or None, got {target_fps}.")
-    fields = records.record_fields(source, ("id", "fps"))
-    unknown = [index for index in selected if not 0 < fields["fps"][index] < np.inf]
-    if unknown:
-        raise ValueError(
-            f"Record {fields['id'][unknown[0]]} has no frame rate (fps {fields['fps'][unknown[0]]}), which "
-            f"data.target_fps={target_fps} needs; {len(unknown)} of {len(selected)} records have none. "
-            "Set data.target_fps=None to sample every data.stride-th frame instead."
-        )
 
 
 def _check_shared_memory(needed: int, workers: int) -> None:

@@ -42,8 +42,44 @@ def clip_indices(video_frames: int, num_frames: int, stride: float, start: int) 
     latest = last_start(video_frames, num_frames, stride)
     if not 0 <= start <= latest:
         raise ValueError(f"Clip start {start} is outside 0..{latest} (video of {video_frames} frames).")
+    return _repeat_last(start + _steps(num_frames, stride), video_frames)
+
+
+def clip_showing(video_frames: int, num_frames: int, stride: float, frame: int) -> tuple[np.ndarray, int, int]:
+    """The clip with `frame` among its sampled frames that has most real frames, then `frame` nearest its middle.
+
+    Where the stride would step over the frame, the clip starts later than `last_start` allows others to: it is at
+    most one sampled frame shorter for it.
+
+    Args:
+      video_frames, num_frames, stride: as in `last_start`.
+      frame: of the video, 0 <= frame < video_frames.
+
+    Returns:
+      indices, num_valid: as of `clip_indices`.
+      position: place of `frame` in the clip, 0 <= position < num_valid.
+
+    Raises:
+      ValueError: an argument out of range.
+    """
+    last_start(video_frames, num_frames, stride)  # checks the arguments
+    if not 0 <= frame < video_frames:
+        raise ValueError(f"Frame {frame} is outside a video of {video_frames} frames.")
+    steps = _steps(num_frames, stride)
+    positions = np.flatnonzero(steps <= frame)
+    num_valid = np.searchsorted(steps, video_frames - (frame - steps[positions]))
+    position = int(positions[np.lexsort((np.abs(2 * positions - (num_frames - 1)), -num_valid))[0]])
+    return *_repeat_last(frame - steps[position] + steps, video_frames), position
+
+
+def _steps(num_frames: int, stride: float) -> np.ndarray:
+    """Frames from the start of a clip to each of its frames: int64 [num_frames]."""
     # Halves round up: rounding them to even would make the steps of a stride of 2.5 uneven (2, 3, 4, 2).
-    indices = start + np.floor(np.arange(num_frames) * stride + 0.5).astype(np.int64)
+    return np.floor(np.arange(num_frames) * stride + 0.5).astype(np.int64)
+
+
+def _repeat_last(indices: np.ndarray, video_frames: int) -> tuple[np.ndarray, int]:
+    """Indices past the end become the last one before it; and how many are before it."""
     num_valid = int(np.searchsorted(indices, video_frames))
     return np.minimum(indices, indices[num_valid - 1]), num_valid
 
