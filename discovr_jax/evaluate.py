@@ -43,21 +43,27 @@ def make_embed(model: Discovr, mesh):
     return call
 
 
-def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, mesh) -> dict:
+def evaluate_state(
+    config: ConfigDict, directory, state, step: int, experiment, mesh, everything: bool | None = None
+) -> dict:
     """Score a state's video teacher on `mixture.scored`; writes eval/STEP, results.json, report.html; prints a table.
+
+    Args:
+      everything: whether the evaluators run that are to run `at_end` only; None: at the last step.
 
     Returns:
       The content of results.json.
     """
-    from discovr_jax.evaluation import features, report, runner, table
+    from discovr_jax.evaluation import extraction, features, report, runner, table
 
+    everything = step == experiment.total if everything is None else everything
     if config.eval.batch_size % sharding.batch_shards(mesh):
         raise ValueError(
             f"eval.batch_size = {config.eval.batch_size} must be a multiple of the "
             f"{sharding.batch_shards(mesh)} devices on the mesh's data and fsdp axes"
         )
     dataset = mixture.scored(config)
-    sources = {split: mixture.open_source(config.data, dataset, split) for split in runner.SPLITS}
+    sources = {split: mixture.open_source(config.data, dataset, split) for split in extraction.SPLITS}
     model = experiment.model
     embed = make_embed(model, mesh)
 
@@ -75,10 +81,11 @@ def evaluate_state(config: ConfigDict, directory, state, step: int, experiment, 
     manifest = records.manifest_hash(sources["test"].path)
     part, parts = sharding.batch_part(mesh)
     share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
-    evaluation = runner.run(
-        config, sources, encoders, directory, step, share, clips_seen=step * config.batch_size, manifest_sha256=manifest
+    evaluation = runner.run(config, sources, encoders, directory, share, everything)
+    seen = step * config.batch_size
+    results = runner.write(
+        evaluation, directory, step, config.eval.dataset, share.writes, clips_seen=seen, manifest_sha256=manifest
     )
-    results = {"step": step, **evaluation.results}
     logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
     prototype_maps = prototype_samples(config, state, model, sources["test"], mesh)
     if not share.writes:
@@ -121,7 +128,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
         raise CheckpointError(f"{checkpoints.directory} holds no checkpoint: train first")
     step, state, _ = restored
     checkpoints.close()
-    return evaluate_state(config, directory, state, step, experiment, mesh)
+    return evaluate_state(config, directory, state, step, experiment, mesh, everything=True)
 
 
 def prototype_samples(config: ConfigDict, state, model: Discovr, source, mesh) -> list[dict]:

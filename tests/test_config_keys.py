@@ -81,8 +81,8 @@ def keys_read_in_source(path, known):
 
 
 READERS = (
-    "train.py", "evaluate.py", "evaluation/runner.py", "data/mixture.py", "data/clip_reader.py",
-    "data/pipeline.py", "prepare.py", "weights.py",
+    "train.py", "evaluate.py", "evaluation/runner.py", "evaluation/entries.py", "evaluation/extraction.py",
+    "data/mixture.py", "data/clip_reader.py", "data/pipeline.py", "prepare.py", "weights.py",
 )  # fmt: skip
 
 

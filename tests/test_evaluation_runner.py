@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from discovr_jax.data import records
-from discovr_jax.evaluation import bootstrap, features, metrics, runner, table
+from discovr_jax.evaluation import bootstrap, features, metrics, output, runner, table
 
 COUNTS = {"train": 60, "val": 30, "test": 40}
 LVEF = {"type": "regression", "field": "ef"}
@@ -134,7 +134,7 @@ def test_predictions_file(evaluation, tmp_path):
     with open(tmp_path / "eval" / "1" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * (1 + 3 + 1) * 40  # evaluators, encoders with seeds, videos
-    assert set(rows[0]) == {"id", "encoder", "family", "readout", "seed", "target", "prediction"}
+    assert tuple(rows[0]) == output.PREDICTION_COLUMNS
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
 
@@ -268,17 +268,18 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
     def encoders(key):
         return {"discovr": [features.Encoder(embed, key)], "random": [features.Encoder(embed, "r")] * 2}
 
-    found = runner.run(config, sources, encoders("step 5"), tmp_path, 5, clips_seen=40)
+    found = runner.run(config, sources, encoders("step 5"), tmp_path)
+    runner.write(found, tmp_path, 5, clips_seen=40)
     assert set(calls) == {(5, 4, 16, 16)} and len(calls) == 3 * (10 + 5 + 6)  # 2 clips a video, 5 a batch
     assert found.results["encoders"]["discovr"]["lvef/r2"]["value"] > 0.9  # brightness tells the EF here
     assert found.results["seeds"] == {"discovr": 1, "random": 2, "pixels": 1}
     assert set(found.results["encoders"]["pixels"]) >= {"knn/auroc", "lvef/mae"}
     before = (tmp_path / "results.json").read_text()
     calls.clear()
-    runner.run(config, sources, encoders("step 5"), tmp_path, 5, clips_seen=40)
+    runner.write(runner.run(config, sources, encoders("step 5"), tmp_path), tmp_path, 5, clips_seen=40)
     assert calls == [] and (tmp_path / "results.json").read_text() == before
-    runner.run(config, sources, encoders("step 6"), tmp_path, 6)
+    runner.run(config, sources, encoders("step 6"), tmp_path)
     assert len(calls) == 21  # the new weights only
     config.data.stride = 1
-    runner.run(config, sources, encoders("step 6"), tmp_path, 6)
+    runner.run(config, sources, encoders("step 6"), tmp_path)
     assert len(calls) == 21 + 63

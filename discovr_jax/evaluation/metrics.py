@@ -5,10 +5,40 @@ often a video counts, so one call with ones gives the figure and one call with a
 resamples. A figure that does not exist (one class left, no spread of the target) is NaN, never 0.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 
 # Scores above this vote "abnormal": the plain majority vote; no threshold is tuned.
 THRESHOLD = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class On:
+    """A metric of one of the further outputs of an evaluator, instead of its prediction.
+
+    Attributes:
+      output: its name in `task.Predictions.outputs`; metric: as all metrics here.
+    """
+
+    output: str
+    metric: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+    def __call__(self, target, values, weights) -> np.ndarray:
+        return self.metric(target, values, weights)
+
+
+def means(*outputs: str) -> dict[str, On]:
+    """{output: its mean over the rows that have a value}, for figures that are plain means."""
+    return {name: On(name, mean) for name in outputs}
+
+
+def mean(target, values, weights) -> np.ndarray:
+    """Mean of `values` over the rows where they are finite; the target does not matter."""
+    del target
+    known = np.isfinite(values)
+    return _divide(weights @ np.where(known, values, 0.0), weights @ known.astype(np.float64))
 
 
 def _divide(numerator, denominator) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-PREDICTION_COLUMNS = ("id", "encoder", "family", "readout", "seed", "target", "prediction")
+PREDICTION_COLUMNS = ("id", "encoder", "family", "output", "readout", "seed", "target", "prediction", "patient")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -35,7 +35,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Predictions per video; the header is there without rows too."""
+    """Rows of predictions.csv; the header is there without rows too."""
     text = io.StringIO()
     writer = csv.DictWriter(text, PREDICTION_COLUMNS, lineterminator="\n")
     writer.writeheader()

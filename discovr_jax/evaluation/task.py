@@ -31,11 +31,18 @@ class Split:
       name: "train", "val" or "test"; used in messages only.
       features: float64 [N, D], one row a video.
       target: float64 [N]; 0 normal and 1 abnormal, or a measurement in its unit.
+      columns: {field: [N]}, whatever else is known of the videos ("id", "ef", ...).
     """
 
     name: str
     features: np.ndarray
     target: np.ndarray
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The videos that `rows` (bool [N], or their numbers) pick."""
+        columns = {name: np.asarray(column)[rows] for name, column in self.columns.items()}
+        return Split(self.name, self.features[rows], self.target[rows], columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +50,44 @@ class Predictions:
     """What an evaluator says about validation and test videos.
 
     Attributes:
-      val, test: float64 [N_val] and [N_test]; a score that grows with "abnormal", or the measurement.
+      val: float64 [N_val], from which the readout is chosen; None if there is nothing to choose.
+      test: float64 [N_test], a score that grows with "abnormal", or the measurement; None if it has only outputs.
       details: what was chosen on validation (a strength, say), to be written into results.json.
+      outputs: {name: float64 [N_test]}, further numbers a row that a metric is computed from (`metrics.On`); NaN
+        where one does not apply.
+      report: what the report draws; written into results.json for the chosen readout and the first seed.
     """
 
-    val: np.ndarray
-    test: np.ndarray
+    val: np.ndarray | None
+    test: np.ndarray | None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    outputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A head with its data: an evaluator is one of them, or several that each choose their own readout.
+
+    Attributes:
+      name: of the part, "knn" or "transfer_knn"; family: its figures go under FAMILY/METRIC.
+      kind: module of the head.
+      field: what is predicted, "label" or a measurement.
+      scores: {METRIC: function of `metrics`}.
+      options: keyword arguments of the head.
+      bank: dataset whose training and validation videos it uses; "" for the scored one.
+      fraction, draws: share of the training patients that is seen, and how often it is drawn.
+    """
+
+    name: str
+    family: str
+    kind: str
+    field: str
+    scores: Mapping[str, Any]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    bank: str = ""
+    fraction: float = 1.0
+    draws: int = 1
 
 
 def known_target(name: str, values: np.ndarray, target: str) -> np.ndarray:
