@@ -149,7 +149,9 @@ def get_config() -> ConfigDict:
     c.eval.clips = 3  # evenly spaced clips of a video
     c.eval.batch_size = 16  # clips a batch
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
-    c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "all")  # to choose from on validation
+    # to choose from on validation
+    c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
+    c.eval.map_side = 4  # cells along a side of "mean_map" and "std_map", each of the encoder's width
     c.eval.resamples = 1000  # of the bootstrap
     c.eval.evaluators = ConfigDict()  # name -> options; see discovr_jax/evaluation
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})

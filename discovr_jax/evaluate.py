@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 SAMPLE_CLIPS = 4  # clips painted with their prototypes in the report
 
 
-def make_embed(model: Discovr, mesh):
+def make_embed(model: Discovr, mesh, map_side: int):
     """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params of the teacher.
 
     Each process gives its rows of the batch and gets the readouts of all.
@@ -33,7 +33,7 @@ def make_embed(model: Discovr, mesh):
 
     def embed(params, frames, num_valid):
         tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        return readouts(tokens, num_valid, model.grid)
+        return readouts(tokens, num_valid, model.grid, map_side)
 
     jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=sharding.replicated(mesh))
 
@@ -65,13 +65,13 @@ def evaluate_state(
     dataset = mixture.scored(config)
     sources = {split: mixture.open_source(config.data, dataset, split) for split in extraction.SPLITS}
     model = experiment.model
-    embed = make_embed(model, mesh)
+    embed = make_embed(model, mesh, config.eval.map_side)
 
     def encoder(params):
         params = {"video_encoder": params["video_encoder"]}
         return features.Encoder(
             lambda frames, num_valid: embed(params, frames, num_valid),
-            f"{features.fingerprint(sharding.to_host(params))} {model.intensity} {model.dtype}",
+            f"{features.fingerprint(sharding.to_host(params))} {model.intensity} {model.dtype} {config.eval.map_side}",
         )
 
     encoders = {

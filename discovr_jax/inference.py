@@ -223,7 +223,7 @@ class Encoder:
         if not self._video:
             cls, tokens, grid = _as_clip(tokens, frames.shape[0], num_valid, model.grid)
         if output == "video":
-            return readouts_lib.readouts(tokens, num_valid, grid)[self.options["readout"]]
+            return readouts_lib.readouts(tokens, num_valid, grid, 1)[self.options["readout"]]
         places = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.width).astype(jnp.float32)
         if output == "tokens":
             return places

@@ -65,7 +65,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     chosen = pipeline.training_records({config.data.dataset: sources["train"]}, config.data)
     built = experiment.make_experiment(config, len(chosen[config.data.dataset]))
     mesh = sharding.make_mesh(config.mesh)
-    embed = evaluate.make_embed(built.model, mesh)
+    embed = evaluate.make_embed(built.model, mesh, config.eval.map_side)
     params = {"video_encoder": summary.state.teacher["video_encoder"]}
     untrained = {"video_encoder": evaluate.untrained_teacher(built, config.seed + 1, mesh)["video_encoder"]}
     embeds = [lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)]

@@ -16,7 +16,7 @@ from discovr_jax.models.discovr import VARIANTS, ClipGrid
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.layers import Transformer
 from discovr_jax.models.patches import PatchEmbed
-from discovr_jax.models.readouts import readouts
+from discovr_jax.models.readouts import NAMES, cell_weights, readouts
 
 F32 = jnp.dtype("float32")
 
@@ -272,10 +272,20 @@ def test_readouts_by_hand():
     grid = ClipGrid(time=3, rows=1, cols=2, tubelet=2)
     places = jnp.array([[[0.0], [2.0]], [[2.0], [8.0]], [[99.0], [99.0]]])  # [time, places, D]
     tokens = jnp.concatenate([jnp.array([[[7.0]]]), places.reshape(1, 6, 1)], axis=1)
-    found = jax.jit(readouts, static_argnums=2)(tokens, jnp.array([4]), grid)
-    assert {name: float(value[0, 0]) for name, value in found.items()} == {
+    found = jax.jit(readouts, static_argnums=(2, 3))(tokens, jnp.array([4]), grid, 4)
+    assert {name: float(found[name][0, 0]) for name in NAMES} == {
         "cls": 7.0,
         "mean": 3.0,  # frame means 1 and 5
         "std_of_mean": pytest.approx(2.0, rel=1e-5),
         "mean_of_std": pytest.approx(2.0, rel=1e-5),  # 1 and 3
     }
+    np.testing.assert_allclose(found["mean_map"], [[1.0, 5.0]])
+    np.testing.assert_allclose(found["std_map"], [[1.0, 3.0]], rtol=1e-5)
+    one_cell = readouts(tokens, jnp.array([4]), grid, 1)
+    np.testing.assert_allclose(one_cell["mean_map"], found["mean"])
+    np.testing.assert_allclose(one_cell["std_map"], found["mean_of_std"], rtol=1e-6)
+
+
+def test_cells_of_a_map_share_the_places_between_them():
+    np.testing.assert_allclose(cell_weights(3, 2), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]], rtol=1e-6)
+    np.testing.assert_array_equal(cell_weights(2, 4), np.eye(2))

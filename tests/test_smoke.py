@@ -150,7 +150,7 @@ def test_features_are_the_same_on_one_device_and_on_eight(smoke):
     frames, num_valid = rng.integers(0, 256, (8, 8, 32, 32), np.uint8), np.array([8] * 7 + [3], np.int32)
     teacher = jax.device_get({"video_encoder": summary.state.teacher["video_encoder"]})
     meshes = run_case.one_device(None), run_case.make_mesh({"data": 4, "fsdp": 2, "model": 1, "slices": 1})
-    one, eight = (evaluate.make_embed(model, mesh)(teacher, frames, num_valid) for mesh in meshes)
+    one, eight = (evaluate.make_embed(model, mesh, 4)(teacher, frames, num_valid) for mesh in meshes)
     assert one.keys() == eight.keys() >= set(config.eval.readouts) - {"all"}
     for name in one:
         np.testing.assert_allclose(one[name], eight[name], rtol=1e-5, atol=1e-5)

@@ -24,7 +24,7 @@ def run(given: argparse.Namespace) -> None:
     mesh = sharding.make_mesh(config.mesh)
     teacher = train.init_state(experiment, mesh, config.seed).teacher
     params = {"video_encoder": teacher["video_encoder"]}
-    embed = evaluate.make_embed(experiment.model, mesh)
+    embed = evaluate.make_embed(experiment.model, mesh, config.eval.map_side)
     batch = noise(config, config.eval.batch_size)
     times = machine.timed(
         lambda: jax.block_until_ready(embed(params, batch["frames"], batch["num_valid"])), given.repeats, 1
