@@ -153,12 +153,28 @@ def get_config() -> ConfigDict:
     c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
     c.eval.map_side = 4  # cells along a side of "mean_map" and "std_map", each of the encoder's width
     c.eval.resamples = 1000  # of the bootstrap
-    c.eval.evaluators = ConfigDict()  # name -> options; see discovr_jax/evaluation
+    # name -> options, see docs/evaluation.md; with at_end = True it does not run during training (eval.every)
+    c.eval.evaluators = ConfigDict()
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
     c.eval.evaluators.anomaly = ConfigDict({"k": 10})
     c.eval.evaluators.probe = ConfigDict({"strengths": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
-    c.eval.evaluators.lvef = regression("ef")  # likewise other measurements, in the configs of their datasets
+    c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.1, 1.0), "draws": 3, "at_end": True})
+    c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
+    c.eval.evaluators.transfer = ConfigDict({"bank": "", "at_end": True})  # bank: the dataset that heads learn on
+    measure(c, lvef="ef")  # likewise other measurements, in the configs of their datasets
     return c
+
+
+def measure(c: ConfigDict, **fields: str) -> None:
+    """Evaluators that predict measurements, {name: record field}, in the place of others; labels and the like use the
+    first."""
+    evaluators = c.eval.evaluators
+    for name in [name for name, options in evaluators.items() if options.get("type") == "regression"]:
+        del evaluators[name]
+    for name, field in fields.items():
+        evaluators[name] = regression(field)
+    for name in ("labels", "retrieval", "transfer"):
+        evaluators[name].field = next(iter(fields.values()))
 
 
 def regression(field: str) -> ConfigDict:

@@ -16,7 +16,5 @@ from configs import adult, base
 def get_config(arg: str | None = None):
     c = adult.get_config(arg)
     c.data.dataset = "echonet_lvh"
-    del c.eval.evaluators.lvef
-    for field in ("ivsd", "lvidd", "lvpwd"):
-        c.eval.evaluators[field] = base.regression(field)
+    base.measure(c, ivsd="ivsd", lvidd="lvidd", lvpwd="lvpwd")
     return c

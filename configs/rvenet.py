@@ -15,6 +15,5 @@ from configs import adult, base
 def get_config(arg: str | None = None):
     c = adult.get_config(arg)
     c.data.dataset = "rvenet"
-    del c.eval.evaluators.lvef
-    c.eval.evaluators.rvef = base.regression("rvef")
+    base.measure(c, rvef="rvef")
     return c

@@ -300,12 +300,16 @@ def test_fidelity_options_are_the_keys_left_open_in_base():
 def test_evaluators_take_their_options(config):
     for name, options in load(config).eval.evaluators.items():
         options = dict(options)
-        kind = options.pop("type", name)
-        assert kind in runner.TYPES and (options.pop("field", None) in task.MEASUREMENTS) == (kind == "regression")
+        kind, field = options.pop("type", name), options.pop("field", None)
+        options.pop("at_end", None)
+        assert kind in runner.TYPES + runner.TOKEN_TYPES
+        if kind in ("regression", "labels", "retrieval", "transfer"):
+            assert field in task.MEASUREMENTS
         path = ROOT / "discovr_jax" / "evaluation" / f"{kind}.py"  # importing costs seconds
         body = ast.parse(path.read_text(encoding="utf-8")).body
-        (evaluate,) = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "evaluate"]
-        assert set(options.keys()) <= {arg.arg for arg in evaluate.args.kwonlyargs}, name
+        functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+        taking = functions.get("parts") or functions["evaluate"]
+        assert set(options.keys()) <= {arg.arg for arg in taking.args.kwonlyargs}, name
 
 
 def test_the_prototypes_are_enough():

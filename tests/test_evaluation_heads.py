@@ -1,11 +1,14 @@
-"""The four heads on synthetic features with known answers, and against scikit-learn."""
+"""The heads on synthetic features with known answers, and against scikit-learn."""
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from discovr_jax.evaluation import anomaly, knn, metrics, probe, regression, task
+from discovr_jax.evaluation import anomaly, knn, labels, metrics, probe, regression, retrieval, task, transfer
 
 
 def _split(name, rng, count, share=0.5, gap=0.0, dim=16):
@@ -48,8 +51,10 @@ def test_knn_ties_go_to_the_earlier_training_video():
     axes = np.eye(3)
     train = task.Split("train", axes[[0, 0, 0, 1]], np.array([1.0, 0, 0, 0]))
     query = task.Split("test", axes[[0]], np.array([1.0]))
-    assert knn.vote(train, query.features, 1, 0.07) == [1.0]
-    assert knn.vote(train, query.features, 2, 0.07) == [0.5]
+    similarity, index = task.nearest(query.features, train.features, 3)
+    assert index.tolist() == [[0, 1, 2]]
+    assert knn.vote(similarity, train.target[index], 1, 0.07) == [1.0]
+    assert knn.vote(similarity, train.target[index], 2, 0.07) == [0.5]
 
 
 def test_knn_vote_by_hand_and_k_cut_to_the_bank():
@@ -59,10 +64,32 @@ def test_knn_vote_by_hand_and_k_cut_to_the_bank():
     weight = np.exp(np.array([0.6, 0.8]) / 0.1)
     assert made.test[0] == pytest.approx(weight[0] / weight.sum())
     assert made.details["k"] == 2
-    tiny = knn.vote(train, test.features, 2, 1e-4)  # exp(0.8 / 1e-4) would overflow
+    similarity, index = task.nearest(test.features, train.features, 2)
+    tiny = knn.vote(similarity, train.target[index], 2, 1e-4)  # exp(0.8 / 1e-4) would overflow
     assert np.isfinite(tiny).all() and tiny[0] < 1e-6
     with pytest.raises(ValueError, match="k=0"):
         knn.evaluate(train, test, test, k=0)
+
+
+def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
+    train, val, test = _splits(gap=0.8)
+    made = knn.evaluate(train, val, test, k=3, temperature=0.1, neighbours=(1, 7, 500), temperatures=(0.05, 0.5))
+    assert [(row["k"], row["temperature"]) for row in made.report["sweep"]] == [
+        (120, 0.5), (120, 0.05), (7, 0.5), (7, 0.05), (1, 0.5), (1, 0.05)
+    ]  # fmt: skip
+    for row in made.report["sweep"]:
+        heat = row["temperature"]
+        model = KNeighborsClassifier(
+            row["k"], metric="cosine", weights=lambda d, t=heat: np.exp((1 - d) / t), algorithm="brute"
+        )
+        expected = model.fit(train.features, train.target).predict_proba(val.features)[:, 1]
+        assert row["val_auroc"] == pytest.approx(roc_auc_score(val.target, expected.round(12)))
+        if row == made.details["swept"]:
+            chosen = model.predict_proba(test.features)[:, 1]
+    assert made.details["swept"]["val_auroc"] == max(row["val_auroc"] for row in made.report["sweep"])
+    np.testing.assert_allclose(made.outputs["swept"], chosen, atol=1e-9)
+    flipped = task.Split("test", test.features, 1 - test.target)
+    assert knn.evaluate(train, val, flipped).details == knn.evaluate(train, val, test).details
 
 
 def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
@@ -148,6 +175,119 @@ def test_anomaly_ignores_abnormal_training_videos():
     np.testing.assert_array_equal(again.test, made.test)
     by_hand = anomaly.distance(np.array([[1.0, 0], [0, 1], [-1, 0]]), np.array([[1.0, 0]]), 2)
     assert by_hand[0] == pytest.approx((0 + 1) / 2)
+
+
+def test_sensitivity_at_the_threshold_of_validation_normals():
+    assert anomaly.threshold(np.arange(1.0, 11), 90) == 9.0  # nine of ten do not exceed it
+    assert anomaly.threshold(np.arange(1.0, 11), 95) == 10.0
+    train, val, test = _splits(gap=1.0, share=0.4)
+    made = anomaly.evaluate(train, val, test, k=5)
+    for percent, metric, positive in ((90, "sensitivity_at_90", 1), (95, "specificity_at_95", 0)):
+        normal = np.sort(made.val[val.target == 0])
+        bound = normal[int(np.ceil(percent / 100 * len(normal))) - 1]
+        assert made.details["thresholds"][str(percent)] == bound
+        called = made.test[test.target == positive] > bound
+        expected = called.mean() if positive else 1 - called.mean()
+        found = anomaly.METRICS[metric](test.target, made.outputs[f"margin_{percent}"], np.ones((1, 200)))
+        assert found == pytest.approx(expected)
+    assert made.details["normal_validation_videos"] == 36
+
+
+def test_tied_distances_call_nothing_abnormal():
+    """Where all scores are the same nothing exceeds the threshold, and no ranking is better than chance."""
+    same = [task.Split(name, np.ones((8, 2)), np.arange(8.0) % 2) for name in ("train", "val", "test")]
+    made = anomaly.evaluate(*same)
+    ones = np.ones((1, 8))
+    assert anomaly.METRICS["sensitivity_at_90"](same[2].target, made.outputs["margin_90"], ones) == 0
+    assert anomaly.METRICS["specificity_at_90"](same[2].target, made.outputs["margin_90"], ones) == 1
+    assert _auroc(made, same[2]) == 0.5
+
+
+def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_training_videos():
+    train, val, test = (_split(n, np.random.default_rng(s), 900, 0.1, 0.8, 4) for s, n in enumerate("abc"))
+    made = probe.evaluate(train, val, test, strengths=(1.0,))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced"))
+    expected = model.fit(train.features, train.target).predict_proba(test.features)[:, 1]
+    np.testing.assert_allclose(made.test, expected, atol=1e-6)
+    odds = expected / (1 - expected) * 0.1 / 0.9
+    np.testing.assert_allclose(made.outputs["probability"], odds / (1 + odds), atol=1e-6)
+    assert abs(made.outputs["probability"].mean() - 0.1) < 0.03 < abs(made.test.mean() - 0.1)
+    bins = made.report["reliability"]
+    assert sum(row["videos"] for row in bins) == 900
+    for row in bins:
+        inside = (made.outputs["probability"] >= row["from"]) & (made.outputs["probability"] < row["to"])
+        assert row["videos"] == inside.sum() and row["abnormal"] == test.target[inside].mean()
+    error = sum(row["videos"] / 900 * abs(row["probability"] - row["abnormal"]) for row in bins)
+    found = probe.METRICS["calibration_error"](test.target, made.outputs["probability"], np.ones((1, 900)))
+    assert found == pytest.approx(error) and error < 0.03
+
+
+def _library(targets, ef, features, name="train"):
+    ids = np.array([f"{name}{row}" for row in range(len(targets))])
+    return task.Split(name, np.asarray(features, float), np.array(targets, float), {"id": ids, "ef": np.array(ef)})
+
+
+def test_retrieval_by_hand():
+    bank = _library([0, 0, 1, 1], [60.0, np.nan, 40, 30], [[1, 0], [0.9, 0.1], [0, 1], [-1, 0]])
+    query = _library([0, 1], [50.0, 20], [[1, 0], [0.1, 1]], "test")
+    made = retrieval.evaluate(bank, query, query)
+    assert made.outputs["precision_at_1"].tolist() == [1, 1] and made.outputs["precision_at_10"].tolist() == [0.5, 0.5]
+    assert made.val.tolist() == [0.5, 0.5] and made.outputs["precision_by_chance"].tolist() == [0.5, 0.5]
+    expected = [(10 + 10 + 20) / 3, (40 + 20 + 10) / 3]  # the bank holds four, one of unknown EF
+    assert made.outputs["difference"].tolist() == pytest.approx(expected)
+    assert made.outputs["difference_by_chance"].tolist() == pytest.approx(expected)
+    first = made.report["shown"][0]
+    assert first["id"] == "test0" and first["neighbours"] == ["train0", "train1", "train2", "train3"]
+    assert first["similarity"] == [1.0, pytest.approx(0.9939, abs=1e-4), 0.0, -1.0]
+    unknown = _library([0, 1], [np.nan, np.nan], [[1, 0], [0.1, 1]], "test")
+    assert not any(name.startswith("difference") for name in retrieval.evaluate(bank, query, unknown).outputs)
+
+
+def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
+    def figures(gap):
+        rng, splits = np.random.default_rng(0), []
+        for name, count in (("train", 200), ("val", 50), ("test", 100)):
+            split = _split(name, rng, count, 0.3, gap)
+            ef = 60 - 20 * split.target + rng.normal(0, 1, count)
+            splits.append(_library(split.target, ef, split.features, name))
+        outputs = retrieval.evaluate(*splits).outputs
+        return {name: metric(None, outputs[name], np.ones((1, 100)))[0] for name, metric in retrieval.METRICS.items()}
+
+    solved, random = figures(9.0), figures(0.0)
+    assert solved["precision_at_10"] == 1 and solved["difference"] < 2 < 8 < solved["difference_by_chance"]
+    assert random["precision_by_chance"] == pytest.approx(0.3**2 + 0.7**2)
+    assert random["precision_at_10"] == pytest.approx(random["precision_by_chance"], abs=0.05)
+    assert random["difference"] == pytest.approx(random["difference_by_chance"], abs=1.0)
+
+
+def test_draws_of_labels_keep_patients_and_classes():
+    rng = np.random.default_rng(0)
+    patients = rng.permutation(np.repeat(np.arange(300), 2)).astype(str)
+    label = np.array([float(int(patient) % 5 == 0) for patient in patients])
+    label[patients == "299"] = np.nan
+    tenth = labels.draws(patients, label, 0.1, 4, seed=0)
+    for mask in tenth:
+        assert len(set(patients[mask]) & set(patients[~mask])) == 0
+        assert label[mask].tolist().count(1) == 12 and label[mask].tolist().count(0) == 48  # patients are 60 and 239
+        assert mask[patients == "299"].all()  # the only patient without a label
+    assert len({tuple(mask) for mask in tenth}) == 4
+    np.testing.assert_array_equal(tenth, labels.draws(patients, label, 0.1, 4, seed=0))
+    assert (labels.draws(patients, label, 0.1, 1, seed=1)[0] != tenth[0]).any()
+    assert (labels.draws(patients, label, 0.5, 1, seed=0)[0] >= tenth[0]).all()
+    few = labels.draws(patients, label, 1e-9, 1, seed=0)[0]
+    assert sorted(label[few & np.isfinite(label)]) == [0, 0, 1, 1]  # a patient of each class at least
+
+
+def test_parts_of_label_efficiency_and_transfer():
+    parts = labels.parts("labels", fractions=(0.01, 1.0), draws=3, field="rvef")
+    assert [part.name for part in parts] == ["labels_label_1", "labels_rvef_1", "labels_label_100", "labels_rvef_100"]
+    assert [list(part.scores) for part in parts] == [["auroc_1"], ["mae_1"], ["auroc_100"], ["mae_100"]]
+    with pytest.raises(ValueError, match="fractions"):
+        labels.parts("labels", fractions=(0.0,))
+    with pytest.raises(task.Skip, match="eval.evaluators.transfer.bank"):
+        transfer.parts("transfer")
+    names = [name for part in transfer.parts("transfer", bank="rvenet") for name in part.scores]
+    assert "knn_macro_f1" in names and "probe_auroc" in names and "ef_mae" in names
 
 
 def test_standardise_leaves_constant_columns_alone():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
 
 from discovr_jax.evaluation import bootstrap, metrics
 
@@ -11,11 +12,22 @@ def _called(score):
     return (score > 0.5).astype(int)
 
 
+def _calibration_error(target, probability):
+    """By scikit-learn's reliability curve, whose bins are the same, and the number of videos in each."""
+    share, mean = calibration_curve(target, probability, n_bins=10)
+    count = np.histogram(probability, np.linspace(0, 1 + 1e-8, 11))[0]
+    return np.sum(count[count > 0] * np.abs(share - mean)) / len(target)
+
+
 CLASSIFICATION = {
     "macro_f1": (metrics.macro_f1, lambda y, s: reference.f1_score(y, _called(s), average="macro")),
     "balanced": (metrics.balanced_accuracy, lambda y, s: reference.balanced_accuracy_score(y, _called(s))),
     "auroc": (metrics.auroc, reference.roc_auc_score),
     "average_precision": (metrics.average_precision, reference.average_precision_score),
+    "brier": (metrics.brier, reference.brier_score_loss),
+    "calibration_error": (metrics.calibration_error, lambda y, s: _calibration_error(y, s)),
+    "sensitivity": (metrics.sensitivity, lambda y, s: reference.recall_score(y, s > 0)),
+    "specificity": (metrics.specificity, lambda y, s: reference.recall_score(y, s > 0, pos_label=0)),
 }
 REGRESSION = {
     "mae": (metrics.mae, reference.mean_absolute_error),
@@ -56,7 +68,8 @@ def test_regression_equals_sklearn_on_repeated_videos(name):
 def test_figures_that_do_not_exist_are_nan():
     target, score = np.array([0.0, 0, 1]), np.array([0.1, 0.9, 0.8])
     only_normal = np.array([[1, 1, 0], [1, 1, 1]])
-    for name, (ours, _) in CLASSIFICATION.items():
+    for name in ("macro_f1", "balanced", "auroc", "average_precision"):
+        ours = CLASSIFICATION[name][0]
         assert np.isnan(ours(target, score, only_normal)).tolist() == [True, False], name
     same = np.full(3, 55.3)
     assert np.isnan(metrics.r2(same, same + 1, np.ones((1, 3))))
@@ -69,6 +82,19 @@ def test_known_values():
     assert metrics.auroc(target, np.array([0.1, 0.2, 0.3, 0.4]), ones) == 1
     assert metrics.auroc(target, np.zeros(4), ones) == 0.5  # all tied
     assert metrics.macro_f1(target, np.full(4, 0.5), ones) == pytest.approx(1 / 3)  # 0.5 is not a majority
+
+
+def test_calibration_is_resampled_around_its_figure():
+    """A resample repeats videos, so that its bins stray from their probability by more than chance did."""
+    rng = np.random.default_rng(0)
+    probability = rng.random(60)
+    target = (rng.random(60) < probability).astype(float)
+    weights = bootstrap.patient_weights(np.arange(60), 300, seed=0)
+    raw = bootstrap.distribution(metrics.calibration_error, target, probability, weights)
+    centred = metrics.On("p", metrics.calibration_error, centred=True)
+    shifted = bootstrap.distribution(centred, target, probability, weights)
+    assert raw[1:].mean() > raw[0] + 0.02 and shifted[0] == raw[0] == pytest.approx(shifted[1:].mean())
+    np.testing.assert_allclose(np.diff(shifted[1:]), np.diff(raw[1:]))
 
 
 def test_videos_of_a_patient_are_drawn_together():

@@ -21,7 +21,7 @@ def _results():
     figures = {"knn/auroc": _entry(0.8, 0.7, 0.9), "lvef/mae": _entry(6.0, 5.0, 7.0)}
     readout = {"val": 6.1, "test": {"mae": _entry(6.0, 5.0, 7.0)}, "details": [{}]}
     encoders = {"discovr": {"chosen": "cls", "table": {"cls": readout, "mean": readout}}}
-    entry = {"field": "ef", "chosen_by": "validation mae", "encoders": encoders, "paired_same_readout": {}}
+    entry = {"family": "lvef", "field": "ef", "chosen_by": "validation mae", "encoders": encoders}
     pair = {"knn/auroc": _entry(0.1, -0.05, 0.2), "lvef/mae": _entry(-2.0, -3.0, -1.0)}
     return {
         "step": 7,
@@ -40,9 +40,8 @@ def _write(tmp_path, **changes):
     features = {"discovr": [{"test": {"cls": rng.normal(size=(6, 4))}}]}
     ef = np.array([30.0, 40, 50, 60, 70, np.nan])
     fields = {"test": {"ef": ef, "label": np.where(np.isnan(ef), np.nan, ef < 50)}}
-    predictions = [
-        {"encoder": "discovr", "family": "lvef", "target": value, "prediction": value + 1} for value in ef[:5]
-    ]
+    common = {"encoder": "discovr", "family": "lvef", "output": ""}
+    predictions = [common | {"target": value, "prediction": value + 1} for value in ef[:5]]
     rows = [{"step": s, "loss/total": 9.0 - s, "scd/perplexity": 40.0, "surprise": 1.0} for s in (1, 2, 3)]
     rows += [{"step": 3, "loss/total": float("nan")}, {"step": 3, "state_sha256": "ab"}]
     clip = {

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from discovr_jax.data import records
-from discovr_jax.evaluation import bootstrap, features, metrics, output, runner, table
+from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, runner, table
 
 COUNTS = {"train": 60, "val": 30, "test": 40}
 LVEF = {"type": "regression", "field": "ef"}
@@ -133,7 +133,8 @@ def test_predictions_file(evaluation, tmp_path):
     runner.write(evaluation, tmp_path, 1)
     with open(tmp_path / "eval" / "1" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4 * (1 + 3 + 1) * 40  # evaluators, encoders with seeds, videos
+    # Evaluators with their further outputs, encoders with seeds, videos.
+    assert len(rows) == (4 + 1 + 2 + 1) * (1 + 3 + 1) * 40
     assert tuple(rows[0]) == output.PREDICTION_COLUMNS
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
@@ -219,7 +220,7 @@ def test_evaluators_by_type_and_wrong_settings():
     found = runner.evaluate(encoders, fields, _config(knn={"k": 5}, knn20={"type": "knn", "k": 20}))
     assert {"knn/auroc", "knn20/auroc"} <= set(found.results["encoders"]["discovr"])
     details = found.results["readouts"]["knn20"]["encoders"]["discovr"]["table"]["cls"]["details"]
-    assert details == [{"k": 20, "temperature": 0.07}]
+    assert details[0]["k"] == 20 and details[0]["temperature"] == 0.07
     with pytest.raises(ValueError, match="eval.evaluators.knm: unknown type 'knm'"):
         runner.evaluate(encoders, fields, _config(knm={}))
     with pytest.raises(RuntimeError, match="evaluator 'knn' on discovr/cls, seed 0: TypeError"):
@@ -280,6 +281,62 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
     assert calls == [] and (tmp_path / "results.json").read_text() == before
     runner.run(config, sources, encoders("step 6"), tmp_path)
     assert len(calls) == 21  # the new weights only
+    config.eval.batch_size = 7
+    other = runner.run(config, sources, encoders("step 6"), tmp_path / "other")
+    for readout, array in other.features["discovr"][0]["test"].items():
+        np.testing.assert_allclose(array, found.features["discovr"][0]["test"][readout], rtol=1e-6)
+    assert other.results["encoders"] == found.results["encoders"]
+    del calls[21:]
     config.data.stride = 1
     runner.run(config, sources, encoders("step 6"), tmp_path)
-    assert len(calls) == 21 + 63
+    assert len(calls) == 21 + 3 * (7 + 4 + 4)  # seven clips a batch
+
+
+def test_label_efficiency_uses_the_same_draws_for_every_encoder(monkeypatch):
+    fields = _fields()
+    encoders = _encoders(fields)
+    seen = []
+    original = regression.evaluate
+    monkeypatch.setattr(
+        regression, "evaluate", lambda train, *rest: seen.append(train.columns["id"].tolist()) or original(train, *rest)
+    )
+    config = _config(labels={"fractions": (0.1, 1.0), "draws": 2, "field": "ef"}, probe={}, lvef=LVEF)
+    found = runner.evaluate(encoders, fields, config).results
+    readouts = 4 * len(READOUTS) + 1
+    tenth = seen[: 2 * readouts]
+    assert tenth[0::2] == [tenth[0]] * readouts and tenth[1::2] == [tenth[1]] * readouts and tenth[0] != tenth[1]
+    numbers = sorted(int(name.removeprefix("train")) for name in tenth[0])
+    assert len(numbers) == 6 and numbers[0::2] == [n - 1 for n in numbers[1::2]]  # whole patients, a tenth of 30
+    figures = found["encoders"]["discovr"]
+    assert figures["labels/auroc_100"] == figures["probe/auroc"] and figures["labels/mae_100"] == figures["lvef/mae"]
+    assert figures["labels/mae_10"]["value"] > figures["labels/mae_100"]["value"]
+    assert found["readouts"]["labels_ef_10"]["family"] == "labels"
+
+
+def test_transfer_learns_on_the_bank_and_is_scored_here():
+    fields, bank = _fields(), _fields(seed=5)
+    encoders, bank_encoders = _encoders(fields), _encoders(bank)
+    for splits in (splits for group in encoders.values() for splits in group):
+        for array in (*splits["train"].values(), *splits["val"].values()):
+            array[:] = 0.0  # what transfer must not look at
+    config = _config(transfer={"bank": "rvenet", "field": "ef"}, knn={"k": 5})
+    for splits in (bank, *(splits for group in bank_encoders.values() for splits in group)):
+        del splits["test"]
+    found = runner.evaluate(encoders, fields, config, banks={"rvenet": (bank_encoders, bank)}).results
+    figures = found["encoders"]["discovr"]
+    assert figures["transfer/knn_auroc"]["value"] > 0.9 and figures["transfer/ef_mae"]["value"] < 6
+    assert figures["knn/auroc"]["value"] == 0.5
+    assert found["videos"]["transfer_probe"] == {"train": 60, "val": 30, "test": 40}
+    without = runner.evaluate(encoders, fields, _config(transfer={"bank": "", "field": "ef"})).results
+    assert without["encoders"]["discovr"] == {} and "no other dataset" in without["skipped"][0]["reason"]
+
+
+def test_some_evaluators_run_only_at_the_end():
+    config = _config(knn={"k": 3}, slow={"type": "probe", "at_end": True}, segmentation={"at_end": False})
+    assert set(runner.chosen(config)) == {"knn", "slow", "segmentation"}
+    assert runner.chosen(config, everything=False) == {
+        "knn": {"type": "knn", "k": 3}, "segmentation": {"type": "segmentation"}
+    }  # fmt: skip
+    fields = _fields()
+    found = runner.evaluate(_encoders(fields), fields, config, everything=False).results
+    assert list(found["videos"]) == ["knn"]  # tokens are not looked at here

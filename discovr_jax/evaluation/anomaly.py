@@ -1,11 +1,19 @@
-"""Anomaly score: mean cosine distance to the k nearest *normal* training videos; no abnormal one is used."""
+"""Anomaly score: mean cosine distance to the k nearest *normal* training videos; no abnormal one is used.
+
+Sensitivity at a specificity: the threshold is the score that this share of the normal *validation* videos does not
+exceed. The specificity on test is therefore another figure, and stands beside.
+"""
 
 import numpy as np
 
 from discovr_jax.evaluation import metrics, task
 
 TARGET = "label"
+SPECIFICITIES = (90, 95)  # percent
 METRICS = {"auroc": metrics.auroc, "auprc": metrics.average_precision}
+for _percent in SPECIFICITIES:
+    METRICS[f"sensitivity_at_{_percent}"] = metrics.On(f"margin_{_percent}", metrics.sensitivity)
+    METRICS[f"specificity_at_{_percent}"] = metrics.On(f"margin_{_percent}", metrics.specificity)
 SELECT_BY, LARGER_IS_BETTER = "auroc", True
 
 
@@ -23,6 +31,11 @@ def distance(normal: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
     return 1 - similarity.mean(1)
 
 
+def threshold(normal_scores: np.ndarray, percent: float) -> float:
+    """The smallest of the scores [N] that at least `percent` of them do not exceed."""
+    return float(np.quantile(normal_scores, percent / 100, method="inverted_cdf"))
+
+
 def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 10) -> task.Predictions:
     """Scores validation and test videos; k is cut to the number of normal training videos.
 
@@ -33,4 +46,15 @@ def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 1
         raise ValueError(f"anomaly needs k >= 1, got {k}")
     normal = train.features[train.target == 0]
     scores = [distance(normal, split.features, k) for split in (val, test)]
-    return task.Predictions(*scores, details={"k": min(k, len(normal)), "normal_videos": len(normal)})
+    normal_scores = scores[0][val.target == 0]
+    thresholds = {percent: threshold(normal_scores, percent) for percent in SPECIFICITIES}
+    return task.Predictions(
+        *scores,
+        details={
+            "k": min(k, len(normal)),
+            "normal_videos": len(normal),
+            "normal_validation_videos": len(normal_scores),
+            "thresholds": {str(percent): value for percent, value in thresholds.items()},
+        },
+        outputs={f"margin_{percent}": scores[1] - value for percent, value in thresholds.items()},
+    )

@@ -56,7 +56,10 @@ def distribution(
     rows = max(1, 4_000_000 // len(target))  # about 32 MB of float64 weights at a time
     for start in range(0, len(weights), rows):
         parts.append(metric(target, prediction, weights[start : start + rows].astype(np.float64)))
-    return np.concatenate(parts)
+    figures = np.concatenate(parts)
+    if getattr(metric, "centred", False):
+        figures[1:] += figures[0] - np.nanmean(figures[1:])
+    return figures
 
 
 def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:

@@ -169,11 +169,12 @@ def add(
         "paired_same_readout": {},
     }
     numbers = {name: number for number, name in enumerate(dict.fromkeys(patients_of(evaluation.fields["test"])))}
+    used = {metric.output for metric in scores.values() if isinstance(metric, metrics.On)}
     for encoder, group in made.items():
         common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
         for seed, each in enumerate(group):
-            outputs = dict(each.outputs) if each.test is None else {"": each.test, **each.outputs}
-            for name, values in outputs.items():
+            outputs = {} if each.test is None else {"": each.test}
+            for name, values in (outputs | {n: v for n, v in each.outputs.items() if n in used}).items():
                 evaluation.predictions.extend(
                     {"id": str(row), **common, "output": name, "seed": seed, "target": float(target),
                      "prediction": float(value), "patient": numbers[patient]}

@@ -12,6 +12,7 @@ import numpy as np
 
 # Scores above this vote "abnormal": the plain majority vote; no threshold is tuned.
 THRESHOLD = 0.5
+BINS = 10  # of the probabilities, for calibration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +21,12 @@ class On:
 
     Attributes:
       output: its name in `task.Predictions.outputs`; metric: as all metrics here.
+      centred: of a figure that every resampling raises; the resamples are shifted so that their mean is the figure.
     """
 
     output: str
     metric: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    centred: bool = False
 
     def __call__(self, target, values, weights) -> np.ndarray:
         return self.metric(target, values, weights)
@@ -81,6 +84,20 @@ def _class_weight_by_score(target, score, weights):
     return grouped[0], grouped[1]
 
 
+def sensitivity(target, margin, weights) -> np.ndarray:
+    """Share of the abnormal videos whose margin (score - threshold) is above 0."""
+    return _share_above(margin, target == 1, weights)
+
+
+def specificity(target, margin, weights) -> np.ndarray:
+    """Share of the normal videos whose margin (score - threshold) is not above 0."""
+    return 1 - _share_above(margin, target == 0, weights)
+
+
+def _share_above(margin, chosen, weights) -> np.ndarray:
+    return _divide(weights @ ((margin > 0) & chosen), weights @ chosen.astype(np.float64))
+
+
 def auroc(target, score, weights) -> np.ndarray:
     """Chance that an abnormal video scores above a normal one, ties counting half."""
     abnormal, normal = _class_weight_by_score(target, score, weights)
@@ -96,6 +113,24 @@ def average_precision(target, score, weights) -> np.ndarray:
     precision = np.nan_to_num(_divide(called_abnormal, called_abnormal + called_normal))
     area = _divide((abnormal * precision).sum(1), abnormal.sum(1))
     return np.where(normal.sum(1) > 0, area, np.nan)
+
+
+def brier(target, probability, weights) -> np.ndarray:
+    """Mean squared difference of the probability of "abnormal" and what is (0 or 1)."""
+    return _mean((probability - target) ** 2, weights)
+
+
+def calibration_error(target, probability, weights) -> np.ndarray:
+    """Expected calibration error: |mean probability - share abnormal| in each of ten equal bins, by bin size."""
+    bins = probability_bins(probability)
+    inside = (bins[:, None] == np.arange(BINS)).astype(np.float64)
+    gap = weights @ ((probability - target)[:, None] * inside)
+    return _divide(np.abs(gap).sum(1), weights.sum(1))
+
+
+def probability_bins(probability) -> np.ndarray:
+    """Bin of each probability, int [N]: bin b of BINS holds [b / BINS, (b + 1) / BINS), the last one 1 too."""
+    return np.clip((np.asarray(probability) * BINS).astype(int), 0, BINS - 1)
 
 
 def _mean(values, weights) -> np.ndarray:

@@ -18,7 +18,7 @@ METRICS = {
     "agreement_high": metrics.agreement_high,
 }
 SELECT_BY, LARGER_IS_BETTER = "mae", False
-STRENGTHS = tuple(10.0**power for power in range(-1, 7))
+STRENGTHS = tuple(10.0**power for power in range(6))
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:

@@ -339,8 +339,8 @@ def _measurement_sections(results, predictions) -> list[str]:
         return []
     sections = []
     for family, entry in results["readouts"].items():
-        rows = [row for row in predictions if row["encoder"] == STUDIED and row["family"] == family]
-        if entry["field"] not in task.MEASUREMENTS or not rows:
+        rows = [r for r in predictions if (r["encoder"], r["family"], r["output"]) == (STUDIED, family, "")]
+        if entry["field"] not in task.MEASUREMENTS or entry["family"] != family or not rows:
             continue
         name, unit, error_unit = task.MEASUREMENTS[entry["field"]]
         target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))

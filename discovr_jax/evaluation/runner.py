@@ -17,14 +17,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from discovr_jax.data import mixture
 from discovr_jax.evaluation import entries, extraction, features, labels, output, task
 from discovr_jax.evaluation.extraction import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
-TYPES = ("anomaly", "knn", "labels", "probe", "regression")  # modules of this folder
+TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of this folder
 TOKEN_TYPES = ("attentive", "segmentation", "finetune")  # likewise, run on tokens instead
+_FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
 # {encoder: [{split: {readout: float [N, D]}}, one a seed]}
@@ -149,7 +151,8 @@ def evaluate(
                 entries.skip(evaluation, part.name, str(skip))
                 continue
             evaluation.results["videos"][part.name] = {split: int(known.sum()) for split, known in job.known.items()}
-            _run(job, config.eval.readouts, evaluation)
+            with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
+                _run(job, config.eval.readouts, evaluation)
     return evaluation
 
 
