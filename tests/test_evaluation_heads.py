@@ -281,7 +281,9 @@ def test_draws_of_labels_keep_patients_and_classes():
 def test_parts_of_label_efficiency_and_transfer():
     parts = labels.parts("labels", fractions=(0.01, 1.0), draws=3, field="rvef")
     assert [part.name for part in parts] == ["labels_label_1", "labels_rvef_1", "labels_label_100", "labels_rvef_100"]
-    assert [list(part.scores) for part in parts] == [["auroc_1"], ["mae_1"], ["auroc_100"], ["mae_100"]]
+    assert [dict(part.scores) for part in parts] == [
+        {"auroc_1": "auroc"}, {"mae_1": "mae"}, {"auroc_100": "auroc"}, {"mae_100": "mae"}
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="fractions"):
         labels.parts("labels", fractions=(0.0,))
     with pytest.raises(task.Skip, match="eval.evaluators.transfer.bank"):

@@ -141,18 +141,20 @@ def add(
     readouts: Mapping[str, str],
     chosen_by: str,
     part: str = "",
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Enters one evaluator's predictions into an evaluation.
 
     Args:
       family: figures go under FAMILY/METRIC.
       scores: {METRIC: function of `metrics`}, of the prediction, or of another output (`metrics.On`).
-      made: predictions for `rows`; an encoder that could not run is left out.
+      made: predictions for `rows`; an encoder that could not run is left out, one that has no features may join.
       kind: the module whose METRICS these are, for `--mode=compare`.
       field: what is predicted: "label", a measurement of `task.MEASUREMENTS`, or another word.
       readouts: {encoder: the chosen one}.
       chosen_by: "validation auroc", say.
       part: name of the part, where a family has several, each with its own readouts; else the family's.
+      names: {METRIC: its name in the module's METRICS} where that is another.
     """
     results, part = evaluation.results, part or family
     found = {encoder: figures(rows, scores, group) for encoder, group in made.items()}
@@ -162,8 +164,14 @@ def add(
         "type": kind,
         "field": field,
         "chosen_by": chosen_by,
+        "metrics": dict(names or {name: name for name in scores}),
         "encoders": {
-            encoder: {"chosen": readouts[encoder], "report": dict(group[0].report), "table": {}}
+            encoder: {
+                "chosen": readouts[encoder],
+                "details": [dict(each.details) for each in group],
+                "report": dict(group[0].report),
+                "table": {},
+            }
             for encoder, group in made.items()
         },
         "paired_same_readout": {},
@@ -238,9 +246,10 @@ def _enter(encoders, paired, family: str, found: Mapping[str, Figures], num_pati
         return {f"{family}/{name}": entry for name, entry in summary(each, num_patients).items()}
 
     for encoder, each in found.items():
-        encoders[encoder] |= flat(each)
+        encoders.setdefault(encoder, {}).update(flat(each))
         if encoder != STUDIED and STUDIED in found:
-            paired[f"{STUDIED}-{encoder}"] |= flat(difference(found[STUDIED], each))
+            pair = paired.setdefault(f"{STUDIED}-{encoder}", {})
+            pair.update(flat(difference(found[STUDIED], each)))
 
 
 def _pairs(names: Sequence[str]) -> list[str]:

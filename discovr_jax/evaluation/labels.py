@@ -5,7 +5,7 @@ The validation split keeps its labels: strength and readout are chosen on all of
 
 import numpy as np
 
-from discovr_jax.evaluation import metrics, task
+from discovr_jax.evaluation import task
 
 
 def parts(
@@ -22,14 +22,14 @@ def parts(
     """
     if draws < 1 or not all(0 < fraction <= 1 for fraction in fractions):
         raise ValueError(f"{name} needs fractions above 0 and up to 1, and draws, got {fractions} and {draws}")
-    heads = (("probe", "label", "auroc", metrics.auroc), ("regression", field, "mae", metrics.mae))
+    heads = (("probe", "label", "auroc"), ("regression", field, "mae"))
     return [
         task.Part(
-            f"{name}_{target}_{100 * fraction:g}", name, kind, target, {f"{metric}_{100 * fraction:g}": function},
+            f"{name}_{target}_{100 * fraction:g}", name, kind, target, {f"{metric}_{100 * fraction:g}": metric},
             fraction=fraction, draws=draws,
         )
         for fraction in fractions
-        for kind, target, metric, function in heads
+        for kind, target, metric in heads
     ]  # fmt: skip
 
 

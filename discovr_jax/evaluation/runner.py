@@ -163,7 +163,7 @@ def _parts(name: str, options: dict[str, Any]) -> list[task.Part]:
     if hasattr(module, "parts"):
         return module.parts(name, **options)
     field = options.pop("field", module.TARGET) if module.TARGET in task.MEASUREMENTS else module.TARGET
-    return [task.Part(name, name, kind, field, module.METRICS, options)]
+    return [task.Part(name, name, kind, field, {metric: metric for metric in module.METRICS}, options)]
 
 
 def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config) -> _Task:
@@ -189,6 +189,7 @@ def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config
 def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation) -> None:
     """One part on every encoder and readout, into `evaluation`."""
     part, module, tables, figures = job.part, job.module, {}, {}
+    scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
         table = {}
         for readout in _candidates(group, readouts):
@@ -198,13 +199,14 @@ def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation) ->
                 entries.skip(evaluation, part.name, str(skip), encoder, readout)
         if table:
             tables[encoder] = table
-            figures[encoder] = {name: entries.figures(job.rows, part.scores, made) for name, made in table.items()}
+            figures[encoder] = {name: entries.figures(job.rows, scores, made) for name, made in table.items()}
     val = {encoder: {name: job.val_figure(made) for name, made in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
     entries.add(
-        evaluation, part.family, job.rows, part.scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
+        evaluation, part.family, job.rows, scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
+        names=part.scores,
     )  # fmt: skip
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
     for encoder, table in tables.items():

@@ -73,7 +73,7 @@ class Part:
       name: of the part, "knn" or "transfer_knn"; family: its figures go under FAMILY/METRIC.
       kind: module of the head.
       field: what is predicted, "label" or a measurement.
-      scores: {METRIC: function of `metrics`}.
+      scores: {METRIC: its name in the METRICS of the head}.
       options: keyword arguments of the head.
       bank: dataset whose training and validation videos it uses; "" for the scored one.
       fraction, draws: share of the training patients that is seen, and how often it is drawn.
@@ -83,7 +83,7 @@ class Part:
     family: str
     kind: str
     field: str
-    scores: Mapping[str, Any]
+    scores: Mapping[str, str]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     bank: str = ""
     fraction: float = 1.0

@@ -4,7 +4,7 @@ Nothing is fitted or chosen on the scored dataset: training and validation video
 bank's own rule.
 """
 
-from discovr_jax.evaluation import knn, metrics, task
+from discovr_jax.evaluation import task
 
 
 def parts(name: str, *, bank: str = "", field: str = "ef") -> list[task.Part]:
@@ -18,14 +18,13 @@ def parts(name: str, *, bank: str = "", field: str = "ef") -> list[task.Part]:
     """
     if not bank:
         raise task.Skip(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")
+    classes = ("macro_f1", "balanced_accuracy", "auroc")
     heads = (
-        ("knn", "knn", "label", knn.HEADLINE),
-        ("probe", "probe", "label", knn.HEADLINE),
-        (field, "regression", field, {"mae": metrics.mae, "rmse": metrics.rmse, "r2": metrics.r2}),
+        ("knn", "knn", "label", classes),
+        ("probe", "probe", "label", classes),
+        (field, "regression", field, ("mae", "rmse", "r2")),
     )
     return [
-        task.Part(
-            f"{name}_{head}", name, kind, target, {f"{head}_{key}": each for key, each in scores.items()}, bank=bank
-        )
-        for head, kind, target, scores in heads
+        task.Part(f"{name}_{head}", name, kind, target, {f"{head}_{metric}": metric for metric in metrics}, bank=bank)
+        for head, kind, target, metrics in heads
     ]
