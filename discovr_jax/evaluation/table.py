@@ -1,6 +1,6 @@
 """The table of figures that goes to the terminal, the log and the README."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from discovr_jax.evaluation import task
@@ -42,13 +42,18 @@ def metrics_table(results: Mapping[str, Any]) -> str:
     for name, figures in results["paired"].items():
         differences = (figure(figures.get(key), digits, signed=True) for key, _, digits in columns)
         cells.append([name.replace("-", " - ", 1), *differences])
+    return "\n".join([markdown(cells), "", standing(results), *skipped_lines(results)])
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """Markdown of rows of cells, the head first; the columns as wide as their widest cell."""
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([*lines, "", standing(results), *skipped_lines(results)])
+    return "\n".join(lines)
 
 
 def _regressions(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
