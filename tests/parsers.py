@@ -292,7 +292,7 @@ def write_arguments(folder):
 
 
 def read_arguments(path, folder):
-    from discovr_jax import experiment, main
+    from discovr_jax import command_line, experiment
 
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "", flag_values=values)
@@ -300,7 +300,7 @@ def read_arguments(path, folder):
     argv = ["main", *arguments]
     # The library looks for the keys in sys.argv too; it warns of how it imports a config.
     with mock.patch.object(sys, "argv", argv), warnings.catch_warnings(action="ignore"):
-        main.parse_flags(argv, values)
+        command_line.parse_flags(argv, values)
     if values["config"].value is not None:
         experiment.make_experiment(values["config"].value, 100)
 

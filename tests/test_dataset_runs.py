@@ -65,8 +65,10 @@ def test_records_training_and_evaluation(name, data_dir, tmp_path):
         figures = {f"{family}/mae", f"{family}/rmse"}
         assert all(np.isfinite(results["encoders"]["discovr"][figure]["value"]) for figure in figures)
     for skip in results["skipped"]:
-        assert skip["evaluator"] in ("knn", "probe", "anomaly"), skip
-        assert skip["reason"].startswith(("one class only: ", "no normal training videos: ")), skip
+        family = skip["evaluator"].partition("_")[0]
+        assert family in ("knn", "probe", "anomaly", "labels", "retrieval", "transfer"), skip
+        reasons = ("one class only: ", "no normal training videos: ", "one value only: ", "no other dataset ")
+        assert skip["reason"].startswith(reasons), skip
     folder = tmp_path / "eval" / "3" / (dataset if config.eval.dataset else "")
     assert json.loads((folder / "results.json").read_text())["dataset"] == dataset
     assert json.loads((tmp_path / "config.json").read_text())["data"]["abnormal_rule"] == rule
@@ -97,8 +99,10 @@ def test_a_mixture_trains_and_any_dataset_is_scored(mixed, tmp_path):
         "eval/3/echonet_dynamic", "eval/3/rvenet", ""
     )]  # fmt: skip
     assert found == ["echonet_dynamic", "rvenet", "rvenet"]
-    view = evaluate.evaluate_workdir(mixed(eval__dataset="echonet_pediatric"), tmp_path)
+    bank = {"eval__dataset": "echonet_pediatric", "eval__evaluators__transfer__bank": "echonet_dynamic"}
+    view = evaluate.evaluate_workdir(mixed(**bank), tmp_path)
     assert view["dataset"] == "echonet_pediatric" and view["encoders"].keys() == other["encoders"].keys()
+    assert "transfer/ef_mae" in view["encoders"]["discovr"] and view["videos"]["transfer_ef"]["train"] == 10
 
 
 def test_a_mixture_cut_short_resumes_and_ends_as_one(mixed, tmp_path, monkeypatch):

@@ -1,0 +1,76 @@
+"""What the command line of `main` needs besides its flags: reading them, with errors of one line, and the log."""
+
+import difflib
+import logging
+import sys
+
+from absl import flags
+from absl import logging as absl_logging
+
+from discovr_jax.workdir import flatten
+
+_LONGEST = 4000  # characters of an error in an argument, which may quote it
+
+
+def require_config() -> None:
+    """Every mode needs a --config, but `compare`."""
+
+    @flags.multi_flags_validator(("config", "mode"), "--config is missing: a config file or the name of a shipped one")
+    def _(values) -> bool:
+        return values["config"] is not None or values["mode"] == "compare"
+
+
+def show_log() -> logging.Logger:
+    """Our log on the terminal, with the time; returns it."""
+    # Our lines only: Orbax and TFDS log theirs through absl, a page a checkpoint.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logger = logging.getLogger("discovr_jax")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    return logger
+
+
+def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """absl's parsing, with errors of one line; --config takes a path or the name of a shipped config."""
+    from discovr_jax.experiment import config_path
+
+    if "--config" in argv[:-1]:  # "--config NAME"
+        at = argv.index("--config")
+        argv = [*argv[:at], f"--config={argv[at + 1]}", *argv[at + 2 :]]
+    try:
+        argv = [f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv]
+        left = values(argv)
+        hasattr(values["config"].value, "seed")  # a file that could not be loaded says so here
+        return left
+    except FileNotFoundError as error:
+        words = str(error)
+    except RecursionError:
+        words = "an argument is too long, or nested too deeply"
+    except flags.Error as error:
+        # An error inside a config file comes with its traceback; if it is a check of ours, its last line says all.
+        last = str(error).strip().splitlines()[-1]
+        words = last.removeprefix("ValueError: ") if last.startswith("ValueError: ") else str(error)
+    except (ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError) as error:
+        # The library reads a key as Python would, and so fails in as many ways.
+        last = (str(error).strip().splitlines() or [""])[-1]
+        words = _unknown_keys(argv, values) or f"an argument cannot be read ({type(error).__name__}: {last})"
+    sys.exit(f"error: {words[:_LONGEST]}")
+
+
+def _unknown_keys(argv: list[str], values: flags.FlagValues) -> str:
+    """Which keys of the arguments the config has not, and which were perhaps meant; empty if all are there."""
+    path = next((a[9:] for a in argv if a.startswith("--config=")), None)
+    given = [a.removeprefix("--config.").partition("=")[0] for a in argv if a.startswith("--config.")]
+    if path is None or not given:
+        return ""
+    try:
+        known = flatten(values["config"].parser.parse(path).to_dict())
+    except OSError:  # the file could not be loaded
+        return ""
+    unknown = [key for key in given if key not in known]
+    near = [match for key in unknown for match in difflib.get_close_matches(key, known, n=3)]
+    hint = f"Did you mean {', '.join(near)}? " if near else ""
+    return f"the config has no key {', '.join(unknown)}. {hint}Every key is in configs/base.py" if unknown else ""
