@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import pathlib
+import sys
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -17,6 +18,8 @@ from discovr_jax.workdir import WorkdirError
 
 # What the storage of a workdir or of records can do to a run; any other OSError is a defect of ours.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+
+INCOMPLETE = 3  # exit code of an evaluation in which some evaluator could not run; the others have their figures
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan", "compare"], "See README.md.")
@@ -65,8 +68,8 @@ def main(argv: list[str]) -> None:
         logger.info("workdir %s, %d device(s): %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
         if _MODE.value == "train":
             train.train_and_evaluate(config, workdir, evaluate.evaluate_state)
-        else:
-            evaluate.evaluate_workdir(config, workdir)
+        elif any(skip["set_up"] for skip in evaluate.evaluate_workdir(config, workdir)["skipped"]):
+            sys.exit(INCOMPLETE)
     except Exception as error:
         told = (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError)
         told += (chips.TopologyError, plan.PlanError, distributed.DistributedError)

@@ -165,7 +165,7 @@ def test_missing_labels_skip_one_evaluator_and_leave_the_others(tmp_path):
     fields["train"]["ef"][:] = np.nan
     found = runner.evaluate(encoders, fields, _config(lvef=LVEF, knn={}))
     assert "knn/auroc" in found.results["encoders"]["discovr"]
-    assert [skip["evaluator"] for skip in found.results["skipped"]] == ["lvef"]
+    assert [(skip["evaluator"], skip["set_up"]) for skip in found.results["skipped"]] == [("lvef", True)]
 
 
 def test_videos_without_a_target_are_left_out():
@@ -329,6 +329,7 @@ def test_transfer_learns_on_the_bank_and_is_scored_here():
     assert found["videos"]["transfer_probe"] == {"train": 60, "val": 30, "test": 40}
     without = runner.evaluate(encoders, fields, _config(transfer={"bank": "", "field": "ef"})).results
     assert without["encoders"]["discovr"] == {} and "no other dataset" in without["skipped"][0]["reason"]
+    assert without["skipped"][0]["set_up"] is False
 
 
 def test_some_evaluators_run_only_at_the_end():

@@ -96,10 +96,13 @@ def patients_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.where(patients == "", np.char.add("video ", ids), patients)
 
 
-def skip(evaluation: Evaluation, family: str, reason: str, encoder: str = "all", readout: str = "") -> None:
+def skip(
+    evaluation: Evaluation, family: str, reason: str | task.Skip, encoder: str = "all", readout: str = ""
+) -> None:
     """Lists an evaluator, or one encoder or readout of it, as skipped."""
     where = {"evaluator": family, "encoder": encoder} | ({"readout": readout} if readout else {})
-    evaluation.results["skipped"].append({**where, "reason": reason})
+    set_up = not isinstance(reason, task.NotSetUp)
+    evaluation.results["skipped"].append({**where, "reason": str(reason), "set_up": set_up})
 
 
 def figures(rows: Rows, scores: Metrics, made: Sequence[task.Predictions]) -> Figures:

@@ -142,13 +142,13 @@ def evaluate(
         try:
             parts = _parts(name, options)
         except task.Skip as skip:
-            entries.skip(evaluation, name, str(skip))
+            entries.skip(evaluation, name, skip)
             continue
         for part in parts:
             try:
                 job = _prepare(part, *data[part.bank], config)
             except task.Skip as skip:
-                entries.skip(evaluation, part.name, str(skip))
+                entries.skip(evaluation, part.name, skip)
                 continue
             evaluation.results["videos"][part.name] = {split: int(known.sum()) for split, known in job.known.items()}
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
@@ -196,7 +196,7 @@ def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation) ->
             try:
                 table[readout] = _run_readout(job, encoder, group, readout)
             except task.Skip as skip:
-                entries.skip(evaluation, part.name, str(skip), encoder, readout)
+                entries.skip(evaluation, part.name, skip, encoder, readout)
         if table:
             tables[encoder] = table
             figures[encoder] = {name: entries.figures(job.rows, scores, made) for name, made in table.items()}

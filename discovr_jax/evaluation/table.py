@@ -10,8 +10,12 @@ COLUMNS = (
     ("knn/macro_f1", "kNN macro F1", 3),
     ("knn/balanced_accuracy", "kNN balanced acc.", 3),
     ("knn/auroc", "kNN AUROC", 3),
+    ("probe/macro_f1", "probe macro F1", 3),
     ("probe/auroc", "probe AUROC", 3),
+    ("labels/auroc_10", "probe AUROC, 10 % of labels", 3),
     ("anomaly/auroc", "anomaly AUROC", 3),
+    ("anomaly/sensitivity_at_90", "sensitivity at 90 %", 3),
+    ("retrieval/precision_at_10", "precision at 10", 3),
 )
 
 

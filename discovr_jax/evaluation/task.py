@@ -23,6 +23,10 @@ class Skip(Exception):
     """An evaluator cannot run on these data. The message is the reason shown to the reader."""
 
 
+class NotSetUp(Skip):
+    """An evaluator that the config leaves out: nothing is missing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Videos of one split whose target is known.

@@ -14,10 +14,10 @@ def parts(name: str, *, bank: str = "", field: str = "ef") -> list[task.Part]:
       bank: the other dataset, as in `eval.dataset`; field: the measurement of the regression.
 
     Raises:
-      task.Skip: without a bank.
+      task.NotSetUp: without a bank.
     """
     if not bank:
-        raise task.Skip(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")
+        raise task.NotSetUp(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")
     classes = ("macro_f1", "balanced_accuracy", "auroc")
     heads = (
         ("knn", "knn", "label", classes),
