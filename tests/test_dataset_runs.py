@@ -91,10 +91,12 @@ def test_a_mixture_trains_and_any_dataset_is_scored(mixed, tmp_path):
     config = mixed()
     summary = train.train_and_evaluate(config, str(tmp_path), evaluate.evaluate_state)
     assert summary.results["dataset"] == "echonet_dynamic" and "lvef/mae" in summary.results["encoders"]["discovr"]
-    other = evaluate.evaluate_workdir(mixed(eval__dataset="rvenet"), tmp_path)
+    absent = {"eval__dataset": "rvenet", "eval__evaluators__transfer__bank": "camus/absent"}
+    other = evaluate.evaluate_workdir(mixed(**absent), tmp_path)
     assert other["dataset"] == "rvenet" and "rvef/mae" in other["encoders"]["discovr"]
     reasons = {skip["evaluator"]: skip["reason"] for skip in other["skipped"]}
     assert reasons["lvef"].startswith("no labels: ef unknown for all ")
+    assert "prepare camus" in reasons["transfer_probe"]
     found = [json.loads((tmp_path / path / "results.json").read_text())["dataset"] for path in (
         "eval/3/echonet_dynamic", "eval/3/rvenet", ""
     )]  # fmt: skip

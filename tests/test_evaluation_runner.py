@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from discovr_jax.data import records
-from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, runner, table
+from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, runner, table, task
 
 COUNTS = {"train": 60, "val": 30, "test": 40}
 LVEF = {"type": "regression", "field": "ef"}
@@ -327,6 +327,9 @@ def test_transfer_learns_on_the_bank_and_is_scored_here():
     assert figures["transfer/knn_auroc"]["value"] > 0.9 and figures["transfer/ef_mae"]["value"] < 6
     assert figures["knn/auroc"]["value"] == 0.5
     assert found["videos"]["transfer_probe"] == {"train": 60, "val": 30, "test": 40}
+    assert found["readouts"]["transfer_ef"]["bank"] == "rvenet"
+    gone = runner.evaluate(encoders, fields, config, banks={"rvenet": task.Skip("not prepared")}).results
+    assert {s["evaluator"]: s["reason"] for s in gone["skipped"]}["transfer_knn"] == "not prepared"
     without = runner.evaluate(encoders, fields, _config(transfer={"bank": "", "field": "ef"})).results
     assert without["encoders"]["discovr"] == {} and "no other dataset" in without["skipped"][0]["reason"]
     assert without["skipped"][0]["set_up"] is False

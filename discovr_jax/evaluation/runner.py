@@ -69,6 +69,8 @@ def run(
       The evaluation, for `write`.
     """
     everyone = {**encoders, "pixels": [extraction.pixels(share)]}
+    from discovr_jax.data import records
+
     directory = pathlib.Path(workdir) / "eval" / "features"
 
     def read(dataset, opened):
@@ -76,10 +78,15 @@ def run(
         return extraction.extract(config, dataset, opened, fields, everyone, directory, share), fields
 
     found, fields = read(mixture.scored(config), sources)
-    banks = {}
+    banks: dict[str, Any] = {}
     for options in chosen(config, everything).values():
         if bank := options.get("bank"):
-            banks[bank] = read(bank, {split: mixture.open_source(config.data, bank, split) for split in SPLITS[:2]})
+            try:
+                opened = {split: mixture.open_source(config.data, bank, split) for split in SPLITS[:2]}
+            except records.RecordsError as error:
+                banks[bank] = task.Skip(f"the other dataset cannot be read: {error}")
+            else:
+                banks[bank] = read(bank, opened)
     return evaluate(found, fields, config, everything, banks)
 
 
@@ -106,7 +113,7 @@ def evaluate(
     fields: Fields,
     config,
     everything: bool = True,
-    banks: Mapping[str, tuple[EncodersFeatures, Fields]] | None = None,
+    banks: Mapping[str, tuple[EncodersFeatures, Fields] | task.Skip] | None = None,
 ) -> entries.Evaluation:
     """Every configured evaluator of pooled features on every encoder.
 
@@ -118,14 +125,20 @@ def evaluate(
       fields: {split: {"id", "patient_id", "label", measurements}}, arrays [N] in the order of the features.
       config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
       everything: see `run`.
-      banks: {dataset: (features, fields) of its splits train and val}, for `transfer`.
+      banks: {dataset: (features, fields) of its splits train and val, or why there are none}, for `transfer`.
 
     Raises:
       ValueError: an unknown evaluator, or features and fields of different length.
     """
     _check_lengths(encoders, fields)
-    data = {"": ({name: [features.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)}
-    for bank, (bank_features, bank_fields) in (banks or {}).items():
+    data: dict[str, Any] = {
+        "": ({name: [features.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
+    }
+    for bank, given in (banks or {}).items():
+        if isinstance(given, task.Skip):
+            data[bank] = given
+            continue
+        bank_features, bank_fields = given
         _check_lengths(bank_features, bank_fields)
         joined = {
             name: [
@@ -146,6 +159,8 @@ def evaluate(
             continue
         for part in parts:
             try:
+                if isinstance(data[part.bank], task.Skip):
+                    raise data[part.bank]
                 job = _prepare(part, *data[part.bank], config)
             except task.Skip as skip:
                 entries.skip(evaluation, part.name, skip)
@@ -209,6 +224,8 @@ def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation) ->
         names=part.scores,
     )  # fmt: skip
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
+    if part.bank:
+        entry["bank"] = part.bank
     for encoder, table in tables.items():
         entry["encoders"][encoder]["table"] = {
             name: {
