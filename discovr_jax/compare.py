@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import bootstrap, entries, extraction, output, page, paper, runner, table, task
+from discovr_jax.evaluation import bootstrap, entries, extraction, names, output, page, paper, runner, table, task
 from discovr_jax.workdir import WorkdirError
 
 logger = logging.getLogger(__name__)
@@ -252,26 +252,28 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     return notes
 
 
-def _cells(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table: a metric a line, columns, differences and the paper."""
+def _cells(found: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the table: a figure a line, columns, differences and the paper."""
     head = ["figure", *found["columns"], *found["paired"], *(["paper"] if found["paper"] else [])]
     keys = dict.fromkeys(key for figures in found["columns"].values() for key in figures)
     lines = []
     for key in keys:
-        line = [key, *(table.figure(figures.get(key)) for figures in found["columns"].values())]
-        line += [table.figure(figures.get(key), signed=True) for figures in found["paired"].values()]
+        named = names.described(first, key)
+        line = [f"{named.family}: {named.metric}"]
+        line += [table.figure(figures.get(key), named.digits) for figures in found["columns"].values()]
+        line += [table.figure(figures.get(key), named.digits, signed=True) for figures in found["paired"].values()]
         lines.append(line + ([f"{found['paper'][key]:g}" if key in found["paper"] else ""] if found["paper"] else []))
     return head, lines
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The table and its notes, without a final newline."""
-    head, lines = _cells(found)
+def markdown(found: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """The table and its notes, without a final newline; `first` is the content of a run's results.json."""
+    head, lines = _cells(found, first)
     return "\n".join([table.markdown([head, *lines]), "", *(f"- {note}" for note in found["notes"])])
 
 
 def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathlib.Path) -> None:
-    output.write_text(directory / "compare.md", markdown(found) + "\n")
+    output.write_text(directory / "compare.md", markdown(found, first) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("kind", "name", "figure", "value", "low", "high"))
@@ -283,10 +285,10 @@ def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathli
     for key, value in found["paper"].items():
         writer.writerow(("paper", "paper", key, value, "", ""))
     output.write_text(directory / "compare.csv", text.getvalue())
-    head, lines = _cells(found)
+    head, lines = _cells(found, first)
     cells = [[page.cell(line[0], css="name"), *map(page.cell, line[1:])] for line in lines]
     notes = (page.text(note, "muted") for note in found["notes"])
     body = page.section("All figures", page.table(head, cells), *notes)
     lead = f"The same test videos of {first['dataset']} for every run. For research; not a medical device."
     output.write_text(directory / "compare.html", page.page("Runs compared", lead, [body]))
-    logger.info("compared\n%s\nwritten to %s", markdown(found), directory)
+    logger.info("compared\n%s\nwritten to %s", markdown(found, first), directory)

@@ -6,25 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import output, page, paint, plots, table, task
+from discovr_jax.evaluation import names, output, page, paint, plots, table, task
 
 STUDIED = "discovr"
 _MOST_FACTS = 12  # a longer summary is folded away
-_FAMILIES = {"knn": "kNN", "probe": "Linear probe", "anomaly": "Anomaly score"}
-# metric -> (name, digits, whether larger is better; None where neither is); "{unit}" of a measurement's error
-_METRICS = {
-    "macro_f1": ("macro F1", 3, True),
-    "balanced_accuracy": ("balanced accuracy", 3, True),
-    "auroc": ("AUROC", 3, True),
-    "auprc": ("AUPRC", 3, True),
-    "average_precision": ("average precision", 3, True),
-    "mae": ("mean absolute error ({unit})", 2, False),
-    "rmse": ("root mean squared error ({unit})", 2, False),
-    "r2": ("R² (1 = perfect, 0 = the mean)", 3, True),
-    "bias": ("bias ({unit})", 2, None),
-    "agreement_low": ("lower limit of agreement ({unit})", 2, None),
-    "agreement_high": ("upper limit of agreement ({unit})", 2, None),
-}
 # (title, lines, ceilings, axis, logarithmic, how to read it)
 _ENTROPY = (
     "Healthy: a gap between the two lines. Both at the dashed ceiling: the teacher says the same of every "
@@ -193,7 +178,7 @@ def _results_section(results) -> str:
         return page.section(title, page.absent("no evaluation was run at this step"))
     parts = [page.text(table.standing(results))]
     keys = list(dict.fromkeys(key for figures in results["encoders"].values() for key in figures))
-    order = {family: place for place, family in enumerate(_FAMILIES)}
+    order = {family: place for place, family in enumerate(names.FAMILIES)}
     keys.sort(key=lambda key: order.get(key.split("/")[0], len(order)))
     if keys:
         head = ["", *results["encoders"], *(pair.replace("-", " - ", 1) for pair in results["paired"])]
@@ -215,21 +200,6 @@ def _results_section(results) -> str:
     return page.section(title, *parts)
 
 
-def _measurement(field: str) -> str:
-    """Name of a measurement as a heading."""
-    name = task.MEASUREMENTS[field][0]
-    return name[0].upper() + name[1:]
-
-
-def _metric_name(results, key: str) -> tuple[str, str, int, bool | None]:
-    family, metric = key.split("/", 1)
-    field = results["readouts"].get(family, {}).get("field")
-    name, digits, larger = _METRICS.get(metric, (metric, 3, None))
-    if field in task.MEASUREMENTS:
-        return _measurement(field), name.format(unit=task.MEASUREMENTS[field][2]), digits, larger
-    return _FAMILIES.get(family, family), name, digits, larger
-
-
 def _figure_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
     if not entry or entry["value"] is None:
         return page.cell("n/a", (entry or {}).get("note", ""))
@@ -247,11 +217,13 @@ def _figure_cell(entry, digits: int, larger: bool | None = None, *, paired: bool
 
 
 def _metric_row(results, key: str) -> list[str]:
-    family, name, digits, larger = _metric_name(results, key)
-    row = [page.cell(family, name, "name")]
-    row += [_figure_cell(figures.get(key), digits) for figures in results["encoders"].values()]
+    named = names.described(results, key)
+    row = [page.cell(named.family, named.metric, "name")]
+    row += [_figure_cell(figures.get(key), named.digits) for figures in results["encoders"].values()]
     pairs = results["paired"].values()
-    return row + [_figure_cell(figures.get(key), digits, larger, paired=True) for figures in pairs]
+    return row + [
+        _figure_cell(figures.get(key), named.digits, named.larger_is_better, paired=True) for figures in pairs
+    ]
 
 
 def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
@@ -261,16 +233,16 @@ def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
         for readout, line in one["table"].items():
             metrics = list(line["test"])
             mark = "chosen" if readout == one["chosen"] else ""
-            described = [_metric_name(results, f"{name}/{metric}") for metric in metrics]
-            cells = [_figure_cell(line["test"][m], d[2]) for m, d in zip(metrics, described, strict=True)]
+            described = [names.described(results, f"{name}/{metric}") for metric in metrics]
+            cells = [_figure_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
             rows.append(
                 [page.cell(encoder), page.cell(readout, mark), page.cell(f"{line['val']:.3f}"), *cells]
             )
     if not rows:
         return []
-    described = [_metric_name(results, f"{name}/{metric}") for metric in metrics]
-    head = ["encoder", "readout", entry["chosen_by"], *(columns[1] for columns in described)]
-    return [f"<h3>{page.escape(described[0][0])}</h3>", page.table(head, rows)]
+    described = [names.described(results, f"{name}/{metric}") for metric in metrics]
+    head = ["encoder", "readout", entry["chosen_by"], *(columns.metric for columns in described)]
+    return [f"<h3>{page.escape(described[0].family)}</h3>", page.table(head, rows)]
 
 
 def _charts(rows, wanted) -> str:
@@ -358,7 +330,8 @@ def _measurement_sections(results, predictions) -> list[str]:
             ),
         ]
         note = page.text(f"{len(rows)} test videos, linear (ridge) head.", "muted")
-        sections.append(page.section(f"{_measurement(entry['field'])} from frozen features", note, page.grid(figures)))
+        title = f"{names.measurement(entry['field'])} from frozen features"
+        sections.append(page.section(title, note, page.grid(figures)))
     return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
 
 
