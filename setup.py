@@ -44,7 +44,6 @@ setuptools.setup(
         "python-gdcm>=3.0.24",  # decodes lossless JPEG and JPEG-LS in DICOM
         "safetensors>=0.4",
         "scikit-learn>=1.4",
-        "scipy>=1.11",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.9",
         "threadpoolctl>=3.1",

@@ -240,7 +240,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         f"{first['n_test']} test videos of {first['n_test_patients']} patients, {first['dataset']}; abnormal: "
         f"{first['label_rule']}. In brackets: 95 % intervals, {RESAMPLES} resamples of patients; differences in the "
         "same resamples.",
-        "Training steps: " + ", ".join(f"{run.name} {run.results['step']}" for run in runs) + ".",
+        "Training steps: " + ", ".join(f"{pathlib.Path(run.name).name} {run.results['step']}" for run in runs) + ".",
     ]
     if paper.figures(first["dataset"]):
         notes.append(
@@ -255,7 +255,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
 def _cells(found: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table: a figure a line, columns, differences and the paper."""
     head = ["figure", *found["columns"], *found["paired"], *(["paper"] if found["paper"] else [])]
-    keys = dict.fromkeys(key for figures in found["columns"].values() for key in figures)
+    keys = names.ordered(dict.fromkeys(key for figures in found["columns"].values() for key in figures))
     lines = []
     for key in keys:
         named = names.described(first, key)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.special import logit
+from sklearn.calibration import _SigmoidCalibration
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -203,14 +205,14 @@ def test_tied_distances_call_nothing_abnormal():
     assert _auroc(made, same[2]) == 0.5
 
 
-def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_training_videos():
+def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_validation_videos():
     train, val, test = (_split(n, np.random.default_rng(s), 900, 0.1, 0.8, 4) for s, n in enumerate("abc"))
     made = probe.evaluate(train, val, test, strengths=(1.0,))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced"))
     expected = model.fit(train.features, train.target).predict_proba(test.features)[:, 1]
     np.testing.assert_allclose(made.test, expected, atol=1e-6)
-    odds = expected / (1 - expected) * 0.1 / 0.9
-    np.testing.assert_allclose(made.outputs["probability"], odds / (1 + odds), atol=1e-6)
+    platt = _SigmoidCalibration().fit(logit(made.val), val.target).predict(logit(made.test))
+    np.testing.assert_allclose(made.outputs["probability"], platt, atol=2e-3)
     assert abs(made.outputs["probability"].mean() - 0.1) < 0.03 < abs(made.test.mean() - 0.1)
     bins = made.report["reliability"]
     assert sum(row["videos"] for row in bins) == 900
@@ -220,6 +222,14 @@ def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_training_
     error = sum(row["videos"] / 900 * abs(row["probability"] - row["abnormal"]) for row in bins)
     found = probe.METRICS["calibration_error"](test.target, made.outputs["probability"], np.ones((1, 900)))
     assert found == pytest.approx(error) and error < 0.03
+
+
+def test_calibration_of_separated_and_of_constant_scores():
+    target, score = np.array([0.0] * 6 + [1.0] * 3), np.arange(9.0)
+    made = probe.calibrated(score, target, score)
+    assert (np.diff(made) > 0).all() and 0.01 < made[0] < 0.2 < 0.7 < made[-1] < 0.99
+    constant = probe.calibrated(np.zeros(9), target, np.zeros(2))  # the mean of Platt's targets
+    assert constant == pytest.approx(np.full(2, (6 / 8 + 3 * 4 / 5) / 9), abs=1e-4)
 
 
 def _library(targets, ef, features, name="train"):

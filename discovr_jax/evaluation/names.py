@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from discovr_jax.evaluation import task
@@ -28,10 +28,10 @@ _METRICS = {
     "average_precision": ("average precision", 3, True),
     "brier": ("Brier score", 3, False),
     "calibration_error": ("expected calibration error", 3, False),
-    "sensitivity_at_90": ("sensitivity at 90 % specificity on validation", 3, True),
-    "specificity_at_90": ("specificity there", 3, None),
-    "sensitivity_at_95": ("sensitivity at 95 % specificity on validation", 3, True),
-    "specificity_at_95": ("specificity there", 3, None),
+    "sensitivity_at_90": ("sensitivity, threshold at 90 % specificity", 3, True),
+    "specificity_at_90": ("specificity, threshold at 90 % on validation", 3, None),
+    "sensitivity_at_95": ("sensitivity, threshold at 95 % specificity", 3, True),
+    "specificity_at_95": ("specificity, threshold at 95 % on validation", 3, None),
     "precision_at_1": ("precision at 1", 3, True),
     "precision_at_5": ("precision at 5", 3, True),
     "precision_at_10": ("precision at 10", 3, True),
@@ -76,6 +76,12 @@ class Named:
     metric: str
     digits: int
     larger_is_better: bool | None
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """FAMILY/METRIC keys by family, in the order in which they are shown; otherwise as they come."""
+    place = {family: number for number, family in enumerate(FAMILIES)}
+    return sorted(keys, key=lambda key: place.get(key.split("/")[0], len(place)))
 
 
 def measurement(field: str) -> str:

@@ -3,15 +3,14 @@
 The strength C is chosen on validation AUROC alone; the model stays the one fitted on train (no refit on
 train + val), so validation never leaks into the reported fit.
 
-The fit sees both classes equally often, whatever their shares: macro F1 and balanced accuracy are at its 0.5. As
-a probability that number is too high where abnormal is rare, so calibration (Brier, expected calibration error) is
-measured after its odds are multiplied by the training odds, which undoes the weighting.
+The fit sees both classes equally often, whatever their shares: macro F1 and balanced accuracy are at its 0.5. That
+number is no probability: it is too high where abnormal is rare, and a strong penalty draws it to 0.5. So calibration
+(Brier, expected calibration error) is that of the probability which Platt's method makes of it on validation.
 """
 
 import warnings
 
 import numpy as np
-from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -70,11 +69,10 @@ def evaluate(
             best, best_score = model, score
     if best is None:
         raise task.Skip(f"logistic regression: no C of {strengths} converged in {max_iter} iterations")
-    share = float(train.target.mean())
-    details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": share}
+    details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
     if dropped:
         details["C_not_converged"] = dropped
-    probability = unbalanced(best.decision_function(x_test), share)
+    probability = calibrated(best.decision_function(x_val), val.target, best.decision_function(x_test))
     return task.Predictions(
         best.predict_proba(x_val)[:, 1],
         best.predict_proba(x_test)[:, 1],
@@ -84,9 +82,18 @@ def evaluate(
     )
 
 
-def unbalanced(log_odds: np.ndarray, share: float) -> np.ndarray:
-    """Probability where a share of the videos is abnormal, from the log odds [N] of a fit that saw both equally."""
-    return expit(log_odds + np.log(share / (1 - share)))
+def calibrated(val_score: np.ndarray, val_target: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Probabilities of scores [N] by Platt's method (1999): a logistic curve through the validation videos.
+
+    His targets are a little inside 0 and 1, so that classes which the score separates give no infinite slope.
+    """
+    abnormal = val_target == 1
+    inside = np.where(abnormal, (abnormal.sum() + 1) / (abnormal.sum() + 2), 1 / ((~abnormal).sum() + 2))
+    mean, deviation = val_score.mean(), val_score.std() or 1.0
+    x = (np.r_[val_score, val_score] - mean)[:, None] / deviation
+    model = LogisticRegression(C=np.inf)  # each video is abnormal with weight `inside`, and normal with the rest
+    model.fit(x, np.repeat([1, 0], len(inside)), sample_weight=np.r_[inside, 1 - inside])
+    return model.predict_proba((score - mean)[:, None] / deviation)[:, 1]
 
 
 def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:

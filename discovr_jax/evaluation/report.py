@@ -177,9 +177,7 @@ def _results_section(results) -> str:
     if not results:
         return page.section(title, page.absent("no evaluation was run at this step"))
     parts = [page.text(table.standing(results))]
-    keys = list(dict.fromkeys(key for figures in results["encoders"].values() for key in figures))
-    order = {family: place for place, family in enumerate(names.FAMILIES)}
-    keys.sort(key=lambda key: order.get(key.split("/")[0], len(order)))
+    keys = names.ordered(dict.fromkeys(key for figures in results["encoders"].values() for key in figures))
     if keys:
         head = ["", *results["encoders"], *(pair.replace("-", " - ", 1) for pair in results["paired"])]
         parts += [
