@@ -15,7 +15,7 @@ demo: $(STAMP)
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
 
-# What takes minutes, or waits for processes that are killed: several processes, the short form of `make chaos`.
+# What takes minutes: runs of several processes.
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 

@@ -198,7 +198,14 @@ class Checkpoints:
         self._manager.reload()
 
     def close(self) -> None:
-        self._manager.close()
+        """Ends saving, on the way out. Call `wait` before: a save that fails only here is logged, not raised, because
+        then another error is under way, which it must not replace.
+        """
+        try:
+            with self._saving():
+                self._manager.close()
+        except CheckpointError as error:
+            logger.warning("%s", error)
 
 
 def newest_step(path: str | pathlib.Path) -> pathlib.Path:

@@ -22,8 +22,9 @@ def require_config() -> None:
 
 def show_log() -> logging.Logger:
     """Our log on the terminal, with the time; returns it."""
-    # Our lines only: Orbax and TFDS log theirs through absl, a page a checkpoint.
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    # Our lines only: Orbax, Grain and TFDS log theirs through absl, a page a checkpoint, and ten pages for an error
+    # that they raise as well.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logger = logging.getLogger("discovr_jax")
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -155,6 +155,7 @@ class StepWatch:
         if step not in dumps.steps():
             position = self._position | {"next_step": step}
             dumps.save(step, before, position | {"batch": described(batch)} | found, self._config)
+            dumps.wait()
         dumps.close()
         return dumps.directory / f"step_{step}"
 

@@ -362,6 +362,15 @@ def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three):
     assert Checkpoints(three, read_only=True).restore_latest(abstract(small_state(0)))[0] == 12
 
 
+def test_a_save_that_fails_unseen_does_not_replace_the_error_that_ends_the_run(three, caplog):
+    """On a full disk something else may fail before the save in the background is looked at."""
+    checkpoints = Checkpoints(three)
+    with no_large_files(), pytest.raises(OSError, match="the disk is full"), contextlib.closing(checkpoints):
+        checkpoints.save(13, small_state(13), DATA, CONFIG)
+        raise OSError("the disk is full")
+    assert "could not be written" in caplog.text and "newest whole one is step 12" in caplog.text
+
+
 # Asynchronous saving -----------------------------------------------------------------------------------------
 
 

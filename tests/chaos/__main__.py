@@ -1,12 +1,13 @@
 """The long form of the attack on training: breaks real runs in every way of `faults`, and prints the table.
 
-python -m tests.chaos [--output=runs/chaos] [--kills=50] [--batches=10000] [--seed=0]
+python -m tests.chaos [--output=runs/chaos] [--kills=50] [--batches=10000] [--seed=0] [--minutes=12]
 
-Started again it goes on where it was. Exit code 0 if nothing was lost.
+Started again it goes on where it was. Exit code 0 if nothing was lost, 2 if the minutes are over.
 """
 
 import argparse
 import collections
+import functools
 import json
 import pathlib
 import sys
@@ -15,6 +16,7 @@ import time
 
 import numpy as np
 
+from discovr_jax import workdir as workdir_lib
 from tests.chaos import faults, laboratory, soak
 
 # What one run goes through, in an order of its own. Those that hardly cost progress come often.
@@ -28,20 +30,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="go on until a run was broken so often")
     parser.add_argument("--batches", type=int, default=10_000, help="of the loader's long run")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many")
     given = parser.parse_args()
+    deadline = time.monotonic() + 60 * given.minutes
     lab = laboratory.Laboratory(given.output)
     notes = given.output / "attacks.jsonl"
     _say("making the records and the undisturbed run")
     lab.make_reference()
-    while _broken(_read(notes)) < given.kills:
-        number = len({row["run"] for row in _read(notes) if "lost" in row})
-        _one_run(lab, number, given.seed, notes)
-    if not any(row["fault"] == "preparing" for row in _read(notes)):
-        _prepare(lab, given.seed, notes)
-    for workers in (0, 1):
-        name = f"loader, {workers} workers"
-        if given.batches and not any(row["fault"] == name for row in _read(notes)):
-            _soak(lab, workers, given.batches, name, notes)
+    for task in _tasks(lab, given, notes):
+        if time.monotonic() > deadline:
+            return 2
+        task()
     rows = _read(notes)
     table = format_table(rows)
     (given.output / "table.md").write_text(table)
@@ -49,31 +48,49 @@ def main() -> int:
     return 1 if any(row.get("lost") for row in rows) else 0
 
 
-def _one_run(lab, number: int, seed: int, notes: pathlib.Path) -> None:
-    rng = np.random.default_rng([seed, number])
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, laboratory.small_disk(pathlib.Path(folder)):
-        workdir = pathlib.Path(folder) / f"run{number}"
-        done = []
-        for name in rng.permutation(ROUND):
-            began = time.monotonic()
-            what = faults.ALL[name](lab, workdir, rng)
-            seconds = time.monotonic() - began
-            _say(f"run {number}: {name}: {what or 'not reached'} ({seconds:.0f} s)")
-            if what:
-                done.append({"run": number, "fault": str(name), "what": what, "seconds": round(seconds, 1)})
-            if _finished(workdir):
-                break
-        start = lab.start(workdir)
-        if start.wait() != 0:
-            raise AssertionError(start.said()[-3000:])
-        lost = laboratory.differences(lab.reference, workdir)
-        _say(f"run {number} finished: {'nothing lost' if not lost else lost}")
-        _note(notes, [row | {"lost": lost} for row in done])
+def _tasks(lab, given, notes: pathlib.Path):
+    """What is still to be done, a few minutes each."""
+    while _broken(_read(notes)) < given.kills:
+        number = len({row["run"] for row in _read(notes) if isinstance(row["run"], int) and "lost" in row})
+        yield from _one_run(lab, number, given.seed, notes)
+    if not any(row["fault"] == "preparing" for row in _read(notes)):
+        yield functools.partial(_prepare, lab, given.seed, notes)
+    for workers in (0, 1):
+        name = f"loader, {workers} workers"
+        if given.batches and not any(row["fault"] == name for row in _read(notes)):
+            yield functools.partial(_soak, lab, workers, given.batches, name, notes)
 
 
-def _finished(workdir: pathlib.Path) -> bool:
-    path = workdir / "metrics.jsonl"
-    return path.exists() and "state_sha256" in path.read_text()
+def _one_run(lab, number: int, seed: int, notes: pathlib.Path):
+    """The faults of one run that are still to come, then its end: a task each."""
+    with laboratory.small_disk(lab.folder / f"disk{number}") as disk:
+        workdir = disk / f"run{number}"
+        if not workdir.exists():  # what is noted of it went with a disk that is gone
+            _rewrite(notes, [row for row in _read(notes) if row["run"] != number])
+        done = sum(row["run"] == number for row in _read(notes))
+        for place, name in list(enumerate(np.random.default_rng([seed, number]).permutation(ROUND)))[done:]:
+            if not laboratory.finished(workdir):
+                rng = np.random.default_rng([seed, number, place])
+                yield functools.partial(_attack, lab, workdir, number, str(name), rng, notes)
+        yield functools.partial(_compare, lab, workdir, number, notes)
+
+
+def _attack(lab, workdir: pathlib.Path, number: int, name: str, rng, notes: pathlib.Path) -> None:
+    began = time.monotonic()
+    what = faults.ALL[name](lab, workdir, rng)
+    seconds = time.monotonic() - began
+    _say(f"run {number}: {name}: {what or 'not reached'} ({seconds:.0f} s)")
+    _note(notes, [{"run": number, "fault": name, "what": what, "seconds": round(seconds, 1)}])
+
+
+def _compare(lab, workdir: pathlib.Path, number: int, notes: pathlib.Path) -> None:
+    start = lab.start(workdir)
+    if start.wait() != 0:
+        raise AssertionError(start.said()[-3000:])
+    lost = laboratory.differences(lab.reference, workdir)
+    _say(f"run {number} finished: {'nothing lost' if not lost else lost}")
+    ours = [row | {"lost": lost} for row in _read(notes) if row["run"] == number and row["what"]]
+    _rewrite(notes, [row for row in _read(notes) if row["run"] != number] + ours)
 
 
 def _prepare(lab, seed: int, notes: pathlib.Path) -> None:
@@ -120,11 +137,16 @@ def format_table(rows: list[dict]) -> str:
 
 
 def _broken(rows: list[dict]) -> int:
-    return sum(KILLS.get(row["fault"], 1) for row in rows if isinstance(row["run"], int))
+    """Interruptions of runs that were compared to the end."""
+    return sum(KILLS.get(row["fault"], 1) for row in rows if isinstance(row["run"], int) and "lost" in row)
 
 
 def _read(notes: pathlib.Path) -> list[dict]:
     return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+def _rewrite(notes: pathlib.Path, rows: list[dict]) -> None:
+    workdir_lib.write_atomically(notes, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _note(notes: pathlib.Path, rows: list[dict]) -> None:

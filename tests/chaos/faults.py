@@ -5,11 +5,13 @@ A fault returns None where the run ended before it could be broken, else a line 
 
 import os
 import pathlib
+import signal
 import time
 
 import psutil
 
 from discovr_jax.checkpoint import whole_steps
+from tests.chaos.laboratory import finished
 
 
 def killed(laboratory, workdir, rng) -> str | None:
@@ -66,8 +68,9 @@ def terminated_evaluating(laboratory, workdir, rng) -> str | None:
 def disk_full(laboratory, workdir, rng) -> str | None:
     """No space left on the device: an error that says so, exit code 1."""
     mounted = os.path.ismount(workdir.parent)
-    start = laboratory.start(workdir, small_files=not mounted)
     filler = workdir.parent / "filler"
+    filler.unlink(missing_ok=True)
+    start = laboratory.start(workdir, small_files=not mounted)
     if mounted:
         if not start.until(lambda: start.steps() >= 1):
             return None
@@ -203,6 +206,8 @@ def _kill(start, note: str) -> str | None:
 def _terminate(start, note: str) -> str | None:
     start.send("SIGTERM")
     code = start.wait()
+    if code == -signal.SIGTERM and finished(start.workdir):
+        return None  # it was on its way out
     _expect(code == 0, start)
     return note if "on SIGTERM; the same command resumes" in start.said() else None
 

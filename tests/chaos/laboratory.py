@@ -1,6 +1,7 @@
 """Starts the real training command in processes of its own, and compares what two runs end with."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -9,13 +10,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+
+import psutil
 
 from tests import run_case
 
-# A log line every step, so that none can be missing unseen; two evaluations.
+# All branches, but one masked view each, which is less to trace. A log line every step, so that none can be missing
+# unseen; two evaluations.
 OVERRIDES = {
+    "mask.video_views": 1,
+    "mask.image_views": 1,
     "duration": "24 steps",
     "log.every": "1 steps",
     "checkpoint.every": "2 steps",
@@ -43,8 +48,7 @@ class Laboratory:
 
     def make_reference(self) -> None:
         """The undisturbed run; once made it is kept."""
-        rows = run_case.rows(self.reference) if (self.reference / "metrics.jsonl").exists() else []
-        if not rows or "state_sha256" not in rows[-1]:
+        if not finished(self.reference):
             shutil.rmtree(self.reference, ignore_errors=True)
             start = self.start(self.reference)
             assert start.wait() == 0, start.said()
@@ -63,40 +67,41 @@ class Start:
       cold: compile everything anew.
       data_dir: other records than the laboratory's.
       small_files: it cannot write files above LARGEST_FILE.
+      hold: (event, word) where it stops itself; see tests/chaos/held.py.
     """
 
-    def __init__(self, laboratory, workdir, log, *, workers=0, cold=False, data_dir=None, small_files=False):
+    def __init__(self, laboratory, workdir, log, *, workers=0, cold=False, data_dir=None, small_files=False, hold=()):
         self.workdir, self._log = workdir, log
         data_dir = data_dir or laboratory.folder / "phantom"
         flags = run_case.command_flags(data_dir, laboratory.overrides | {"data.workers": workers})
         programs = laboratory.folder / f"cold-{time.time_ns()}" if cold else laboratory.folder
         environment = run_case.command_environment(programs) | {"XLA_FLAGS": XLA_FLAGS, "JAX_PLATFORMS": "cpu"}
+        if small_files:  # nor may it leave half a program to the next
+            environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
         log.parent.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "discovr_jax.main", *flags, f"--workdir={workdir}"]
+        module = ["tests.chaos.held", *hold] if hold else ["discovr_jax.main"]
+        command = [sys.executable, "-m", *module, *flags, f"--workdir={workdir}"]
 
         def limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
 
         self._leftovers = set(self._saves())
-        self._said = ""
+        self._said = b""
+        # A pipe, because a file would be limited like those of the run. It holds all that a run prints, so nobody
+        # need read it in time, and what a process has printed is there when it has ended.
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=run_case.ROOT,
-            preexec_fn=limit if small_files else None, text=True, errors="replace",
+            preexec_fn=limit if small_files else None, bufsize=0,
         )  # fmt: skip
-        # A pipe, because a file would be limited like those of the run.
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        with self._log.open("w") as log, self.process.stdout:
-            for line in self.process.stdout:
-                self._said += line
-                log.write(line)
-                log.flush()
+        fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 2**20)
+        os.set_blocking(self.process.stdout.fileno(), False)
 
     def said(self) -> str:
         """What it has printed so far."""
-        return self._said
+        while not self.process.stdout.closed and (part := self.process.stdout.read(2**16)):
+            self._said += part
+            self._log.write_bytes(self._said)
+        return self._said.decode(errors="replace")
 
     def steps(self) -> int:
         """Training steps that it has reported so far."""
@@ -105,6 +110,10 @@ class Start:
     def saving(self) -> bool:
         """Whether a checkpoint is being written now."""
         return bool(set(self._saves()) - self._leftovers)
+
+    def held(self) -> bool:
+        """Whether it has stopped itself."""
+        return psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED
 
     def _saves(self):
         return [path.name for path in (self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")]
@@ -128,25 +137,34 @@ class Start:
     def wait(self) -> int:
         """Its exit code; a process that does not end is killed and an error."""
         try:
-            code = self.process.wait(TIMEOUT)
+            return self.process.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise TimeoutError(f"{self._log}: the process does not end") from None
-        self._reader.join(5)  # longer only where a process that it started holds the pipe
-        return code
+        finally:
+            self.said()
+            self.process.stdout.close()
 
 
 @contextlib.contextmanager
 def small_disk(folder: pathlib.Path):
-    """`folder` on a disk of its own of DISK_MIB, where this process may mount one; yields whether it is."""
+    """`folder`, on a disk of its own of DISK_MIB where this process may mount one. It goes when the body has ended, and
+    stays where an error or a signal ends it, so that the next process goes on with it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "chaos", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
+    if os.geteuid() == 0 and not os.path.ismount(folder):
+        subprocess.run(command, capture_output=True)
+    yield folder
+    if os.path.ismount(folder):
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+    shutil.rmtree(folder)
+
+
+def finished(workdir: pathlib.Path) -> bool:
+    """Whether a run is at its end."""
+    path = workdir / "metrics.jsonl"
+    return path.exists() and "state_sha256" in path.read_text()
 
 
 def differences(reference: pathlib.Path, workdir: pathlib.Path) -> list[str]:

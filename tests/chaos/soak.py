@@ -1,6 +1,5 @@
 """Whether reading many batches needs more and more memory or files."""
 
-
 import psutil
 
 
