@@ -57,11 +57,7 @@ def evaluate_state(
     from discovr_jax.evaluation import extraction, features, report, runner, table
 
     everything = step == experiment.total if everything is None else everything
-    if config.eval.batch_size % sharding.batch_shards(mesh):
-        raise ValueError(
-            f"eval.batch_size = {config.eval.batch_size} must be a multiple of the "
-            f"{sharding.batch_shards(mesh)} devices on the mesh's data and fsdp axes"
-        )
+    sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     dataset = mixture.scored(config)
     sources = {split: mixture.open_source(config.data, dataset, split) for split in extraction.SPLITS}
     model = experiment.model

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from discovr_jax import optim, sharding, train_step
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import mixture
 from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
@@ -88,7 +89,7 @@ def make_model(config: ConfigDict) -> Discovr:
     """The network of a config.
 
     Raises:
-      ValueError: unknown variant, or sizes that do not fit each other.
+      ConfigError: unknown variant, or sizes that do not fit each other.
     """
     m, data = config.model, config.data
     if m.variant == "custom":
@@ -98,16 +99,16 @@ def make_model(config: ConfigDict) -> Discovr:
         width, depth, heads, decoder_heads = VARIANTS[m.variant]
         decoder_width = width // 2
     else:
-        raise ValueError(f"model.variant must be one of {(*VARIANTS, 'custom')}, not {m.variant!r}")
+        raise ConfigError(f"model.variant must be one of {(*VARIANTS, 'custom')}, not {m.variant!r}")
     for name, size, parts in (("width", width, heads), ("decoder_width", decoder_width, decoder_heads)):
         if parts < 1 or size < 1 or size % parts:
-            raise ValueError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
+            raise ConfigError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
     sizes = {"data.image_size": data.image_size, "data.num_frames": data.num_frames, "model.depth": depth}
     sizes |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
     if wrong := [f"{name} = {size}" for name, size in sizes.items() if size < 1]:
-        raise ValueError(f"{', '.join(wrong)} must be at least 1")
+        raise ConfigError(f"{', '.join(wrong)} must be at least 1")
     if data.image_size % m.patch or data.num_frames % m.tubelet:
-        raise ValueError(
+        raise ConfigError(
             f"data.image_size = {data.image_size} must be a multiple of model.patch = {m.patch}, and "
             f"data.num_frames = {data.num_frames} of model.tubelet = {m.tubelet}"
         )
@@ -141,7 +142,7 @@ def make_model(config: ConfigDict) -> Discovr:
 def make_options(config: ConfigDict) -> Options:
     """Options of the losses."""
     if not any(config.loss[name] for name in BRANCHES):
-        raise ValueError("every weight in config.loss is 0: nothing would be trained")
+        raise ConfigError("every weight in config.loss is 0: nothing would be trained")
     return Options(
         weights={name: float(config.loss[name]) for name in BRANCHES},
         student_temperature=config.dino.student_temperature,
@@ -172,7 +173,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     """
     batch_size = config.batch_size
     if config.accumulate < 1 or batch_size % config.accumulate:
-        raise ValueError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
+        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
     steps_per_epoch = num_train / batch_size
     total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
@@ -184,7 +185,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     o, d = config.optim, config.dino
     decay = option(config, "optim.decay")
     if decay not in ("cosine", "constant"):
-        raise ValueError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
+        raise ConfigError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
     schedules = optim.Schedules(
         total=total,
         peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),

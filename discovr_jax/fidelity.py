@@ -6,6 +6,8 @@ the command line wins. docs/fidelity.md says what each one changes and why.
 
 from ml_collections import ConfigDict
 
+from discovr_jax.config_error import ConfigError
+
 CHOICES = ("paper", "released")
 
 # key: (paper, released)
@@ -32,10 +34,10 @@ def option(config: ConfigDict, key: str):
     """The value of an option in OPTIONS: as set, or as `config.fidelity` selects where it is None.
 
     Raises:
-      ValueError: unknown fidelity.
+      ConfigError: unknown fidelity.
     """
     if config.fidelity not in CHOICES:
-        raise ValueError(f"config.fidelity must be one of {CHOICES}, not {config.fidelity!r}")
+        raise ConfigError(f"config.fidelity must be one of {CHOICES}, not {config.fidelity!r}")
     section, name = key.split(".")
     value = config[section][name]
     return OPTIONS[key][CHOICES.index(config.fidelity)] if value is None else value

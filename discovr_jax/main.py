@@ -44,6 +44,7 @@ def main(argv: list[str]) -> None:
 
     from discovr_jax import chips, compare, distributed, evaluate, plan, train
     from discovr_jax.checkpoint import CheckpointError
+    from discovr_jax.config_error import ConfigError
     from discovr_jax.data.pipeline import LoaderError
     from discovr_jax.data.records import RecordsError
     from discovr_jax.step_watch import NonFiniteError
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
             sys.exit(INCOMPLETE)
     except Exception as error:
         told = (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError)
-        told += (chips.TopologyError, plan.PlanError, distributed.DistributedError)
+        told += (chips.TopologyError, plan.PlanError, distributed.DistributedError, ConfigError)
         message = str(error) if isinstance(error, told) else None
         if isinstance(error, OSError) and error.errno in _STORAGE:
             message = (

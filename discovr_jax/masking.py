@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int32, Key
 
+from discovr_jax.config_error import ConfigError
+
 KINDS = ("tube", "region", "mixed")
 
 
@@ -12,7 +14,7 @@ def num_visible(places: int, ratio: float) -> int:
     """Visible patches of a frame when `int(ratio * places)` are hidden (the public code's rounding)."""
     visible = places - int(ratio * places)
     if not 1 <= visible <= places:
-        raise ValueError(f"mask ratio {ratio} leaves {visible} of {places} patches visible: need at least 1")
+        raise ConfigError(f"mask ratio {ratio} leaves {visible} of {places} patches visible: need at least 1")
     return visible
 
 
@@ -69,7 +71,7 @@ def view_places(
       A tuple of int32 [rows, visible of the view], ascending.
     """
     if kind not in KINDS:
-        raise ValueError(f"mask kind must be one of {KINDS}, not {kind!r}")
+        raise ConfigError(f"mask kind must be one of {KINDS}, not {kind!r}")
     places = grid[0] * grid[1]
     out = []
     for view in range(views):

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from discovr_jax.config_error import ConfigError
+
 DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(steps?|epochs?|examples?|percent)\s*$")
 
 
@@ -14,18 +16,18 @@ def duration_steps(text: str, *, steps_per_epoch: float, batch_size: int, total:
     """A duration such as "400 epochs", "200 steps", "1e6 examples" or "10 percent" (of `total`) in steps.
 
     Raises:
-      ValueError: text that is no duration, or percent where the total itself is asked for.
+      ConfigError: text that is no duration, or percent where the total itself is asked for.
     """
     match = DURATION.match(str(text))
     if match is None:
-        raise ValueError(
+        raise ConfigError(
             f"{text!r} is no duration: write a number and one of steps, epochs, examples, percent, "
             'for example "40 epochs"'
         )
     amount, unit = float(match[1]), match[2].rstrip("s")
     if unit == "percent":
         if total is None:
-            raise ValueError(f"{text!r}: percent needs a total, and this duration is the total")
+            raise ConfigError(f"{text!r}: percent needs a total, and this duration is the total")
         return round(amount / 100 * total)
     scale = {"step": 1.0, "epoch": steps_per_epoch, "example": 1.0 / batch_size}[unit]
     return round(amount * scale)
@@ -83,12 +85,12 @@ def peak_lr(lr: float | None, base_lr: float | None, batch_size: int) -> float:
     """Absolute `lr` where it is set, else `base_lr` times batch / 256.
 
     Raises:
-      ValueError: neither is set.
+      ConfigError: neither is set.
     """
     if lr is not None:
         return float(lr)
     if base_lr is None:
-        raise ValueError("set optim.lr (absolute) or optim.base_lr (per 256 clips)")
+        raise ConfigError("set optim.lr (absolute) or optim.base_lr (per 256 clips)")
     return base_lr * batch_size / 256
 
 

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import audit, mixture, records
 
 _BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
@@ -113,11 +114,11 @@ def _ensure(data, name: str) -> None:
 def _builder_class(dataset: str, config: str | None = None, options: Iterable[str] = ()) -> type:
     """The builder of a dataset; ValueError if there is none, or it has no such config or options."""
     if dataset not in datasets():
-        raise ValueError(f"There is no dataset '{dataset}'; there are {', '.join(datasets())}.")
+        raise ConfigError(f"There is no dataset '{dataset}'; there are {', '.join(datasets())}.")
     cls = importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
     configs = [known.name for known in cls.BUILDER_CONFIGS]
     if config is not None and config not in configs:
-        raise ValueError(f"{dataset} has no records '{config}' ([variant_]frame_size), only {', '.join(configs)}.")
+        raise ConfigError(f"{dataset} has no records '{config}' ([variant_]frame_size), only {', '.join(configs)}.")
     if unknown := sorted(set(options) - {option.name for option in cls.OPTIONS}):
         raise ValueError(f"{dataset} has no option {', '.join(unknown)}.")
     return cls

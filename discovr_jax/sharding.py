@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.optim import path_name
 
 AXES = ("data", "fsdp", "model")
@@ -43,14 +44,14 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
     within one: between slices, over the slow network, only gradients are summed.
 
     Raises:
-      ValueError: the axes do not multiply to the number of devices, or data is no multiple of slices.
+      ConfigError: the axes do not multiply to the number of devices, or data is no multiple of slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [int(shape[axis]) for axis in AXES]
     known = math.prod(size for size in sizes if size > 0)
     sizes = [len(devices) // known if size == -1 else size for size in sizes]
     if math.prod(sizes) != len(devices):
-        raise ValueError(
+        raise ConfigError(
             f"mesh {dict(zip(AXES, sizes, strict=True))} needs {math.prod(sizes)} devices and there are "
             f"{len(devices)}: change config.mesh, or leave one axis -1"
         )
@@ -61,7 +62,7 @@ def make_mesh(shape: dict[str, int], devices=None) -> Mesh:
     numbered = len({getattr(device, "slice_index", None) for device in devices}) == slices
     nodes = slices if numbered else len({device.process_index for device in devices})
     if nodes != slices or sizes[0] % slices:
-        raise ValueError(
+        raise ConfigError(
             f"mesh.slices = {slices} must be the number of slices (there are {nodes}) and divide mesh.data = {sizes[0]}"
         )
     inside = (sizes[0] // slices, *sizes[1:])
@@ -77,7 +78,7 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
     Where a model axis spans processes, those that share a part of the batch feed the same rows.
 
     Raises:
-      ValueError: the parts of two processes overlap without being equal.
+      ConfigError: the parts of two processes overlap without being equal.
     """
     shards = batch_shards(mesh)
     held = {}
@@ -85,11 +86,29 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
         held.setdefault(device.process_index, set()).add(rows.start or 0)
     parts = sorted({tuple(sorted(rows)) for rows in held.values()})
     if sum(map(len, parts)) != shards or len({len(part) for part in parts}) > 1:
-        raise ValueError(
+        raise ConfigError(
             f"the mesh {dict(mesh.shape)} cuts the batch across processes unevenly ({parts}): let mesh.data * "
             "mesh.fsdp be a multiple of the processes, or mesh.model of the devices of one"
         )
     return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)
+
+
+def check_batch(mesh: Mesh, name: str, size: int, accumulate: int = 1) -> None:
+    """Whether a batch can be cut evenly.
+
+    Args:
+      name: the setting that says the size.
+      accumulate: into so many steps, and each of those onto the devices.
+
+    Raises:
+      ConfigError: it cannot.
+    """
+    if size < 1 or size % (batch_shards(mesh) * accumulate):
+        times = f", times accumulate = {accumulate}" if accumulate > 1 else ""
+        raise ConfigError(
+            f"{name} = {size} must be a multiple of the {batch_shards(mesh)} devices on the mesh's data and fsdp "
+            f"axes{times}"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

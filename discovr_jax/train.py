@@ -44,7 +44,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
       A Summary; `finished` is False if SIGTERM ended the run, or its last evaluation, early (state saved).
 
     Raises:
-      RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ValueError: each says what to do.
+      RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ConfigError: each says what to do.
     """
     with contextlib.ExitStack() as closing:
         writes = distributed.is_first()
@@ -61,11 +61,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
         mesh = sharding.make_mesh(config.mesh)
         part, parts = sharding.batch_part(mesh)
-        if config.batch_size % (sharding.batch_shards(mesh) * config.accumulate):
-            raise ValueError(
-                f"batch_size = {config.batch_size} must be a multiple of the {sharding.batch_shards(mesh)} devices "
-                f"on the mesh's data and fsdp axes, times accumulate = {config.accumulate}"
-            )
+        sharding.check_batch(mesh, "batch_size", config.batch_size, config.accumulate)
+        if evaluate:
+            sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
         if writes:
             workdir.claim(directory, written, defaults)

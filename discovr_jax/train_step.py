@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from discovr_jax import masking, optim, sharding
+from discovr_jax.config_error import ConfigError
 from discovr_jax.losses import objective as objective_lib
 from discovr_jax.losses import pixel, scd
 from discovr_jax.models.discovr import Discovr, Masks
@@ -226,7 +227,7 @@ def make_step(
     Randomness is a function of (seed, step): a run that resumes draws what it would have drawn.
     """
     if ema_order not in ("after", "before"):
-        raise ValueError(f"ema.order must be 'after' or 'before', not {ema_order!r}")
+        raise ConfigError(f"ema.order must be 'after' or 'before', not {ema_order!r}")
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)

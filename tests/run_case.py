@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pathlib
+import resource
 import runpy
 import signal
 import sys
@@ -114,6 +115,21 @@ def compiled_programs(folder: pathlib.Path):
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@contextlib.contextmanager
+def largest_file(size: int):
+    """As a full disk: files of this process cannot grow beyond `size` bytes. (Python ignores the signal; the write
+    fails.)
+
+    No fixture: pytest writes its own output between the phases of a test, perhaps to a file that is larger.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def one_device(shape):

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from discovr_jax import checkpoint, evaluate, experiment, prepare, train, workdir
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import records
 from tests import run_case
 from tests.test_prepare import write_native
@@ -26,6 +28,10 @@ COMMANDS = {
         "the config has no key nonsense, data.sride. Did you mean data.stride",
     ),
     "wrong value": (["--config=adult", "--config.batch_size=big"], "--config.batch_size=big: invalid literal for int"),
+    "wrong setting": (
+        ["--config=adult", "--mode=plan", "--topology=cpu:8", "--config.model.patch=15"],
+        "data.image_size = 112 must be a multiple of model.patch = 15, and data.num_frames = 64 of model.tubelet = 2",
+    ),
     "no records": (
         ["--config", "adult", "--config.data.data_dir=absent"],
         "No prepared records at absent/echonet_dynamic/112/1.0.0 (dataset_info.json is missing). Make the records "
@@ -57,7 +63,7 @@ def said(tmp_path_factory):
 def test_the_command_line_says_what_is_wrong_in_one_line(said, case):
     done = said[case]
     assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if " workdir " not in line]
+    lines = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]  # without the log
     assert len(lines) == 1 and lines[0].startswith("error: ") and COMMANDS[case][1] in lines[0], done.stderr
 
 
@@ -150,6 +156,7 @@ def test_other_simulated_clips_are_not_mixed_in(data_dir, tmp_path):
     ("overrides", "message"),
     [
         ({"batch_size": 12}, "batch_size = 12 must be a multiple of the 8 devices"),
+        ({"eval.batch_size": 12}, "eval.batch_size = 12 must be a multiple of the 8 devices"),
         ({"mesh.data": 3}, "needs 3 devices and there are 8: change config.mesh"),
         ({"data.image_size": 33}, r"data.image_size = 33 must be a multiple of model.patch = 8"),
         ({"model.variant": "xl"}, "model.variant must be one of .*'custom'.*, not 'xl'"),
@@ -158,8 +165,9 @@ def test_other_simulated_clips_are_not_mixed_in(data_dir, tmp_path):
     ],
 )
 def test_settings_that_do_not_fit_are_named_before_anything_is_written(overrides, message, data_dir, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        start(data_dir, tmp_path, overrides)
+    with pytest.raises(ConfigError, match=message):
+        config = run_case.make_config(data_dir, overrides)
+        train.train_and_evaluate(config, str(tmp_path), evaluate.evaluate_state)
     assert not (tmp_path / "metrics.jsonl").exists()
     assert not list(tmp_path.glob("checkpoints/*"))
 

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import logging
-import resource
 import shutil
 
 import jax
@@ -14,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax import checkpoint, optim, sharding
 from discovr_jax.checkpoint import CheckpointError, Checkpoints
+from tests import run_case
 
 # A read that fails leaves coroutines of Orbax behind, which Python reports when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -340,23 +340,9 @@ def test_what_killed_saves_left_is_removed(opened, three):
     assert sorted(path.name for path in folder.iterdir()) == ["step_12", "step_13", "step_2"]
 
 
-@contextlib.contextmanager
-def no_large_files():
-    """As a full disk: files cannot grow beyond 8 kB. (Python ignores the signal; the write fails.)
-
-    No fixture: pytest writes its own output between the phases of a test, perhaps to a file that is larger.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three):
     checkpoints, message = Checkpoints(three), "could not be written .* newest whole one is step 12. Make space"
-    with no_large_files(), pytest.raises(CheckpointError, match=message):
+    with run_case.largest_file(8192), pytest.raises(CheckpointError, match=message):
         checkpoints.save(13, small_state(13), DATA, CONFIG)
         checkpoints.wait()
     assert Checkpoints(three, read_only=True).restore_latest(abstract(small_state(0)))[0] == 12
@@ -365,7 +351,11 @@ def test_a_save_that_fails_is_an_error_and_the_one_before_stays(three):
 def test_a_save_that_fails_unseen_does_not_replace_the_error_that_ends_the_run(three, caplog):
     """On a full disk something else may fail before the save in the background is looked at."""
     checkpoints = Checkpoints(three)
-    with no_large_files(), pytest.raises(OSError, match="the disk is full"), contextlib.closing(checkpoints):
+    with (
+        run_case.largest_file(8192),
+        pytest.raises(OSError, match="the disk is full"),
+        contextlib.closing(checkpoints),
+    ):
         checkpoints.save(13, small_state(13), DATA, CONFIG)
         raise OSError("the disk is full")
     assert "could not be written" in caplog.text and "newest whole one is step 12" in caplog.text

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import pathlib
-import resource
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from tensorboardX.proto import event_pb2
 
 from discovr_jax import workdir
 from discovr_jax.workdir import WorkdirError
+from tests import run_case
 
 HOST = socket.gethostname()
 CONFIG = {"seed": 0, "batch_size": 16, "mesh": {"data": -1}, "data": {"workers": 2, "stride": 3}, "eval": {"k": 10}}
@@ -214,14 +214,9 @@ def scalars(path):
 def test_a_full_disk_is_an_error_and_no_endless_wait(tmp_path):
     """Also for the tenth number after the first that could not be written."""
     log = workdir.MetricsLog(tmp_path, 0)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            for step in range(1, 100):
-                log.write(step, {f"loss/{name}": 1.0 for name in range(10)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with run_case.largest_file(2048), pytest.raises(OSError, match="File too large"):
+        for step in range(1, 100):
+            log.write(step, {f"loss/{name}": 1.0 for name in range(10)})
     log.close()
     assert [row["step"] for row in workdir.read_metrics(tmp_path)] == list(range(1, step + 1))
 

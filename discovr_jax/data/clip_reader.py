@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import records, transforms
 
 logger = logging.getLogger(__name__)
@@ -106,11 +107,11 @@ def _read_record(source: records.RecordSource, index: int) -> dict:
 
 def _check_frame_rates(source: records.RecordSource, selected: Sequence[int], target_fps: float) -> None:
     if not target_fps > 0:
-        raise ValueError(f"data.target_fps must be positive or None, got {target_fps}.")
+        raise ConfigError(f"data.target_fps must be positive or None, got {target_fps}.")
     fields = records.record_fields(source, ("id", "fps"))
     unknown = [index for index in selected if not 0 < fields["fps"][index] < np.inf]
     if unknown:
-        raise ValueError(
+        raise ConfigError(
             f"Record {fields['id'][unknown[0]]} has no frame rate (fps {fields['fps'][unknown[0]]}), which "
             f"data.target_fps={target_fps} needs; {len(unknown)} of {len(selected)} records have none. "
             "Set data.target_fps=None to sample every data.stride-th frame instead."

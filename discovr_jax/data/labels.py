@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
+
 _FORMS = (
     "'ef < 50', 'rvef <= 45', 'wall_cm >= 1.3' and 'source_label' "
     "(any number; < or <= for ef and rvef, > or >= for wall_cm)"
@@ -59,7 +61,7 @@ def _parse(rule: str) -> tuple[tuple[str, ...], str | None, float]:
     """Fields read, comparison that makes a record abnormal (None: the source's label), threshold."""
     match = _RULE.fullmatch(rule.strip())
     if match is None:
-        raise ValueError(f"Unknown rule '{rule}' for abnormal records (data.abnormal_rule). Forms: {_FORMS}.")
+        raise ConfigError(f"Unknown rule '{rule}' for abnormal records (data.abnormal_rule). Forms: {_FORMS}.")
     fraction, below, wall, above, number = match.groups()
     if number is None:
         return ("source_label",), None, 0.0

@@ -7,6 +7,7 @@ A name is that of a builder, with a variant of it after a slash where it has som
 import ml_collections
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import records
 
 # The rule of each dataset where data.abnormal_rule is None; forms and meaning: discovr_jax/data/labels.py.
@@ -24,16 +25,16 @@ def weights(data: ml_collections.ConfigDict) -> dict[str, float]:
     """The datasets trained on, by name, each with its share of the clips (relative numbers).
 
     Raises:
-      ValueError: data.dataset and data.mixture are both set or both empty, or a weight is not above 0.
+      ConfigError: data.dataset and data.mixture are both set or both empty, or a weight is not above 0.
     """
     mixture = dict(sorted(data.mixture.items()))  # The order of the keys must not matter.
     if bool(data.dataset) == bool(mixture):
-        raise ValueError(
+        raise ConfigError(
             "Set either data.dataset or data.mixture, the other empty: data.dataset is "
             f"'{data.dataset}', data.mixture is {mixture}."
         )
     if wrong := [name for name, weight in mixture.items() if not 0 < weight < np.inf]:
-        raise ValueError(f"data.mixture: the weight of {wrong[0]} must be above 0, got {mixture[wrong[0]]}.")
+        raise ConfigError(f"data.mixture: the weight of {wrong[0]} must be above 0, got {mixture[wrong[0]]}.")
     return mixture or {data.dataset: 1.0}
 
 
@@ -41,11 +42,11 @@ def scored(config: ml_collections.ConfigDict) -> str:
     """The dataset whose videos an evaluation scores.
 
     Raises:
-      ValueError: several are trained on and eval.dataset names none.
+      ConfigError: several are trained on and eval.dataset names none.
     """
     name = config.eval.dataset or config.data.dataset
     if not name:
-        raise ValueError(
+        raise ConfigError(
             f"data.mixture trains on {', '.join(weights(config.data))}: name the dataset to score in "
             "eval.dataset (others later, with --mode=eval)."
         )
@@ -61,7 +62,7 @@ def abnormal_rule(data: ml_collections.ConfigDict, name: str) -> str:
     """The rule that says which videos of a dataset are abnormal: the config's, or else the dataset's own."""
     dataset = name.partition("/")[0]
     if data.abnormal_rule is None and dataset not in RULES:
-        raise ValueError(f"Dataset {dataset} has no rule of its own for abnormal videos: set data.abnormal_rule.")
+        raise ConfigError(f"Dataset {dataset} has no rule of its own for abnormal videos: set data.abnormal_rule.")
     return data.abnormal_rule or RULES[dataset]
 
 

@@ -23,6 +23,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import labels, mixture, records
 from discovr_jax.data.clip_reader import ClipReader
 
@@ -173,7 +174,7 @@ def training_records(
       ValueError: an unknown filter or rule, or a dataset of which nothing is left.
     """
     if data.train_filter not in ("normal", "all"):
-        raise ValueError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
+        raise ConfigError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
     selected = {}
     for name in mixture.weights(data):
         source = sources[name]
@@ -183,7 +184,7 @@ def training_records(
             label = labels.normal_label(records.record_fields(source, labels.rule_fields(rule)), rule)
             selected[name] = np.flatnonzero(label == 0).tolist()
             if not selected[name]:
-                raise ValueError(
+                raise ConfigError(
                     f"None of the {len(source)} records of {source!r} is left for training: data.train_filter=normal "
                     f"keeps those that the rule '{rule}' calls normal. Set data.abnormal_rule to a rule whose fields "
                     "this dataset has, or train on all records with data.train_filter=all."
@@ -283,7 +284,7 @@ def _rows_per_process(batch_size: int, process_index: int, process_count: int) -
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index must be in 0..{process_count - 1}, got {process_index}.")
     if batch_size < 1 or batch_size % process_count:
-        raise ValueError(f"batch_size {batch_size} must be a positive multiple of {process_count} processes.")
+        raise ConfigError(f"batch_size {batch_size} must be a positive multiple of {process_count} processes.")
     return batch_size // process_count
 
 
@@ -293,7 +294,7 @@ def _check_shared_memory(needed: int, workers: int) -> None:
         return
     free = shutil.disk_usage(_SHARED_MEMORY).free
     if needed > free:
-        raise ValueError(
+        raise ConfigError(
             f"{workers} loader workers need {needed / 2**20:.0f} MiB of shared memory, {_SHARED_MEMORY} has "
             f"{free / 2**20:.0f} MiB free. Lower data.workers or batch_size, use data.workers=0, or start "
             "the container with more (docker run --shm-size=8g)."

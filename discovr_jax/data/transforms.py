@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
+
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 
@@ -18,7 +20,7 @@ def last_start(video_frames: int, num_frames: int, stride: float) -> int:
       ValueError: an argument out of range.
     """
     if video_frames < 1 or num_frames < 1 or not stride > 0:
-        raise ValueError(
+        raise ConfigError(
             "A clip needs video_frames >= 1, num_frames >= 1 and stride > 0, "
             f"got video_frames {video_frames}, num_frames {num_frames}, stride {stride}."
         )
@@ -90,7 +92,7 @@ def even_starts(video_frames: int, num_frames: int, stride: float, clips: int) -
     One clip starts in the middle. A video no longer than one clip gives the same clip `clips` times.
     """
     if clips < 1:
-        raise ValueError(f"clips must be >= 1, got {clips}.")
+        raise ConfigError(f"clips must be >= 1, got {clips}.")
     latest = last_start(video_frames, num_frames, stride)
     fractions = np.linspace(0, 1, clips) if clips > 1 else np.array([0.5])
     return np.floor(fractions * latest).astype(np.int64)
@@ -111,7 +113,7 @@ def multi_scale_crop(rng: np.random.Generator, height: int, width: int, scales: 
       ValueError: no scales, or one outside (0, 1].
     """
     if not scales or not all(0 < scale <= 1 for scale in scales):
-        raise ValueError(f"crop_scales must be numbers in (0, 1], at least one, got {tuple(scales)}.")
+        raise ConfigError(f"crop_scales must be numbers in (0, 1], at least one, got {tuple(scales)}.")
     side = min(height, width)
     sizes = [max(1, round(side * scale)) for scale in scales]
     pairs = [(a, b) for i, a in enumerate(sizes) for j, b in enumerate(sizes) if abs(i - j) <= 1]

@@ -6,6 +6,7 @@ exceed. The specificity on test is therefore another figure, and stands beside.
 
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import metrics, task
 
 TARGET = "label"
@@ -40,10 +41,10 @@ def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 1
     """Scores validation and test videos; k is cut to the number of normal training videos.
 
     Raises:
-      ValueError: if k < 1.
+      ConfigError: if k < 1.
     """
     if k < 1:
-        raise ValueError(f"anomaly needs k >= 1, got {k}")
+        raise ConfigError(f"anomaly needs k >= 1, got {k}")
     normal = train.features[train.target == 0]
     scores = [distance(normal, split.features, k) for split in (val, test)]
     normal_scores = scores[0][val.target == 0]

@@ -6,6 +6,7 @@ validation AUROC, the readout being the headline's.
 
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import metrics, task
 
 TARGET = "label"
@@ -63,7 +64,7 @@ def evaluate(
       ValueError: if a k < 1 or a temperature <= 0.
     """
     if min(k, *neighbours) < 1 or min(temperature, *temperatures) <= 0:
-        raise ValueError(
+        raise ConfigError(
             f"knn needs k >= 1 and temperature > 0, got k={k}, temperature={temperature}, neighbours={neighbours}, "
             f"temperatures={temperatures}"
         )

@@ -5,6 +5,7 @@ The validation split keeps its labels: strength and readout are chosen on all of
 
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import task
 
 
@@ -21,7 +22,7 @@ def parts(
       ValueError: a fraction out of range, or no draw.
     """
     if draws < 1 or not all(0 < fraction <= 1 for fraction in fractions):
-        raise ValueError(f"{name} needs fractions above 0 and up to 1, and draws, got {fractions} and {draws}")
+        raise ConfigError(f"{name} needs fractions above 0 and up to 1, and draws, got {fractions} and {draws}")
     heads = (("probe", "label", "auroc"), ("regression", field, "mae"))
     return [
         task.Part(

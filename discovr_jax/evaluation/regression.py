@@ -6,6 +6,7 @@ The fit stays the one on train (no refit on train + val), as in `probe`.
 
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import metrics, task
 
 TARGET = "ef"  # or the option "field": any of task.MEASUREMENTS
@@ -57,11 +58,11 @@ def evaluate(
       strengths: ridge penalties tried on standardised features; ties keep the larger (plainer) one.
 
     Raises:
-      ValueError: if a penalty is not positive.
+      ConfigError: if a penalty is not positive.
     """
     strengths = sorted(strengths, reverse=True)
     if not strengths or strengths[-1] <= 0:
-        raise ValueError(f"the strengths of a regression must be positive, got {strengths}")
+        raise ConfigError(f"the strengths of a regression must be positive, got {strengths}")
     x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
     mean = train.target.mean()
     coefficients = ridge(x_train, train.target - mean, strengths)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import mixture
 from discovr_jax.evaluation import entries, extraction, features, labels, output, task
 from discovr_jax.evaluation.extraction import SPLITS
@@ -100,7 +101,7 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
     for name, given in config.eval.evaluators.items():
         options = {"type": name, **given}
         if options["type"] not in TYPES + TOKEN_TYPES:
-            raise ValueError(
+            raise ConfigError(
                 f"eval.evaluators.{name}: unknown type {options['type']!r}; there are {sorted(TYPES + TOKEN_TYPES)}"
             )
         if everything or not options.pop("at_end", False):
@@ -185,7 +186,8 @@ def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config
     """Picks the videos whose target is known. Raises task.Skip if the part cannot run."""
     module = importlib.import_module(f"discovr_jax.evaluation.{part.kind}")
     if part.field not in fields["train"]:
-        raise ValueError(f"eval.evaluators.{part.family}: no field {part.field!r}; there are {list(task.MEASUREMENTS)}")
+        known = list(task.MEASUREMENTS)
+        raise ConfigError(f"eval.evaluators.{part.family}: no field {part.field!r}; there are {known}")
     known = {split: task.known_target(split, fields[split][part.field], part.field) for split in SPLITS}
     columns = {split: {n: np.asarray(c)[known[split]] for n, c in fields[split].items()} for split in SPLITS}
     target = {split: np.asarray(columns[split][part.field], np.float64) for split in SPLITS}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.losses.sinkhorn import sinkhorn
 
 SINKHORN_ITERATIONS = 3  # DINOv2's number
@@ -33,7 +34,7 @@ def teacher_targets(
     elif centering == "sinkhorn":
         targets = sinkhorn(logits, temperature, SINKHORN_ITERATIONS, weights)
     else:
-        raise ValueError(f"dino.centering must be 'mean' or 'sinkhorn', not {centering!r}")
+        raise ConfigError(f"dino.centering must be 'mean' or 'sinkhorn', not {centering!r}")
     return jax.lax.stop_gradient(targets)
 
 
@@ -93,7 +94,7 @@ def update_center(
       weights: [N], rows that count.
     """
     if source not in ("logits", "softmax"):
-        raise ValueError(f"dino.center_source must be 'logits' or 'softmax', not {source!r}")
+        raise ConfigError(f"dino.center_source must be 'logits' or 'softmax', not {source!r}")
     mean = _row_mean(logits if source == "logits" else targets, weights)
     return momentum * center + (1 - momentum) * jax.lax.stop_gradient(mean)
 

@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.losses import dino, monitors, pixel, scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 
@@ -86,7 +87,7 @@ def objective(
         if options.center_start == "batch":
             centers[name] = dino.started_center(centers[name], teacher_logits, rows[name])
         elif options.center_start != "zero":
-            raise ValueError(f"dino.center_start must be 'batch' or 'zero', not {options.center_start!r}")
+            raise ConfigError(f"dino.center_start must be 'batch' or 'zero', not {options.center_start!r}")
         targets = dino.teacher_targets(
             teacher_logits, centers[name], teacher_temperature, options.centering, rows[name]
         )
@@ -135,7 +136,7 @@ def scd_loss(options: Options, student: Any, teacher: Any, memory: Memory, batch
     if options.scd_targets == "hard":
         q_video, q_image = scd.hard_labels(q_video), scd.hard_labels(q_image)
     elif options.scd_targets != "soft":
-        raise ValueError(f"scd.targets must be 'soft' or 'hard', not {options.scd_targets!r}")
+        raise ConfigError(f"scd.targets must be 'soft' or 'hard', not {options.scd_targets!r}")
     if not options.scd_image_gradient:
         image_scores = jax.lax.stop_gradient(image_scores)
     video_term = scd.prototype_cross_entropy(video_scores, q_image, options.scd_temperature, flat_weights)
@@ -166,7 +167,7 @@ def scd_scores(options: Options, student: Any, teacher: Any, memory: Memory, bat
         image = _scores(tokens[:, :: tokens.shape[1] // num_tokens], student.prototypes)
         video = jnp.take_along_axis(video, batch.decoder_order[:, :, None], axis=1)
     else:
-        raise ValueError(f"scd.pairing must be 'aligned' or 'released', not {options.scd_pairing!r}")
+        raise ConfigError(f"scd.pairing must be 'aligned' or 'released', not {options.scd_pairing!r}")
     return _scores(video, student.prototypes), image
 
 
@@ -208,7 +209,7 @@ def _token_weights(options: Options, batch: Batch):
     if options.scd_tokens == "masked":
         weights = batch.hidden.astype(jnp.float32)
     elif options.scd_tokens != "all":
-        raise ValueError(f"scd.tokens must be 'all' or 'masked', not {options.scd_tokens!r}")
+        raise ConfigError(f"scd.tokens must be 'all' or 'masked', not {options.scd_tokens!r}")
     if options.scd_ignore_static:
         signal = batch.signal.reshape(batch.hidden.shape)
         weights = signal if weights is None else weights * signal

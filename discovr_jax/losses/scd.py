@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from discovr_jax.config_error import ConfigError
+
 STANDARDISE_EPS = 1e-6
 
 
@@ -29,7 +31,7 @@ def standardise(
         return tokens - position_mean
     if how == "none":
         return tokens
-    raise ValueError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
+    raise ConfigError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
 
 
 def update_position_mean(

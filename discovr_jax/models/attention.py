@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from discovr_jax.config_error import ConfigError
+
 # Scores that a CPU's caches hold. Fewer than WHOLE_BYTES in all are computed at once, more in tiles of TILE_BYTES.
 WHOLE_BYTES, TILE_BYTES = 2**22, 2**21
 
@@ -96,10 +98,10 @@ def choose(name: str) -> str:
     """The implementation that "auto" means on this process's devices; any other name stays as it is.
 
     Raises:
-      ValueError: unknown name.
+      ConfigError: unknown name.
     """
     if name == "auto":
         return "tiled" if jax.default_backend() == "cpu" and jax.device_count() == 1 else "whole"
     if name not in IMPLEMENTATIONS:
-        raise ValueError(f"model.attention must be one of {('auto', *IMPLEMENTATIONS)}, not {name!r}")
+        raise ConfigError(f"model.attention must be one of {('auto', *IMPLEMENTATIONS)}, not {name!r}")
     return name

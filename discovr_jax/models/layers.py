@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.models.attention import IMPLEMENTATIONS
 
 xavier = nn.initializers.xavier_uniform()
@@ -109,7 +110,7 @@ class Attention(nn.Module):
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
         elif self.qkv_bias != "none":
-            raise ValueError(f"model.qkv_bias must be 'none' or 'qv', not {self.qkv_bias!r}")
+            raise ConfigError(f"model.qkv_bias must be 'none' or 'qv', not {self.qkv_bias!r}")
         split = (self.heads, width // self.heads)
         q, k, v = (part.reshape(*part.shape[:2], *split) for part in (q, k, v))
         out = IMPLEMENTATIONS[self.attention](q, k, v)
@@ -163,7 +164,7 @@ class Transformer(nn.Module):
     def __call__(self, x: jax.Array, rows: int | None = None) -> jax.Array:
         """With `rows` the last block computes the first so many tokens only; the numbers are the same."""
         if self.remat not in REMAT:
-            raise ValueError(f"model.remat must be one of {', '.join(REMAT)}, not {self.remat!r}")
+            raise ConfigError(f"model.remat must be one of {', '.join(REMAT)}, not {self.remat!r}")
         block = REMAT[self.remat]
         for i in range(self.depth):
             asked = rows if i == self.depth - 1 else None

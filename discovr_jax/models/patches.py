@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Shaped, UInt8
 
+from discovr_jax.config_error import ConfigError
+
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 STANDARDISE_EPS = 1e-6
@@ -79,7 +81,7 @@ def model_input(
         return frames.astype(jnp.float32)
     if intensity == "clip":
         return clip_standardised(frames, num_valid)
-    raise ValueError(f"model.intensity must be 'imagenet' or 'clip', not {intensity!r}")
+    raise ConfigError(f"model.intensity must be 'imagenet' or 'clip', not {intensity!r}")
 
 
 def fold_grey(
