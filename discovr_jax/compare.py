@@ -286,7 +286,11 @@ def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathli
         writer.writerow(("paper", "paper", key, value, "", ""))
     output.write_text(directory / "compare.csv", text.getvalue())
     head, lines = _cells(found, first)
-    cells = [[page.cell(line[0], css="name"), *map(page.cell, line[1:])] for line in lines]
+    cells = [
+        [page.cell(*line[0].split(": ", 1), css="name")]
+        + [page.cell(value, interval.removesuffix(")")) for value, _, interval in (c.partition(" (") for c in line[1:])]
+        for line in lines
+    ]
     notes = (page.text(note, "muted") for note in found["notes"])
     body = page.section("All figures", page.table(head, cells), *notes)
     lead = f"The same test videos of {first['dataset']} for every run. For research; not a medical device."

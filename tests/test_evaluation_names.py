@@ -24,7 +24,7 @@ RESULTS = {
     "key,family,metric,digits,larger",
     [
         ("knn/macro_f1", "kNN", "macro F1", 3, True),
-        ("knn/auroc_swept", "kNN", "AUROC, k and temperature chosen on validation", 3, True),
+        ("knn/auroc_swept", "kNN", "AUROC, tuned on validation", 3, True),
         ("lvef/mae", "Ejection fraction", "mean absolute error (points)", 2, False),
         ("ivsd/bias", "Septal thickness", "bias (cm)", 2, None),
         ("retrieval/difference", "Retrieval", "difference to the 10 nearest (points)", 2, False),

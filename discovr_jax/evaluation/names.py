@@ -51,7 +51,7 @@ _METRICS = {
 }
 _BEFORE = {"knn": "kNN", "probe": "probe", "decoder": "decoder"}
 _AFTER = {
-    "swept": "k and temperature chosen on validation",
+    "swept": "tuned on validation",
     "myocardium": "myocardium",
     "left_atrium": "left atrium",
     "ed": "end-diastole",
