@@ -6,11 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long chaos fuzz lint clean
+.PHONY: demo pretrain-phantom test test-long chaos fuzz lint clean
 
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)
 	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py --workdir=$(RUNS)/demo
+
+# The longer training on the phantom, an hour on two cores; the same command resumes.
+pretrain-phantom: $(STAMP)
+	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py:long --workdir=$(RUNS)/phantom
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest

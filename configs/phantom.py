@@ -1,16 +1,16 @@
 """DISCOVR on simulated echocardiograms: what `make demo` runs, on two CPU cores.
 
 Command:   python -m discovr_jax.main --config=configs/phantom.py --workdir=runs/demo
-Data:      simulated on first use (400 training, 150 validation, 200 test clips)
+Data:      simulated on first use (400 training, 150 validation, 200 test clips; long: 1000, 400, 600)
 Hardware:  2 CPU cores, no accelerator
-Arguments: smoke (a minute of training with a few checkpoints)
+Arguments: smoke (a minute of training with a few checkpoints), long (an hour: `make pretrain-phantom`)
 """
 
 from configs import base
 
 
 def get_config(arg: str | None = None):
-    args = base.parse_arg(arg, smoke=False)
+    args = base.parse_arg(arg, smoke=False, long=False)
     c = base.get_config()
     c.batch_size = 16
     c.duration = "300 steps"
@@ -18,20 +18,25 @@ def get_config(arg: str | None = None):
     c.data.data_dir = "data/phantom"
     c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 400, 150, 200
     c.data.train_filter = "all"
-    c.data.image_size = 64
-    c.data.num_frames = 32
+    # Two heart beats of small pictures in fine patches: docs/learning.md compares clips.
+    c.data.image_size = 48
+    c.data.num_frames = 16
+    c.data.stride = 6
 
     c.model.variant = "custom"
     c.model.width, c.model.depth, c.model.heads = 96, 4, 3
     c.model.decoder_width, c.model.decoder_depth, c.model.decoder_heads = 64, 2, 2
-    c.model.patch = 16
+    c.model.patch = 8
     c.model.intensity = "clip"
     c.model.dtype = "float32"
-    c.model.num_prototypes = 128
+    c.model.num_prototypes = 32
 
     c.head.hidden, c.head.bottleneck, c.head.outputs, c.head.init = 256, 64, 64, "fan_in"
-    c.mask.ratio = c.mask.image_ratio = 0.75
+    c.mask.ratio, c.mask.image_ratio = 0.5, 0.75
     c.mask.video_views = c.mask.image_views = 2
+    # A batch of 16 clips is told apart by shortcuts, so the CLS terms weigh little beside SCD.
+    c.loss.vid = c.loss.img = 0.1
+    c.scd.standardise = "position"  # no position code, and so few prototypes serve
     c.dino.teacher_temperature = (0.04, 0.04)
     c.dino.centering = "sinkhorn"  # a centre cannot follow batches of 16 clips: see docs/learning.md
     c.ema.momentum = (0.99, 1.0)
@@ -41,7 +46,16 @@ def get_config(arg: str | None = None):
     c.optim.clip = 3.0
     c.checkpoint.every = "100 steps"
     c.log.every = "10 steps"
+    c.eval.map_side = 6  # every patch
 
+    if args.smoke and args.long:
+        raise ValueError("config arguments smoke and long exclude each other")
+    if args.long:
+        c.duration = "5000 steps"
+        c.data.data_dir = "data/phantom_long"
+        c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 1000, 400, 600
+        c.checkpoint.every = "250 steps"
+        c.log.every = "50 steps"
     if args.smoke:
         c.duration = "60 steps"
         c.data.data_dir = "data/phantom_smoke"

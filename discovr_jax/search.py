@@ -21,7 +21,7 @@ import numpy as np
 
 from discovr_jax import evaluate, experiment, sharding, train, workdir
 from discovr_jax.data import mixture, pipeline, records
-from discovr_jax.evaluation import features, runner
+from discovr_jax.evaluation import extraction, features, runner
 
 PENALTIES = np.logspace(0, 5, 11)
 MONITORS = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "scd/", "features/rank")
@@ -68,8 +68,8 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     embed = evaluate.make_embed(built.model, mesh, config.eval.map_side)
     params = {"video_encoder": summary.state.teacher["video_encoder"]}
     untrained = {"video_encoder": evaluate.untrained_teacher(built, config.seed + 1, mesh)["video_encoder"]}
-    embeds = [lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)]
-    splits = [{}, {}]
+    embeds = [*(lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)), extraction.pixels().embed]
+    splits = [{}, {}, {}]
     for split, source in sources.items():
         with pipeline.eval_batches(source, config, batch_size=config.eval.batch_size) as batches:
             for slot, readouts in zip(splits, features.extract(embeds, batches, len(source)), strict=True):
@@ -84,6 +84,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
         "commit": runner.commit_id(),
         "val_r2": validation_figures(splits[0], targets),
         "val_r2_untrained": validation_figures(splits[1], targets),
+        "val_r2_pixels": validation_figures(splits[2], targets),
         "monitors": {key: round(v, 4) for key, v in rows[-1].items() if key.startswith(MONITORS)},
     }
 

@@ -1,0 +1,37 @@
+"""What DISCOVR is compared with: the same data, encoder, steps and evaluation under other objectives.
+
+Command:   python -m discovr_jax.main --config=configs/baselines.py:method=videomae,recipe=adult --workdir=runs/videomae
+           python -m discovr_jax.main --mode=compare --workdirs=runs/adult,runs/videomae
+Data:      as the recipe's config
+Hardware:  as the recipe's config, or less: a term that is left out is not computed
+Arguments: method (a name in METHODS), recipe (adult or phantom)
+
+Random weights and pixels stand in every evaluation; two autoencoders that find anomalies without our encoder join
+with --config.eval.evaluators.reconstruction.steps=500.
+"""
+
+from configs import adult, base, phantom
+
+_RECIPES = {"adult": adult, "phantom": phantom}
+_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 0.0}
+
+# name: keys that differ from the recipe
+METHODS = {
+    "discovr": {},
+    "video_only": _ONLY | {"loss.vid": 1.0},
+    "image_video": {"loss.scd": 0.0},
+    "released_pairing": {"scd.pairing": "released"},  # tokens of different places, as the public code pairs them
+    "videomae": _ONLY | {"loss.pix": 1.0},
+    # SIGMA clusters hidden tokens and a target network's tokens; here that network is the untrained image teacher.
+    "sigma_like": _ONLY | {"loss.scd": 1.0, "scd.tokens": "masked"},
+}
+
+
+def get_config(arg: str | None = None):
+    args = base.parse_arg(arg, method="discovr", recipe="phantom")
+    for name, value, known in (("method", args.method, METHODS), ("recipe", args.recipe, _RECIPES)):
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    c = _RECIPES[args.recipe].get_config()
+    c.update_from_flattened_dict(METHODS[args.method])
+    return c
