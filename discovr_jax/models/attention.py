@@ -56,6 +56,19 @@ def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.swapaxes(out.reshape(batch, heads, queries, width), 1, 2)
 
 
+def weights(q: jax.Array, k: jax.Array) -> jax.Array:
+    """What `whole` weighs the values by, for those who want to see it.
+
+    Args:
+      q: [B, N, heads, d].
+      k: [B, M, heads, d].
+
+    Returns:
+      float32 [B, heads, N, M]; sums to 1 over M.
+    """
+    return jax.nn.softmax(_scores(*(jnp.swapaxes(x, 1, 2) for x in (q, k))), axis=-1)
+
+
 def _weighted(q, k, v):
     """Queries [..., N, d], keys and values [..., M, d] -> [..., N, d]."""
     return jax.nn.softmax(_scores(q, k), axis=-1).astype(v.dtype) @ v

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from discovr_jax.config_error import ConfigError
-from discovr_jax.models.attention import IMPLEMENTATIONS
+from discovr_jax.models.attention import IMPLEMENTATIONS, weights
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -116,6 +116,23 @@ class Attention(nn.Module):
         out = IMPLEMENTATIONS[self.attention](q, k, v)
         out = out.reshape(*out.shape[:2], width)
         return nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="proj")(out)
+
+
+def attention_weights(params, x: jax.Array, heads: int, rows: int) -> jax.Array:
+    """Weights that an `Attention` with these parameters gives all tokens when the first `rows` ask.
+
+    Args:
+      params: of the module.
+      x: [B, N, D], what it is applied to.
+
+    Returns:
+      float32 [B, heads, rows, N].
+    """
+    kernel = params["qkv"].astype(x.dtype)
+    q, k = x[:, :rows] @ kernel[:, 0], x @ kernel[:, 1]
+    if "q_bias" in params:
+        q = q + params["q_bias"].astype(x.dtype)
+    return weights(*(part.reshape(*part.shape[:2], heads, -1) for part in (q, k)))
 
 
 class Block(nn.Module):
