@@ -7,21 +7,16 @@ import logging
 import pathlib
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import distributed, sharding, train_step, workdir
+from discovr_jax import distributed, samples, sharding, train_step, workdir
 from discovr_jax import experiment as experiment_lib
 from discovr_jax.checkpoint import CheckpointError, Checkpoints
-from discovr_jax.data import mixture, pipeline, records
-from discovr_jax.losses import objective as objective_lib
-from discovr_jax.losses.sinkhorn import sinkhorn
+from discovr_jax.data import mixture, records
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.models.readouts import readouts
 
 logger = logging.getLogger(__name__)
-
-SAMPLE_CLIPS = 4  # clips painted with their prototypes in the report
 
 
 def make_embed(model: Discovr, mesh, map_side: int):
@@ -83,7 +78,7 @@ def evaluate_state(
         evaluation, directory, step, config.eval.dataset, share.writes, clips_seen=seen, manifest_sha256=manifest
     )
     logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
-    prototype_maps = prototype_samples(config, state, model, sources["test"], mesh)
+    shown = samples.of_clips(config, state, model, sources["test"], mesh)
     if not share.writes:
         return results
     path = report.write_report(
@@ -94,7 +89,9 @@ def evaluate_state(
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,
-        prototype_maps=prototype_maps,
+        clips=shown["clips"],
+        usage=shown.get("usage"),
+        neighbours=samples.neighbours(results, sources, evaluation.fields),
         summary=_summary(config, experiment, step),
     )
     logger.info("report: %s", path)
@@ -125,47 +122,6 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     step, state, _ = restored
     checkpoints.close()
     return evaluate_state(config, directory, state, step, experiment, mesh, everything=True)
-
-
-def prototype_samples(config: ConfigDict, state, model: Discovr, source, mesh) -> list[dict]:
-    """The first clips of a split with the prototype of each image teacher token, for the report.
-
-    Returns:
-      [{"frames": uint8 [F, H, W], "assignments": int32 [F, rows, cols], "title": str}]; empty without SCD.
-    """
-    if "scd" not in model.branches:
-        return []
-    count = min(SAMPLE_CLIPS, len(source))
-    chosen = list(range(count))
-    with pipeline.eval_batches(source, config, batch_size=config.eval.batch_size, indices=chosen) as batches:
-        rows = list(batches)
-    frames = np.concatenate([row["frames"] for row in rows])
-    num_valid = np.concatenate([row["num_valid"] for row in rows])
-    record = np.concatenate([row["record"] for row in rows])
-    first = [int(np.flatnonzero(record == index)[0]) for index in chosen]
-    assign = jax.jit(
-        lambda s, f, n: image_assignments(model, experiment_lib.make_options(config), s, f, n),
-        out_shardings=sharding.replicated(mesh),
-    )
-    labels = jax.device_get(assign(state, frames[first], num_valid[first]))
-    names = records.record_fields(source, ["id", "ef"])
-    return [
-        {
-            "frames": frames[clip][:: model.grid.tubelet],
-            "assignments": labels[i],
-            "title": f"{names['id'][i]}" + (f", EF {names['ef'][i]:.0f} %" if names["ef"][i] > 0 else ""),
-        }
-        for i, clip in enumerate(first)
-    ]
-
-
-def image_assignments(model: Discovr, options: objective_lib.Options, state, frames, num_valid) -> jax.Array:
-    """Prototype of each image teacher token by Sinkhorn over the given clips. int32 [B, t, rows, cols]."""
-    seen = model.apply({"params": state.teacher}, frames, num_valid, method="teacher")
-    vectors = train_step.unit_prototypes(state.params)["prototypes"]["vectors"]
-    scores = objective_lib.image_scores(options, seen.image_tokens, vectors, state.memory, model.grid.time)
-    assigned = sinkhorn(scores, options.scd_epsilon, options.scd_iterations).argmax(-1)
-    return assigned.reshape(frames.shape[0], model.grid.time, model.grid.rows, model.grid.cols)
 
 
 def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:

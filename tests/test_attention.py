@@ -38,6 +38,13 @@ def test_softmax_by_hand():
         np.testing.assert_allclose(implementation(q, k, v)[0, 0, 0], [3.0, 1.0, 8.0, 0.0], rtol=1e-6)
 
 
+def test_weights_by_hand():
+    # The scores of the test above; the second head asks nothing and gets equal weights.
+    q = jnp.zeros((1, 1, 2, 4)).at[0, 0, 0].set(2.0)
+    k = jnp.zeros((1, 2, 2, 4)).at[0, 0, :, 0].set(np.log(3.0))
+    np.testing.assert_allclose(attention.weights(q, k)[0, :, 0], [[0.75, 0.25], [0.5, 0.5]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "whole_bytes,tile_bytes", [(ONE_TILE, 1), (0, ONE_TILE), (0, TWO_PAIRS), (0, ONE_PAIR), (0, FOUR_ROWS)]
 )

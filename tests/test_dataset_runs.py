@@ -36,7 +36,7 @@ def quick(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
         patch.setattr(sharding, "make_mesh", run_case.one_device)
-        patch.setattr(evaluate, "prototype_samples", lambda *_: [])
+        patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
         patch.setattr(report, "write_report", lambda *_, **__: "no report")
         run_case.traced_once(patch)
         yield

@@ -41,7 +41,7 @@ def quick(tmp_path_factory):
 @pytest.fixture
 def no_report(monkeypatch):
     """Drawing takes longer than the rest of a tiny evaluation."""
-    monkeypatch.setattr(evaluate, "prototype_samples", lambda *_: [])
+    monkeypatch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
     monkeypatch.setattr(report, "write_report", lambda *_, **__: "no report")
 
 

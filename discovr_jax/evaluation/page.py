@@ -25,6 +25,11 @@ figure img { display: block; width: 100%; max-width: 480px; height: auto; }
 .wide figure img { max-width: 100%; }
 .wide figure img.small { max-width: 336px; margin-top: 8px; }
 figcaption { margin-top: 4px; max-width: 60ch; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 12px; margin: 0 0 16px; }
+.tiles figure img { max-width: 224px; border-radius: 3px; }
+.tiles figure.query img { outline: 3px solid var(--accent); outline-offset: 1px; }
+.tiles figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
+.tiles figcaption b { color: var(--ink); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; margin: 0 0 10px; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top;
@@ -32,7 +37,7 @@ th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var
 th { color: var(--muted); font-weight: 600; }
 td small { color: var(--muted); display: block; }
 td.better { color: #2b8a3e; } td.worse { color: #c92a2a; }
-td.name { white-space: normal; min-width: 9.5rem; }
+td.name { white-space: normal; min-width: 8.5rem; max-width: 15rem; position: sticky; left: 0; background: #fff; }
 td.wrap { white-space: normal; min-width: 12ch; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--accent); margin: 4px 0 12px; }
 @media (max-width: 600px) {
@@ -85,6 +90,24 @@ def figure(title: str, caption: str, *images: tuple[bytes, str]) -> str:
     )
     caption = f"<figcaption>{escape(caption)}</figcaption>\n" if caption else ""
     return f"<figure>\n<h3>{escape(title)}</h3>\n{shown}\n{caption}</figure>"
+
+
+def tiles(items: Iterable[tuple[bytes, Sequence[str]]], css: str = "") -> str:
+    """Small pictures that flow into rows, each (PNG, lines of its caption: the first in bold); `css` of the first."""
+    shown = []
+    for number, (picture, lines) in enumerate(items):
+        caption = "<br>".join([f"<b>{escape(lines[0])}</b>", *map(escape, lines[1:])])
+        shown.append(
+            f'<figure class="{css if number == 0 else ""}"><img alt="{escape(", ".join(lines))}" '
+            f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    return '<div class="tiles">\n' + "\n".join(shown) + "\n</div>"
+
+
+def heading(title: str) -> str:
+    """A title within a section."""
+    return f"<h3>{escape(title)}</h3>"
 
 
 def grid(figures: Sequence[str], css: str = "grid") -> str:

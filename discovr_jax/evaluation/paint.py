@@ -1,10 +1,16 @@
-"""Prototype maps: the prototype each token is assigned to, painted over the frames of a clip."""
+"""Pictures of frames with something painted over them: prototypes of tokens, attention, outlines.
+
+token's prototype -> its colour over its patch, the same in every frame and clip
+attention -> the brighter the colour, the more weight
+mask -> its outline
+"""
 
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
 from discovr_jax.evaluation import plots
@@ -12,6 +18,8 @@ from discovr_jax.evaluation import plots
 _COLOURS = 24  # of the most frequent prototypes; the others share grey
 _OPACITY = 0.45
 _SIDE = 168  # pixels of a painted frame
+_TILE = 224  # likewise of a single one
+EXPERT, FOUND = (255, 212, 59), (34, 211, 238)  # colours of outlines: yellow, cyan
 
 
 def ranks(maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -75,6 +83,61 @@ def animation(clip: Mapping[str, Any], order: np.ndarray, most_frames: int = 16)
     return file.getvalue()
 
 
-def _enlarge(frame: np.ndarray) -> Image.Image:
-    grey = Image.fromarray(np.asarray(frame, np.uint8)).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+def contour(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask that have a neighbour (of four) outside it; beyond the frame is outside. bool [H, W], both."""
+    framed = np.pad(mask, 1)
+    inside = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
+    return mask & ~inside
+
+
+def outlined(frame: np.ndarray, *maps: tuple[np.ndarray, tuple[int, int, int]]) -> bytes:
+    """PNG of a frame with the outline of every class.
+
+    Args:
+      frame: uint8 [H, W], grey.
+      *maps: (classes int [H, W], 0 is background; colour); later ones lie above.
+    """
+    picture = np.array(_enlarge(frame, _TILE))
+    for classes, colour in maps:
+        for one in np.unique(classes[classes > 0]):
+            mask = Image.fromarray(np.uint8(255) * (classes == one)).resize((_TILE, _TILE), Image.Resampling.BICUBIC)
+            mask = np.asarray(mask) > 127
+            line = contour(mask)
+            # Two pixels wide, the second one inwards, so that an outline never leaves its mask.
+            line |= contour(mask & ~line)
+            picture[line] = colour
+    return tile(picture)
+
+
+def attended(frame: np.ndarray, weights: np.ndarray, largest: float) -> np.ndarray:
+    """A frame that glows where attention lies: none leaves it as it is, `largest` covers it.
+
+    Args:
+      frame: uint8 [H, W], grey; weights: float [rows, cols], of its tokens.
+
+    Returns:
+      uint8 [side, side, 3].
+    """
+    share = Image.fromarray(np.clip(weights / largest, 0, 1).astype(np.float32))
+    share = np.clip(share.resize((_TILE, _TILE), Image.Resampling.BICUBIC), 0, 1)
+    colour = 255 * colormaps["inferno"](0.25 + 0.75 * share)[..., :3]
+    cover = 0.75 * share[..., None]
+    return np.round((1 - cover) * np.asarray(_enlarge(frame, _TILE)) + cover * colour).astype(np.uint8)
+
+
+def tile(picture: np.ndarray) -> bytes:
+    """PNG of uint8 [H, W] or [H, W, 3] in 96 colours, which the eye does not tell from all and takes half the space."""
+    image = Image.fromarray(picture).convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def plain(frame: np.ndarray) -> bytes:
+    """PNG of a grey frame, uint8 [H, W]."""
+    return tile(np.asarray(_enlarge(frame, _TILE)))
+
+
+def _enlarge(frame: np.ndarray, side: int = _SIDE) -> Image.Image:
+    grey = Image.fromarray(np.asarray(frame, np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
     return grey.convert("RGB")

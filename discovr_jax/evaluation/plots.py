@@ -18,12 +18,16 @@ def figure_and_axes(size=_SIZE):
     """An empty chart in the report's style."""
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(which="both", colors=MUTED, labelsize=8.5)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def png(figure: Figure) -> bytes:
@@ -184,12 +188,75 @@ def bland_altman(target: np.ndarray, prediction: np.ndarray, name: str, unit: st
     return png(figure)
 
 
+def reliability(bins: Sequence[Mapping[str, float]]) -> bytes:
+    """Share that is abnormal against the predicted probability, and below it how many videos each point stands for.
+
+    Args:
+      bins: {"from", "to", "videos", "probability", "abnormal"} each, of `probe.reliability`.
+    """
+    figure = Figure(figsize=(4.3, 4.0), layout="constrained", facecolor="white")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    predicted, share, videos = (np.array([one[key] for one in bins]) for key in ("probability", "abnormal", "videos"))
+    above.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="perfectly calibrated")
+    above.plot(predicted, share, color=LINES[0], linewidth=1.2, marker="o", markersize=5)
+    above.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    above.set_ylabel("share that is abnormal", fontsize=9, color=INK)
+    above.legend(fontsize=8, frameon=False, labelcolor=INK)
+    left, width = np.array([one["from"] for one in bins]), np.array([one["to"] - one["from"] for one in bins])
+    bars = below.bar(left, videos, width, align="edge", color=LINES[0], alpha=0.5, edgecolor="white")
+    below.bar_label(bars, fontsize=7.5, color=INK)
+    below.set_ylim(0, 1.35 * videos.max())
+    below.set_ylabel("videos", fontsize=9, color=INK)
+    below.set_xlabel("predicted probability of abnormal", fontsize=9, color=INK)
+    for axes in (above, below):
+        _style(axes)
+    return png(figure)
+
+
+def shares(series: Mapping[str, Sequence[Mapping[str, Any] | None]], names: Sequence[str], ylabel: str) -> bytes:
+    """A figure of each encoder with its interval, one place on the horizontal axis for each of `names`.
+
+    Args:
+      series: {encoder: one entry of results.json, or None, for each name}.
+    """
+    figure, axes = figure_and_axes((4.3, 3.1))
+    for number, (encoder, entries) in enumerate(series.items()):
+        known = [(i, e) for i, e in enumerate(entries) if e and e["value"] is not None]
+        places = np.array([i for i, _ in known]) + 0.09 * (number - (len(series) - 1) / 2)
+        values = np.array([e["value"] for _, e in known])
+        # Without an interval (one patient, say) the bar has no length.
+        ends = [[e["value"] if e[end] is None else e[end] for _, e in known] for end in ("low", "high")]
+        lengths = np.maximum([values - ends[0], np.array(ends[1]) - values], 0)
+        axes.errorbar(
+            places, values, lengths, color=LINES[number % len(LINES)], label=encoder, linewidth=1.5, elinewidth=1,
+            marker="o", markersize=4, capsize=2,
+        )  # fmt: skip
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.4, len(names) - 0.6)
+    axes.set_xlabel("share of the training labels", fontsize=9, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    return png(figure)
+
+
+def usage(counts: Mapping[str, np.ndarray]) -> bytes:
+    """How many tokens each prototype has, the most frequent first; {label: int [prototypes]}, a line each."""
+    figure, axes = figure_and_axes((4.3, 3.1))
+    for (label, each), color in zip(counts.items(), LINES, strict=False):
+        share = 100 * np.sort(each)[::-1] / each.sum()
+        axes.stairs(share, np.arange(len(share) + 1) + 0.5, color=color, label=label, linewidth=1.5)
+    axes.axhline(100 / len(share), color=INK, linestyle="--", linewidth=1, label="equal shares")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("prototype, by frequency", fontsize=9, color=INK)
+    axes.set_ylabel("share of the tokens (%)", fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    return png(figure)
+
+
 def prototype_palette(count: int) -> np.ndarray:
     """Colours of the most frequent prototypes, uint8 [count + 1, 3]; the last is grey, for all the rest."""
     # Golden-ratio steps of hue with two brightnesses: neighbours in rank look different for any count.
     index = np.arange(count)
-    hsv = np.stack(
-        [(index * 0.618034) % 1, np.where(index % 2, 0.6, 0.85), np.where(index % 3, 0.95, 0.75)], axis=1
-    )
+    hsv = np.stack([(index * 0.618034) % 1, np.where(index % 2, 0.6, 0.85), np.where(index % 3, 0.95, 0.75)], axis=1)
     palette = np.concatenate([colors.hsv_to_rgb(hsv), [[0.55, 0.55, 0.55]]])
     return np.round(palette * 255).astype(np.uint8)
