@@ -134,7 +134,7 @@ def make_model(config: ConfigDict) -> Discovr:
         scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
-        attention=attention.choose(m.attention),
+        attention=attention.choose(m.attention, jnp.dtype(m.dtype)),
         position_grid=None if m.position_grid is None else tuple(m.position_grid),
     )
 

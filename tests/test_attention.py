@@ -64,16 +64,50 @@ def test_no_scores_beyond_a_tile(monkeypatch, tile_bytes, shape):
     assert program.count("= exp") == 1
 
 
-@pytest.mark.parametrize("platform,devices,expected", [("cpu", 1, "tiled"), ("cpu", 8, "whole"), ("gpu", 1, "whole")])
-def test_auto_tiles_only_on_a_single_cpu_device(monkeypatch, config, platform, devices, expected):
+CHOICES = [
+    ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"), ("tpu", 1, "bfloat16", "whole"),
+    ("gpu", 1, "float32", "whole"), ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("platform,devices,dtype,expected", CHOICES)
+def test_what_auto_means(monkeypatch, caplog, config, platform, devices, dtype, expected):
+    caplog.set_level("INFO")
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(jax, "device_count", lambda: devices)
+    config.model.dtype = dtype
     assert experiment.make_model(config).attention == expected
+    assert ("model.attention=whole does without" in caplog.text) == (expected == "cudnn")
     config.model.attention = "tiled"
     assert experiment.make_model(config).attention == "tiled"
 
 
+def test_cudnn_is_asked_for_what_it_takes(monkeypatch):
+    """In place of cuDNN stands jax's own attention by XLA: same arguments, same numbers as `whole`."""
+    by_jax, asked = jax.nn.dot_product_attention, []
+
+    def stand_in(q, k, v, implementation):
+        asked.append((implementation, q.shape, k.shape))
+        return by_jax(q, k, v, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+
+    def tokens(count, width, dtype):
+        return jax.random.normal(jax.random.key(count), (2, count, 3, width), dtype)
+
+    long, short, wide, full = (
+        tokens(130, 16, "bfloat16"), tokens(100, 16, "bfloat16"), tokens(130, 20, "bfloat16"), tokens(130, 16, "float32"),
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        *(np.asarray(f(long, long, long), np.float32) for f in (attention.cudnn, attention.whole)), atol=0.02
+    )
+    assert asked == [("cudnn", long.shape, long.shape)]
+    for q, k in ((short, short), (wide, wide), (full, full), (long[:, :1], long)):
+        assert (attention.cudnn(q, k, k) == attention.whole(q, k, k)).all()
+    assert len(asked) == 1
+
+
 def test_unknown_implementation(config):
     config.model.attention = "flash"
-    with pytest.raises(ValueError, match="model.attention must be one of .*'whole', 'tiled'.*, not 'flash'"):
+    with pytest.raises(ValueError, match="model.attention must be one of .*'whole', 'tiled', 'cudnn'.*, not 'flash'"):
         experiment.make_model(config)

@@ -1,5 +1,6 @@
 """Softmax attention, and the forms of it that suit one machine or another; all compute the same."""
 
+import logging
 import math
 
 import jax
@@ -7,8 +8,13 @@ import jax.numpy as jnp
 
 from discovr_jax.config_error import ConfigError
 
+logger = logging.getLogger(__name__)
+
 # Scores that a CPU's caches hold. Fewer than WHOLE_BYTES in all are computed at once, more in tiles of TILE_BYTES.
 WHOLE_BYTES, TILE_BYTES = 2**22, 2**21
+# Below so many keys a query's float32 scores are smaller than the head's tokens (q, k, v, output of 64 in 16 bits)
+# that they are made from: not keeping them saves little.
+FLASH_KEYS = 128
 
 
 def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -104,17 +110,36 @@ def _tile_backward(kept, gradient):
 
 _tile.defvjp(_tile_forward, _tile_backward)
 
-IMPLEMENTATIONS = {"whole": whole, "tiled": tiled}
+
+def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`whole` for GPUs: cuDNN's flash attention, which writes no scores, for long sequences that it takes.
+
+    Those are 16-bit floats in heads of a multiple of 8, up to 128. All else, and a lone CLS that asks, is `whole`.
+    """
+    taken = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    if not taken or min(q.shape[1], k.shape[1]) < FLASH_KEYS:
+        return whole(q, k, v)
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
 
-def choose(name: str) -> str:
+IMPLEMENTATIONS = {"whole": whole, "tiled": tiled, "cudnn": cudnn}
+
+
+def choose(name: str, dtype: jnp.dtype) -> str:
     """The implementation that "auto" means on this process's devices; any other name stays as it is.
+
+    Args:
+      dtype: of activations.
 
     Raises:
       ConfigError: unknown name.
     """
     if name == "auto":
-        return "tiled" if jax.default_backend() == "cpu" and jax.device_count() == 1 else "whole"
+        backend = jax.default_backend()
+        if backend == "gpu" and dtype in (jnp.bfloat16, jnp.float16):
+            logger.info("attention: cuDNN's flash attention for long sequences; model.attention=whole does without")
+            return "cudnn"
+        return "tiled" if backend == "cpu" and jax.device_count() == 1 else "whole"
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"model.attention must be one of {('auto', *IMPLEMENTATIONS)}, not {name!r}")
     return name
