@@ -82,29 +82,50 @@ def test_what_auto_means(monkeypatch, caplog, config, platform, devices, dtype, 
     assert experiment.make_model(config).attention == "tiled"
 
 
-def test_cudnn_is_asked_for_what_it_takes(monkeypatch):
-    """In place of cuDNN stands jax's own attention by XLA: same arguments, same numbers as `whole`."""
-    by_jax, asked = jax.nn.dot_product_attention, []
+@pytest.fixture
+def asked(monkeypatch):
+    """In place of cuDNN stands jax's own attention by XLA, which takes the same arguments: the list of its calls."""
+    by_jax, calls = jax.nn.dot_product_attention, []
+    monkeypatch.setattr(attention, "FLASH_KEYS", 8)
 
-    def stand_in(q, k, v, implementation):
-        asked.append((implementation, q.shape, k.shape))
-        return by_jax(q, k, v, implementation="xla")
+    def stand_in(q, k, v, *, implementation, **lengths):
+        assert implementation == "cudnn"
+        calls.append((q.shape, k.shape))
+        return by_jax(q, k, v, implementation="xla", **lengths)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    return calls
 
-    def tokens(count, width, dtype):
-        return jax.random.normal(jax.random.key(count), (2, count, 3, width), dtype)
 
-    long, short, wide, full = (
-        tokens(130, 16, "bfloat16"), tokens(100, 16, "bfloat16"), tokens(130, 20, "bfloat16"), tokens(130, 16, "float32"),
-    )  # fmt: skip
-    np.testing.assert_allclose(
-        *(np.asarray(f(long, long, long), np.float32) for f in (attention.cudnn, attention.whole)), atol=0.02
-    )
-    assert asked == [("cudnn", long.shape, long.shape)]
-    for q, k in ((short, short), (wide, wide), (full, full), (long[:, :1], long)):
-        assert (attention.cudnn(q, k, k) == attention.whole(q, k, k)).all()
-    assert len(asked) == 1
+def tokens(seed, count, width, dtype):
+    return jax.random.normal(jax.random.key(seed), (2, count, 3, width), dtype)
+
+
+@pytest.mark.parametrize("queries,keys", [(11, 11), (8, 13)])
+def test_cudnn_is_asked_for_long_sequences_of_even_length(asked, queries, keys):
+    """jax refuses the gradient of odd ones; the token added changes neither the values nor the gradients."""
+    q, k, v = (tokens(i, n, 16, "bfloat16") for i, n in enumerate((queries, keys, keys)))
+
+    def run(implementation):
+        @jax.jit
+        def value_and_gradients(q, k, v):
+            out, pull = jax.vjp(implementation, q, k, v)
+            return [x.astype(jnp.float32) for x in (out, *pull(jnp.cos(out)))]
+
+        return value_and_gradients(q, k, v)
+
+    for found, expected in zip(run(attention.cudnn), run(attention.whole), strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.02)
+    assert asked == [((2, queries + queries % 2, 3, 16), (2, keys + keys % 2, 3, 16))]
+
+
+@pytest.mark.parametrize("queries,count,width,dtype", [
+    (7, 7, 16, "bfloat16"), (1, 11, 16, "bfloat16"), (11, 11, 20, "bfloat16"), (11, 11, 16, "float32"),
+])  # fmt: skip
+def test_cudnn_is_not_asked_for_what_it_does_not_take_or_where_it_does_not_pay(asked, queries, count, width, dtype):
+    x = tokens(0, count, width, dtype)
+    found, expected = (jax.jit(f)(x[:, :queries], x, x) for f in (attention.cudnn, attention.whole))
+    assert (found == expected).all() and asked == []
 
 
 def test_unknown_implementation(config):

@@ -117,9 +117,16 @@ def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     Those are 16-bit floats in heads of a multiple of 8, up to 128. All else, and a lone CLS that asks, is `whole`.
     """
     taken = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
-    if not taken or min(q.shape[1], k.shape[1]) < FLASH_KEYS:
+    batch, queries, keys = q.shape[0], q.shape[1], k.shape[1]
+    if not taken or min(queries, keys) < FLASH_KEYS:
         return whole(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    lengths = {}
+    if queries % 2 or keys % 2:
+        # jax refuses the gradient of odd lengths (CLS makes most of ours odd): one token more, that does not count.
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+        real = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
+        lengths = {name: jnp.full(batch, count, jnp.int32) for name, count in real.items()}
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn", **lengths)[:, :queries]
 
 
 IMPLEMENTATIONS = {"whole": whole, "tiled": tiled, "cudnn": cudnn}
