@@ -90,15 +90,18 @@ def assert_close(found, expected):
 
 @pytest.fixture(scope="module")
 def gradient(tiny):
-    """`gradient(mesh)`: ((loss, (memory, metrics)), gradients) of the tiny experiment there."""
+    """`gradient(mesh)`: ((loss, (memory, metrics)), gradients) of the tiny experiment there; `look` sees the program."""
     e = tiny.experiment
 
     def loss(params, state, batch, masks):
         return train_step.losses(e.model, e.options, params, state.teacher, state.memory, batch, masks, 0.05)
 
-    def run(mesh):
+    def run(mesh, look=lambda program: None):
         state, batch, masks = on(mesh, tiny)
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params, state, batch, masks)
+        given = state.params, state, batch, masks
+        program = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*given).compile()
+        look(program)
+        return program(*given)
 
     return run
 
@@ -117,6 +120,49 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(gradient, alone, make_mes
     assert_close(memory, wanted_memory)
     for name in metrics:
         np.testing.assert_allclose(metrics[name], wanted_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+class Numbered:
+    """A simulated device as one of a TPU slice."""
+
+    platform = device_kind = "cpu"
+
+    def __init__(self, device, slice_index):
+        self.device, self.slice_index = device, slice_index
+
+    def __repr__(self):
+        return f"{self.device} of slice {self.slice_index}"
+
+
+@pytest.fixture
+def two_slices():
+    """(mesh of two slices of four devices that come in no order, the slice of each device by its id)."""
+    devices = [Numbered(device, device.id % 2) for device in jax.devices()]
+    made = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 2}, devices)
+    placed = np.vectorize(lambda numbered: numbered.device)(made.devices)
+    mesh = jax.sharding.Mesh(placed, made.axis_names, axis_types=made.axis_types)
+    return mesh, {numbered.device.id: numbered.slice_index for numbered in devices}
+
+
+def test_two_slices_give_what_one_gives(gradient, alone, two_slices):
+    """The parts of an array over fsdp lie within a slice, so that matrices are gathered within slices only."""
+    mesh, slice_of = two_slices
+    for part in mesh.devices:
+        assert len({slice_of[device.id] for device in part.flat}) == 1
+
+    def look(program):
+        found = hlo.cost(program.as_text()).collectives
+        within, between = (
+            sum(each.bytes for each in found if each.kind == "all-gather" and (each.group == 4) == inside)
+            for inside in (True, False)
+        )
+        assert between < 0.01 * within
+
+    (loss, (memory, _)), grads = gradient(mesh, look)
+    (wanted, (wanted_memory, _)), wanted_grads = alone
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert_close(grads, wanted_grads)
+    assert_close(memory, wanted_memory)
 
 
 def test_a_whole_step_on_a_mesh_of_three_axes(tiny, tiny_step, make_mesh, capfd):
