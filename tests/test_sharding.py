@@ -90,7 +90,7 @@ def assert_close(found, expected):
 
 @pytest.fixture(scope="module")
 def gradient(tiny):
-    """`gradient(mesh)`: ((loss, (memory, metrics)), gradients) of the tiny experiment there; `look` sees the program."""
+    """`gradient(mesh)`: ((loss, (memory, metrics)), gradients) of the tiny experiment; `look` sees the program."""
     e = tiny.experiment
 
     def loss(params, state, batch, masks):
