@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from discovr_jax.config_error import ConfigError
-from discovr_jax.data import audit, mixture, records
+from discovr_jax.data import audit, bucket, mixture, records
 
 _BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
 
@@ -67,7 +67,7 @@ def build(
     """
     config = records.config_name(frame_size, variant)
     cls = _builder_class(dataset, config, options)
-    path = records.records_dir(data_dir, dataset, config)
+    path = _folder(data_dir, dataset, config)
     with _exclusive(path):
         return _build(cls, path, manual_dir, max_bad, workers, beam_options, options)
 
@@ -86,13 +86,22 @@ def ensure_records(config) -> None:
         _ensure(config.data, name)
 
 
+def _folder(data_dir, dataset: str, config: str) -> pathlib.Path:
+    if bucket.is_url(data_dir):
+        raise records.RecordsError(
+            f"Records are made in a folder, not at {data_dir}: give one, and copy it there when they are made "
+            f"(gcloud storage rsync -r FOLDER {data_dir})."
+        )
+    return records.records_dir(data_dir, dataset, config)
+
+
 def _ensure(data, name: str) -> None:
     dataset, _, _ = name.partition("/")
-    path = records.records_dir(data.data_dir, dataset, mixture.config_name(data, name))
     counts = {split: data.simulate[split] for split in records.SPLITS if data.simulate[split]}
     if not counts:
         mixture.open_source(data, name, "train")
         return
+    path = _folder(data.data_dir, dataset, mixture.config_name(data, name))
     from tfds_builders.echo_phantom import layouts
 
     # All hosts of a job come here; the first to get the lock works, the others find the records.

@@ -27,6 +27,11 @@ def locked(workdir: str | pathlib.Path):
     Raises:
       WorkdirError: another process holds it (named by its pid and host), or the folder cannot be written.
     """
+    if "://" in os.fspath(workdir):
+        raise WorkdirError(
+            f"--workdir={workdir} is an address, and must be a folder: it is locked, and its logs are appended to. "
+            "Mount the bucket (gcsfuse BUCKET FOLDER), or give a folder of this machine and copy it afterwards"
+        )
     path = pathlib.Path(workdir) / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

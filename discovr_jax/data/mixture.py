@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from discovr_jax.config_error import ConfigError
-from discovr_jax.data import records
+from discovr_jax.data import bucket, records
 
 # The rule of each dataset where data.abnormal_rule is None; forms and meaning: discovr_jax/data/labels.py.
 RULES = {
@@ -72,8 +72,11 @@ def config_name(data: ml_collections.ConfigDict, name: str) -> str:
 
 
 def open_source(data: ml_collections.ConfigDict, name: str, split: str) -> records.RecordSource:
-    """`records.open_source` for a dataset that a config names."""
-    return records.open_source(data.data_dir, name.partition("/")[0], config_name(data, name), split)
+    """`records.open_source` for a dataset that a config names, copied here first where it lies in a bucket."""
+    dataset, config = name.partition("/")[0], config_name(data, name)
+    is_url = bucket.is_url(data.data_dir)
+    data_dir = bucket.local_records(data.data_dir, dataset, config) if is_url else data.data_dir
+    return records.open_source(data_dir, dataset, config, split)
 
 
 def open_training(data: ml_collections.ConfigDict) -> dict[str, records.RecordSource]:
