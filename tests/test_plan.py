@@ -112,7 +112,7 @@ def test_blocks_left_out_are_extended(config, monkeypatch):
     """Each block adds 3 bytes, 5 FLOPs and an all-gather of 7 bytes to what the rest needs."""
     config.model.depth = 12
 
-    def compiled(config, videos, mesh, topology, batch):
+    def compiled(config, videos, mesh, topology, batch, hasty):
         depth = config.model.depth
         cost = hlo.Cost(100 + 5 * depth, 10 * depth, (hlo.Collective("all-gather", depth, 7 * depth, 8),))
         return plan.Compiled(batch, {"parameters": depth}, 1000 + 3 * depth, cost)
