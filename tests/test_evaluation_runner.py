@@ -223,6 +223,8 @@ def test_evaluators_by_type_and_wrong_settings():
     assert details[0]["k"] == 20 and details[0]["temperature"] == 0.07
     with pytest.raises(ValueError, match="eval.evaluators.knm: unknown type 'knm'"):
         runner.evaluate(encoders, fields, _config(knm={}))
+    with pytest.raises(ValueError, match="eval.evaluators.labels: .* unexpected keyword argument 'share'"):
+        runner.evaluate(encoders, fields, _config(labels={"share": 0.1}))
     with pytest.raises(RuntimeError, match="evaluator 'knn' on discovr/cls, seed 0: TypeError"):
         runner.evaluate(encoders, fields, _config(knn={"neighbours": 3}))
     encoders["pixels"][0]["val"]["pixels"] = np.zeros((3, 6))

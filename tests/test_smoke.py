@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from discovr_jax import evaluate, sharding, train
 from discovr_jax.data import records
-from discovr_jax.evaluation import features, output, report
+from discovr_jax.evaluation import features, output, report, runner
 from tests import run_case
 
 FAMILIES = {
@@ -123,6 +123,23 @@ def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cac
     monkeypatch.setattr(features, "extract", lambda *_: pytest.fail("features were computed again"))
     cached = evaluate.evaluate_workdir(config, directory)
     assert {**cached, "commit": ""} == {**again, "commit": ""}
+
+
+def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
+    config, _, summary = smoke
+    asked = []
+
+    def run(config, sources, encoders, workdir, share, everything):
+        asked.append(everything)
+        raise InterruptedError
+
+    monkeypatch.setattr(runner, "run", run)
+    experiment, mesh = train.experiment_lib.make_experiment(config, 10), run_case.one_device(None)
+    monkeypatch.setattr(evaluate, "untrained_teacher", lambda *_: summary.state.teacher)
+    for step in (3, 9):
+        with pytest.raises(InterruptedError):
+            evaluate.evaluate_state(config, tmp_path, summary.state, step, experiment, mesh)
+    assert asked == [False, True] and set(runner.chosen(config, False)) == {"knn", "anomaly", "probe", "lvef"}
 
 
 def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, caplog):

@@ -149,7 +149,7 @@ def evaluate(
             for name, group in encoders.items()
         }
         data[bank] = joined, {**bank_fields, "test": fields["test"]}
-    evaluation = entries.start(data[""][0], fields, config)
+    evaluation, remembered = entries.start(data[""][0], fields, config), {}
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
             continue
@@ -168,7 +168,7 @@ def evaluate(
                 continue
             evaluation.results["videos"][part.name] = {split: int(known.sum()) for split, known in job.known.items()}
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
-                _run(job, config.eval.readouts, evaluation)
+                _run(job, config.eval.readouts, evaluation, remembered)
     return evaluation
 
 
@@ -177,7 +177,10 @@ def _parts(name: str, options: dict[str, Any]) -> list[task.Part]:
     kind = options.pop("type")
     module = importlib.import_module(f"discovr_jax.evaluation.{kind}")
     if hasattr(module, "parts"):
-        return module.parts(name, **options)
+        try:
+            return module.parts(name, **options)
+        except TypeError as error:
+            raise ConfigError(f"eval.evaluators.{name}: {error}") from None
     field = options.pop("field", module.TARGET) if module.TARGET in task.MEASUREMENTS else module.TARGET
     return [task.Part(name, name, kind, field, {metric: metric for metric in module.METRICS}, options)]
 
@@ -203,15 +206,23 @@ def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config
     return _Task(part, module, encoders, columns, known, target, subsets, rows)
 
 
-def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation) -> None:
-    """One part on every encoder and readout, into `evaluation`."""
+def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation, remembered: dict) -> None:
+    """One part on every encoder and readout, into `evaluation`.
+
+    What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe).
+    """
     part, module, tables, figures = job.part, job.module, {}, {}
+    options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
+    head = repr((part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options))
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
         table = {}
         for readout in _candidates(group, readouts):
             try:
-                table[readout] = _run_readout(job, encoder, group, readout)
+                asked = (head, encoder, readout)
+                if asked not in remembered:
+                    remembered[asked] = _run_readout(job, encoder, group, readout)
+                table[readout] = remembered[asked]
             except task.Skip as skip:
                 entries.skip(evaluation, part.name, skip, encoder, readout)
         if table:
@@ -271,7 +282,7 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[task.Pre
         for subset in job.subsets:
             try:
                 made.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
-            except task.Skip:
+            except (task.Skip, ConfigError):
                 raise
             except Exception as error:
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
