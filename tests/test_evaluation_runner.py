@@ -313,6 +313,7 @@ def test_label_efficiency_uses_the_same_draws_for_every_encoder(monkeypatch):
     assert figures["labels/auroc_100"] == figures["probe/auroc"] and figures["labels/mae_100"] == figures["lvef/mae"]
     assert figures["labels/mae_10"]["value"] > figures["labels/mae_100"]["value"]
     assert found["readouts"]["labels_ef_10"]["family"] == "labels"
+    assert [found["videos"][f"labels_ef_{percent}"]["train"] for percent in (10, 100)] == [6, 60]
 
 
 def test_transfer_learns_on_the_bank_and_is_scored_here():

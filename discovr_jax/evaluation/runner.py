@@ -166,7 +166,9 @@ def evaluate(
             except task.Skip as skip:
                 entries.skip(evaluation, part.name, skip)
                 continue
-            evaluation.results["videos"][part.name] = {split: int(known.sum()) for split, known in job.known.items()}
+            counts = {split: len(job.target[split]) for split in SPLITS}
+            counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
+            evaluation.results["videos"][part.name] = counts
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
                 _run(job, config.eval.readouts, evaluation, remembered)
     return evaluation
