@@ -53,7 +53,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         preemption = closing.enter_context(distributed.Preemption())
         # Build -------------------------------------------------------------------------------------------
         if writes:
-            ensure_records(config)
+            try:
+                with preemption.interrupting():
+                    ensure_records(config)
+            except distributed.Preempted:
+                logger.info("SIGTERM while records were being made; the same command goes on with them")
+                raise SystemExit(0) from None
         distributed.wait("records")
         sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -151,3 +152,14 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_sigterm_while_records_are_made_leaves_at_once(tmp_path, monkeypatch):
+    def make(config):
+        run_case.send("SIGTERM")
+        time.sleep(60)  # never to its end
+
+    monkeypatch.setattr(train, "ensure_records", make)
+    with pytest.raises(SystemExit) as left:
+        train.train_and_evaluate(run_case.make_config(tmp_path), str(tmp_path / "run"))
+    assert left.value.code == 0
