@@ -125,13 +125,13 @@ def test_report_with_everything(tmp_path):
     assert "-3.00 to -1.00; better" in text  # less error
     assert "-0.050 to +0.200; unclear" in text
     assert "By ejection fraction" in text and "mean absolute error (points)" in text
-    assert "5 test videos of 3 patients; linear (ridge) head" in text and "Of 5 test videos." in text
+    assert "Linear (ridge) head; 5 test videos of 3 patients." in text and "Of 5 test videos." in text
     assert "viewport" in text and "chosen" in text and "surprise" in text
     assert "Not shown: loss by part, video teacher, image teacher; not logged in this run." in text
     assert "ejection fraction 41 %<br>abnormal<br>t&lt;1&gt;" in text and "<b>similarity 0.99</b><br>n&lt;1&gt;" in text
     assert "discovr, linear<br>Dice 0.75" in text and "random, linear<br>Dice 0.00" in text
     assert "mean_mask<br>Dice 1.00" in text
-    assert "2 (assigned in training (balanced)), 1 (most similar), of 4" in text
+    assert "2 (balanced, as in training), 1 (most similar), of 4" in text
     assert "end-diastole, or the first frame" in text
 
 
@@ -232,16 +232,15 @@ def test_outlines_lie_on_the_border_of_each_class():
     assert not coloured[:56].any() and coloured[56:58, 60:160].all() and not coloured[58:160, 60:108].any()
 
 
-def test_attention_covers_where_it_is_largest_and_nowhere_else():
-    frame = np.full((8, 8), 100, np.uint8)
-    weights = np.zeros((4, 4))
-    weights[0, 0] = 0.2
-    picture = paint.attended(frame, weights, 0.2)
-    assert (picture[-40:, -40:] == 100).all() and picture.shape == (224, 224, 3)
-    change = np.abs(picture.astype(int) - 100).sum(-1)
-    assert change[:56, :56].mean() > 10 * change[:, 112:].mean()
-    halved = paint.attended(frame, weights, 0.4)
-    assert np.abs(halved.astype(int) - 100).sum() < change.sum()
+def test_attention_glows_where_it_is_more_than_even():
+    frame, weights = np.full((8, 8), 100, np.uint8), np.full((4, 4), 0.05)
+    weights[0, 0], weights[3, 0] = 0.2, 0.1
+    picture = paint.attended(frame, weights, 0.05, 0.2)
+    assert picture.shape == (224, 224, 3) and (picture[:, 112:] == 100).all()
+    most, third = (np.abs(picture[row, 10].astype(int) - 100).sum() for row in (10, -10))
+    assert most > third > 0
+    even = paint.attended(frame, np.full((4, 4), 0.05), 0.05, 0.15)
+    assert (even == 100).all()
 
 
 def test_principal_plane_of_a_line_and_of_nothing():

@@ -19,7 +19,7 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 10px; 
 .muted, figcaption { color: var(--muted); font-size: .9rem; }
 .absent { border-left: 3px solid var(--line); padding-left: 10px; color: var(--muted); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 20px; }
-.wide { display: grid; gap: 26px; }
+.wide { display: grid; gap: 26px; } .wide + .grid { margin-top: 26px; }
 figure { margin: 0; min-width: 0; }
 figure img { display: block; width: 100%; max-width: 480px; height: auto; }
 .wide figure img { max-width: 100%; }

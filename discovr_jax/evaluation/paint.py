@@ -109,8 +109,8 @@ def outlined(frame: np.ndarray, *maps: tuple[np.ndarray, tuple[int, int, int]]) 
     return tile(picture)
 
 
-def attended(frame: np.ndarray, weights: np.ndarray, largest: float) -> np.ndarray:
-    """A frame that glows where attention lies: none leaves it as it is, `largest` covers it.
+def attended(frame: np.ndarray, weights: np.ndarray, low: float, high: float) -> np.ndarray:
+    """A frame that glows where attention lies: up to `low` it stays as it is, from `high` on the glow is full.
 
     Args:
       frame: uint8 [H, W], grey; weights: float [rows, cols], of its tokens.
@@ -118,8 +118,8 @@ def attended(frame: np.ndarray, weights: np.ndarray, largest: float) -> np.ndarr
     Returns:
       uint8 [side, side, 3].
     """
-    share = Image.fromarray(np.clip(weights / largest, 0, 1).astype(np.float32))
-    share = np.clip(share.resize((_TILE, _TILE), Image.Resampling.BICUBIC), 0, 1)
+    share = Image.fromarray(np.clip((weights - low) / (high - low), 0, 1).astype(np.float32))
+    share = np.clip(share.resize((_TILE, _TILE), Image.Resampling.BILINEAR), 0, 1)
     colour = 255 * colormaps["inferno"](0.25 + 0.75 * share)[..., :3]
     cover = 0.75 * share[..., None]
     return np.round((1 - cover) * np.asarray(_enlarge(frame, _TILE)) + cover * colour).astype(np.uint8)

@@ -76,7 +76,9 @@ def _trained_section(step: int, results, summary: Mapping[str, object]) -> str:
     if results and "clips_seen" in results:
         facts["Clips seen"] = f"{results['clips_seen']:,}"
     if results:
-        facts |= {"Test videos": f"{results['n_test']:,}", "Code (git commit)": results.get("commit", "unknown")}
+        patients = f" of {results['n_test_patients']:,} patients" if "n_test_patients" in results else ""
+        facts |= {"Test videos": f"{results['n_test']:,}{patients}"}
+        facts |= {"Code (git commit)": results.get("commit", "unknown")}
     if results and results.get("manifest_sha256"):
         facts["Records and splits (SHA-256 of manifest.csv)"] = results["manifest_sha256"]
     if len(summary) <= _MOST_FACTS:

@@ -9,6 +9,7 @@ import numpy as np
 from discovr_jax.evaluation import page, paint, plots, task
 
 _TIMES = 4  # frames of a clip with its attention
+_GLOW = 3  # times an even share, the least that glows in full: nearly even attention stays dark
 
 
 def overlay_section(overlays: Sequence[Mapping[str, Any]]) -> str:
@@ -55,8 +56,9 @@ def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
         return page.section(title, page.absent("no attention maps were made"))
     note = (
         "Attention of the summary (CLS) token of the video teacher in its last block: the brighter, the more a place "
-        "counts for the features of the clip. First the mean of all heads at moments of the clip, then each head "
-        "averaged over the clip. Bright fixed corners or borders would mean that it looks past the heart."
+        "counts for the features of the clip; no colour means an even share or less. First the mean of all heads at "
+        "moments of the clip, then each head averaged over the clip. Bright fixed corners or borders would mean that "
+        "it looks past the heart."
     )
     parts = [page.text(note)]
     for clip in clips:
@@ -65,10 +67,10 @@ def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
         moments = np.unique(np.linspace(0, len(frames) - 1, _TIMES).round().astype(int))
         tiles = [(paint.plain(frames[0]), (f"moment 1 of {len(frames)}", "the frame"))]
         for moment in moments:
-            picture = paint.attended(frames[moment], mean[moment], mean.max())
+            picture = paint.attended(frames[moment], mean[moment], even, max(mean.max(), _GLOW * even))
             tiles.append((paint.tile(picture), (f"moment {moment + 1} of {len(frames)}", "all heads")))
         for head, each in enumerate(weights.mean(1)):
-            picture = paint.attended(frames[0], each, each.max())
+            picture = paint.attended(frames[0], each, even, max(each.max(), _GLOW * even))
             tiles.append((paint.tile(picture), (f"head {head + 1}", f"at most {each.max() / even:.1f} x even")))
         parts += [
             page.heading(f"Video {clip['title']}"),
@@ -102,7 +104,7 @@ def prototype_section(clips: Sequence[Mapping[str, Any]], usage: Mapping[str, np
     )
     parts = [page.text(note), page.grid(shown, "wide")]
     if usage:
-        names = {"assigned": "assigned in training (balanced)", "nearest": "most similar"}
+        names = {"assigned": "balanced, as in training", "nearest": "most similar"}
         effective = ", ".join(f"{_effective(usage[name]):.0f} ({label})" for name, label in names.items())
         caption = (
             f"Effective number of prototypes: {effective}, of {len(usage['assigned'])}. A steep fall means that a few "

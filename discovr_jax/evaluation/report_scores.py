@@ -26,8 +26,8 @@ _ABOUT = {
     "transfer": "Heads that learned from another dataset.",
 }
 _REGRESSION = "A linear (ridge) regression on frozen features."
-_HEADS = {"knn": "kNN", "probe": "linear probe", "regression": "linear (ridge) head"}
-_HEADS |= {"attentive": "attentive probe", "finetune": "fine-tuned encoder"}
+_HEADS = {"knn": "kNN", "probe": "Linear probe", "regression": "Linear (ridge) head"}
+_HEADS |= {"attentive": "Attentive probe", "finetune": "Fine-tuned encoder"}
 _APART = ("labels", "transfer")  # families whose parts have no charts of their own
 
 
@@ -132,7 +132,7 @@ def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
 def diagnosis_section(results, predictions) -> str:
     """Confusion matrices of heads that call normal or abnormal, reliability, and the sweep of kNN."""
     title = "Calling normal or abnormal"
-    parts, figures = [], []
+    parts, figures, tables = [], [], []
     for part, entry in _parts(results):
         rows = _rows(predictions, part)
         if entry["field"] != "label" or not rows:
@@ -150,14 +150,14 @@ def diagnosis_section(results, predictions) -> str:
                 )
             )
         if sweep := report.get("sweep"):
-            figures.append(_sweep_table(sweep))
+            tables.append(_sweep_table(sweep))
     if not parts:
         return page.section(title, page.absent("no head that calls a video normal or abnormal was evaluated"))
     note = page.text(
         "Recorded diagnosis in rows, what the trained encoder's head says at its threshold of 0.5 in columns.", "muted"
     )
-    missing = [] if figures else [page.absent("calibration; no evaluator gave a probability")]
-    return page.section(title, note, *parts, page.grid(figures), *missing)
+    charts = page.grid(figures) if figures else page.absent("calibration; no evaluator gave a probability")
+    return page.section(title, note, *parts, charts, *tables)
 
 
 def confusion(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
@@ -288,7 +288,7 @@ def measurement_sections(results, predictions) -> list[str]:
                 (plots.bland_altman(target, prediction, f"{name} ({unit})", error_unit), "png"),
             ),
         ]
-        note = page.text(f"{_how_many(rows)}; {_head_name(part, entry)}.", "muted")
+        note = page.text(f"{_head_name(part, entry)}; {_how_many(rows)}.", "muted")
         sections.append(page.section(names.measurement(entry["field"]), note, page.grid(figures)))
     return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
 
