@@ -19,7 +19,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(paint, "animation", lambda clip, order: b"animation")
 
 
-PICTURE = re.compile(r'src="data:image/(png|gif);base64,([^"]+)"')
+PICTURE = re.compile(r'src="data:image/(png|webp);base64,([^"]+)"')
 
 
 def _entry(value, low, high):
@@ -117,18 +117,23 @@ def test_report_with_everything(tmp_path):
     # Charts: total loss, prototypes in use, two projections, two of EF, reliability, labels, usage, one other.
     # Pictures: painted strip and animation; two frames, plain and with outlines of the expert and of three encoders;
     # the first frame, four moments and three heads; a video and its neighbour.
-    assert len(pictures) == 10 + 2 + 2 * 5 + 8 + 2 and [kind for kind, _ in pictures].count("gif") == 1
-    assert next(image for kind, image in pictures if kind == "gif").n_frames == 8
+    assert len(pictures) == 10 + 2 + 2 * 5 + 8 + 2 and [kind for kind, _ in pictures].count("webp") == 2
+    assert [image.n_frames for kind, image in pictures if kind == "webp"] == [1, 8]
     assert not re.search(r'(src|href)="(?!data:)', text) and "<script" not in text and "url(" not in text
     assert "<1>" not in text and text.count("clip &lt;1&gt;") > 1 and "v&lt;1&gt;" in text
     assert "t&lt;1&gt;" in text and "n&lt;1&gt;" in text and "a &amp; b" in text and "one &lt;class&gt; only" in text
     assert "-3.00 to -1.00; better" in text  # less error
     assert "-0.050 to +0.200; unclear" in text
     assert "By ejection fraction" in text and "mean absolute error (points)" in text
-    assert "Linear (ridge) head; 5 test videos of 3 patients." in text and "Of 5 test videos." in text
+    assert (
+        "Ejection fraction: Linear (ridge) head" in text
+        and "5 test videos of 3 patients." in text
+        and "Of 5 test videos." in text
+    )
     assert "viewport" in text and "chosen" in text and "surprise" in text
     assert "Not shown: loss by part, video teacher, image teacher; not logged in this run." in text
-    assert "ejection fraction 41 %<br>abnormal<br>t&lt;1&gt;" in text and "<b>similarity 0.99</b><br>n&lt;1&gt;" in text
+    assert "ejection fraction 41 %<br>abnormal<br>t&lt;1&gt;" in text
+    assert "<b>similarity 0.987</b><br>n&lt;1&gt;" in text
     assert "discovr, linear<br>Dice 0.75" in text and "random, linear<br>Dice 0.00" in text
     assert "mean_mask<br>Dice 1.00" in text
     assert "2 (balanced, as in training), 1 (most similar), of 4" in text
@@ -206,8 +211,8 @@ def test_one_prototype_keeps_its_colour_in_every_clip():
 
 
 def test_palette_colours_differ():
-    palette = plots.prototype_palette(24).astype(int)
-    distance = np.abs(palette[:, None] - palette[None]).sum(-1) + 999 * np.eye(25, dtype=int)
+    palette = plots.prototype_palette(48).astype(int)
+    distance = np.abs(palette[:, None] - palette[None]).sum(-1) + 999 * np.eye(49, dtype=int)
     assert distance.min() > 25
 
 

@@ -25,7 +25,7 @@ figure img { display: block; width: 100%; max-width: 480px; height: auto; }
 .wide figure img { max-width: 100%; }
 .wide figure img.small { max-width: 336px; margin-top: 8px; }
 figcaption { margin-top: 4px; max-width: 60ch; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 12px; margin: 0 0 16px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: 12px; margin: 0 0 16px; }
 .tiles figure img { max-width: 224px; border-radius: 3px; }
 .tiles figure.query img { outline: 3px solid var(--accent); outline-offset: 1px; }
 .tiles figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
@@ -81,12 +81,12 @@ def figure(title: str, caption: str, *images: tuple[bytes, str]) -> str:
     """One or more images with a title and a line on how to read them.
 
     Args:
-      images: (bytes, "png" or "gif"); a GIF that follows a strip is shown smaller.
+      images: (bytes, "png" or "webp"); what follows the first is shown smaller.
     """
     shown = "\n".join(
-        f'<img{" class=small" if kind == "gif" else ""} alt="{escape(title)}" '
+        f'<img{" class=small" if number else ""} alt="{escape(title)}" '
         f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
-        for data, kind in images
+        for number, (data, kind) in enumerate(images)
     )
     caption = f"<figcaption>{escape(caption)}</figcaption>\n" if caption else ""
     return f"<figure>\n<h3>{escape(title)}</h3>\n{shown}\n{caption}</figure>"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from discovr_jax.evaluation import plots
 
-_COLOURS = 24  # of the most frequent prototypes; the others share grey
+_COLOURS = 48  # of the most frequent prototypes; the others share grey
 _OPACITY = 0.45
 _SIDE = 168  # pixels of a painted frame
 _TILE = 224  # likewise of a single one
@@ -56,30 +56,29 @@ def paint(frames: np.ndarray, assignments: np.ndarray, order: np.ndarray) -> np.
 
 
 def strip(clip: Mapping[str, Any], order: np.ndarray, columns: int = 6) -> bytes:
-    """PNG: a few frames across the clip, plain above and painted below."""
+    """WebP: a few frames across the clip, plain above and painted below."""
     chosen = np.unique(np.linspace(0, len(clip["frames"]) - 1, columns).round().astype(int))
     frames, maps = np.asarray(clip["frames"])[chosen], np.asarray(clip["assignments"])[chosen]
     above = np.concatenate([np.asarray(_enlarge(frame)) for frame in frames], axis=1)
     below = np.concatenate(list(paint(frames, maps, order)), axis=1)
-    file = io.BytesIO()
-    Image.fromarray(np.concatenate([above, below])).save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return _webp([np.concatenate([above, below])])
 
 
 def animation(clip: Mapping[str, Any], order: np.ndarray, most_frames: int = 16) -> bytes:
-    """GIF that repeats: the clip beside its painting, at most `most_frames` evenly chosen frames."""
+    """WebP that plays again and again: the clip beside its painting, at most `most_frames` evenly chosen frames."""
     count = min(most_frames, len(clip["frames"]))
     chosen = np.linspace(0, len(clip["frames"]) - 1, count).round().astype(int)
     frames, maps = np.asarray(clip["frames"])[chosen], np.asarray(clip["assignments"])[chosen]
-    pairs = [
-        Image.fromarray(np.concatenate([np.asarray(_enlarge(frame)), painted], axis=1))
-        for frame, painted in zip(frames, paint(frames, maps, order), strict=True)
-    ]
-    # One palette for all frames: a palette a frame makes still regions flicker.
-    shared = Image.fromarray(np.concatenate([np.asarray(pair) for pair in pairs])).quantize(128)
-    pairs = [pair.quantize(palette=shared, dither=Image.Dither.NONE) for pair in pairs]
+    painted = paint(frames, maps, order)
+    plain = (np.asarray(_enlarge(frame)) for frame in frames)
+    return _webp([np.concatenate(pair, axis=1) for pair in zip(plain, painted, strict=True)])
+
+
+def _webp(pictures: Sequence[np.ndarray]) -> bytes:
+    """Pictures, uint8 [H, W, 3], as one file; several play one after the other."""
+    first, *others = [Image.fromarray(picture) for picture in pictures]
     file = io.BytesIO()
-    pairs[0].save(file, "GIF", save_all=True, append_images=pairs[1:], duration=110, loop=0)
+    first.save(file, "WEBP", quality=85, save_all=True, append_images=others, duration=110, loop=0)
     return file.getvalue()
 
 

@@ -175,7 +175,7 @@ def bland_altman(target: np.ndarray, prediction: np.ndarray, name: str, unit: st
     for value, style in ((bias, "-"), (bias - spread, "--"), (bias + spread, "--")):
         axes.axhline(value, color=INK, linestyle=style, linewidth=1)
         axes.annotate(
-            f"{value:+.2g}",
+            f"{value:+.3g}",
             (1, value),
             xycoords=("axes fraction", "data"),
             fontsize=8.5,
@@ -255,8 +255,10 @@ def usage(counts: Mapping[str, np.ndarray]) -> bytes:
 
 def prototype_palette(count: int) -> np.ndarray:
     """Colours of the most frequent prototypes, uint8 [count + 1, 3]; the last is grey, for all the rest."""
-    # Golden-ratio steps of hue with two brightnesses: neighbours in rank look different for any count.
+    # Golden-ratio steps of hue: neighbours in rank look different for any count. Those of nearly the same hue are 13,
+    # 21 or 34 ranks apart, and so of another one of four shades.
     index = np.arange(count)
-    hsv = np.stack([(index * 0.618034) % 1, np.where(index % 2, 0.6, 0.85), np.where(index % 3, 0.95, 0.75)], axis=1)
+    shades = np.array([(0.85, 0.95), (0.45, 1.0), (0.9, 0.55), (0.5, 0.75)])[index % 4]
+    hsv = np.concatenate([(index[:, None] * 0.618034) % 1, shades], axis=1)
     palette = np.concatenate([colors.hsv_to_rgb(hsv), [[0.55, 0.55, 0.55]]])
     return np.round(palette * 255).astype(np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 from discovr_jax.evaluation import page, paint, plots, task
 
 _TIMES = 4  # frames of a clip with its attention
-_GLOW = 3  # times an even share, the least that glows in full: nearly even attention stays dark
+_GLOW = 2  # times an even share, the least that glows in full: nearly even attention stays dark
 
 
 def overlay_section(overlays: Sequence[Mapping[str, Any]]) -> str:
@@ -51,7 +51,6 @@ def _dice(truth: np.ndarray, found: np.ndarray) -> float:
 def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
     """What CLS attends to; `clips` with "title", "frames" uint8 [t, H, W], "attention" [heads, t, rows, cols]."""
     title = "Where the network looks"
-    clips = [clip for clip in clips if "attention" in clip]
     if not clips:
         return page.section(title, page.absent("no attention maps were made"))
     note = (
@@ -65,17 +64,19 @@ def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
         frames, weights = np.asarray(clip["frames"]), np.asarray(clip["attention"], np.float64)
         mean, even = weights.mean(0), 1 / (1 + weights[0].size)
         moments = np.unique(np.linspace(0, len(frames) - 1, _TIMES).round().astype(int))
-        tiles = [(paint.plain(frames[0]), (f"moment 1 of {len(frames)}", "the frame"))]
+        tiles = [(paint.plain(frames[0]), (f"moment 1/{len(frames)}", "the frame"))]
         for moment in moments:
             picture = paint.attended(frames[moment], mean[moment], even, max(mean.max(), _GLOW * even))
-            tiles.append((paint.tile(picture), (f"moment {moment + 1} of {len(frames)}", "all heads")))
+            tiles.append((paint.tile(picture), (f"moment {moment + 1}/{len(frames)}", "all heads")))
+        heads = []
         for head, each in enumerate(weights.mean(1)):
             picture = paint.attended(frames[0], each, even, max(each.max(), _GLOW * even))
-            tiles.append((paint.tile(picture), (f"head {head + 1}", f"at most {each.max() / even:.1f} x even")))
+            heads.append((paint.tile(picture), (f"head {head + 1}", f"at most {each.max() / even:.1f} x even")))
         parts += [
             page.heading(f"Video {clip['title']}"),
             page.text(f"Brightest place of all heads: {mean.max() / even:.1f} times an even share.", "muted"),
             page.tiles(tiles),
+            page.tiles(heads),
         ]
     return page.section(title, *parts)
 
@@ -93,7 +94,7 @@ def prototype_section(clips: Sequence[Mapping[str, Any]], usage: Mapping[str, np
     order = paint.ranks([clip["assignments"] for clip in clips])
     shown = [
         page.figure(
-            f"Video {clip['title']}", "", (paint.strip(clip, order), "png"), (paint.animation(clip, order), "gif")
+            f"Video {clip['title']}", "", (paint.strip(clip, order), "webp"), (paint.animation(clip, order), "webp")
         )
         for clip in clips
     ]
@@ -134,7 +135,7 @@ def neighbours_section(neighbours: Sequence[Mapping[str, Any]]) -> str:
     for each in neighbours:
         tiles = [(paint.plain(each["query"]["frame"]), ("test video", *_known(each["query"], each["field"])))]
         for video in each["neighbours"]:
-            lines = (f"similarity {video['similarity']:.2f}", *_known(video, each["field"]))
+            lines = (f"similarity {video['similarity']:.3f}", *_known(video, each["field"]))
             tiles.append((paint.plain(video["frame"]), lines))
         parts.append(page.tiles(tiles, "query"))
     phases = {video["is_ed"] for each in neighbours for video in (each["query"], *each["neighbours"])}

@@ -209,9 +209,9 @@ def labels_section(results) -> str:
             if any(key in each for key in keys.values())
         }
         name = names.described(results, keys[places[0]]).metric.split(",")[0]
-        image = plots.shares(encoders, [f"{share:g} %" for share in places], name)
+        image = plots.shares(encoders, [f"{share:g} %" for share in places], name.rpartition(": ")[2])
         caption = "Bars: 95 % intervals over patients. Below 100 % the mean of several draws of patients."
-        figures.append(page.figure(name, caption, (image, "png")))
+        figures.append(page.figure(name[0].upper() + name[1:], caption, (image, "png")))
     if not figures:
         return page.section(title, page.absent("no heads were trained on shares of the labels"))
     return page.section(title, page.grid(figures))
@@ -288,8 +288,8 @@ def measurement_sections(results, predictions) -> list[str]:
                 (plots.bland_altman(target, prediction, f"{name} ({unit})", error_unit), "png"),
             ),
         ]
-        note = page.text(f"{_head_name(part, entry)}; {_how_many(rows)}.", "muted")
-        sections.append(page.section(names.measurement(entry["field"]), note, page.grid(figures)))
+        title, note = f"{names.measurement(entry['field'])}: {_head_name(part, entry)}", f"{_how_many(rows)}."
+        sections.append(page.section(title, page.text(note, "muted"), page.grid(figures)))
     return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
 
 
