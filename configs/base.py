@@ -162,13 +162,24 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.1, 1.0), "draws": 3, "at_end": True})
     c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
     c.eval.evaluators.transfer = ConfigDict({"bank": "", "at_end": True})  # bank: the dataset that heads learn on
+    c.eval.evaluators.segmentation = ConfigDict({"at_end": True, "heads_used": ("linear", "decoder")})
+    c.eval.evaluators.segmentation.max_gib = 4.0  # of tokens, in memory and on disk; where there are more it is skipped
+    c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, decays=(1.0, 10.0), rate=1e-2)  # a layer a token
+    c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, decays=(1e-2,))  # light, convolutional
+    c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})
+    c.eval.evaluators.attentive.max_gib = 4.0  # likewise
+    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, decays=(1.0, 10.0, 100.0))  # see there
+    c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
+    c.eval.evaluators.finetune.fit = ConfigDict(
+        {"steps": 0, "every": 50, "batch": 16, "rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
+    )  # 0 steps: left out
     measure(c, lvef="ef")  # likewise other measurements, in the configs of their datasets
     return c
 
 
 def measure(c: ConfigDict, **fields: str) -> None:
     """Evaluators that predict measurements, {name: record field}, in the place of others; labels and the like use the
-    first."""
+    first, the probes of tokens all."""
     evaluators = c.eval.evaluators
     for name in [name for name, options in evaluators.items() if options.get("type") == "regression"]:
         del evaluators[name]
@@ -176,11 +187,18 @@ def measure(c: ConfigDict, **fields: str) -> None:
         evaluators[name] = regression(field)
     for name in ("labels", "retrieval", "transfer"):
         evaluators[name].field = next(iter(fields.values()))
+    for name in ("attentive", "finetune"):
+        evaluators[name].fields = ("label", *fields.values())
 
 
 def regression(field: str) -> ConfigDict:
     """Options of an evaluator that predicts a measurement: a record field, see `MEASUREMENTS` of evaluation/task.py."""
     return ConfigDict({"type": "regression", "field": field, "strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
+
+
+def head(steps: int, batch: int, decays: tuple[float, ...], rate: float = 3e-3) -> ConfigDict:
+    """How a head on frozen tokens is trained: `Options` of evaluation/heads.py; validation is looked at six times."""
+    return ConfigDict({"steps": steps, "every": steps // 6, "batch": batch, "rate": rate, "decays": decays})
 
 
 def parse_arg(arg: str | None, **defaults):

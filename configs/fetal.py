@@ -18,4 +18,5 @@ def get_config(arg: str | None = None):
     c = adult.get_config(arg)
     c.data.dataset = "echo_folder"
     c.data.frame_size = 224  # the paper's videos are of that size; the loader crops, then resizes to image_size
+    del c.eval.evaluators.segmentation  # a folder has no masks
     return c

@@ -16,4 +16,5 @@ def get_config(arg: str | None = None):
     c = adult.get_config(arg)
     c.data.dataset = "rvenet"
     base.measure(c, rvef="rvef")
+    del c.eval.evaluators.segmentation  # the dataset has no masks
     return c

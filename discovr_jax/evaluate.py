@@ -5,8 +5,10 @@ The same code runs at the end of training and alone (`--mode=eval`).
 
 import logging
 import pathlib
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from discovr_jax import distributed, samples, sharding, train_step, workdir
@@ -15,6 +17,7 @@ from discovr_jax.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.data import mixture, records
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.models.readouts import readouts
+from discovr_jax.optim import path_name
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,50 @@ def make_embed(model: Discovr, mesh, map_side: int):
     return call
 
 
+def make_token_encoder(model: Discovr, mesh):
+    """`encoder(params) -> tokens.Encoder` of a teacher's params, jitted over the mesh as `make_embed`."""
+    from discovr_jax.evaluation import tokens
+
+    batch = sharding.batch_sharding(mesh)
+    places = {"out_shardings": sharding.replicated(mesh)}
+
+    def of_clip(params, frames, num_valid):
+        # The cache keeps float16; the CPU backend has none of its own to compute in.
+        return model.apply({"params": params}, frames, num_valid, method="encode_video").astype(jnp.float16)
+
+    def of_frame(params, frames, num_valid, position):
+        grid = model.grid
+        by_time = of_clip(params, frames, num_valid)[:, 1:].reshape(len(frames), grid.time, grid.places, -1)
+        return jnp.take_along_axis(by_time, (position // grid.tubelet)[:, None, None, None], axis=1)[:, 0]
+
+    clips = jax.jit(of_clip, in_shardings=(None, batch, batch), **places)
+    frames = jax.jit(of_frame, in_shardings=(None, batch, batch, batch), **places)
+
+    def encoder(params, key: str):
+        def call(jitted):
+            return lambda *arrays: jax.device_get(jitted(params, *sharding.place_rows(arrays, mesh)))
+
+        return tokens.Encoder(call(frames), call(clips), key, model.grid, model.patch, model.width)
+
+    return encoder
+
+
+def make_tuner(model: Discovr, mesh, map_side: int, teachers: dict):
+    """A `finetune.Tuner`: the encoder lies on the mesh as in training, its head whole on every device."""
+    from discovr_jax.evaluation import finetune
+
+    def shardings(tree):
+        leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        by_rule = sharding.shardings({name: leaf for name, leaf in leaves.items() if finetune.HEAD not in name}, mesh)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: by_rule.get(path_name(path), sharding.replicated(mesh)), tree
+        )
+
+    return finetune.Tuner(
+        model, map_side, teachers, partial(sharding.place_rows, mesh=mesh), shardings, sharding.replicated(mesh)
+    )
+
+
 def evaluate_state(
     config: ConfigDict, directory, state, step: int, experiment, mesh, everything: bool | None = None
 ) -> dict:
@@ -49,30 +96,46 @@ def evaluate_state(
     Returns:
       The content of results.json.
     """
-    from discovr_jax.evaluation import extraction, features, report, runner, table
+    from discovr_jax.evaluation import extraction, features, report, runner, table, tokens
 
     everything = step == experiment.total if everything is None else everything
     sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     dataset = mixture.scored(config)
     sources = {split: mixture.open_source(config.data, dataset, split) for split in extraction.SPLITS}
     model = experiment.model
-    embed = make_embed(model, mesh, config.eval.map_side)
-
-    def encoder(params):
-        params = {"video_encoder": params["video_encoder"]}
-        return features.Encoder(
-            lambda frames, num_valid: embed(params, frames, num_valid),
-            f"{features.fingerprint(sharding.to_host(params))} {model.intensity} {model.dtype} {config.eval.map_side}",
-        )
-
-    encoders = {
-        "discovr": [encoder(state.teacher)],
-        "random": [encoder(untrained_teacher(experiment, seed, mesh)) for seed in _random_seeds(config)],
+    map_side = config.eval.map_side
+    embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
+    untrained = (untrained_teacher(experiment, seed, mesh) for seed in _random_seeds(config))
+    teachers = {
+        name: [{"video_encoder": params["video_encoder"]} for params in group]
+        for name, group in (("discovr", [state.teacher]), ("random", untrained))
     }
+    keys = {
+        name: [f"{features.fingerprint(sharding.to_host(p))} {model.intensity} {model.dtype}" for p in group]
+        for name, group in teachers.items()
+    }
+
+    def of_all(make):
+        return {
+            name: [make(params, key) for params, key in zip(group, keys[name], strict=True)]
+            for name, group in teachers.items()
+        }
+
+    encoders = of_all(lambda params, key: features.Encoder(partial(embed, params), f"{key} {map_side}"))
     manifest = records.manifest_hash(sources["test"].path)
     part, parts = sharding.batch_part(mesh)
     share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
     evaluation = runner.run(config, sources, encoders, directory, share, everything)
+    context = tokens.Context(
+        config,
+        sources,
+        evaluation.fields,
+        of_all(token_encoder),
+        pathlib.Path(directory) / "eval" / "features",
+        share,
+        make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
+    )
+    pictures = tokens.run(evaluation, runner.chosen(config, everything), context)
     seen = step * config.batch_size
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes, clips_seen=seen, manifest_sha256=manifest
@@ -90,6 +153,7 @@ def evaluate_state(
         fields=evaluation.fields,
         predictions=evaluation.predictions,
         clips=shown["clips"],
+        overlays=[picture for each in pictures.values() for picture in each],
         usage=shown.get("usage"),
         neighbours=samples.neighbours(results, sources, evaluation.fields),
         summary=_summary(config, experiment, step),

@@ -55,6 +55,9 @@ TINY = {
     "eval.batch_size": 8,
     "eval.random_seeds": 1,
     "eval.resamples": 50,
+    "eval.evaluators.segmentation.heads_used": ("linear",),
+    "eval.evaluators.segmentation.linear.steps": 6,
+    "eval.evaluators.attentive.fit.steps": 6,
 }
 # What else phantom.py changes of a config of full size.
 FULL_SIZE = {
@@ -75,7 +78,10 @@ def make_config(data_dir, overrides=()):
 def shrunk(name, data_dir, overrides=()):
     """A shipped config of full size shrunk likewise, its own data and evaluators kept."""
     config = importlib.import_module(f"configs.{name}").get_config().lock()
-    sizes = {key: value for key, value in TINY.items() if key != "data.abnormal_rule"}
+    absent = ("data.abnormal_rule",)
+    if "segmentation" not in config.eval.evaluators:
+        absent += tuple(key for key in TINY if key.startswith("eval.evaluators.segmentation"))
+    sizes = {key: value for key, value in TINY.items() if key not in absent}
     config.update_from_flattened_dict(sizes | FULL_SIZE | {"data.data_dir": str(data_dir)} | dict(overrides))
     return config
 

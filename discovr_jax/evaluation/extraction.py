@@ -11,7 +11,7 @@ from discovr_jax.evaluation import features, task
 
 SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
-_CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
+CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
 _FIELDS = ("id", "patient_id", "num_frames", *task.MEASUREMENTS)
 ALONE = features.Share()
 
@@ -56,7 +56,7 @@ def extract(
     members = [(name, seed) for name, group in encoders.items() for seed in range(len(group))]
     for split, source in sources.items():
         preprocessing = {"records": str(source.path), "clips": config.eval.clips}
-        preprocessing |= {key: config.data[key] for key in _CLIP_KEYS}
+        preprocessing |= {key: config.data[key] for key in CLIP_KEYS}
         videos = list(zip(fields[split]["id"], fields[split]["num_frames"], strict=True))
         keys = [features.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]
 

@@ -11,7 +11,7 @@ FIGURES = {
         "knn/balanced_accuracy": 0.6320,
         "probe/macro_f1": 0.7763,
         "lvef/mae": 7.79,
-        "finetune/mae": 6.32,
+        "finetune/last3_ef_mae": 6.32,
     },
     "rvenet": {"knn/macro_f1": 0.5388, "probe/macro_f1": 0.6265},
 }

@@ -16,6 +16,9 @@ COLUMNS = (
     ("anomaly/auroc", "anomaly AUROC", 3),
     ("anomaly/sensitivity_at_90", "sensitivity at 90 %", 3),
     ("retrieval/precision_at_10", "precision at 10", 3),
+    ("attentive/auroc", "attentive AUROC", 3),
+    ("segmentation/dice", "LV Dice", 3),
+    ("segmentation/decoder_dice", "LV Dice, decoder", 3),
 )
 
 

@@ -1,0 +1,63 @@
+"""How well two masks of one frame agree: Dice, intersection over union, Hausdorff distance."""
+
+import numpy as np
+
+
+def dice(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Twice the intersection over the sum of both areas.
+
+    Args:
+      truth, found: bool [N, H, W].
+
+    Returns:
+      float64 [N]; 0 where only one of the two is empty, NaN where both are.
+    """
+    both, areas = _counts(truth, found)
+    return _ratio(2 * both, areas)
+
+
+def iou(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Intersection over union; arguments and result as of `dice`."""
+    both, areas = _counts(truth, found)
+    return _ratio(both, areas - both)
+
+
+def hausdorff95(truth: np.ndarray, found: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The larger of the two 95th percentiles of the distances from one outline to the other.
+
+    An outline is the pixels of a mask with a neighbour (of four) outside it, at their centres; outside the frame is
+    outside the mask.
+
+    Args:
+      truth, found: bool [N, H, W].
+      spacing: float [N, 2], size of a pixel, row then column, in the unit of the result.
+
+    Returns:
+      float64 [N]; NaN where a mask is empty: there is no distance to nothing.
+    """
+    return np.array([_hausdorff95(a, b, s) for a, b, s in zip(truth, found, spacing, strict=True)], np.float64)
+
+
+def _hausdorff95(truth: np.ndarray, found: np.ndarray, spacing: np.ndarray) -> float:
+    if not (truth.any() and found.any()):
+        return np.nan
+    first, second = (_outline(mask) * spacing for mask in (truth, found))
+    distance = np.sqrt(((first[:, None] - second[None]) ** 2).sum(-1))
+    return max(np.percentile(distance.min(1), 95), np.percentile(distance.min(0), 95))
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """Pixels (row, column) of a mask's outline: int64 [n, 2]."""
+    framed = np.pad(mask, 1)
+    inside = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
+    return np.argwhere(mask & ~inside)
+
+
+def _counts(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N] of the intersection, and of both masks together counted twice where they meet."""
+    axes = (1, 2)
+    return (truth & found).sum(axes), truth.sum(axes) + found.sum(axes)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
