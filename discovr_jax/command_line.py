@@ -10,6 +10,7 @@ from absl import logging as absl_logging
 from discovr_jax.workdir import flatten
 
 _LONGEST = 4000  # characters of an error in an argument, which may quote it
+_LONGEST_NAME = 1000  # characters of a flag: absl compares an unknown one with all others, in tables of their letters
 
 
 def require_config() -> None:
@@ -41,6 +42,8 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     if "--config" in argv[:-1]:  # "--config NAME"
         at = argv.index("--config")
         argv = [*argv[:at], f"--config={argv[at + 1]}", *argv[at + 2 :]]
+    if any(len(argument.partition("=")[0]) > _LONGEST_NAME for argument in argv[1:]):
+        sys.exit(f"error: an argument begins with a name of more than {_LONGEST_NAME} characters")
     try:
         argv = [f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv]
         left = values(argv)

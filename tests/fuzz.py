@@ -21,6 +21,7 @@ from tests.mutations import SECONDS, Tally, damaged
 from tests.parsers import PARSERS, Parser
 
 DEFECTS = pathlib.Path(tempfile.gettempdir()) / "discovr_jax_fuzz"  # the long form keeps there what brings one out
+ROUND = 20  # inputs between two looks at the clock; some take a second
 SMALL = 2**26  # bytes that a decoded video may have here: MEMORY of tests.mutations is 16 times that
 
 
@@ -69,15 +70,21 @@ def settings(examples: int, **others) -> hypothesis.settings:
 
 def work(parser: Parser, folder: pathlib.Path, seconds: float, seed: int) -> None:
     """Tries inputs until the time is over, in this process; says after every round how far it is."""
+    ours = os.fdopen(os.dup(sys.stdout.fileno()), "w")  # libraries print as well, from compiled code too
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def say(**figures):
+        print(json.dumps(figures), file=ours, flush=True)
+
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        print(json.dumps({"seed": seed}), flush=True)
-        tally = run(parser, folder, settings(100), seed)
+        say(seed=seed)
+        tally = run(parser, folder, settings(ROUND), seed)
         for _, name, data in tally.defects.values():
             (DEFECTS / f"{len(data)}_{pathlib.Path(name).name}").write_bytes(data)
         defects = {kind: [words[:300], name] for kind, (words, name, _) in tally.defects.items()}
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"counts": tally.counts, "defects": defects, "memory": memory}), flush=True)
+        say(counts=tally.counts, defects=defects, memory=memory)
         seed += 1
 
 
@@ -94,7 +101,7 @@ def supervise(parser: Parser, seconds: float) -> tuple[dict[str, int], dict[str,
             watchdog = signal.signal(signal.SIGALRM, lambda *_, worker=worker: worker.kill())
             for line in worker.stdout:
                 signal.alarm(10 * SECONDS)
-                said = json.loads(line) if line.startswith("{") else {}  # libraries print as well
+                said = json.loads(line) if line.endswith("\n") else {}  # killed while it spoke
                 seed = said.get("seed", seed)
                 for kind, number in said.get("counts", {}).items():
                     counts[kind] += number

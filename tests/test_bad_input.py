@@ -16,7 +16,7 @@ from tests import run_case
 from tests.test_prepare import write_native
 
 COMMANDS = {
-    "no config": ([], "flag --config"),
+    "no config": ([], "--config is missing: a config file or the name of a shipped one"),
     "unknown config": (
         ["--config=adlut"],
         "no config 'adlut' here, and none of that name among the shipped ones (ablations, adult, ",

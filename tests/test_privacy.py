@@ -2,21 +2,24 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import logging
 import re
-from unittest import mock
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from discovr_jax import checkpoint, evaluate, extract, prepare, sharding, train
+from discovr_jax import checkpoint, extract, prepare
 from discovr_jax.convert import __main__ as convert
-from discovr_jax.data import records
+from discovr_jax.data import contact_sheet, records
 from tests import run_case
 from tests.builder_case import write_table
+from tests.chaos import laboratory
 
 # Each also as UTF-16, and in any case. None of them could come about by chance.
 PLANTED = (
@@ -25,6 +28,16 @@ PLANTED = (
 )  # fmt: skip
 NAME = "Quillfeather^Zebediah"
 FOLDER = "QUILLFEATHER_ZEBEDIAH_19380228"
+# As small as it can be and still make everything that a run leaves behind.
+TRAINED = {
+    "data.dataset": "echo_folder",
+    **dict.fromkeys((f"data.simulate.{split}" for split in records.SPLITS), 0),
+    "duration": "2 steps",
+    "mask.video_views": 1,
+    "mask.image_views": 1,
+    "eval.readouts": "('cls',)",
+    "eval.resamples": 10,
+}
 SECRETS = re.compile(
     b"|".join(re.escape(word.encode(code)) for word in PLANTED for code in ("utf-8", "utf-16-le")), re.IGNORECASE
 )
@@ -138,6 +151,7 @@ def made(tmp_path_factory):
     sound, bad = write_archive(manual / FOLDER)
     header = ("Path", "class", "patient_id", "split", "ef", "name", "birth date")
     write_table(manual / "Zebediah.csv", header, sound + bad)
+    environment = run_case.command_environment(tmp_path_factory.getbasetemp()) | laboratory.ONE_DEVICE
     printed, log = io.StringIO(), logging.StreamHandler()
     log.setStream(printed)
     for name in ("", "discovr_jax"):
@@ -147,7 +161,6 @@ def made(tmp_path_factory):
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
         run_case.compiled_programs(tmp_path_factory.getbasetemp()),
-        mock.patch.object(sharding, "make_mesh", run_case.one_device),
     ):
         command = ["echo_folder", f"--manual_dir={manual}", f"--data_dir={out / 'data'}", "--csv=Zebediah.csv"]
         command += [f"--private_dir={private}", "--workers=1"]
@@ -155,18 +168,27 @@ def made(tmp_path_factory):
         assert prepare.main([*command, f"--max_bad={len(bad)}"]) == 0
         directory = records.records_dir(out / "data", "echo_folder", "112")
         assert prepare.main(["check", str(directory)]) == 0
-        overrides = dict.fromkeys((f"data.simulate.{split}" for split in records.SPLITS), 0)
-        overrides |= {"data.dataset": "echo_folder", "data.abnormal_rule": None}
-        config = run_case.make_config(out / "data", overrides)
-        train.train_and_evaluate(config, str(out / "run"), evaluate.evaluate_state)
+        command = [sys.executable, "-m", "discovr_jax.main", *run_case.command_flags(out / "data", TRAINED)]
+        command += [f"--workdir={out / 'run'}"]
+        training = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert training.returncode == 0, training.stdout
+        printed.write(training.stdout)
         features = out / "features.parquet"
         arguments = [f"--checkpoint={out / 'run'}", f"--input={manual}", f"--output={features}", "--ignore_fps"]
         assert extract.main([*arguments, "--hide_paths"]) == 0
         exported = out / "exported.safetensors"
         assert convert.main(["to-torch", str(out / "run"), f"--output={exported}", "--allow=*"]) == 0
+        sizes = ["--heads=2", "--decoder_heads=2", "--num_frames=8", "--image_size=32"]
+        assert convert.main(["from-torch", str(exported), f"--output={out / 'converted'}", *sizes]) == 0
     for name in ("", "discovr_jax"):
         logging.getLogger(name).removeHandler(log)
     return root, printed.getvalue(), len(sound), len(bad)
+
+
+def names_by_id(root) -> dict[str, str]:
+    """{id: name of the file}, from the private folder."""
+    with (root / "private" / "id_map.csv").open(newline="") as lines:
+        return {row["id"]: row["path"].rsplit("/", 1)[-1] for row in csv.DictReader(lines)}
 
 
 def found(content: bytes) -> set[bytes]:
@@ -223,8 +245,31 @@ def test_every_bad_file_is_listed_by_line_and_id_alone(made):
 def test_burnt_in_names_leave_no_trace_in_the_frames(made):
     """Two objects with other names over the same sector give the same frames."""
     root, *_ = made
-    directory = records.records_dir(root / "out" / "data", "echo_folder", "112")
-    with (root / "private" / "id_map.csv").open(newline="") as lines:
-        ids = {row["path"].rsplit("/", 1)[-1]: row["id"] for row in csv.DictReader(lines)}
-    hashes = {row["id"]: row["sha256"] for row in records.manifest_rows(directory)}
-    assert hashes[ids["Zebediah_a"]] == hashes[ids["Zebediah_b.dcm"]]
+    names = names_by_id(root)
+    rows = records.manifest_rows(records.records_dir(root / "out" / "data", "echo_folder", "112"))
+    hashes = {names[row["id"]]: row["sha256"] for row in rows}
+    assert hashes["Zebediah_a"] == hashes["Zebediah_b.dcm"]
+
+
+def test_the_contact_sheet_shows_what_is_stored_and_no_more(made, tmp_path):
+    """Drawn again from nothing but the records it is the same picture. The one in the private folder is not."""
+    root, _, sound, _ = made
+    ids = names_by_id(root)
+    rng, places, pairs = np.random.default_rng(0), [], []
+    for split in records.SPLITS:
+        source = records.open_source(root / "out" / "data", "echo_folder", "112", split)
+        places += [(source, index) for index in range(len(source))]
+    assert len(places) == sound <= 24, "all are shown"
+    rng.choice(len(places), sound, replace=False)
+    for source, index in places:
+        record = source[index]
+        frame = contact_sheet.choose(record, rng)
+        after = records.decode_frames(record["frames"], 112, 112, [frame], record_id=record["id"])[0]
+        # Of the file's own frame only the size is told.
+        size = (150, 200) if ids[record["id"]].startswith("Zebediah") else (80, 100)
+        pair = contact_sheet.pair(record, frame, after, np.zeros(size, np.uint8), source.split)
+        pairs.append(dataclasses.replace(pair, before=None))
+    contact_sheet.write(tmp_path / "sheet.png", pairs)
+    sheet = next((root / "out" / "data").rglob("contact_sheet.png")).read_bytes()
+    assert sheet == (tmp_path / "sheet.png").read_bytes()
+    assert sheet != (root / "private" / "contact_sheet_112.png").read_bytes()

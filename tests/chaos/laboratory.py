@@ -27,9 +27,12 @@ OVERRIDES = {
     "eval.every": "12 steps",
     "eval.readouts": "('cls', 'mean_of_std')",
 }
-# Compiled fast, not fast code.
-XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-XLA_FLAGS += "--xla_cpu_use_fusion_emitters=false"
+# Compiled fast, not fast code, for one device, whatever this process has.
+ONE_DEVICE = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false",
+    "JAX_PLATFORMS": "cpu",
+}
 TIMEOUT = 900  # seconds without what is waited for: it hangs
 DISK_MIB = 64
 # Files of a process cannot grow beyond this many bytes, where no small disk can be mounted.
@@ -75,7 +78,7 @@ class Start:
         data_dir = data_dir or laboratory.folder / "phantom"
         flags = run_case.command_flags(data_dir, laboratory.overrides | {"data.workers": workers})
         programs = laboratory.folder / f"cold-{time.time_ns()}" if cold else laboratory.folder
-        environment = run_case.command_environment(programs) | {"XLA_FLAGS": XLA_FLAGS, "JAX_PLATFORMS": "cpu"}
+        environment = run_case.command_environment(programs) | ONE_DEVICE
         if small_files:  # nor may it leave half a program to the next
             environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
         log.parent.mkdir(exist_ok=True)
