@@ -86,10 +86,10 @@ def shrunk(name, data_dir, overrides=()):
     return config
 
 
-def command_flags(data_dir, overrides=()) -> list[str]:
+def command_flags(data_dir, overrides=(), config="phantom:smoke") -> list[str]:
     """The same config as arguments of the command line."""
     values = TINY | {"data.data_dir": str(data_dir)} | dict(overrides)
-    return ["--config=phantom:smoke", *(f"--config.{key}={value}" for key, value in values.items())]
+    return [f"--config={config}", *(f"--config.{key}={value}" for key, value in values.items())]
 
 
 def simulated(folder: pathlib.Path) -> pathlib.Path:

@@ -125,7 +125,7 @@ def format_table(rows: list[dict]) -> str:
         told = fault.__doc__ if fault else {"preparing": "SIGKILL while the records are made"}.get(name, name)
         outcome = "resumed, equal bit for bit"
         if name == "preparing":
-            outcome = "made again, the same bytes"
+            outcome = "made again, every record the same"
         elif not fault:
             what = group[0]["what"]
             outcome = f"{what['batches']} batches: {what['grown_mib']:+.1f} MiB, {what['grown_files']:+d} files"
