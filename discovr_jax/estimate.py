@@ -1,0 +1,164 @@
+"""What a run would need, without compiling it: seconds instead of the minutes of `--mode=plan`.
+
+python -m discovr_jax.estimate --config=adult --variants=ti,s,b,l,h --topologies=v5e:4x4,gpu:h200:8 [--output=ROWS]
+
+The state's bytes are exact, FLOPs are those of the recipe (discovr_jax/flops.py). Activations are what the traced step
+keeps for its backward pass, before a compiler fuses or orders anything. Data parallelism alone: what is sent is the
+gradient of every parameter, once around a ring; Sinkhorn's vectors are less than a thousandth of it.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import math
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from discovr_jax import chips, flops, train_step
+from discovr_jax import experiment as experiment_lib
+
+REACHED = 0.4  # share of the peak that matrix products are taken to reach in the prediction of scaling
+SPARE = 0.1  # share of memory left free: temporaries, fragmentation, the runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """Of one model, whatever it runs on.
+
+    Attributes:
+      parameters: that train; their gradient is float32.
+      state_bytes: parameters, teachers, optimizer.
+      clip_bytes: kept for the backward pass, a clip.
+      clip_flops: of a step, a clip.
+    """
+
+    parameters: int
+    state_bytes: int
+    clip_bytes: int
+    clip_flops: float
+
+
+def needs(config: ConfigDict) -> Needs:
+    """From shapes alone; two depths and two batch sizes are traced, and extended to all blocks."""
+    experiment = _experiment(config)
+    model, depth = experiment.model, experiment.model.depth
+    state = _state(experiment)
+    kept = {}
+    for blocks in (1, 2):
+        short = ConfigDict(config.to_dict())
+        sizes = {name: getattr(model, name) for name in ("width", "heads", "decoder_width", "decoder_heads")}
+        short.model.update(variant="custom", depth=blocks, **sizes)
+        part = _experiment(short)
+        kept[blocks] = _residuals(part, 2) - _residuals(part, 1)
+    return Needs(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        state_bytes=_bytes(state),
+        clip_bytes=kept[1] + (depth - 1) * (kept[2] - kept[1]),
+        clip_flops=sum(flops.step_flops(model, experiment.masks).values()),
+    )
+
+
+def row(found: Needs, topology: chips.Topology, clips: int | None = None) -> dict:
+    """One line of the table: the model on all devices of a topology, data parallel.
+
+    Args:
+      clips: on each device; None for as many as fit.
+
+    Returns:
+      Sizes in bytes, times in seconds; `efficiency` is the share of the time that is arithmetic at `REACHED` of the
+      peak if the sum of gradients overlaps with none of it (all of it: 1, as long as it is the shorter).
+    """
+    chip, devices = topology.chip, topology.slices * topology.devices_per_slice
+    gradient = 4 * found.parameters
+    # Gradients live beside the state when the last activation is gone, at the latest.
+    free = (1 - SPARE) * chip.hbm_bytes - found.state_bytes - gradient
+    largest = max(math.floor(free / found.clip_bytes), 0)
+    clips = largest if clips is None else clips
+    compute = clips * found.clip_flops / (REACHED * chip.flops)
+    sent = 2 * (devices - 1) / devices * gradient / topology.bandwidth(devices) if devices > 1 else 0.0
+    return {
+        "devices": devices,
+        "state_bytes": found.state_bytes,
+        "clip_bytes": found.clip_bytes,
+        "largest_clips": largest,
+        "clips": clips,
+        "compute_seconds": compute,
+        "sent_seconds": sent,
+        "clips_per_second": devices * clips / (compute + sent) if clips else 0.0,
+        "efficiency": compute / (compute + sent) if clips else 0.0,
+    }
+
+
+def _experiment(config: ConfigDict):
+    config = ConfigDict(config.to_dict())
+    if config.model.attention == "auto":
+        config.model.attention = "whole"
+    return experiment_lib.make_experiment(config, 7465)  # of schedules, which change no shape
+
+
+def _state(experiment) -> train_step.TrainState:
+    def init(key):
+        return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key)
+
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def _bytes(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if hasattr(leaf.dtype, "itemsize"))
+
+
+def _residuals(experiment, clips: int) -> int:
+    """Bytes that the forward pass hands to the backward pass, parameters among them."""
+    e, state, model = experiment, _state(experiment), experiment.model
+    side = model.patch * model.grid.rows, model.patch * model.grid.cols
+    batch = {
+        "frames": jax.ShapeDtypeStruct((clips, model.grid.frames, *side), np.uint8),
+        "num_valid": jax.ShapeDtypeStruct((clips,), np.int32),
+    }
+
+    def kept(params, state, batch):
+        masks = train_step.draw_masks(jax.random.key(0), model, e.masks, clips)
+
+        def loss(params):
+            return train_step.losses(model, e.options, params, state.teacher, state.memory, batch, masks, 0.05)
+
+        return jax.vjp(loss, params, has_aux=True)[1]
+
+    return _bytes(jax.eval_shape(kept, state.params, state, batch))
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", default="adult", help="name of a shipped config that takes variant=")
+    parser.add_argument("--variants", default="ti,s,b,l,h")
+    parser.add_argument("--topologies", default="v5e:4x4,v5p:4x4x4,v6e:8x8,gpu:h200:8")
+    parser.add_argument("--clips", type=int, help="on each device; default: as many as fit")
+    parser.add_argument("--output", help="file for the rows, JSON lines")
+    given = parser.parse_args(arguments)
+    jax.config.update("jax_platforms", "cpu")
+    module = importlib.import_module(f"configs.{given.config}")
+    topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}
+    print("| model | M parameters | state GB | MB a clip | topology | clips each | compute, ms | sent, ms | clips/s |")
+    print("|" + " --- |" * 9)
+    rows = []
+    for variant in given.variants.split(","):
+        found = needs(module.get_config(f"variant={variant}"))
+        for name, topology in topologies.items():
+            r = row(found, topology, given.clips)
+            rows.append({"variant": variant, "topology": name, "parameters": found.parameters, **r})
+            print(
+                f"| {variant} | {found.parameters / 1e6:.1f} | {found.state_bytes / 1e9:.2f} | "
+                f"{found.clip_bytes / 1e6:.0f} | {name} | {r['clips']} | {1000 * r['compute_seconds']:.1f} | "
+                f"{1000 * r['sent_seconds']:.2f} | {r['clips_per_second']:.0f} |",
+                flush=True,
+            )
+    if given.output:
+        with open(given.output, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(each) + "\n" for each in rows)
+
+
+if __name__ == "__main__":
+    main()
