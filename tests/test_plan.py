@@ -74,7 +74,9 @@ def test_the_arithmetic_of_a_plan():
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory, make_tiny):
     """(plan.json of a data and fsdp mesh, its folder, what a step of that mesh holds)."""
-    tiny = make_tiny(**{"loss.img": 0.0, "mesh.data": 4, "mesh.fsdp": 2, "data.data_dir": "nowhere"})
+    tiny = make_tiny(
+        **{"loss.img": 0.0, "loss.scd": 0.0, "mesh.data": 4, "mesh.fsdp": 2, "data.data_dir": "nowhere"}
+    )
     folder = tmp_path_factory.mktemp("plan")
     return plan.plan_workdir(tiny.config, folder, "cpu:8", 16), folder, tiny
 
@@ -86,11 +88,12 @@ def test_a_whole_plan(planned, make_mesh):
     e = tiny.experiment
     state = train_step.abstract_state(e.model, e.tx, e.masks, make_mesh(4, 2, 1))
     assert found["bytes"]["parameters"] == plan._local_bytes(state.params)
-    assert found["bytes"]["optimizer"] > 1.9 * found["bytes"]["parameters"] > found["bytes"]["teachers"] > 0
+    assert found["bytes"]["optimizer"] > 1.9 * found["bytes"]["parameters"]
+    assert found["bytes"]["teachers"] >= found["bytes"]["parameters"]  # the same modules, and a centre
     assert found["bytes"]["activations"] > 0 and found["largest_batch"] % 8 == 0
     needed = sum(flops.step_flops(e.model, e.masks).values()) * 16 / 8
     # Nothing is computed twice, and in so small a model much is spared: two of three channels of every patch.
-    assert 0.2 * needed < found["flops_per_device"] < needed
+    assert 0.1 * needed < found["flops_per_device"] < needed
     assert {"all-reduce", "all-gather"} <= {each["kind"] for each in found["collectives"]}
     assert all(each["count"] > 0 and each["bytes"] > 0 for each in found["collectives"])
 
@@ -106,6 +109,30 @@ def test_an_epoch_of_unknown_length(config):
         plan._training_videos(config)
     config.data.dataset = "echonet_dynamic"
     assert plan._training_videos(config) == 7465
+
+
+def test_a_sweep_puts_the_fastest_mesh_first(config, monkeypatch, tmp_path, capsys):
+    """Where memory binds, a mesh that cuts the matrices over 2 needs half the time; over 4 it does not fit."""
+    config.data.data_dir = "nowhere"
+
+    def compiled(config, videos, mesh, topology, batch):
+        if mesh.shape["model"] == 4:
+            return None
+        return plan.Compiled(batch, {"parameters": 1000}, 100 * batch, hlo.Cost(1e9, 1e9 / mesh.shape["model"], ()))
+
+    monkeypatch.setattr(plan, "_compile", compiled)
+    plan.plan_workdir(config, tmp_path, "cpu:8", 8, compare=True)
+    printed = capsys.readouterr().out
+    assert "best: --config.mesh.data=4 --config.mesh.fsdp=1 --config.mesh.model=2\n" in printed
+    assert printed.count("'model': 1") == 2 and "'model': 4" not in printed
+    assert json.loads((tmp_path / "plan.json").read_text())["step_seconds"] == pytest.approx(0.05)
+
+
+def test_a_sweep_of_which_nothing_fits(config, monkeypatch):
+    config.data.data_dir = "nowhere"
+    monkeypatch.setattr(plan, "_compile", lambda *given: None)
+    with pytest.raises(plan.PlanError, match="no mesh shape of 8 devices fits cpu:8"):
+        plan.sweep(config, "cpu:8", 8)
 
 
 def test_blocks_left_out_are_extended(config, monkeypatch):
