@@ -3,8 +3,9 @@
 python -m discovr_jax.estimate --config=adult --variants=ti,s,b,l,h --topologies=v5e:4x4,gpu:h200:8 [--output=ROWS]
 
 The state's bytes are exact, FLOPs are those of the recipe (discovr_jax/flops.py). Activations are what the traced step
-keeps for its backward pass, before a compiler fuses or orders anything. Data parallelism alone: what is sent is the
-gradient of every parameter, once around a ring; Sinkhorn's vectors are less than a thousandth of it.
+keeps for its backward pass, before a compiler fuses or orders anything. Data parallelism: what is sent is the gradient
+of every parameter, once around a ring; Sinkhorn's vectors are less than a thousandth of it. Where not one clip fits so,
+all is cut over all devices (mesh.fsdp), and every matrix gathered twice.
 """
 
 import argparse
@@ -61,11 +62,12 @@ def needs(config: ConfigDict) -> Needs:
     )
 
 
-def row(found: Needs, topology: chips.Topology, clips: int | None = None) -> dict:
-    """One line of the table: the model on all devices of a topology, data parallel.
+def row(found: Needs, topology: chips.Topology, clips: int | None = None, fsdp: bool = False) -> dict:
+    """One line of the table: the model on all devices of a topology.
 
     Args:
       clips: on each device; None for as many as fit.
+      fsdp: state and gradient are cut over all devices, or whole on each.
 
     Returns:
       Sizes in bytes, times in seconds; `efficiency` is the share of the time that is arithmetic at `REACHED` of the
@@ -74,13 +76,16 @@ def row(found: Needs, topology: chips.Topology, clips: int | None = None) -> dic
     chip, devices = topology.chip, topology.slices * topology.devices_per_slice
     gradient = 4 * found.parameters
     # Gradients live beside the state when the last activation is gone, at the latest.
-    free = (1 - SPARE) * chip.hbm_bytes - found.state_bytes - gradient
+    free = (1 - SPARE) * chip.hbm_bytes - (found.state_bytes + gradient) / (devices if fsdp else 1)
     largest = max(math.floor(free / found.clip_bytes), 0)
     clips = largest if clips is None else clips
     compute = clips * found.clip_flops / (REACHED * chip.flops)
-    sent = 2 * (devices - 1) / devices * gradient / topology.bandwidth(devices) if devices > 1 else 0.0
+    # Around a ring: a sum is two rounds, a gather of the parameters for each pass and a scattered sum one each.
+    rounds = (3 if fsdp else 2) * (devices - 1) / devices
+    sent = rounds * gradient / topology.bandwidth(devices) if devices > 1 else 0.0
     return {
         "devices": devices,
+        "mesh": "fsdp" if fsdp else "data",
         "state_bytes": found.state_bytes,
         "clip_bytes": found.clip_bytes,
         "largest_clips": largest,
@@ -141,20 +146,29 @@ def main(arguments=None) -> None:
     jax.config.update("jax_platforms", "cpu")
     module = importlib.import_module(f"configs.{given.config}")
     topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}
-    print("| model | M parameters | state GB | MB a clip | topology | clips each | compute, ms | sent, ms | clips/s |")
-    print("|" + " --- |" * 9)
+    columns = "model|M parameters|state GB|MB a clip|topology|mesh|clips each|compute, ms|sent, ms|clips/s"
+    print(f"| {columns.replace('|', ' | ')} |\n|" + " --- |" * 10)
     rows = []
     for variant in given.variants.split(","):
         found = needs(module.get_config(f"variant={variant}"))
         for name, topology in topologies.items():
             r = row(found, topology, given.clips)
+            if not r["largest_clips"]:
+                r = row(found, topology, given.clips, fsdp=True)
             rows.append({"variant": variant, "topology": name, "parameters": found.parameters, **r})
-            print(
-                f"| {variant} | {found.parameters / 1e6:.1f} | {found.state_bytes / 1e9:.2f} | "
-                f"{found.clip_bytes / 1e6:.0f} | {name} | {r['clips']} | {1000 * r['compute_seconds']:.1f} | "
-                f"{1000 * r['sent_seconds']:.2f} | {r['clips_per_second']:.0f} |",
-                flush=True,
-            )
+            cells = [
+                variant,
+                f"{found.parameters / 1e6:.1f}",
+                f"{found.state_bytes / 1e9:.2f}",
+                f"{found.clip_bytes / 1e6:.0f}",
+                name,
+                r["mesh"],
+                r["clips"],
+                f"{1000 * r['compute_seconds']:.1f}",
+                f"{1000 * r['sent_seconds']:.2f}",
+                f"{r['clips_per_second']:.0f}",
+            ]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
     if given.output:
         with open(given.output, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(each) + "\n" for each in rows)

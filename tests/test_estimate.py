@@ -1,5 +1,7 @@
 """The estimate: its arithmetic by hand, and the extension over blocks against all of them traced."""
 
+import re
+
 import jax
 import pytest
 
@@ -17,6 +19,9 @@ def test_the_arithmetic_of_a_row():
     assert row["compute_seconds"] == pytest.approx(10) and row["sent_seconds"] == pytest.approx(15e-3)
     assert row["efficiency"] == pytest.approx(10 / 10.015)
     assert row["clips_per_second"] == pytest.approx(40 / 10.015)
+    cut = estimate.row(needs, chips.parse_topology("v5e:2x2"), fsdp=True)
+    assert cut["largest_clips"] == 14  # 15.461 - 5 / 4
+    assert cut["sent_seconds"] == pytest.approx(1.5 * 15e-3)
     alone = estimate.row(needs, chips.parse_topology("cpu:1"), clips=2)
     assert alone["sent_seconds"] == 0 and alone["efficiency"] == 1 and alone["clips"] == 2
 
@@ -33,7 +38,8 @@ def test_blocks_left_out_are_extended(make_tiny):
 
 
 def test_its_table(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "needs", lambda config: estimate.Needs(10**6, 10**9, 10**8, 1e12))
+    """A state of 10 GB leaves room for clips on v5e; on simulated devices of 8 GiB it must be cut."""
+    monkeypatch.setattr(estimate, "needs", lambda config: estimate.Needs(10**6, 10**10, 10**8, 1e12))
     estimate.main(["--variants=ti,s", "--topologies=v5e:4x4,cpu:8", f"--output={tmp_path / 'rows.jsonl'}"])
     assert len(capsys.readouterr().out.splitlines()) == 2 + 4
-    assert (tmp_path / "rows.jsonl").read_text().count("clip_bytes") == 4
+    assert re.findall(r'"mesh": "(\w+)"', (tmp_path / "rows.jsonl").read_text()) == ["data", "fsdp"] * 2
