@@ -34,6 +34,8 @@ RESULTS = {
         ("transfer/knn_macro_f1", "Transfer", "kNN: macro F1", 3, True),
         ("segmentation/decoder_dice_ed", "Segmentation", "decoder: Dice, end-diastole", 3, True),
         ("finetune/ef_mae", "Fine-tuning", EF, 2, False),
+        ("finetune/last3_ef_mae", "Fine-tuning", f"{EF}, last 3 blocks tuned", 2, False),
+        ("finetune/whole_auroc", "Fine-tuning", "AUROC, whole encoder tuned", 3, True),
         ("something/new", "something", "new", 3, None),
     ],
 )

@@ -58,7 +58,8 @@ _AFTER = {
     "es": "end-systole",
 }
 _KEY = re.compile(
-    rf"(?:({'|'.join((*_BEFORE, *task.MEASUREMENTS))})_)?({'|'.join(sorted(_METRICS, key=len, reverse=True))})"
+    rf"(?:(last[0-9]+|whole)_)?(?:({'|'.join((*_BEFORE, *task.MEASUREMENTS))})_)?"
+    rf"({'|'.join(sorted(_METRICS, key=len, reverse=True))})"
     rf"((?:_(?:{'|'.join(_AFTER)}|[0-9.]+))*)"
 )
 _SUFFIX = re.compile(rf"_({'|'.join(_AFTER)}|[0-9.]+)")
@@ -105,7 +106,7 @@ def described(results: Mapping[str, Any], key: str) -> Named:
     match = _KEY.fullmatch(metric)
     if match is None:
         return Named(heading, metric, 3, None)
-    before, base, after = match.groups()
+    tuned, before, base, after = match.groups()
     name, digits, larger = _METRICS[base]
     fields = [each for each in (before, field, _compared(entry)) if each in task.MEASUREMENTS]
     name = name.format(unit=task.MEASUREMENTS[fields[0]][2]) if fields else name.replace(" ({unit})", "")
@@ -113,6 +114,8 @@ def described(results: Mapping[str, Any], key: str) -> Named:
     if before is None and measured and heading != measured:
         before = measured.lower()
     words = [_AFTER.get(each) or f"{each} % of the labels" for each in _SUFFIX.findall(after)]
+    if tuned:
+        words.append("whole encoder tuned" if tuned == "whole" else f"last {tuned.removeprefix('last')} blocks tuned")
     return Named(heading, ", ".join([f"{before}: {name}" if before else name, *words]), digits, larger)
 
 
