@@ -173,6 +173,8 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.finetune.fit = ConfigDict(
         {"steps": 0, "every": 50, "batch": 16, "rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
     )  # 0 steps: left out
+    c.eval.evaluators.reconstruction = ConfigDict({"at_end": True, "batch": 8, "rate": 1e-3, "memory": 200})
+    c.eval.evaluators.reconstruction.steps = 0  # of two autoencoders that find anomalies without our encoder; 0: none
     measure(c, lvef="ef")  # likewise other measurements, in the configs of their datasets
     return c
 

@@ -47,15 +47,25 @@ def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 1
         raise ConfigError(f"anomaly needs k >= 1, got {k}")
     normal = train.features[train.target == 0]
     scores = [distance(normal, split.features, k) for split in (val, test)]
-    normal_scores = scores[0][val.target == 0]
-    thresholds = {percent: threshold(normal_scores, percent) for percent in SPECIFICITIES}
+    return scored(scores[0], val.target, scores[1], k=min(k, len(normal)), normal_videos=len(normal))
+
+
+def scored(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, **details) -> task.Predictions:
+    """Anomaly scores as predictions, with their distance to the thresholds that normal validation videos set.
+
+    Args:
+      val, test: float64 [N_val], [N_test], larger is more abnormal; val_labels: [N_val], 0 normal.
+      **details: joined to those of results.json.
+    """
+    normal = val[val_labels == 0]
+    thresholds = {percent: threshold(normal, percent) for percent in SPECIFICITIES}
     return task.Predictions(
-        *scores,
-        details={
-            "k": min(k, len(normal)),
-            "normal_videos": len(normal),
-            "normal_validation_videos": len(normal_scores),
+        val,
+        test,
+        details=details
+        | {
+            "normal_validation_videos": len(normal),
             "thresholds": {str(percent): value for percent, value in thresholds.items()},
         },
-        outputs={f"margin_{percent}": scores[1] - value for percent, value in thresholds.items()},
+        outputs={f"margin_{percent}": test - value for percent, value in thresholds.items()},
     )

@@ -26,7 +26,7 @@ from discovr_jax.evaluation.extraction import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
 TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of this folder
-TOKEN_TYPES = ("attentive", "segmentation", "finetune")  # likewise, run on tokens instead
+TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")  # likewise, not run on pooled features
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
