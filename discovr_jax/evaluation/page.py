@@ -17,7 +17,7 @@ p { margin: 0 0 10px; max-width: 72ch; }
 section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 20px;
   margin: 18px 0; }
 .muted, figcaption { color: var(--muted); font-size: .9rem; }
-.absent { border-left: 3px solid var(--line); padding-left: 10px; color: var(--muted); }
+.absent { border-left: 3px solid var(--line); padding-left: 10px; color: var(--muted); overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 20px; }
 .wide { display: grid; gap: 26px; } .wide + .grid { margin-top: 26px; }
 figure { margin: 0; min-width: 0; }
@@ -39,6 +39,7 @@ td small { color: var(--muted); display: block; }
 td.better { color: #2b8a3e; } td.worse { color: #c92a2a; }
 td.name { white-space: normal; min-width: 8.5rem; max-width: 15rem; position: sticky; left: 0; background: #fff; }
 td.wrap { white-space: normal; min-width: 12ch; overflow-wrap: anywhere; }
+th.wrap { white-space: normal; min-width: 7rem; max-width: 16rem; }
 summary { cursor: pointer; color: var(--accent); margin: 4px 0 12px; }
 @media (max-width: 600px) {
   main { padding: 16px 10px 40px; } section { padding: 14px; } h1 { font-size: 1.4rem; } }
@@ -136,4 +137,5 @@ def cell(value: object, small: str = "", css: str = "") -> str:
 
 def pairs(content: Mapping[str, object]) -> str:
     """A two-column table of facts."""
-    return table((), [(f"<th>{escape(key)}</th>", cell(value, css="wrap")) for key, value in content.items()])
+    names = (f'<th class="wrap">{escape(key)}</th>' for key in content)
+    return table((), zip(names, (cell(value, css="wrap") for value in content.values()), strict=True))

@@ -126,7 +126,8 @@ def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
         return []
     described = [names.described(results, f"{name}/{metric}") for metric in metrics]
     head = ["encoder", "readout", entry["chosen_by"], *(columns.metric for columns in described)]
-    return [f"<h3>{page.escape(described[0].family)}</h3>", page.table(head, rows)]
+    part = "" if name == entry["family"] else f" ({name})"
+    return [page.heading(f"{described[0].family}{part}"), page.table(head, rows)]
 
 
 def diagnosis_section(results, predictions) -> str:
