@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discovr_jax.evaluation import paint, plots, report, report_scores
+from discovr_jax.evaluation import overlap, paint, plots, report, report_scores
 
 
 @pytest.fixture
@@ -216,14 +216,14 @@ def test_palette_colours_differ():
     assert distance.min() > 25
 
 
-def test_contour_by_hand():
+def test_outline_by_hand():
     mask = np.zeros((5, 6), bool)
     mask[1:4, 1:4] = True
     ring = mask.copy()
     ring[2, 2] = False
-    np.testing.assert_array_equal(paint.contour(mask), ring)
-    assert paint.contour(np.ones((4, 4), bool)).sum() == 12  # beyond the frame is outside
-    assert not paint.contour(np.zeros((4, 4), bool)).any()
+    np.testing.assert_array_equal(overlap.outline(mask), ring)
+    assert overlap.outline(np.ones((4, 4), bool)).sum() == 12  # beyond the frame is outside
+    assert not overlap.outline(np.zeros((4, 4), bool)).any()
 
 
 def test_outlines_lie_on_the_border_of_each_class():

@@ -38,19 +38,19 @@ def hausdorff95(truth: np.ndarray, found: np.ndarray, spacing: np.ndarray) -> np
     return np.array([_hausdorff95(a, b, s) for a, b, s in zip(truth, found, spacing, strict=True)], np.float64)
 
 
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask that have a neighbour (of four) outside it; outside the frame is outside. bool [H, W], both."""
+    framed = np.pad(mask, 1)
+    inside = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
+    return mask & ~inside
+
+
 def _hausdorff95(truth: np.ndarray, found: np.ndarray, spacing: np.ndarray) -> float:
     if not (truth.any() and found.any()):
         return np.nan
-    first, second = (_outline(mask) * spacing for mask in (truth, found))
+    first, second = (np.argwhere(outline(mask)) * spacing for mask in (truth, found))
     distance = np.sqrt(((first[:, None] - second[None]) ** 2).sum(-1))
     return max(np.percentile(distance.min(1), 95), np.percentile(distance.min(0), 95))
-
-
-def _outline(mask: np.ndarray) -> np.ndarray:
-    """Pixels (row, column) of a mask's outline: int64 [n, 2]."""
-    framed = np.pad(mask, 1)
-    inside = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
-    return np.argwhere(mask & ~inside)
 
 
 def _counts(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

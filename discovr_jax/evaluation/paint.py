@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from discovr_jax.evaluation import plots
+from discovr_jax.evaluation import overlap, plots
 
 _COLOURS = 48  # of the most frequent prototypes; the others share grey
 _OPACITY = 0.45
@@ -82,13 +82,6 @@ def _webp(pictures: Sequence[np.ndarray]) -> bytes:
     return file.getvalue()
 
 
-def contour(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask that have a neighbour (of four) outside it; beyond the frame is outside. bool [H, W], both."""
-    framed = np.pad(mask, 1)
-    inside = framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:]
-    return mask & ~inside
-
-
 def outlined(frame: np.ndarray, *maps: tuple[np.ndarray, tuple[int, int, int]]) -> bytes:
     """PNG of a frame with the outline of every class.
 
@@ -101,9 +94,9 @@ def outlined(frame: np.ndarray, *maps: tuple[np.ndarray, tuple[int, int, int]]) 
         for one in np.unique(classes[classes > 0]):
             mask = Image.fromarray(np.uint8(255) * (classes == one)).resize((_TILE, _TILE), Image.Resampling.BICUBIC)
             mask = np.asarray(mask) > 127
-            line = contour(mask)
+            line = overlap.outline(mask)
             # Two pixels wide, the second one inwards, so that an outline never leaves its mask.
-            line |= contour(mask & ~line)
+            line |= overlap.outline(mask & ~line)
             picture[line] = colour
     return tile(picture)
 

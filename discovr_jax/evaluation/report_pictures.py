@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import page, paint, plots, task
+from discovr_jax.evaluation import overlap, page, paint, plots, task
 
 _TIMES = 4  # frames of a clip with its attention
 _GLOW = 2  # times an even share, the least that glows in full: nearly even attention stays dark
@@ -43,9 +43,7 @@ def overlay_section(overlays: Sequence[Mapping[str, Any]]) -> str:
 def _dice(truth: np.ndarray, found: np.ndarray) -> float:
     """Mean over the classes of the expert."""
     classes = np.unique(truth[truth > 0])
-    both = [2 * ((truth == one) & (found == one)).sum() for one in classes]
-    areas = [(truth == one).sum() + (found == one).sum() for one in classes]
-    return float(np.mean(np.divide(both, areas)))
+    return float(np.mean([overlap.dice((truth == one)[None], (found == one)[None])[0] for one in classes]))
 
 
 def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
