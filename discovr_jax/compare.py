@@ -192,7 +192,10 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, An
             if not mine:
                 found["notes"].append(f"{family}: no predictions of {entries.STUDIED} in {run.name}.")
                 return
-            ids, patients, target, predictions = _tabulate(mine, run.name, family)
+            try:
+                ids, patients, target, predictions = _tabulate(mine, run.name, family)
+            except ValueError as error:
+                raise WorkdirError(f"{run.name}: predictions.csv is damaged ({family}: {error})") from None
             if rows is None:
                 weights = bootstrap.patient_weights(patients, RESAMPLES)
                 rows = entries.Rows(ids, patients, target, weights)
@@ -219,7 +222,7 @@ def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
         values = {key: np.array([float(line["prediction"]) for line in part]) for key, part in outputs.items()}
         made.append(task.Predictions(None, values.pop("", None), outputs=values))
     target = np.array([float(line["target"]) for line in every[0]])
-    return np.array(ids), np.array([line["patient"] for line in every[0]]), target, made
+    return np.array(ids), np.array([int(line["patient"]) for line in every[0]]), target, made
 
 
 def _check_rows(rows: entries.Rows, ids, patients, target, where: str) -> None:

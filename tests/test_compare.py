@@ -40,7 +40,7 @@ def _fields(seed=0):
         ef = rng.uniform(30, 70, count).astype(np.float32)
         fields[split] = {
             "id": np.array([f"{split}{row}" for row in range(count)]),
-            "patient_id": np.array([f"{split}-p{row // 2}" for row in range(count)]),
+            "patient_id": np.array([f"{split}-p{row // 2 * 7 % 25}" for row in range(count)]),
             "ef": ef,
             "rvef": ef + 1,
             "label": (ef < 50).astype(np.float32),
@@ -191,6 +191,7 @@ def test_workdirs_without_an_evaluation_say_what_to_do(runs, tmp_path):
         ("id,encoder\nx,y\n", "other columns"),
         ("".join(lines)[:-9], "other columns"),
         ("".join(lines[:gone] + lines[gone + 1 :]), "the same videos for every seed of knn"),
+        ("".join(line.rpartition(",")[0] + ",p\n" for line in lines).replace(",p\n", ",patient\n", 1), "is damaged"),
     ):
         predictions.write_text(text)
         with pytest.raises(WorkdirError, match=words):

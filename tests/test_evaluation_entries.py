@@ -69,7 +69,7 @@ def test_predictions_name_patients_by_number():
     evaluation = _evaluation()
     _add(evaluation, {"discovr": [_made(0, dice=LABEL)]})
     rows = evaluation.predictions
-    assert [row["patient"] for row in rows] == 2 * [0, 1, 0, 2, 1, 3]
+    assert [row["patient"] for row in rows] == 2 * [1, 0, 1, 2, 0, 3]
     assert [row["output"] for row in rows] == 6 * [""] + 6 * ["dice"]
     assert [row["prediction"] for row in rows[6:]] == LABEL.tolist()
 

@@ -179,7 +179,8 @@ def add(
         },
         "paired_same_readout": {},
     }
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(patients_of(evaluation.fields["test"])))}
+    # Sorted, so that the same resamples can be drawn from the numbers.
+    numbers = {name: number for number, name in enumerate(np.unique(patients_of(evaluation.fields["test"])))}
     used = {metric.output for metric in scores.values() if isinstance(metric, metrics.On)}
     for encoder, group in made.items():
         common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
