@@ -152,7 +152,7 @@ def get_config() -> ConfigDict:
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
     c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
     # to choose from on validation
-    c.eval.map_side = 4  # cells along a side of "mean_map" and "std_map", each of the encoder's width
+    c.eval.map_side = 3  # cells along a side of "mean_map" and "std_map", each of the encoder's width
     c.eval.resamples = 1000  # of the bootstrap
     # name -> options, see docs/evaluation.md; with at_end = True it does not run during training (eval.every)
     c.eval.evaluators = ConfigDict()
