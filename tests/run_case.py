@@ -55,6 +55,8 @@ TINY = {
     "eval.batch_size": 8,
     "eval.random_seeds": 1,
     "eval.resamples": 50,
+}
+TINY_HEADS = {
     "eval.evaluators.segmentation.heads_used": ("linear",),
     "eval.evaluators.segmentation.linear.steps": 6,
     "eval.evaluators.attentive.fit.steps": 6,
@@ -71,24 +73,22 @@ FULL_SIZE = {
 def make_config(data_dir, overrides=()):
     """phantom.py:smoke shrunk to seconds, on the records in `data_dir`."""
     config = phantom.get_config("smoke").lock()
-    config.update_from_flattened_dict(TINY | {"data.data_dir": str(data_dir)} | dict(overrides))
+    config.update_from_flattened_dict(TINY | TINY_HEADS | {"data.data_dir": str(data_dir)} | dict(overrides))
     return config
 
 
 def shrunk(name, data_dir, overrides=()):
     """A shipped config of full size shrunk likewise, its own data and evaluators kept."""
     config = importlib.import_module(f"configs.{name}").get_config().lock()
-    absent = ("data.abnormal_rule",)
-    if "segmentation" not in config.eval.evaluators:
-        absent += tuple(key for key in TINY if key.startswith("eval.evaluators.segmentation"))
-    sizes = {key: value for key, value in TINY.items() if key not in absent}
-    config.update_from_flattened_dict(sizes | FULL_SIZE | {"data.data_dir": str(data_dir)} | dict(overrides))
+    sizes = {key: value for key, value in TINY.items() if key != "data.abnormal_rule"}
+    heads = {key: value for key, value in TINY_HEADS.items() if key.split(".")[2] in config.eval.evaluators}
+    config.update_from_flattened_dict(sizes | heads | FULL_SIZE | {"data.data_dir": str(data_dir)} | dict(overrides))
     return config
 
 
-def command_flags(data_dir, overrides=(), config="phantom:smoke") -> list[str]:
-    """The same config as arguments of the command line."""
-    values = TINY | {"data.data_dir": str(data_dir)} | dict(overrides)
+def command_flags(data_dir, overrides=(), config="phantom:smoke", heads=TINY_HEADS) -> list[str]:
+    """The same config as arguments of the command line; `heads` for another config, which may lack those evaluators."""
+    values = TINY | dict(heads) | {"data.data_dir": str(data_dir)} | dict(overrides)
     return [f"--config={config}", *(f"--config.{key}={value}" for key, value in values.items())]
 
 

@@ -42,8 +42,8 @@ LARGEST_FILE = 2**15
 class Laboratory:
     """A folder with records, compiled programs, an undisturbed run to compare with, and runs to disturb."""
 
-    def __init__(self, folder: pathlib.Path, overrides=(), config: str = "phantom:smoke"):
-        self.folder, self.config = folder.resolve(), config
+    def __init__(self, folder: pathlib.Path, overrides=(), config: str = "phantom:smoke", heads=run_case.TINY_HEADS):
+        self.folder, self.config, self.heads = folder.resolve(), config, heads
         self.overrides = OVERRIDES | dict(overrides)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = self.folder / "reference"
@@ -76,7 +76,8 @@ class Start:
     def __init__(self, laboratory, workdir, log, *, workers=0, cold=False, data_dir=None, small_files=False, hold=()):
         self.workdir, self._log = workdir, log
         data_dir = data_dir or laboratory.folder / "phantom"
-        flags = run_case.command_flags(data_dir, laboratory.overrides | {"data.workers": workers}, laboratory.config)
+        overrides = laboratory.overrides | {"data.workers": workers}
+        flags = run_case.command_flags(data_dir, overrides, laboratory.config, laboratory.heads)
         programs = laboratory.folder / f"cold-{time.time_ns()}" if cold else laboratory.folder
         environment = run_case.command_environment(programs) | ONE_DEVICE
         if small_files:  # nor may it leave half a program to the next

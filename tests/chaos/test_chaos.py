@@ -21,7 +21,7 @@ SHORT = {
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     # The records and compiled programs of the session are there, or are made here for the others.
-    made = laboratory.Laboratory(tmp_path_factory.getbasetemp(), SHORT, "tests/chaos/short.py")
+    made = laboratory.Laboratory(tmp_path_factory.getbasetemp(), SHORT, "tests/chaos/short.py", heads={})
     made.make_reference()
     return made
 

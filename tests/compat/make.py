@@ -22,7 +22,7 @@ from tests import made_up, run_case
 
 HERE = pathlib.Path(__file__).parent
 DATASET = "made_up"
-SMALL = run_case.TINY | {
+SMALL = run_case.TINY | run_case.TINY_HEADS | {
     "batch_size": 4, "duration": "2 steps", "log.every": "1 steps", "checkpoint.keep": 1,
     "data.simulate.train": 0, "data.simulate.val": 0, "data.simulate.test": 0,
     "data.dataset": DATASET, "data.abnormal_rule": "ef < 50", "data.image_size": 8, "data.num_frames": 2,
