@@ -163,7 +163,7 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
     c.eval.evaluators.transfer = ConfigDict({"bank": "", "at_end": True})  # bank: the dataset that heads learn on
     c.eval.evaluators.segmentation = ConfigDict({"at_end": True, "heads_used": ("linear", "decoder")})
-    c.eval.evaluators.segmentation.max_gib = 4.0  # of tokens, in memory and on disk; where there are more it is skipped
+    c.eval.evaluators.segmentation.max_gib = 6.0  # of tokens, in memory and on disk; where there are more it is skipped
     c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, decays=(1.0, 10.0), rate=1e-2)  # a layer a token
     c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, decays=(1e-2,))  # light, convolutional
     c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})

@@ -70,9 +70,10 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
     check(runs)
     first = runs[0].results
     found: dict[str, Any] = {"columns": {name: {} for name in groups}, "paired": {}, "notes": []}
-    families = [family for family in first["readouts"] if all(family in run.results["readouts"] for run in runs)]
-    for run in runs:
-        if others := sorted(set(run.results["readouts"]) - set(families)):
+    scored = [{name for name, e in run.results["readouts"].items() if entries.STUDIED in e["encoders"]} for run in runs]
+    families = [family for family in first["readouts"] if all(family in each for each in scored)]
+    for run, each in zip(runs, scored, strict=True):
+        if others := sorted(each - set(families)):
             found["notes"].append(f"Not in every run, so left out: {', '.join(others)} (of {run.name}).")
     for family in families:
         _score(family, groups, found)
@@ -171,6 +172,11 @@ def check(runs: Sequence[Run]) -> None:
                 )
         for family, entry in first.results["readouts"].items():
             other = run.results["readouts"].get(family, entry)
+            if entry.get("bank") != other.get("bank"):
+                raise WorkdirError(
+                    f"{first.name} and {run.name} cannot be compared: {family} learned on {entry.get('bank')} and on "
+                    f"{other.get('bank')}"
+                )
             if (entry["type"], entry["field"]) != (other["type"], other["field"]):
                 raise WorkdirError(
                     f"{first.name} and {run.name} cannot be compared: evaluator {family} is another "

@@ -43,6 +43,8 @@ def test_an_interrupted_copy_leaves_nothing(store, tmp_path, monkeypatch):
         with open(target, "wb") as file:
             file.write(b"a")
 
+    home = bucket.local_records("memory://lab/records", "handmade", "112", tmp_path)
+    home.rename(home.with_suffix(".part"))  # as a killed process leaves it
     monkeypatch.setattr(store, "get_file", cut)
     with pytest.raises(records.RecordsError, match="came as 1 bytes, not 3: try again"):
         bucket.local_records("memory://lab/records", "handmade", "112", tmp_path)

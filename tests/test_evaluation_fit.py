@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from discovr_jax.evaluation import heads
+from discovr_jax.evaluation import entries, heads, targets, task
 
 OPTIONS = heads.Options(steps=400, every=200, batch=64, rate=1e-1, decays=(0.0,))
 
@@ -45,7 +45,7 @@ def test_decay_and_steps_are_those_validation_liked_best():
     fitted = heads.fit(nn.Dense(1), squared, score, x, y, options, 0)
     assert len(looked) == 6 and fitted.details == {"decay": 3.0, "steps": 5} and fitted.val_score == 7
     np.testing.assert_array_equal(fitted.params["params"]["kernel"], looked[2]["params"]["kernel"])
-    with pytest.raises(FloatingPointError, match="never a number"):
+    with pytest.raises(task.Skip, match="never a number"):
         heads.fit(nn.Dense(1), squared, lambda params: np.nan, x, y, options, 0)
     with pytest.raises(ValueError, match="one decay at least"):
         heads.Options(steps=5, every=2, batch=16, rate=1e-2, decays=())
@@ -72,3 +72,12 @@ def test_standardised_on_the_training_split(monkeypatch):
     further = np.broadcast_to([1 / spread[0], 1 / spread[1], 1], (2, 2, 3))
     np.testing.assert_allclose(moved - found[:2], further, atol=4e-3)
     assert found.dtype == np.float16
+
+
+@pytest.mark.parametrize("field", ["label", "ef"])
+def test_a_head_that_says_nan_scores_nan(field):
+    values = {"val": np.array([0.0, 1.0, 0.0, 1.0])}
+    rows = entries.Rows(np.arange(4), np.arange(4), values["val"], np.ones((1, 4), np.int16))
+    target = targets.Target(field, {}, values, rows)
+    assert np.isfinite(target.score(np.array([0.1, 0.9, 0.2, 0.8])))
+    assert np.isnan(target.score(np.array([0.1, np.nan, 0.2, 0.8])))

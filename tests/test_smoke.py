@@ -88,7 +88,7 @@ def test_results_follow_the_schema(smoke):
     assert results == json.loads(json.dumps(output._plain(summary.results)))
     assert results.keys() >= TOP_LEVEL
     # No other dataset is named; nothing was asked to train the encoder.
-    assert [skip["evaluator"] for skip in results["skipped"]] == ["transfer", "finetune"]
+    assert [skip["evaluator"] for skip in results["skipped"]] == ["transfer", "finetune", "reconstruction"]
     assert results["step"] == 9 and results["n_test"] == 5 and re.fullmatch("[0-9a-f]{40}|unknown", results["commit"])
     manifest = records.records_dir(config.data.data_dir, "echonet_dynamic", "112") / "manifest.csv"
     assert results["manifest_sha256"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -169,6 +169,7 @@ def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, ca
         summary = train.train_and_evaluate(config, str(tmp_path / "run"), evaluate.evaluate_state)
     skipped = {entry["evaluator"]: entry["reason"] for entry in summary.results["skipped"]}
     assert "no other dataset" in skipped.pop("transfer") and "set config" in skipped.pop("finetune")
+    assert "set config" in skipped.pop("reconstruction")
     assert {name.partition("_")[0] for name in skipped} == {*FAMILIES, "attentive"}
     assert all(reason.startswith("no labels: ") for reason in skipped.values())
     found = {name.partition("/")[0] for figures in summary.results["encoders"].values() for name in figures}

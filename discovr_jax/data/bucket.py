@@ -10,7 +10,6 @@ import logging
 import os
 import pathlib
 import shutil
-import tempfile
 
 from discovr_jax.data import records
 
@@ -66,7 +65,9 @@ def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.
 
 
 def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path, inside: pathlib.Path) -> None:
-    """All files or nothing: into a folder of another name first."""
+    """All files or nothing: into a folder of another name first; what a killed process left there goes."""
+    part = home.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
     size, free = sum(about["size"] for about in files.values()), shutil.disk_usage(home.parent).free
     if size > 0.95 * free:
         raise records.RecordsError(
@@ -74,8 +75,8 @@ def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path
             "space, or set DISCOVR_JAX_RECORDS to a folder on a larger disk."
         )
     logger.info("copying %.1f GB from %s to %s", size / 1e9, url, home)
-    with tempfile.TemporaryDirectory(prefix="copy_", dir=home.parent) as folder:
-        place = pathlib.Path(folder) / "records" / inside
+    try:
+        place = part / inside
         for path, about in files.items():
             target = place / path.removeprefix(root).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,9 @@ def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path
                 raise records.RecordsError(_failed(url, error)) from error
             if (came := target.stat().st_size) != about["size"]:
                 raise records.RecordsError(f"{path} came as {came} bytes, not {about['size']}: try again.")
-        os.rename(pathlib.Path(folder) / "records", home)
+        os.rename(part, home)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _failed(url: str, error: Exception) -> str:

@@ -34,7 +34,7 @@ class Evaluation:
       results: the content of results.json; step and commit join when it is written.
       predictions: one dict a row of predictions.csv (test rows, chosen readouts).
       features: {encoder: [{split: {readout: float [N, D]}}, one a seed]}, "all" included.
-      fields: {split: {column: [N]}}, see `runner.read_fields`.
+      fields: {split: {column: [N]}}, see `extraction.read_fields`.
     """
 
     results: dict[str, Any]

@@ -52,10 +52,13 @@ def extract(
     Returns:
       {encoder: [{split: {readout: float32 [N, D]}}, one a seed]}.
     """
+    from discovr_jax.data import records
+
     found = {name: [{} for _ in group] for name, group in encoders.items()}
     members = [(name, seed) for name, group in encoders.items() for seed in range(len(group))]
     for split, source in sources.items():
-        preprocessing = {"records": str(source.path), "clips": config.eval.clips}
+        manifest = records.manifest_hash(source.path)
+        preprocessing = {"records": str(source.path), "manifest": manifest, "clips": config.eval.clips}
         preprocessing |= {key: config.data[key] for key in CLIP_KEYS}
         videos = list(zip(fields[split]["id"], fields[split]["num_frames"], strict=True))
         keys = [features.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]

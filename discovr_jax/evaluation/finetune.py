@@ -121,6 +121,7 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
     for name, teacher in context.tuner.teachers.items():
         settings = {"last": last, "options": str(options), "seed": context.config.seed, "targets": digest}
         settings |= {"crops": list(context.config.data.crop_scales), "clips": context.config.eval.clips}
+        settings["map_side"] = context.tuner.map_side
         clips = [[context.key(split, "tuned")] for split in extraction.SPLITS]
         key = features.cache_key(
             context.encoders[name][0].key, settings | {"version": heads.HEADS_VERSION}, clips
@@ -211,7 +212,7 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
                 test = _by_video(context, "test", lambda *rows, t=trained: predict(t, kept, *rows), target)
                 best = {"score": score, "val": val, "test": test, "steps": np.asarray(number + 1)}
     if "val" not in best:
-        raise FloatingPointError(f"fine-tuning ({target.field}): its score on validation was never a number")
+        raise task.Skip(f"fine-tuning ({target.field}): its score on validation was never a number")
     return {name: best[name] for name in ("val", "test", "steps")}
 
 

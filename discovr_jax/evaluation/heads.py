@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from discovr_jax.config_error import ConfigError
+from discovr_jax.evaluation import task
 
 # Part of every cache key of what heads say: raise it when the same tokens would give other predictions.
 HEADS_VERSION = 1
@@ -77,7 +78,7 @@ def fit(
       inputs: arrays [N, ...] that `head(inputs)` takes; targets: arrays [N, ...].
 
     Raises:
-      FloatingPointError: no parameters had a finite score.
+      task.Skip: no parameters had a finite score.
     """
     key = jax.random.key(seed)
     inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
@@ -93,7 +94,7 @@ def fit(
             if found > best.val_score:
                 best = Fitted(params, found, {"decay": decay, "steps": step + count})
     if best.params is None:
-        raise FloatingPointError("the head's score on validation was never a number")
+        raise task.Skip("the head's score on validation was never a number")
     return best
 
 

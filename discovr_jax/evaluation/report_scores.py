@@ -227,7 +227,7 @@ def projection_section(results, features, fields) -> str:
     chosen = [
         entry["encoders"][STUDIED]["chosen"]
         for entry in (results or {}).get("readouts", {}).values()
-        if STUDIED in entry["encoders"]
+        if STUDIED in entry["encoders"] and entry["encoders"][STUDIED]["chosen"] in readouts
     ]
     readout = chosen[0] if chosen else next(iter(readouts))
     array = np.asarray(readouts[readout], np.float64)

@@ -191,7 +191,7 @@ def of_clips(context: Context, split: str) -> list[Tokens]:
 
 
 def require_space(context: Context, counts: Sequence[int], tokens: int, limit: float, option: str) -> None:
-    """Raises task.Skip if the float16 tokens of all encoders take more than `limit` GiB.
+    """Raises task.NotSetUp if the float16 tokens of all encoders take more than `limit` GiB.
 
     Args:
       counts: clips (or frames) of each split; tokens: of each of them; option: the config key of the limit.
@@ -199,7 +199,7 @@ def require_space(context: Context, counts: Sequence[int], tokens: int, limit: f
     width = sum(encoder.width for _, _, encoder in context.members)
     needed = sum(counts) * tokens * width * 2 / 2**30
     if needed > limit:
-        raise task.Skip(
+        raise task.NotSetUp(
             f"the tokens of {len(context.members)} encoders take {needed:.1f} GiB of memory and disk, {option} allows "
             f"{limit:g}: set it to {math.ceil(needed)} where there is room"
         )

@@ -1,7 +1,7 @@
 """Transfer across datasets: heads fitted and chosen on another dataset (`bank`), scored on this one's test videos.
 
 Nothing is fitted or chosen on the scored dataset: training and validation videos are the bank's, labelled by the
-bank's own rule.
+bank's own rule unless `data.abnormal_rule` names one for all.
 """
 
 from discovr_jax.evaluation import task
