@@ -326,7 +326,7 @@ def test_an_evaluation_beside_a_training_sees_a_whole_checkpoint_and_disturbs_no
     def beside(config, directory, state, at, *others):
         # The newest checkpoint may be on its way to disk now; at step 4 it is the only one.
         with monkeypatch.context() as patch, contextlib.suppress(checkpoint.CheckpointError):
-            patch.setattr(evaluate, "evaluate_state", lambda *arguments: seen.update({at: arguments[3]}))
+            patch.setattr(evaluate, "evaluate_state", lambda *arguments, **_: seen.update({at: arguments[3]}))
             evaluate.evaluate_workdir(run_case.make_config(data_dir, SCHEDULE), directory)
         return weight_figures(config, directory, state, at, *others)
 
