@@ -51,7 +51,7 @@ def get_config(arg: str | None = None):
     if args.smoke and args.long:
         raise ValueError("config arguments smoke and long exclude each other")
     if args.long:
-        c.duration = "5000 steps"
+        c.duration = "2500 steps"
         c.data.data_dir = "data/phantom_long"
         c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 1000, 400, 600
         c.checkpoint.every = "250 steps"
