@@ -174,8 +174,6 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     batch_size = config.batch_size
     if config.accumulate < 1 or batch_size % config.accumulate:
         raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
-    if config.eval.map_side < 1:  # not after days of training
-        raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
     steps_per_epoch = num_train / batch_size
     total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
