@@ -17,7 +17,7 @@ pretrain-phantom: $(STAMP)
 	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py:long --workdir=$(RUNS)/phantom
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 # What takes minutes: runs of several processes.
 test-long: $(STAMP)
