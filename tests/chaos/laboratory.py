@@ -86,17 +86,16 @@ class Start:
         module = ["tests.chaos.held", *hold] if hold else ["discovr_jax.main"]
         command = [sys.executable, "-m", *module, *flags, f"--workdir={workdir}"]
 
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
-
         self._leftovers = set(self._saves())
         self._said = b""
         # A pipe, because a file would be limited like those of the run. It holds all that a run prints, so nobody
         # need read it in time, and what a process has printed is there when it has ended.
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=run_case.ROOT,
-            preexec_fn=limit if small_files else None, bufsize=0,
+            bufsize=0,
         )  # fmt: skip
+        if small_files:  # from outside: code between fork and exec is unsafe once jax has started
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
         fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 2**20)
         os.set_blocking(self.process.stdout.fileno(), False)
 

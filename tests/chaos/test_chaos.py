@@ -18,10 +18,6 @@ SHORT = {
 }
 
 
-# Other tests of the session have started jax; the child that is forked here runs another program at once.
-pytestmark = [pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"), pytest.mark.long]
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     # The records and compiled programs of the session are there, or are made here for the others.
