@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from discovr_jax import compare
 from discovr_jax.evaluation import bootstrap, metrics, runner
 from discovr_jax.workdir import WorkdirError
+from tests import evaluation_case
 
 ROOT = pathlib.Path(__file__).parent.parent
 COUNTS = {"train": 40, "val": 30, "test": 50}
@@ -34,17 +35,10 @@ def _config(dataset="echonet_dynamic", rule=None, evaluators=EVALUATORS):
 
 
 @functools.cache
-def _fields(seed=0):
-    rng, fields = np.random.default_rng(seed), {}
-    for split, count in COUNTS.items():
-        ef = rng.uniform(30, 70, count).astype(np.float32)
-        fields[split] = {
-            "id": np.array([f"{split}{row}" for row in range(count)]),
-            "patient_id": np.array([f"{split}-p{row // 2 * 7 % 25}" for row in range(count)]),
-            "ef": ef,
-            "rvef": ef + 1,
-            "label": (ef < 50).astype(np.float32),
-        }
+def _fields():
+    fields = evaluation_case.make_fields(COUNTS, lambda row: row // 2 * 7 % 25)
+    for columns in fields.values():
+        columns["rvef"] = columns["ef"] + 1
     return fields
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.data import records
 from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, runner, table, task
+from tests import evaluation_case
 
 COUNTS = {"train": 60, "val": 30, "test": 40}
 LVEF = {"type": "regression", "field": "ef"}
@@ -24,16 +25,7 @@ def _config(**evaluators):
 
 
 def _fields(seed=0):
-    rng, fields = np.random.default_rng(seed), {}
-    for split, count in COUNTS.items():
-        ef = rng.uniform(30, 70, count).astype(np.float32)
-        fields[split] = {
-            "id": np.array([f"{split}{row}" for row in range(count)]),
-            "patient_id": np.array([f"{split}-p{row // 2}" for row in range(count)]),
-            "ef": ef,
-            "label": (ef < 50).astype(np.float32),
-        }
-    return fields
+    return evaluation_case.make_fields(COUNTS, lambda row: row // 2, seed)
 
 
 def _features(fields, good, noise=1.0, seed=0):

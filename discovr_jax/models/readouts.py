@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from discovr_jax.config_error import ConfigError
+
 NAMES = ("cls", "mean", "std_of_mean", "mean_of_std")
 STD_EPS = 1e-12
 
@@ -24,10 +26,10 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
       over its places of the temporal deviation. They say where something moves, which no mean over places does.
 
     Raises:
-      ValueError: map_side below 1.
+      ConfigError: map_side below 1.
     """
     if map_side < 1:
-        raise ValueError(f"eval.map_side = {map_side} must be at least 1")
+        raise ConfigError(f"eval.map_side = {map_side} must be at least 1")
     tokens = tokens.astype(jnp.float32)
     places = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.places, -1)
     valid = jnp.arange(grid.time) * grid.tubelet < num_valid[:, None]
