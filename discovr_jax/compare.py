@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from discovr_jax.evaluation import bootstrap, entries, extraction, names, output, page, paper, runner, table, task
-from discovr_jax.workdir import WorkdirError
+from discovr_jax.workdir import WorkdirError, flatten
 
 logger = logging.getLogger(__name__)
 
@@ -251,6 +251,11 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         "same resamples.",
         "Training steps: " + ", ".join(f"{pathlib.Path(run.name).name} {run.results['step']}" for run in runs) + ".",
     ]
+    notes += [
+        f"Other evaluation settings in {run.name}: {'; '.join(different)}."
+        for run in runs[1:]
+        if (different := _other_settings(run.results, first))
+    ]
     if paper.figures(first["dataset"]):
         notes.append(
             "The paper's figures are on its own splits with its own rule, neither of them published: read them beside, "
@@ -259,6 +264,13 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     if any(run.simulated for run in runs):
         notes.append("These videos are simulated: the paper's figures, of real ones, only show the order of magnitude.")
     return notes
+
+
+def _other_settings(results: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """What differs of the keys of config.eval that both have; results of before the keys were kept have none."""
+    here, there = flatten(results.get("settings", {})), flatten(first.get("settings", {}))
+    both = sorted(here.keys() & there.keys())
+    return [f"eval.{key} {here[key]}, in the first {there[key]}" for key in both if here[key] != there[key]]
 
 
 def _cells(found: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -32,7 +32,7 @@ def of_clips(config: ConfigDict, state, model: Discovr, source, mesh) -> dict[st
     Returns:
       {"clips": [{"title": str, "frames": uint8 [t, H, W], the first of each tubelet, "attention": float32 [heads, t,
       rows, cols], see `cls_attention`, and with SCD "assignments": int32 [t, rows, cols]}], and with SCD "usage":
-      {"assigned", "nearest": int [prototypes], tokens of each, see `prototypes`}}.
+      {"assigned", "nearest": int [prototypes], tokens of real frames of each, see `prototypes`}}.
     """
     chosen = spread(len(source), config.eval.batch_size)
     with pipeline.eval_batches(source, config, batch_size=config.eval.batch_size, indices=chosen) as batches:
@@ -58,8 +58,9 @@ def of_clips(config: ConfigDict, state, model: Discovr, source, mesh) -> dict[st
     assign = jax.jit(lambda *inputs: prototypes(model, options, *inputs), **everywhere)
     assigned, nearest = jax.device_get(assign(state, frames, num_valid))
     clips = [clip | {"assignments": assigned[row]} for clip, row in zip(clips, shown, strict=True)]
+    real = np.arange(model.grid.time) * model.grid.tubelet < num_valid[:, None]  # not what repeats the last frame
     usage = {
-        name: np.bincount(each.ravel(), minlength=model.num_prototypes)
+        name: np.bincount(each[real].ravel(), minlength=model.num_prototypes)
         for name, each in (("assigned", assigned), ("nearest", nearest))
     }
     return {"clips": clips, "usage": usage}

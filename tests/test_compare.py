@@ -128,6 +128,14 @@ def test_evaluators_that_only_one_run_has_are_named(runs, tmp_path):
     assert any("anomaly" in note and "lvef" in note for note in found["notes"])
 
 
+def test_other_settings_are_named(runs, tmp_path):
+    evaluators = FEW | {"knn": {"k": 40}}
+    _write(tmp_path / "wide", 1, 5, config=_config(evaluators=evaluators))
+    found = compare.compare([runs["good"][0], str(tmp_path / "wide")], tmp_path)
+    (note,) = [note for note in found["notes"] if note.startswith("Other evaluation settings")]
+    assert note == f"Other evaluation settings in {tmp_path / 'wide'}: eval.evaluators.knn.k 40, in the first 5."
+
+
 def _other_test(count):
     fields = {split: dict(columns) for split, columns in _fields().items()}
     fields["test"] = {name: column[:count] for name, column in fields["test"].items()}

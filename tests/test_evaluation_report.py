@@ -255,3 +255,11 @@ def test_principal_plane_of_a_line_and_of_nothing():
     assert np.abs(np.diff(coordinates[:, 0])) == pytest.approx([5] * 4)
     same, share = plots.principal_plane(np.ones((4, 3)))
     assert not same.any() and not share.any()
+
+
+def test_videos_are_projected_where_only_heads_on_tokens_ran(tmp_path):
+    results = _results()
+    lvef = results["readouts"]["lvef"]
+    lvef["encoders"] = {"discovr": lvef["encoders"]["discovr"] | {"chosen": "tokens"}}
+    text = _write(tmp_path, results=results | {"readouts": {"lvef": lvef}}, predictions=[])
+    assert "cls&#x27;, projected on its two directions" in text

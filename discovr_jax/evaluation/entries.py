@@ -79,6 +79,7 @@ def start(features, fields, config) -> Evaluation:
         "n_test_patients": len(np.unique(patients_of(fields["test"]))),
         "label_rule": mixture.abnormal_rule(config.data, dataset),
         "interval": f"95 % percentile bootstrap over patients, {config.eval.resamples} resamples",
+        "settings": config.eval.to_dict(),
         "seeds": {name: len(group) for name, group in features.items()},
         "encoders": {name: {} for name in names},
         "paired": {pair: {} for pair in _pairs(names)},
