@@ -166,19 +166,26 @@ ALL = {
 
 
 def preparing(laboratory, folder: pathlib.Path, rng, kills: int) -> tuple[int, list[str]]:
-    """SIGKILL while the records are made, `kills` times, then to the end: (times killed, what differs)."""
-    data_dir, done = folder / "phantom", 0
-    for _ in range(kills):
+    """SIGKILL while the records are made, `kills` times, then to the end: (times killed, what differs).
+
+    Each time after a larger part of the files, so that it is reached on a machine of any speed.
+    """
+    data_dir, done, whole = folder / "phantom", 0, _count_files(laboratory.folder / "phantom")
+    for share in (np.arange(kills) + rng.random(kills)) / kills:
         start = laboratory.start(folder / "run", data_dir=data_dir)
-        start.until(lambda: (data_dir / "native").exists())
-        time.sleep(rng.uniform(0, 12))
+        start.until(lambda: _count_files(data_dir) >= share * whole or "training videos" in start.said())  # noqa: B023
         done += "training videos" not in start.said()
         _kill(start, "preparing")
+    _expect(done > 0, start)
     start = laboratory.start(folder / "run", data_dir=data_dir)
     _expect(start.until(lambda: "training videos" in start.said()), start)
     _kill(start, "prepared")
     ours, theirs = (_records(path) for path in (data_dir, laboratory.folder / "phantom"))
     return done, sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def _count_files(folder: pathlib.Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
 
 
 def _records(data_dir) -> dict[str, str]:
