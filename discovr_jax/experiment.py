@@ -19,6 +19,7 @@ from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
 from discovr_jax.models import attention
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
+from discovr_jax.models.positions import KINDS
 
 BRANCHES = ("vid", "img", "scd", "pix")
 
@@ -80,6 +81,11 @@ def default_config() -> dict:
     return config_dict(base.get_config())
 
 
+def saved_config(saved: dict) -> ConfigDict:
+    """The config of a checkpoint; keys of the model that are newer than it take their defaults."""
+    return ConfigDict(saved | {"model": default_config()["model"] | saved["model"]})
+
+
 def config_hash(config: ConfigDict) -> str:
     """Short hash of a config, for messages."""
     return hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode()).hexdigest()[:12]
@@ -112,6 +118,8 @@ def make_model(config: ConfigDict) -> Discovr:
             f"data.image_size = {data.image_size} must be a multiple of model.patch = {m.patch}, and "
             f"data.num_frames = {data.num_frames} of model.tubelet = {m.tubelet}"
         )
+    if m.positions not in KINDS:
+        raise ConfigError(f"model.positions must be one of {tuple(KINDS)}, not {m.positions!r}")
     side = data.image_size // m.patch
     return Discovr(
         grid=ClipGrid(data.num_frames // m.tubelet, side, side, m.tubelet),
@@ -135,6 +143,7 @@ def make_model(config: ConfigDict) -> Discovr:
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
         attention=attention.choose(m.attention, jnp.dtype(m.dtype)),
+        positions=m.positions,
         position_grid=None if m.position_grid is None else tuple(m.position_grid),
     )
 

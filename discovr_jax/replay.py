@@ -38,7 +38,7 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
         raise CheckpointError(f"{dump} is no dump: give WORKDIR/nonfinite/checkpoints/step_N")
     dumps = Checkpoints(dump.parents[1], read_only=True)
     meta = dumps.meta(int(step))
-    config = ConfigDict(meta["config"])
+    config = experiment_lib.saved_config(meta["config"])
     if isinstance(config.data.abnormal_rule, ConfigDict):
         config.data.abnormal_rule = None  # as it was: each dataset's own
     if data_dir:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax import checkpoint
-from discovr_jax.experiment import make_model
+from discovr_jax.experiment import make_model, saved_config
 from discovr_jax.optim import path_name
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def read(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "")
     """
     if not pathlib.Path(path).is_file():
         arrays, meta = checkpoint.read_arrays(path, wanted)
-        return Weights(ConfigDict(meta["config"]), arrays)
+        return Weights(saved_config(meta["config"]), arrays)
     from discovr_jax.convert import state, torch_files
     from discovr_jax.convert.sizes import Hints
 
@@ -127,7 +127,7 @@ def _sources(names: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, s
 
 def _compare(config: ConfigDict, theirs: ConfigDict) -> None:
     """What shapes do not show: attention heads must agree; another grid or normalisation deserves a warning."""
-    theirs.model.attention = config.model.attention  # a matter of the machine, unknown to older checkpoints
+    theirs.model.attention = config.model.attention  # a matter of the machine
     model, source = make_model(config), make_model(theirs)
     if (model.heads, model.decoder_heads) != (source.heads, source.decoder_heads):
         raise WeightsError(
@@ -141,8 +141,9 @@ def _compare(config: ConfigDict, theirs: ConfigDict) -> None:
             "meaning of its positions",
             *(here, there, config.init_from, there),
         )
-    if model.intensity != source.intensity:
-        logger.warning("model.intensity is %r here, %r in init_from", model.intensity, source.intensity)
+    for name in ("intensity", "positions"):
+        if (ours := getattr(model, name)) != (others := getattr(source, name)):
+            logger.warning("model.%s is %r here, %r in init_from", name, ours, others)
 
 
 def _placed(array: np.ndarray, leaf: jax.Array) -> jax.Array:

@@ -232,6 +232,13 @@ def test_arrays_without_counterpart_go_out_only_if_allowed(biased):
     assert_same(state.to_torch(arrays, found.config, found.computed, ("params/pixel_head/*",)), biased)
 
 
+def test_positions_that_the_public_code_lacks_do_not_go_out(biased):
+    found = state.from_torch(biased, HINTS)
+    found.config.model.positions = "axes"
+    with pytest.raises(ConversionError, match="model.positions='axes'"):
+        state.to_torch(found.arrays, found.config, found.computed)
+
+
 # Files that only torch reads -------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from discovr_jax import experiment, weights
+from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.convert import folder, state
 from discovr_jax.convert.sizes import Hints
 from tests import public_layout
@@ -100,3 +101,13 @@ def test_other_clips_are_pointed_out(converted, start, caplog):
     config.model.position_grid = (2, 2, 2)
     weights.initialise_from(drawn, config)
     assert "position_grid" not in caplog.text
+
+
+def test_a_checkpoint_older_than_a_key_has_its_default(tmp_path, make_tiny):
+    tiny = make_tiny()
+    saved = experiment.config_dict(tiny.config)
+    del saved["model"]["positions"]
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.save(7, tiny.state, {}, saved)
+    checkpoints.close()
+    assert weights.read(tmp_path / "run", lambda path: path.startswith("params")).config.model.positions == "flattened"

@@ -40,6 +40,29 @@ def test_positions_counted_in_another_grid():
     np.testing.assert_allclose(found[1], 2.5 * 9 + np.arange(9))
 
 
+def test_axes_by_hand():
+    # Width 8 and 3 axes: a sine and a cosine each, two channels left over.
+    where = positions.axis_positions((2, 1, 3))
+    np.testing.assert_array_equal(where, [[t, 0, w] for t in range(2) for w in range(3)])
+    table = positions.encoder_positions(6, 8, where)
+    expected = [[math.sin(t), math.cos(t), 0, 1, math.sin(w), math.cos(w), 0, 0] for t, _, w in where]
+    np.testing.assert_allclose(table, expected, atol=1e-7)
+    ahead = positions.decoder_positions(6, 8, where)
+    np.testing.assert_array_equal(ahead, positions.encoder_positions(6, 8, where + 1))
+
+
+def test_axes_use_their_own_longest_wave():
+    # 12 channels, 2 axes: 3 waves each, 100 ** (0, 1/3, 2/3).
+    table = positions.encoder_positions(1, 12, np.array([[5.0, 7.0]]))[0]
+    np.testing.assert_allclose(table[0:6:2], np.sin(5 / 100 ** (np.arange(3) / 3)), atol=1e-6)
+    np.testing.assert_allclose(table[7::2], np.cos(7 / 100 ** (np.arange(3) / 3)), atol=1e-6)
+
+
+def test_axes_counted_in_another_grid():
+    found = positions.axis_positions((2, 2), (4, 4))
+    np.testing.assert_allclose(found, [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]])
+
+
 def test_ranks_must_agree():
     with pytest.raises(ValueError, match="other rank"):
         positions.flat_positions((2, 3), (4, 3, 3))

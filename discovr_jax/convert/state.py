@@ -121,8 +121,13 @@ def to_torch(
       allow: shell patterns of our paths that may be left out, having no counterpart.
 
     Raises:
-      ConversionError: lists arrays that the public code has no tensor for.
+      ConversionError: lists arrays that the public code has no tensor for; or the model counts positions otherwise.
     """
+    if config.model.positions != "flattened":
+        raise ConversionError(
+            f"model.positions={config.model.positions!r}: the public code knows flattened positions only, and would "
+            "compute other features from these weights"
+        )
     tensors, left = {}, []
     for path, array in arrays.items():
         if names.torch_name(path) is None:

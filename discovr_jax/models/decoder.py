@@ -24,13 +24,13 @@ class Decoder(nn.Module):
     attention: str = "whole"
 
     @nn.compact
-    def __call__(self, encoded: jax.Array, visible: jax.Array, flat: np.ndarray | None = None) -> jax.Array:
+    def __call__(self, encoded: jax.Array, visible: jax.Array, at: np.ndarray | None = None) -> jax.Array:
         """Decode.
 
         Args:
           encoded: [B, V, D], visible tokens of the encoder (no CLS).
           visible: int32 [B, V], their places in the grid.
-          flat: float [N], positions of all tokens (`positions.flat_positions`); None for 0 .. N-1.
+          at: float [N] or [N, axes], positions of all tokens (`positions.KINDS`); None for 0 .. N-1.
 
         Returns:
           [B, N, output] in raster order.
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         x = jax.vmap(lambda grid, index, tokens: grid.at[index].set(tokens, unique_indices=True))(
             x, visible, projected
         )
-        x = x + jnp.asarray(positions.decoder_positions(self.num_tokens, self.width, flat), self.dtype)
+        x = x + jnp.asarray(positions.decoder_positions(self.num_tokens, self.width, at), self.dtype)
         x = Transformer(
             self.depth,
             self.heads,

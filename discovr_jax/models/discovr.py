@@ -113,6 +113,7 @@ class Discovr(nn.Module):
     dtype: jnp.dtype
     remat: str = "none"
     attention: str = "whole"  # implementation, of models/attention.py
+    positions: str = "flattened"  # of `positions.KINDS`
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
 
     def setup(self):
@@ -154,8 +155,9 @@ class Discovr(nn.Module):
         self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
         self.prototypes = Prototypes(self.num_prototypes, self.width)
         cells, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
-        self.clip_positions = positions.flat_positions(cells, counted_in)
-        self.frame_positions = positions.flat_positions(cells[1:], counted_in and counted_in[1:])
+        count = positions.KINDS[self.positions]
+        self.clip_positions = count(cells, counted_in)
+        self.frame_positions = count(cells[1:], counted_in and counted_in[1:])
 
     def video_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
         """Clips -> [B, tokens, cells] of tubelets."""
@@ -171,11 +173,11 @@ class Discovr(nn.Module):
     def encode_video(self, frames: jax.Array, num_valid: jax.Array, only_cls: bool = False) -> jax.Array:
         """All tokens of clips: [B, T, H, W] -> [B, 1 + tokens, D]; token 0 is CLS, or the only one."""
         tubelets = self.video_patches(frames, num_valid)
-        return self.video_encoder(tubelets, flat=self.clip_positions, only_cls=only_cls)
+        return self.video_encoder(tubelets, at=self.clip_positions, only_cls=only_cls)
 
     def encode_frames(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
         """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + places, D]; token 0 is CLS."""
-        return self.image_encoder(self.frame_patches(frames, num_valid, every), flat=self.frame_positions)
+        return self.image_encoder(self.frame_patches(frames, num_valid, every), at=self.frame_positions)
 
     def teacher(self, frames: jax.Array, num_valid: jax.Array) -> TeacherOutputs:
         """Both teachers on whole clips. The image teacher sees each frame once, for L_img and SCD alike."""
@@ -228,13 +230,13 @@ class Discovr(nn.Module):
         encoded = self._encode_views(self.image_encoder, cells, views, self.frame_positions, only_cls=True)
         return jnp.stack([tokens[:, 0] for tokens in encoded], 1)
 
-    def _encode_views(self, encoder, tokens, views, flat, only_cls=False):
+    def _encode_views(self, encoder, tokens, views, at, only_cls=False):
         """Encode masked views, those of equal visible count in one call. One [B, 1 + V, D] (or [B, 1, D]) a view."""
         encoded = [None] * len(views)
         for count in sorted({view.shape[1] for view in views}):
             members = [i for i, view in enumerate(views) if view.shape[1] == count]
             stacked = jnp.stack([views[i] for i in members], axis=1)
-            out = encoder(tokens, stacked.reshape(-1, count), flat, only_cls)
+            out = encoder(tokens, stacked.reshape(-1, count), at, only_cls)
             out = out.reshape(tokens.shape[0], len(members), -1, self.width)
             for slot, i in enumerate(members):
                 encoded[i] = out[:, slot]

@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         self,
         tokens: jax.Array,
         visible: jax.Array | None = None,
-        flat: np.ndarray | None = None,
+        at: np.ndarray | None = None,
         only_cls: bool = False,
     ) -> jax.Array:
         """Encode patches.
@@ -38,13 +38,13 @@ class Encoder(nn.Module):
           tokens: [B, N, cells], all patches of the clip in raster order (`patches.patchify`).
           visible: int32 [B * views, V], indices of the patches to see; rows are clip-major (the views of one
             clip follow each other). None sees all.
-          flat: float [N], positions of the patches (`positions.flat_positions`); None for 0 .. N-1.
+          at: float [N] or [N, axes], positions of the patches (`positions.KINDS`); None for 0 .. N-1.
           only_cls: the caller reads token 0 alone, so the last block computes no other.
 
         Returns:
           [B * views, 1 + V, D] (or [B, 1 + N, D], or [..., 1, D] of `only_cls`) after the final norm; token 0 is CLS.
         """
-        table = jnp.asarray(positions.encoder_positions(tokens.shape[1], self.width, flat))
+        table = jnp.asarray(positions.encoder_positions(tokens.shape[1], self.width, at))
         if visible is None:
             position = table[None]
         else:
