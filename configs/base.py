@@ -127,6 +127,7 @@ def get_config() -> ConfigDict:
     c.optim = ConfigDict()
     c.optim.lr = optional(float)  # absolute peak rate; takes the place of base_lr where it is set
     c.optim.base_lr = 1.5e-4  # peak rate per 256 clips
+    c.optim.image_rate = 1.0  # rate of the image student and its head, as a share of the others'
     c.optim.min_lr = 1e-6  # floor of the cosine
     c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none
     c.optim.decay = by_fidelity(str)  # "cosine" or "constant" after the warm-up

@@ -4,7 +4,7 @@ Command:   python -m discovr_jax.main --config=configs/baselines.py:method=video
            python -m discovr_jax.main --mode=compare --workdirs=runs/adult,runs/videomae
 Data:      as the recipe's config
 Hardware:  as the recipe's config, or less: a term that is left out is not computed
-Arguments: method (a name in METHODS), recipe (adult or phantom)
+Arguments: method (a name in METHODS), recipe (adult, phantom or phantom_long)
 
 Random weights and pixels stand in every evaluation; two autoencoders that find anomalies without our encoder join
 with --config.eval.evaluators.reconstruction.steps=500.
@@ -12,7 +12,11 @@ with --config.eval.evaluators.reconstruction.steps=500.
 
 from configs import adult, base, phantom
 
-_RECIPES = {"adult": adult, "phantom": phantom}
+_RECIPES = {
+    "adult": adult.get_config,
+    "phantom": phantom.get_config,
+    "phantom_long": lambda: phantom.get_config("long"),
+}
 _ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 0.0}
 
 # name: keys that differ from the recipe
@@ -32,6 +36,6 @@ def get_config(arg: str | None = None):
     for name, value, known in (("method", args.method, METHODS), ("recipe", args.recipe, _RECIPES)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-    c = _RECIPES[args.recipe].get_config()
+    c = _RECIPES[args.recipe]()
     c.update_from_flattened_dict(METHODS[args.method])
     return c

@@ -222,7 +222,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
         options=make_options(config),
         masks=masks,
         schedules=schedules,
-        tx=optim.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip),
+        tx=optim.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip, o.image_rate),
         checkpoint_every=steps(config.checkpoint.every),
         log_every=steps(config.log.every),
         eval_every=steps(config.eval.every),

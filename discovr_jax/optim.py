@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -108,13 +109,27 @@ def path_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | None):
+def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | None, image_rate: float = 1.0):
     """AdamW without its learning rate: the step multiplies by -lr, a function of the training step, so that a
-    skipped update cannot shift the schedule. `clip`: global gradient norm, None or 0 for none.
+    skipped update cannot shift the schedule.
+
+    Args:
+      clip: global gradient norm, None or 0 for none.
+      image_rate: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its loss
+        would not do: Adam divides by the gradient's size, and only that loss reaches the branch.)
     """
     parts = [optax.clip_by_global_norm(clip)] if clip else []
     parts += [
         optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8),
         optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, exempt)),
     ]
+    if image_rate != 1:
+        parts.append(optax.stateless(partial(_scale_image_branch, image_rate)))
     return optax.chain(*parts)
+
+
+def _scale_image_branch(factor: float, updates: dict, _) -> dict:
+    return {
+        name: jax.tree.map(lambda u: factor * u, tree) if name.startswith("image_") else tree
+        for name, tree in updates.items()
+    }

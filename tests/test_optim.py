@@ -140,6 +140,14 @@ def test_adamw_by_hand():
     np.testing.assert_allclose(updates["bias"], 1, rtol=1e-5)
 
 
+def test_the_image_branch_may_learn_slower():
+    params = {name: {"bias": jnp.zeros(2)} for name in ("image_encoder", "image_head", "video_encoder")}
+    tx = optim.adamw(0.9, 0.95, 0.0, "token", None, 0.25)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    sizes = {name: float(tree["bias"][0]) for name, tree in updates.items()}
+    assert sizes == pytest.approx({"image_encoder": 0.25, "image_head": 0.25, "video_encoder": 1}, rel=1e-5)
+
+
 def test_clipping_is_by_the_global_norm():
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
     tx = optim.adamw(0.9, 0.95, 0.0, "token", 1.0)
