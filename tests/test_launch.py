@@ -13,7 +13,7 @@ from configs import adult
 from discovr_jax.workdir import flatten
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
-SCRIPTS = ("tpu_vm.sh", "slurm.sh")
+SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh")
 FLAGS = ["--config=adult", "--config.duration=20 steps"]
 
 
@@ -66,6 +66,17 @@ def test_slurm_runs_one_task_a_gpu():
     assert_known(words[2:])
     head = (LAUNCH / "slurm.sh").read_text()
     assert "--ntasks-per-node=8" in head and "--gpus-per-node=8" in head
+
+
+def test_the_study_runs_every_method_at_every_seed():
+    done = dry_run("study.sh", SEEDS="0 1", METHODS="discovr video_only", RUNS="/runs", JOBS="1")
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 4
+    for words, (seed, method) in zip(lines, [(s, m) for s in "01" for m in ("discovr", "video_only")], strict=True):
+        assert f"--workdir=/runs/study/{method}-{seed}" in words and f"--config.seed={seed}" in words
+        assert f"--config=configs/baselines.py:method={method},recipe=phantom_long" in words
+        assert "--config.duration=20 steps" in words
 
 
 def test_jobset_has_a_pod_for_every_host_of_the_slice():
