@@ -46,3 +46,15 @@ def test_hausdorff_agrees_with_distance_transforms():
         away = [ndimage.distance_transform_edt(~edge, sampling=(0.7, 1.3)) for edge in edges]
         expected = max(np.percentile(away[1][edges[0]], 95), np.percentile(away[0][edges[1]], 95))
         assert got == pytest.approx(expected)
+
+
+def test_volume_of_a_cylinder_and_a_ball():
+    # A box 24 long and 8 wide stands for a cylinder: pi / 4 * 8 ** 2 * 24; pixels of half the size an eighth of it.
+    lying = box(3, 2, 8, 24, size=30)
+    masks, spacing = np.stack([lying, lying.T, lying, box(0, 0, 0, 0, size=30)]), np.ones((4, 2))
+    spacing[2] = 0.5
+    cylinder = np.pi / 4 * 8**2 * 24
+    np.testing.assert_allclose(overlap.disc_volume(masks, spacing), [cylinder, cylinder, cylinder / 8, 0], rtol=1e-12)
+    y, x = np.mgrid[:61, :61] - 30.0
+    ball = (x**2 + (y * 1.01) ** 2 <= 25**2)[None]
+    np.testing.assert_allclose(overlap.disc_volume(ball, np.ones((1, 2))), 4 / 3 * np.pi * 25**3, rtol=0.03)

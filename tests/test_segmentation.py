@@ -159,3 +159,20 @@ def test_classes_phases_and_units():
     np.testing.assert_array_equal(found["dice_myocardium"], [0, 0, np.nan])  # missed twice, not there once
     np.testing.assert_array_equal(found["hausdorff95_px_myocardium"], [np.nan] * 3)
     assert not any(name.startswith("hausdorff95_mm") for name in found) and set(found) <= set(segmentation.METRICS)
+
+
+def test_ef_by_masks_of_both_phases():
+    """Boxes 12 long stand for cylinders: EF = 1 - (width at ES / width at ED) ** 2."""
+    widths = [(8, 4), (6, 6), (8, 0), (0, 8)]
+    wanted, got = np.zeros((8, 16, 16), np.uint8), np.zeros((8, 16, 16), np.uint8)
+    for video, pair in enumerate(widths):
+        for phase, width in enumerate(pair):
+            wanted[2 * video + phase, 2:14, : (8, 4)[phase]] = 1
+            got[2 * video + phase, 2:14, :width] = 1
+    record, phase = np.repeat(np.arange(4), 2), np.tile([0, 1], 4)
+    truth = tokens.Labelled(record, np.zeros(8, int), phase, wanted, np.full((8, 2), np.nan))
+    found = segmentation.measure(truth, got, [1])["ef_difference"]
+    np.testing.assert_array_equal(np.isnan(found), phase == 0)
+    np.testing.assert_allclose(found[1::2], [0, 75, 25, 75], atol=1e-9)
+    alone = tokens.Labelled(record, np.zeros(8, int), np.zeros(8, int), wanted, np.full((8, 2), np.nan))
+    assert "ef_difference" not in segmentation.measure(alone, got, [1])

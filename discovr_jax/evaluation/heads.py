@@ -18,7 +18,7 @@ from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import task
 
 # Part of every cache key of what heads say: raise it when the same tokens would give other predictions.
-HEADS_VERSION = 1
+HEADS_VERSION = 2
 _MOMENTS = (0.9, 0.99)
 _BLOCK = 2**25  # numbers that `standardise` holds in float32 at once: 128 MB
 
