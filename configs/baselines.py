@@ -24,6 +24,7 @@ METHODS = {
     "discovr": {},
     "video_only": _ONLY | {"loss.vid": 1.0},
     "image_video": {"loss.scd": 0.0},
+    "scd_only": _ONLY | {"loss.scd": 1.0},
     "released_pairing": {"scd.pairing": "released"},  # tokens of different places, as the public code pairs them
     "videomae": _ONLY | {"loss.pix": 1.0},
     # SIGMA clusters hidden tokens and a target network's tokens; here that network is the untrained image teacher.
