@@ -82,8 +82,13 @@ def default_config() -> dict:
 
 
 def saved_config(saved: dict) -> ConfigDict:
-    """The config of a checkpoint; keys of the model that are newer than it take their defaults."""
-    return ConfigDict(saved | {"model": default_config()["model"] | saved["model"]})
+    """The config of a checkpoint; keys that are newer than it take their defaults (those of `eval` stay away)."""
+    defaults = default_config()
+    merged = {
+        key: defaults.get(key, {}) | value if isinstance(value, dict) and key != "eval" else value
+        for key, value in saved.items()
+    }
+    return ConfigDict(defaults | merged)
 
 
 def config_hash(config: ConfigDict) -> str:

@@ -7,7 +7,6 @@ import tarfile
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from discovr_jax import checkpoint, experiment, train, train_step, workdir
 from tests import run_case
@@ -36,7 +35,7 @@ def test_records(archive):
 
 def test_checkpoint(archive):
     folder, expected = archive
-    config = ConfigDict(json.loads((folder / "run" / "config.json").read_text()))
+    config = experiment.saved_config(json.loads((folder / "run" / "config.json").read_text()))
     made = experiment.make_experiment(config, 6)
     mesh = run_case.one_device(None)
     abstract = train_step.abstract_state(made.model, made.tx, made.masks, mesh)
