@@ -106,8 +106,10 @@ def test_other_clips_are_pointed_out(converted, start, caplog):
 def test_a_checkpoint_older_than_a_key_has_its_default(tmp_path, make_tiny):
     tiny = make_tiny()
     saved = experiment.config_dict(tiny.config)
-    del saved["model"]["positions"]
+    del saved["model"]["positions"], saved["optim"]["image_rate"]
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save(7, tiny.state, {}, saved)
     checkpoints.close()
-    assert weights.read(tmp_path / "run", lambda path: path.startswith("params")).config.model.positions == "flattened"
+    found = weights.read(tmp_path / "run", lambda path: path.startswith("params")).config
+    assert (found.model.positions, found.optim.image_rate) == ("flattened", 1)
+    assert set(found.eval.evaluators) == set(tiny.config.eval.evaluators)
