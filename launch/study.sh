@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The study of docs/results.md: every method at every seed, the same recipe and steps, one run a core.
 #   launch/study.sh [--config.KEY=VALUE ...]        into ${RUNS:-runs}/study/METHOD-SEED
-# Stop it at any time (SIGTERM): the same command resumes what was begun and passes over what is finished.
-# METHODS, SEEDS and JOBS (runs at once, of one core each) may be set; DRY_RUN=1 prints the commands.
+# Stop it at any time, with Ctrl-C or SIGTERM to its whole process group: the same command resumes what was begun and
+# passes over what is finished. METHODS (of configs/baselines.py), SEEDS and JOBS (runs at once, at most one a core) may
+# be set; DRY_RUN=1 prints the commands.
 set -euo pipefail
 
 METHODS=${METHODS:-discovr released_pairing image_video video_only}

@@ -18,6 +18,7 @@ RESULTS = {
         "finetune_ef": {"family": "finetune", "field": "ef", "metrics": {"ef_mae": "ef_mae"}},
     }
 }
+MASK_EF = "error of the EF by ED and ES masks (points)"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,8 @@ RESULTS = {
         ("labels_ef_1/mae_1", "Few labels", f"{EF}, 1 % of the labels", 2, False),
         ("transfer/knn_macro_f1", "Transfer", "kNN: macro F1", 3, True),
         ("segmentation/decoder_dice_ed", "Segmentation", "decoder: Dice, end-diastole", 3, True),
+        ("segmentation/mask_ef_error", "Segmentation", MASK_EF, 2, False),
+        ("segmentation/decoder_mask_ef_error", "Segmentation", f"decoder: {MASK_EF}", 2, False),
         ("finetune/ef_mae", "Fine-tuning", EF, 2, False),
         ("finetune/last3_ef_mae", "Fine-tuning", f"{EF}, last 3 blocks tuned", 2, False),
         ("finetune/whole_auroc", "Fine-tuning", "AUROC, whole encoder tuned", 3, True),

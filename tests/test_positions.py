@@ -58,6 +58,11 @@ def test_axes_use_their_own_longest_wave():
     np.testing.assert_allclose(table[7::2], np.cos(7 / 100 ** (np.arange(3) / 3)), atol=1e-6)
 
 
+def test_axes_need_a_wave_each():
+    with pytest.raises(ValueError, match="5 channels .* 3 axes: take 6"):
+        positions.encoder_positions(6, 5, positions.axis_positions((2, 1, 3)))
+
+
 def test_axes_counted_in_another_grid():
     found = positions.axis_positions((2, 2), (4, 4))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]])

@@ -48,7 +48,7 @@ _METRICS = {
     "iou": ("IoU", 3, True),
     "hausdorff95_mm": ("Hausdorff 95 (mm)", 2, False),
     "hausdorff95_px": ("Hausdorff 95 (pixels)", 2, False),
-    "ef_difference": ("difference of the EF by ED and ES masks (points)", 2, False),
+    "mask_ef_error": ("error of the EF by ED and ES masks (points)", 2, False),
 }
 _BEFORE = {"knn": "kNN", "probe": "probe", "decoder": "decoder"}
 _AFTER = {

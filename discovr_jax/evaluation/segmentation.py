@@ -27,7 +27,7 @@ _MEASURES = ("dice", "iou", "hausdorff95_mm", "hausdorff95_px")
 _PHASES = ("", *(f"_{phase}" for phase in tokens.PHASES))
 METRICS = metrics.means(
     *("".join(name) for name in itertools.product(_PREFIX.values(), _MEASURES, _SUFFIX.values(), _PHASES)),
-    *(f"{prefix}ef_difference" for prefix in _PREFIX.values()),
+    *(f"{prefix}mask_ef_error" for prefix in _PREFIX.values()),
 )
 MEAN_MASK = "mean_mask"
 PICTURES = 3  # test videos whose ED and ES frames are handed on to the report
@@ -210,7 +210,7 @@ def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) ->
 
     Returns:
       {"dice", "iou", "hausdorff95_mm" or "hausdorff95_px", each with the suffix of the class and with those of
-      `tokens.PHASES`; "ef_difference", see there: float64 [N], NaN where it does not apply}.
+      `tokens.PHASES`; and those of `mask_ef_error`: float64 [N], NaN where it does not apply}.
     """
     known = bool(np.isfinite(truth.spacing).all() and (truth.spacing > 0).all())
     spacing, unit = (truth.spacing, "mm") if known else (np.ones_like(truth.spacing), "px")
@@ -224,29 +224,31 @@ def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) ->
             for number, phase in enumerate(tokens.PHASES):
                 if (truth.phase == number).any():
                     found[f"{name}{_SUFFIX[one]}_{phase}"] = np.where(truth.phase == number, column, np.nan)
-    return found | ef_difference(truth, maps)
+    return found | mask_ef_error(truth, maps, spacing)
 
 
-def ef_difference(truth: tokens.Labelled, maps: np.ndarray) -> dict[str, np.ndarray]:
+def mask_ef_error(truth: tokens.Labelled, maps: np.ndarray, spacing: np.ndarray) -> dict[str, np.ndarray]:
     """How far the EF by the predicted masks of end-diastole and end-systole lies from that by the expert's.
 
-    Both by the method of discs in this one plane, whatever unit: a missed cavity has no volume, so that EF is 100 where
-    it is missed at end-systole, 0 at end-diastole.
+    Both by the method of discs in this one plane. A cavity that the prediction misses has no volume, so that EF is 100
+    where it is missed at end-systole, 0 at end-diastole; where the expert drew none at end-diastole there is no EF.
+
+    Args:
+      spacing: float [N, 2], of all frames in one unit.
 
     Returns:
-      {"ef_difference": float64 [N], absolute, in EF points, at each video's first end-systolic frame, else NaN}; empty
+      {"mask_ef_error": float64 [N], absolute, in EF points, at each video's first end-systolic frame, else NaN}; empty
       where no video has both.
     """
-    spacing = np.where(np.isfinite(truth.spacing) & (truth.spacing > 0), truth.spacing, 1.0)
     wanted, got = (overlap.disc_volume(masks == CAVITY, spacing) for masks in (truth.masks, maps))
     found = np.full(len(maps), np.nan)
     for record in np.unique(truth.record):
         rows = [np.flatnonzero((truth.record == record) & (truth.phase == phase)) for phase in (0, 1)]
-        if all(map(len, rows)):
+        if all(map(len, rows)) and wanted[rows[0][0]] > 0:
             ed, es = (each[0] for each in rows)
             expert, ours = (100 * (1 - v[es] / v[ed]) if v[ed] > 0 else 0.0 for v in (wanted, got))
             found[es] = abs(ours - expert)
-    return {"ef_difference": found} if np.isfinite(found).any() else {}
+    return {"mask_ef_error": found} if np.isfinite(found).any() else {}
 
 
 def _made(context, family, frames, classes, options: Mapping[str, heads.Options]) -> dict[str, dict[str, list]]:

@@ -34,9 +34,14 @@ def axis_sinusoid(positions: Float[np.ndarray, "tokens axes"], width: int) -> Fl
 
     Returns:
       float32 [N, D].
+
+    Raises:
+      ValueError: no wave (two channels) for each axis.
     """
     axes = positions.shape[1]
     share = width // axes // 2 * 2
+    if share == 0:
+        raise ValueError(f"{width} channels have no wave for each of {axes} axes: take {2 * axes} or more")
     parts = [sinusoid(positions[:, axis], share, AXIS_BASE) for axis in range(axes)]
     return np.pad(np.concatenate(parts, axis=1), ((0, 0), (0, width - axes * share)))
 
