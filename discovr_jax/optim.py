@@ -117,7 +117,12 @@ def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | 
       clip: global gradient norm, None or 0 for none.
       image_rate: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its loss
         would not do: Adam divides by the gradient's size, and only that loss reaches the branch.)
+
+    Raises:
+      ConfigError: image_rate below 0.
     """
+    if image_rate < 0:
+        raise ConfigError(f"optim.image_rate = {image_rate} must not be negative")
     parts = [optax.clip_by_global_norm(clip)] if clip else []
     parts += [
         optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8),

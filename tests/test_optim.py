@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from discovr_jax import optim
+from discovr_jax.config_error import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,11 @@ def test_the_image_branch_may_learn_slower():
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     sizes = {name: float(tree["bias"][0]) for name, tree in updates.items()}
     assert sizes == pytest.approx({"image_encoder": 0.25, "image_head": 0.25, "video_encoder": 1}, rel=1e-5)
+
+
+def test_a_negative_image_rate_is_refused():
+    with pytest.raises(ConfigError, match="optim.image_rate = -0.1"):
+        optim.adamw(0.9, 0.95, 0.0, "token", None, -0.1)
 
 
 def test_clipping_is_by_the_global_norm():
