@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from discovr_jax import distributed, health, sharding, train_step, weights, workdir
 from discovr_jax import experiment as experiment_lib
 from discovr_jax.checkpoint import Checkpoints
-from discovr_jax.config_error import ConfigError
 from discovr_jax.data import feed, mixture, pipeline
 from discovr_jax.optim import path_name, should_run
 from discovr_jax.prepare import ensure_records
@@ -70,8 +69,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         sharding.check_batch(mesh, "batch_size", config.batch_size, config.accumulate)
         if evaluate:
             sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
-            if config.eval.map_side < 1:  # said now, not after days of training
-                raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
+            from discovr_jax.evaluation import runner
+
+            runner.check(config, experiment.model.depth)  # said now, not after days of training
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
         if writes:
             workdir.claim(directory, written, defaults)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.data import records
 from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, runner, table, task
 from tests import evaluation_case
@@ -222,6 +223,29 @@ def test_evaluators_by_type_and_wrong_settings():
     encoders["pixels"][0]["val"]["pixels"] = np.zeros((3, 6))
     with pytest.raises(ValueError, match="pixels .* have 3 rows, the split has 30 videos"):
         runner.evaluate(encoders, fields, _config())
+
+
+@pytest.mark.parametrize(
+    "map_side, evaluators, said",
+    [
+        (0, {"knn": {"k": 3}}, "eval.map_side = 0 must be at least 1"),
+        (3, {"knm": {}}, "eval.evaluators.knm: unknown type 'knm'"),
+        (3, {"labels": {"fractions": (0.1, 2.0)}}, "labels needs fractions above 0 and up to 1"),
+        (3, {"labels": {"share": 0.1}}, "eval.evaluators.labels: .* unexpected keyword argument 'share'"),
+        (3, {"finetune": {"blocks": (1, 3)}}, "last 3 blocks: the encoder has 2"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_training(map_side, evaluators, said):
+    config = _config(**evaluators)
+    config.eval.map_side = map_side
+    with pytest.raises(ConfigError, match=said):
+        runner.check(config, depth=2)
+
+
+def test_settings_that_can_be_pass():
+    config = _config(knn={"k": 3}, transfer={"bank": ""}, finetune={"blocks": (2, -1)}, attentive={})
+    config.eval.map_side = 1
+    runner.check(config, depth=2)
 
 
 class _Records(list):

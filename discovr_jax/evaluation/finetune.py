@@ -136,14 +136,19 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
     return made
 
 
+def check_blocks(last: int, depth: int) -> None:
+    """Raises ConfigError unless an encoder of `depth` blocks has `last` last ones; -1 is all of it."""
+    if not -1 <= last <= depth:
+        raise ConfigError(f"fine-tuning of the last {last} blocks: the encoder has {depth}; -1 is all of it")
+
+
 def partition(params: Any, last: int, depth: int) -> tuple[dict, dict]:
     """Flat parameters {path: array} that are tuned, and those that stay: the last blocks and the final norm, or all.
 
     Raises:
       ConfigError: more blocks than there are.
     """
-    if not -1 <= last <= depth:
-        raise ConfigError(f"fine-tuning of the last {last} blocks: the encoder has {depth}; -1 is all of it")
+    check_blocks(last, depth)
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     tuned = {path for path in flat if last == -1 or layer(path, depth) > depth - last}
     return {p: flat[p] for p in flat if p in tuned}, {p: flat[p] for p in flat if p not in tuned}

@@ -9,6 +9,7 @@ module under another name (`knn20: {"type": "knn", "k": 20}`), for a regression 
 predicts (`rvef: {"type": "regression", "field": "rvef"}`), and `at_end` to leave it out during training.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import pathlib
@@ -107,6 +108,28 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
         if everything or not options.pop("at_end", False):
             found[name] = {key: value for key, value in options.items() if key != "at_end"}
     return found
+
+
+def check(config, depth: int) -> None:
+    """Refuses settings of an evaluation that no data could satisfy.
+
+    Args:
+      config: with `eval`; depth: blocks of the encoder.
+
+    Raises:
+      ConfigError: says which setting.
+    """
+    from discovr_jax.evaluation import finetune  # which needs this module
+
+    if config.eval.map_side < 1:
+        raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
+    for name, options in chosen(config).items():
+        if options["type"] == "finetune":
+            for last in options["blocks"]:
+                finetune.check_blocks(last, depth)
+        elif options["type"] not in TOKEN_TYPES:
+            with contextlib.suppress(task.NotSetUp):
+                _parts(name, options)
 
 
 def evaluate(
