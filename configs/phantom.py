@@ -18,10 +18,10 @@ def get_config(arg: str | None = None):
     c.data.data_dir = "data/phantom"
     c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 400, 150, 200
     c.data.train_filter = "all"
-    # Two heart beats of small pictures in fine patches: docs/learning.md compares clips.
+    # One heart beat of small pictures in fine patches: docs/learning.md compares clips.
     c.data.image_size = 48
     c.data.num_frames = 16
-    c.data.stride = 6
+    c.data.stride = 3
 
     c.model.variant = "custom"
     c.model.width, c.model.depth, c.model.heads = 96, 4, 3
@@ -37,15 +37,15 @@ def get_config(arg: str | None = None):
     c.mask.ratio, c.mask.image_ratio = 0.5, 0.9
     c.mask.kind, c.mask.region_fraction = "region", 0.25
     c.mask.video_views = c.mask.image_views = 1
-    # A batch of 16 clips is told apart by shortcuts, so the CLS terms weigh little beside SCD.
-    c.loss.vid = c.loss.img = 0.1
+    # A batch of 16 clips is told apart by shortcuts, so the CLS terms weigh next to nothing beside SCD.
+    c.loss.vid = c.loss.img = 0.01
     c.scd.standardise = "position"  # no position code, and so few prototypes serve
     c.dino.teacher_temperature = (0.04, 0.04)
     c.dino.centering = "sinkhorn"  # a centre cannot follow batches of 16 clips: see docs/learning.md
     c.ema.momentum = (0.99, 0.99)  # the video teacher, which is scored, stays near its student to the end
 
     c.optim.lr = 3e-3
-    c.optim.image_rate = 0.03  # an image teacher that moves fast takes SCD's targets with it: docs/learning.md
+    c.optim.image_rate = 0.01  # an image teacher that moves fast takes SCD's targets with it: docs/learning.md
     c.optim.warmup = "10 percent"
     c.optim.clip = 3.0
     c.checkpoint.every = "100 steps"
@@ -55,7 +55,7 @@ def get_config(arg: str | None = None):
     if args.smoke and args.long:
         raise ValueError("config arguments smoke and long exclude each other")
     if args.long:
-        c.duration = "1000 steps"
+        c.duration = "3000 steps"
         c.data.data_dir = "data/phantom_long"
         c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 1000, 400, 600
         c.checkpoint.every = "250 steps"
