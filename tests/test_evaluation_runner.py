@@ -232,7 +232,7 @@ def test_evaluators_by_type_and_wrong_settings():
         (3, {"knm": {}}, "eval.evaluators.knm: unknown type 'knm'"),
         (3, {"labels": {"fractions": (0.1, 2.0)}}, "labels needs fractions above 0 and up to 1"),
         (3, {"labels": {"share": 0.1}}, "eval.evaluators.labels: .* unexpected keyword argument 'share'"),
-        (3, {"finetune": {"blocks": (1, 3)}}, "last 3 blocks: the encoder has 2"),
+        (3, {"finetune": {"blocks": (1, 3), "fit": {"steps": 1}}}, "last 3 blocks: the encoder has 2"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_training(map_side, evaluators, said):
@@ -243,9 +243,11 @@ def test_settings_that_cannot_be_are_refused_before_training(map_side, evaluator
 
 
 def test_settings_that_can_be_pass():
-    config = _config(knn={"k": 3}, transfer={"bank": ""}, finetune={"blocks": (2, -1)}, attentive={})
+    config = _config(knn={"k": 3}, transfer={"bank": ""}, attentive={})
     config.eval.map_side = 1
-    runner.check(config, depth=2)
+    for blocks, steps in (((2, -1), 5), ((3, -1), 0)):  # fine-tuning that is off needs no third block
+        config.eval.evaluators.finetune = {"blocks": blocks, "fit": {"steps": steps}}
+        runner.check(config, depth=2)
 
 
 class _Records(list):

@@ -125,7 +125,7 @@ def check(config, depth: int) -> None:
         raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
     for name, options in chosen(config).items():
         if options["type"] == "finetune":
-            for last in options["blocks"]:
+            for last in options["blocks"] if options["fit"]["steps"] else ():  # off, it asks for nothing
                 finetune.check_blocks(last, depth)
         elif options["type"] not in TOKEN_TYPES:
             with contextlib.suppress(task.NotSetUp):
