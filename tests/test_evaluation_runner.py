@@ -225,6 +225,10 @@ def test_evaluators_by_type_and_wrong_settings():
         runner.evaluate(encoders, fields, _config())
 
 
+def _tuning(blocks, steps):
+    return {"fields": ("ef",), "blocks": blocks, "fit": {"steps": steps}}
+
+
 @pytest.mark.parametrize(
     "map_side, evaluators, said",
     [
@@ -232,10 +236,11 @@ def test_evaluators_by_type_and_wrong_settings():
         (3, {"knm": {}}, "eval.evaluators.knm: unknown type 'knm'"),
         (3, {"labels": {"fractions": (0.1, 2.0)}}, "labels needs fractions above 0 and up to 1"),
         (3, {"labels": {"share": 0.1}}, "eval.evaluators.labels: .* unexpected keyword argument 'share'"),
-        (3, {"finetune": {"blocks": (1, 3), "fit": {"steps": 1}}}, "last 3 blocks: the encoder has 2"),
+        (3, {"finetune": _tuning((1, 3), 1)}, "last 3 blocks: the encoder has 2"),
+        (3, {"ft": {"type": "finetune", "blocks": (1,)}}, "eval.evaluators.ft: finetune needs fields, blocks and fit"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_training(map_side, evaluators, said):
+def test_settings_that_cannot_be_are_refused(map_side, evaluators, said):
     config = _config(**evaluators)
     config.eval.map_side = map_side
     with pytest.raises(ConfigError, match=said):
@@ -246,7 +251,7 @@ def test_settings_that_can_be_pass():
     config = _config(knn={"k": 3}, transfer={"bank": ""}, attentive={})
     config.eval.map_side = 1
     for blocks, steps in (((2, -1), 5), ((3, -1), 0)):  # fine-tuning that is off needs no third block
-        config.eval.evaluators.finetune = {"blocks": blocks, "fit": {"steps": steps}}
+        config.eval.evaluators.finetune = _tuning(blocks, steps)
         runner.check(config, depth=2)
 
 

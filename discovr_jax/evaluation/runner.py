@@ -111,7 +111,8 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
 
 
 def check(config, depth: int) -> None:
-    """Refuses settings of an evaluation that no data could satisfy.
+    """Refuses what a long training should not be waited for: unknown evaluators, wrong shares of labels, blocks that
+    the encoder has not. Other options are checked by the evaluators when they run.
 
     Args:
       config: with `eval`; depth: blocks of the encoder.
@@ -125,7 +126,9 @@ def check(config, depth: int) -> None:
         raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
     for name, options in chosen(config).items():
         if options["type"] == "finetune":
-            for last in options["blocks"] if options["fit"]["steps"] else ():  # off, it asks for nothing
+            if not {"fields", "blocks", "fit"} <= set(options):
+                raise ConfigError(f"eval.evaluators.{name}: finetune needs fields, blocks and fit, see configs/base.py")
+            for last in options["blocks"] if options["fit"]["steps"] >= 1 else ():  # off, it asks for nothing
                 finetune.check_blocks(last, depth)
         elif options["type"] not in TOKEN_TYPES:
             with contextlib.suppress(task.NotSetUp):
