@@ -136,8 +136,19 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
     return made
 
 
-def check_blocks(last: int, depth: int) -> None:
-    """Raises ConfigError unless an encoder of `depth` blocks has `last` last ones; -1 is all of it."""
+def check(name: str, options: Mapping[str, Any], depth: int) -> None:
+    """Refuses options of the evaluator `name` that an encoder of `depth` blocks cannot meet; off, it asks for nothing.
+
+    Raises:
+      ConfigError: options are missing, or there are fewer blocks.
+    """
+    if not {"fields", "blocks", "fit"} <= set(options):
+        raise ConfigError(f"eval.evaluators.{name}: finetune needs fields, blocks and fit, see configs/base.py")
+    for last in options["blocks"] if options["fit"]["steps"] >= 1 else ():
+        _check_blocks(last, depth)
+
+
+def _check_blocks(last: int, depth: int) -> None:
     if not -1 <= last <= depth:
         raise ConfigError(f"fine-tuning of the last {last} blocks: the encoder has {depth}; -1 is all of it")
 
@@ -148,7 +159,7 @@ def partition(params: Any, last: int, depth: int) -> tuple[dict, dict]:
     Raises:
       ConfigError: more blocks than there are.
     """
-    check_blocks(last, depth)
+    _check_blocks(last, depth)
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     tuned = {path for path in flat if last == -1 or layer(path, depth) > depth - last}
     return {p: flat[p] for p in flat if p in tuned}, {p: flat[p] for p in flat if p not in tuned}

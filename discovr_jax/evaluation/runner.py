@@ -120,17 +120,13 @@ def check(config, depth: int) -> None:
     Raises:
       ConfigError: says which setting.
     """
-    from discovr_jax.evaluation import finetune  # which needs this module
-
     if config.eval.map_side < 1:
         raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
     for name, options in chosen(config).items():
-        if options["type"] == "finetune":
-            if not {"fields", "blocks", "fit"} <= set(options):
-                raise ConfigError(f"eval.evaluators.{name}: finetune needs fields, blocks and fit, see configs/base.py")
-            for last in options["blocks"] if options["fit"]["steps"] >= 1 else ():  # off, it asks for nothing
-                finetune.check_blocks(last, depth)
-        elif options["type"] not in TOKEN_TYPES:
+        module = importlib.import_module(f"discovr_jax.evaluation.{options['type']}")
+        if hasattr(module, "check"):
+            module.check(name, options, depth)
+        elif hasattr(module, "parts"):
             with contextlib.suppress(task.NotSetUp):
                 _parts(name, options)
 
