@@ -16,7 +16,8 @@ from jax.experimental import multihost_utils
 HEARTBEAT_SECONDS = 60
 # Processes start this far apart at most.
 START_SECONDS = 600
-# Between two attempts to interrupt: where one hits a callback of the garbage collector, Python drops the exception.
+# Between two attempts to interrupt: where one hits a callback of the garbage collector, Python drops the exception, and
+# one that comes just before a wait in C does not end it.
 ASK_AGAIN = 5.0
 
 
@@ -124,7 +125,7 @@ class Preemption:
     def _ask(self, *_):
         self._asked = True
         if self._interrupt:
-            signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN)
+            signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN, ASK_AGAIN)
             raise Preempted
 
     def requested(self, step: int) -> bool:
