@@ -5,6 +5,7 @@ The same code runs at the end of training and alone (`--mode=eval`).
 
 import logging
 import pathlib
+from collections.abc import Iterable
 from functools import partial
 
 import jax
@@ -105,7 +106,7 @@ def evaluate_state(
     model = experiment.model
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
-    untrained = (untrained_teacher(experiment, seed, mesh) for seed in _random_seeds(config))
+    untrained = untrained_teachers(experiment, _random_seeds(config), mesh)
     teachers = {
         name: [{"video_encoder": params["video_encoder"]} for params in group]
         for name, group in (("discovr", [state.teacher]), ("random", untrained))
@@ -208,10 +209,11 @@ def _random_seeds(config: ConfigDict) -> range:
     return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
 
 
-def untrained_teacher(experiment, seed: int, mesh) -> dict:
-    """The teachers of a fresh state, on the mesh: the "random" baseline."""
+def untrained_teachers(experiment, seeds: Iterable[int], mesh) -> list[dict]:
+    """The teachers of fresh states, on the mesh: the "random" baseline."""
 
     def init(key):
         return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key).teacher
 
-    return jax.jit(init, out_shardings=sharding.replicated(mesh))(experiment_lib.initial_key(seed))
+    jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))  # traced once for all
+    return [jitted(experiment_lib.initial_key(seed)) for seed in seeds]

@@ -146,7 +146,7 @@ def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "run", run)
     experiment, mesh = train.experiment_lib.make_experiment(config, 10), run_case.one_device(None)
-    monkeypatch.setattr(evaluate, "untrained_teacher", lambda *_: summary.state.teacher)
+    monkeypatch.setattr(evaluate, "untrained_teachers", lambda *_: [summary.state.teacher])
     for step in (3, 9):
         with pytest.raises(InterruptedError):
             evaluate.evaluate_state(config, tmp_path, summary.state, step, experiment, mesh)

@@ -52,13 +52,10 @@ def extract(
     Returns:
       {encoder: [{split: {readout: float32 [N, D]}}, one a seed]}.
     """
-    from discovr_jax.data import records
-
     found = {name: [{} for _ in group] for name, group in encoders.items()}
     members = [(name, seed) for name, group in encoders.items() for seed in range(len(group))]
     for split, source in sources.items():
-        manifest = records.manifest_hash(source.path)
-        preprocessing = {"records": str(source.path), "manifest": manifest, "clips": config.eval.clips}
+        preprocessing = {"records": identity(source), "clips": config.eval.clips}
         preprocessing |= {key: config.data[key] for key in CLIP_KEYS}
         videos = list(zip(fields[split]["id"], fields[split]["num_frames"], strict=True))
         keys = [features.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]
@@ -85,6 +82,14 @@ def pixels(share: features.Share = ALONE) -> features.Encoder:
         return share.gather({"pixels": rows})
 
     return features.Encoder(embed, "pixels: mean and std frame, 28 x 28")
+
+
+def identity(source) -> str:
+    """What names the records of a source wherever they lie: the hash of their manifest, which holds that of every
+    video's frames; for records without one their path."""
+    from discovr_jax.data import records
+
+    return records.manifest_hash(source.path) or str(source.path)
 
 
 def folder(dataset: str) -> str:

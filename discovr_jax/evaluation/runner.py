@@ -11,6 +11,7 @@ predicts (`rvef: {"type": "regression", "field": "rvef"}`), and `at_end` to leav
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import pathlib
 import subprocess
@@ -22,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from discovr_jax.config_error import ConfigError
 from discovr_jax.data import mixture
-from discovr_jax.evaluation import entries, extraction, features, labels, output, task
+from discovr_jax.evaluation import entries, extraction, features, kept, labels, output, task
 from discovr_jax.evaluation.extraction import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
@@ -63,7 +64,7 @@ def run(
       config: data.* (for the clips and `abnormal_rule`), eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
       encoders: {"discovr": [Encoder], "random": [Encoder, one a seed]}.
-      workdir: cached features go to workdir/eval/features.
+      workdir: cached features, and what heads said of them, go to workdir/eval/features.
       share: of this process, where several evaluate together; all of them get the same figures.
       everything: False leaves out the evaluators that run `at_end` only.
 
@@ -89,7 +90,8 @@ def run(
                 banks[bank] = task.Skip(f"the other dataset cannot be read: {error}")
             else:
                 banks[bank] = read(bank, opened)
-    return evaluate(found, fields, config, everything, banks)
+    store = kept.Store(directory, extraction.folder(mixture.scored(config)), share.writes)
+    return evaluate(found, fields, config, everything, banks, store)
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -137,6 +139,7 @@ def evaluate(
     config,
     everything: bool = True,
     banks: Mapping[str, tuple[EncodersFeatures, Fields] | task.Skip] | None = None,
+    store: kept.Store = kept.NOWHERE,
 ) -> entries.Evaluation:
     """Every configured evaluator of pooled features on every encoder.
 
@@ -149,6 +152,7 @@ def evaluate(
       config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
       everything: see `run`.
       banks: {dataset: (features, fields) of its splits train and val, or why there are none}, for `transfer`.
+      store: of what heads predict.
 
     Raises:
       ValueError: an unknown evaluator, or features and fields of different length.
@@ -192,7 +196,7 @@ def evaluate(
             counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
             evaluation.results["videos"][part.name] = counts
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
-                _run(job, config.eval.readouts, evaluation, remembered)
+                _run(job, config.eval.readouts, evaluation, remembered, store)
     return evaluation
 
 
@@ -230,25 +234,32 @@ def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config
     return _Task(part, module, encoders, columns, known, target, subsets, rows)
 
 
-def _run(job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation, remembered: dict) -> None:
+def _run(
+    job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation, remembered: dict, store: kept.Store
+) -> None:
     """One part on every encoder and readout, into `evaluation`.
 
-    What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe).
+    What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe), and
+    in `store` for another evaluation.
     """
     part, module, tables, figures = job.part, job.module, {}, {}
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
-    head = repr((part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options))
+    head = [part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options]
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
+        names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
+        if asked not in remembered:
+            if inputs not in remembered:
+                remembered[inputs] = kept.digest(group)
+            content = [remembered[inputs], head, names, job.columns, job.known, job.target, job.subsets]
+            make = functools.partial(_table, job, encoder, group, names)
+            remembered[asked] = store.table(f"{encoder}-{part.name}", content, make)
         table = {}
-        for readout in _candidates(group, readouts):
-            try:
-                asked = (head, encoder, readout)
-                if asked not in remembered:
-                    remembered[asked] = _run_readout(job, encoder, group, readout)
-                table[readout] = remembered[asked]
-            except task.Skip as skip:
-                entries.skip(evaluation, part.name, skip, encoder, readout)
+        for readout, made in remembered[asked].items():
+            if isinstance(made, task.Skip):
+                entries.skip(evaluation, part.name, made, encoder, readout)
+            else:
+                table[readout] = made
         if table:
             tables[encoder] = table
             figures[encoder] = {name: entries.figures(job.rows, scores, made) for name, made in table.items()}
@@ -287,6 +298,17 @@ def _candidates(group, readouts: Sequence[str]) -> list[str]:
     """Readouts to choose from: the configured ones this encoder has, or its single one (pixels)."""
     available = list(group[0]["train"])
     return [name for name in readouts if name in available] if len(available) > 1 else available
+
+
+def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> kept.Table:
+    """Predictions from every readout of one encoder, or why one has none."""
+    made: kept.Table = {}
+    for readout in readouts:
+        try:
+            made[readout] = _run_readout(job, encoder, group, readout)
+        except task.Skip as skip:
+            made[readout] = skip
+    return made
 
 
 def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[task.Predictions]:

@@ -72,7 +72,7 @@ class Context:
     def key(self, split: str, *parts: Any) -> str:
         """Cache key of what is made from a split's clips; `parts`: what else it depends on."""
         source, columns = self.sources[split], self.fields[split]
-        preprocessing = {"records": str(source.path), "manifest": records.manifest_hash(source.path), "parts": parts}
+        preprocessing = {"records": extraction.identity(source), "parts": parts}
         preprocessing |= {name: self.config.data[name] for name in extraction.CLIP_KEYS}
         videos = zip(columns["id"], columns["num_frames"], strict=True)
         return features.cache_key("tokens", preprocessing, videos)

@@ -1,0 +1,108 @@
+"""What heads said of pooled features, kept on disk: evaluated again, only what has changed is fitted anew."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from discovr_jax.evaluation import features, output, task
+
+# {readout: predictions, one a seed and draw; or why there are none}
+Table = dict[str, list[task.Predictions] | task.Skip]
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of arrays and JSON values in any nesting of mappings and sequences: values, types, shapes and order."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Mapping):
+            add([[str(name), item] for name, item in sorted(value.items())])
+        elif isinstance(value, list | tuple):
+            found.update(f"[{len(value)}".encode())
+            for item in value:
+                add(item)
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            found.update(f"{value.dtype} {value.shape}".encode())
+            found.update(np.ascontiguousarray(value).tobytes())
+        else:
+            found.update(json.dumps(value.tolist() if isinstance(value, np.ndarray) else value).encode())
+
+    add(content)
+    return found.hexdigest()
+
+
+@functools.cache
+def code() -> str:
+    """SHA-256 of what decides how heads are fitted: this folder's source, and the versions of the libraries."""
+    sources = sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    libraries = [version(name) for name in ("numpy", "scikit-learn", "scipy")]
+    return digest([[path.name, path.read_text("utf-8")] for path in sources] + libraries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Where tables are kept.
+
+    Attributes:
+      directory: None keeps nothing.
+      dataset: that is scored, as part of a file name.
+      writes: False on all processes but one.
+    """
+
+    directory: pathlib.Path | None = None
+    dataset: str = ""
+    writes: bool = True
+
+    def table(self, name: str, content: Sequence[Any], make: Callable[[], Table]) -> Table:
+        """The predictions of one head on one encoder's readouts: read, or made.
+
+        Args:
+          name: of the file; predictions from other `content` under the same name are replaced.
+          content: everything that they depend on, see `digest`, but for the code.
+          make: what it raises goes through, and nothing is kept.
+        """
+        if self.directory is None:
+            return make()
+        names, keys = [f"{self.dataset}-{name}"], [digest([code(), *content])]
+        return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.writes)[0])
+
+
+NOWHERE = Store()
+
+
+def _pack(made: Table) -> dict[str, np.ndarray]:
+    """Arrays under READOUT/NUMBER/NAME, all else as JSON: of a skipped readout the reason."""
+    arrays: dict[str, np.ndarray] = {}
+    rest: dict[str, Any] = {}
+    for readout, group in made.items():
+        if isinstance(group, task.Skip):
+            rest[readout] = str(group)
+            continue
+        rest[readout] = [output.plain({"details": each.details, "report": each.report}) for each in group]
+        for number, each in enumerate(group):
+            named = {"val": each.val, "test": each.test} | {f"output {n}": v for n, v in each.outputs.items()}
+            arrays |= {f"{readout}/{number}/{n}": np.asarray(v) for n, v in named.items() if v is not None}
+    return arrays | {"json": np.asarray(json.dumps(rest))}
+
+
+def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
+    made: Table = {}
+    for readout, group in json.loads(str(packed["json"])).items():
+        if isinstance(group, str):
+            made[readout] = task.Skip(group)
+            continue
+        made[readout] = found = []
+        for number, rest in enumerate(group):
+            start = f"{readout}/{number}/"
+            arrays = {name.removeprefix(start): each for name, each in packed.items() if name.startswith(start)}
+            val, test = arrays.pop("val", None), arrays.pop("test", None)
+            outputs = {name.removeprefix("output "): each for name, each in arrays.items()}
+            found.append(task.Predictions(val, test, rest["details"], outputs, rest["report"]))
+    return made
