@@ -168,12 +168,16 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
 
     Raises:
       CheckpointError: there is none.
-      WorkdirError: it was trained with another model; data and evaluators may be others.
+      WorkdirError: it was trained with another model; data and evaluators may be others (of other clips a line warns).
     """
-    workdir.compare(
-        directory, experiment_lib.config_dict(config), only="model.",
-        free=("model.remat", "model.dtype", "model.attention"), defaults=experiment_lib.default_config(),
-    )  # fmt: skip
+    from discovr_jax.evaluation import extraction
+
+    given, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
+    free = ("model.remat", "model.dtype", "model.attention")
+    workdir.compare(directory, given, only="model.", free=free, defaults=defaults)
+    clips = tuple(f"data.{key}" for key in extraction.CLIP_KEYS)
+    for line in workdir.changes(directory, given, only=clips, free=(), defaults=defaults):
+        logger.warning("the encoder was trained on other clips than it is scored on: %s", line)
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
     source = mixture.open_source(config.data, mixture.scored(config), "train")

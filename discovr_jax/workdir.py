@@ -94,22 +94,27 @@ def claim(workdir: str | pathlib.Path, config: dict, defaults: dict | None = Non
     write_atomically(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
-def compare(
-    workdir: str | pathlib.Path,
-    config: dict,
-    only: str = "",
-    free: tuple[str, ...] = FREE,
-    defaults: dict | None = None,
-    claimed: bool = False,
-) -> None:
+def compare(workdir: str | pathlib.Path, config: dict, claimed: bool = False, **which) -> None:
     """Refuse a workdir whose `config.json` is another; a workdir without one is anybody's.
 
     Args:
-      claimed: by another process of this run, so there must be one.
-      only, free, defaults: see `differences`.
+      claimed, **which: see `changes`.
 
     Raises:
       WorkdirError: names the keys that differ.
+    """
+    refuse(str(workdir), changes(workdir, config, claimed, **which))
+
+
+def changes(workdir: str | pathlib.Path, config: dict, claimed: bool = False, **which) -> list[str]:
+    """Where `config.json` of a workdir differs from `config`; nowhere without one.
+
+    Args:
+      claimed: by another process of this run, so there must be one.
+      **which: only, free and defaults of `differences`.
+
+    Raises:
+      WorkdirError: the file is damaged, or should be there and is not.
     """
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
@@ -118,22 +123,24 @@ def compare(
                 f"--workdir={workdir}: this process does not see the config.json that the first one wrote: all "
                 "processes need the same folder (NFS, or a bucket that is mounted on every host)"
             )
-        return
+        return []
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differ = differences(before, config, only, free, defaults)
+        return differences(json.loads(path.read_text(encoding="utf-8")), config, **which)
     except (ValueError, AttributeError, RecursionError) as error:
         raise WorkdirError(f"{path} is damaged ({error}): restore it or choose another --workdir") from None
-    refuse(str(workdir), differ)
 
 
 def differences(
-    before: dict, now: dict, only: str = "", free: tuple[str, ...] = FREE, defaults: dict | None = None
+    before: dict,
+    now: dict,
+    only: str | tuple[str, ...] = "",
+    free: tuple[str, ...] = FREE,
+    defaults: dict | None = None,
 ) -> list[str]:
     """Where two configs differ, "KEY: was ..., is ..." each.
 
     Args:
-      only: compare keys that start so.
+      only: compare keys that start so, or with one of these.
       free: and not so.
       defaults: a config. Keys that `before` lacks, because they are newer than it, are taken as here.
     """

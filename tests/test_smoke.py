@@ -85,7 +85,7 @@ def test_results_follow_the_schema(smoke):
     config, directory, summary = smoke
     results = json.loads((directory / "results.json").read_text())
     assert results == json.loads((directory / "eval" / "9" / "results.json").read_text())
-    assert results == json.loads(json.dumps(output._plain(summary.results)))
+    assert results == json.loads(json.dumps(output.plain(summary.results)))
     assert results.keys() >= TOP_LEVEL
     # No other dataset is named; nothing was asked to train the encoder.
     assert [skip["evaluator"] for skip in results["skipped"]] == ["transfer", "finetune", "reconstruction"]
@@ -132,8 +132,20 @@ def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cac
     assert "| discovr - random " in caplog.text and "9 training steps; 5 test videos" in caplog.text
 
     monkeypatch.setattr(features, "extract", lambda *_: pytest.fail("features were computed again"))
+    monkeypatch.setattr(runner, "_run_readout", lambda *_: pytest.fail("heads were fitted again"))
     cached = evaluate.evaluate_workdir(config, directory)
     assert {**cached, "commit": ""} == {**again, "commit": ""}
+    assert "other clips" not in caplog.text
+
+
+def test_other_clips_than_those_trained_on_are_scored_with_a_warning(smoke, monkeypatch, caplog):
+    config, directory, _ = smoke
+    config = config.copy_and_resolve_references()
+    config.data.stride += 1
+    monkeypatch.setattr(evaluate, "evaluate_state", lambda *_, **__: "scored")
+    assert evaluate.evaluate_workdir(config, directory) == "scored"
+    was = config.data.stride - 1
+    assert f"other clips than it is scored on: data.stride: was {was}, is {was + 1}" in caplog.text
 
 
 def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
