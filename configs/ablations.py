@@ -1,7 +1,7 @@
 """Variations of the phantom recipe: single terms, pairs, and options, for `python -m discovr_jax.search`.
 
 Command:   python -m discovr_jax.search --config=configs/ablations.py --workdir=runs/search --output=search.jsonl
-Data:      simulated on first use (1000 training, 400 validation, 600 test clips; 6 minutes and 3 GB)
+Data:      simulated on first use (1000 training, 400 validation, 2000 test clips; 10 minutes and 5 GB)
 Hardware:  2 CPU cores, some minutes a trial
 Arguments: trial (a name in TRIALS), steps, e.g. configs/ablations.py:trial=vid,steps=600
 """
