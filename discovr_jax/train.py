@@ -69,9 +69,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         sharding.check_batch(mesh, "batch_size", config.batch_size, config.accumulate)
         if evaluate:
             sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
-            from discovr_jax.evaluation import runner
+            from discovr_jax.evaluation import rehearsal
 
-            runner.check(config, experiment.model.depth)  # said now, not after days of training
+            rehearsal.check(config, experiment.model.depth)  # said now, not after days of training
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
         if writes:
             workdir.claim(directory, written, defaults)

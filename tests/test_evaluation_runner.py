@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.config_error import ConfigError
 from discovr_jax.data import records
-from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, runner, table, task
+from discovr_jax.evaluation import bootstrap, features, metrics, output, regression, rehearsal, runner, table, task
 from tests import evaluation_case
 
 COUNTS = {"train": 60, "val": 30, "test": 40}
@@ -236,6 +236,16 @@ def _tuning(blocks, steps):
         (3, {"knm": {}}, "eval.evaluators.knm: unknown type 'knm'"),
         (3, {"labels": {"fractions": (0.1, 2.0)}}, "labels needs fractions above 0 and up to 1"),
         (3, {"labels": {"share": 0.1}}, "eval.evaluators.labels: .* unexpected keyword argument 'share'"),
+        (3, {"knn": {"k": 0}}, "eval.evaluators.knn: knn needs k >= 1"),
+        (3, {"knn": {"neighbour": 3}}, "eval.evaluators.knn: .* unexpected keyword argument 'neighbour'"),
+        (3, {"anomaly": {"k": 0}}, "eval.evaluators.anomaly: "),
+        (3, {"probe": {"strengths": ()}}, "eval.evaluators.probe: .* must be positive"),
+        (3, {"probe": {"strengths": (0.0,)}}, "eval.evaluators.probe: .* must be positive"),
+        (3, {"lvef": {"type": "regression", "strengths": (-1.0,)}}, "eval.evaluators.lvef: .* must be positive"),
+        (3, {"lvef": {"type": "regression", "field": "lv"}}, "eval.evaluators.lvef: no field 'lv'; there are .*'ef'"),
+        (3, {"labels": {"field": "lv"}}, "eval.evaluators.labels: no field 'lv'"),
+        (3, {"retrieval": {"field": "lv"}}, "eval.evaluators.retrieval: no field 'lv'"),
+        (3, {"transfer": {"bank": "camus", "field": "lv"}}, "eval.evaluators.transfer: no field 'lv'"),
         (3, {"finetune": _tuning((1, 3), 1)}, "last 3 blocks: the encoder has 2"),
         (3, {"ft": {"type": "finetune", "blocks": (1,)}}, "eval.evaluators.ft: finetune needs fields, blocks and fit"),
     ],
@@ -244,15 +254,18 @@ def test_settings_that_cannot_be_are_refused(map_side, evaluators, said):
     config = _config(**evaluators)
     config.eval.map_side = map_side
     with pytest.raises(ConfigError, match=said):
-        runner.check(config, depth=2)
+        rehearsal.check(config, depth=2)
 
 
 def test_settings_that_can_be_pass():
-    config = _config(knn={"k": 3}, transfer={"bank": ""}, attentive={})
+    lvef = {"type": "regression", "field": "lvidd"}
+    config = _config(
+        knn={"k": 300}, transfer={"bank": ""}, attentive={}, lvef=lvef, labels={}, anomaly={}, retrieval={}, probe={}
+    )
     config.eval.map_side = 1
     for blocks, steps in (((2, -1), 5), ((3, -1), 0)):  # fine-tuning that is off needs no third block
         config.eval.evaluators.finetune = _tuning(blocks, steps)
-        runner.check(config, depth=2)
+        rehearsal.check(config, depth=2)
 
 
 class _Records(list):

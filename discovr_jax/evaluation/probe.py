@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import metrics, task
 
 TARGET = "label"
@@ -50,8 +51,11 @@ def evaluate(
       max_iter: L-BFGS iterations; a strength that has not converged by then is not a candidate.
 
     Raises:
+      ConfigError: if a strength is not positive.
       task.Skip: if no strength converged.
     """
+    if not strengths or min(strengths) <= 0:
+        raise ConfigError(f"the strengths of a probe must be positive, got {strengths}")
     x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []

@@ -9,7 +9,6 @@ module under another name (`knn20: {"type": "knn", "k": 20}`), for a regression 
 predicts (`rvef: {"type": "regression", "field": "rvef"}`), and `at_end` to leave it out during training.
 """
 
-import contextlib
 import dataclasses
 import functools
 import importlib
@@ -112,27 +111,6 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
     return found
 
 
-def check(config, depth: int) -> None:
-    """Refuses what a long training should not be waited for: unknown evaluators, wrong shares of labels, blocks that
-    the encoder has not. Other options are checked by the evaluators when they run.
-
-    Args:
-      config: with `eval`; depth: blocks of the encoder.
-
-    Raises:
-      ConfigError: says which setting.
-    """
-    if config.eval.map_side < 1:
-        raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
-    for name, options in chosen(config).items():
-        module = importlib.import_module(f"discovr_jax.evaluation.{options['type']}")
-        if hasattr(module, "check"):
-            module.check(name, options, depth)
-        elif hasattr(module, "parts"):
-            with contextlib.suppress(task.NotSetUp):
-                _parts(name, options)
-
-
 def evaluate(
     encoders: EncodersFeatures,
     fields: Fields,
@@ -180,7 +158,7 @@ def evaluate(
         if options["type"] in TOKEN_TYPES:
             continue
         try:
-            parts = _parts(name, options)
+            parts = parts_of(name, options)
         except task.Skip as skip:
             entries.skip(evaluation, name, skip)
             continue
@@ -200,8 +178,13 @@ def evaluate(
     return evaluation
 
 
-def _parts(name: str, options: dict[str, Any]) -> list[task.Part]:
-    """The parts of an evaluator. Raises task.Skip if it is not set up."""
+def parts_of(name: str, options: dict[str, Any]) -> list[task.Part]:
+    """The parts of one of the `chosen` evaluators of pooled features.
+
+    Raises:
+      task.Skip: it is not set up.
+      ConfigError: options that it has not, or values that cannot be.
+    """
     kind = options.pop("type")
     module = importlib.import_module(f"discovr_jax.evaluation.{kind}")
     if hasattr(module, "parts"):
