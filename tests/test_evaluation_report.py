@@ -83,7 +83,7 @@ def _write(tmp_path, **changes):
         for i, value in enumerate(ef[:5])
     ]
     rows = [{"step": s, "loss/total": 9.0 - s, "scd/perplexity": 40.0, "surprise": 1.0} for s in (1, 2, 3)]
-    rows += [{"step": 3, "loss/total": float("nan")}, {"step": 3, "state_sha256": "ab"}]
+    rows += [{"step": 3, "loss/total": float("nan"), "eval/knn/auroc": 0.8125}, {"step": 3, "state_sha256": "ab"}]
     clip = {
         "frames": rng.integers(0, 255, (8, 32, 32)).astype(np.uint8),
         "assignments": rng.integers(0, 40, (8, 2, 2)),
@@ -130,7 +130,8 @@ def test_report_with_everything(tmp_path):
         and "5 test videos of 3 patients." in text
         and "Of 5 test videos." in text
     )
-    assert "viewport" in text and "chosen" in text and "surprise" in text
+    assert "viewport" in text and "chosen" in text and "surprise" in text and "<summary>Curves (1)" in text
+    assert "<summary>Logged once (1)" in text and "0.8125" in text
     assert "Not shown: loss by part, video teacher, image teacher; not logged in this run." in text
     assert "ejection fraction 41 %<br>abnormal<br>t&lt;1&gt;" in text
     assert "<b>similarity 0.987</b><br>n&lt;1&gt;" in text
