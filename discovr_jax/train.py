@@ -113,7 +113,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         step_fn = experiment_lib.jit_train_step(experiment, config, mesh)
 
         # Loop --------------------------------------------------------------------------------------------
-        # Order: evaluate the old state -> log -> save -> next batch -> step. So a checkpoint's parameters and
+        # Order: log -> save -> evaluate the old state -> next batch -> step. So a checkpoint's parameters and
         # data position always agree, and its line in metrics.jsonl is written before it.
         step, total, results, row, metrics = first, experiment.total, None, None, {}
         collapse = health.Watch(config.model.num_prototypes)
@@ -130,6 +130,14 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     row |= clock.read(step)
                     _report(step, total, row)
                     collapse.look(step, row)
+                if row is not None and not (stop and not should_run(step, experiment.log_every, total)):
+                    log.write(step, row)
+                row, saved = None, False
+                if step > first and (should_run(step, experiment.checkpoint_every, total) or stop):
+                    with clock.paused():
+                        checkpoints.save(step, state, position | {"next_step": step}, written)
+                    saved = True
+                # After the checkpoint: what fails in a long evaluation costs no training.
                 at_end = step == total and config.eval.at_end
                 due = _periodic(step, experiment.eval_every) and not log.has(step, "eval/")
                 unscored = bool(evaluate) and (at_end or due)
@@ -138,15 +146,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     try:
                         with clock.paused(), preemption.interrupting():
                             results = evaluate(config, directory, state, step, experiment, mesh)
-                        row, unscored = (row or {}) | _figures(results), False
+                        log.write(step, _figures(results))
+                        unscored = False
                     except distributed.Preempted:
                         stop = True
-                if row is not None and not (stop and not should_run(step, experiment.log_every, total)):
-                    log.write(step, row)
-                row = None
-                if step > first and (should_run(step, experiment.checkpoint_every, total) or stop):
-                    with clock.paused():
-                        checkpoints.save(step, state, position | {"next_step": step}, written)
+                        if step > first and not saved:
+                            checkpoints.save(step, state, position | {"next_step": step}, written)
                 if step == total or stop:
                     break
                 batch = next(stream)
