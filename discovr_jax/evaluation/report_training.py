@@ -108,15 +108,15 @@ def sections(rows) -> list[str]:
 def others(rows) -> str:
     """Every metric that no other section shows, folded away: a curve each, or a line of a table if logged once."""
     shown = {key for _, lines, ceilings, *_ in (*_LOSSES, *_MONITORS) for key in (*lines, *ceilings)}
-    curves, once = [], {}
-    for key in sorted({key for row in rows for key in row} - shown - {"step"}):
+    curves, once = [], []
+    for key in sorted({key for row in rows for key in row} - shown - {"step", "schema_version"}):
         _, values = plots.series(rows, key)
         if len(values) == 1:
-            once[key] = f"{values[0]:.6g}"
+            once.append((page.cell(key), page.cell(f"{values[0]:.6g}")))
         elif len(values):
             curves.append(page.figure(key, "", (plots.curves(rows, {key: key}, ylabel="value"), "png")))
     parts = [page.details(f"Curves ({len(curves)})", page.grid(curves))] if curves else []
-    parts += [page.details(f"Logged once ({len(once)})", page.pairs(once))] if once else []
+    parts += [page.details(f"Logged once ({len(once)})", page.table(("figure", "value"), once))] if once else []
     return page.section("Other measurements", *(parts or [page.absent("nothing else was logged")]))
 
 
