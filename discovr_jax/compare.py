@@ -3,8 +3,8 @@
 python -m discovr_jax.main --mode=compare --workdirs=A,B,C [--workdir=OUT]
 
 An item of --workdirs is a folder; several seeds of one recipe go into one column, NAME=SEED0+SEED1+SEED2, and are
-averaged inside each resample. Only results.json, predictions.csv and config.json of the runs are read. OUT gets
-compare.md, compare.csv and compare.html.
+averaged inside each resample. FOLDER:ENCODER is another encoder of that run, A:random say. Only results.json,
+predictions.csv and config.json of the runs are read. OUT gets compare.md, compare.csv and compare.html.
 """
 
 import csv
@@ -40,12 +40,13 @@ class Run:
     """What a workdir holds of its latest evaluation.
 
     Attributes:
-      name: as given; results: content of results.json.
+      name: as given; encoder: of the run, "discovr" for the trained one; results: content of results.json.
       predictions: {(encoder, family): [row of predictions.csv]}.
       simulated: whether its videos are a phantom's.
     """
 
     name: str
+    encoder: str
     results: dict[str, Any]
     predictions: dict[tuple[str, str], list[dict[str, str]]]
     simulated: bool
@@ -70,7 +71,7 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
     check(runs)
     first = runs[0].results
     found: dict[str, Any] = {"columns": {name: {} for name in groups}, "paired": {}, "notes": []}
-    scored = [{name for name, e in run.results["readouts"].items() if entries.STUDIED in e["encoders"]} for run in runs]
+    scored = [{name for name, e in run.results["readouts"].items() if run.encoder in e["encoders"]} for run in runs]
     families = [family for family in first["readouts"] if all(family in each for each in scored)]
     for run, each in zip(runs, scored, strict=True):
         if others := sorted(each - set(families)):
@@ -79,7 +80,7 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
         _score(family, groups, found)
     name, leader = next((name, group[0]) for name, group in groups.items())
     for encoder, figures in leader.results["encoders"].items():
-        if encoder != entries.STUDIED:
+        if encoder != leader.encoder:
             found["columns"][f"{name}: {encoder}"] = figures
     found["paper"] = paper.figures(first["dataset"])
     found["notes"] += _notes(runs)
@@ -106,12 +107,15 @@ def parse(workdirs: Sequence[str]) -> dict[str, list[str]]:
     return dict(zip(short, groups.values(), strict=True)) if len(set(short)) == len(short) else groups
 
 
-def read_run(folder: str) -> Run:
-    """The latest evaluation of a workdir.
+def read_run(item: str) -> Run:
+    """The latest evaluation of a workdir; `item` is FOLDER or FOLDER:ENCODER.
 
     Raises:
       WorkdirError: there is none, it is damaged, or it was written by another version.
     """
+    folder, _, encoder = item.rpartition(":")
+    if not folder or "/" in encoder:  # gs://bucket/run
+        folder, encoder = item, entries.STUDIED
     path = pathlib.Path(folder)
     again = f"score it again: --mode=eval --workdir={folder} with its --config"
     try:
@@ -122,6 +126,8 @@ def read_run(folder: str) -> Run:
                 f"{path / 'results.json'} has schema version {version}, this code reads "
                 f"{runner.SCHEMA_VERSION}: {again}"
             )
+        if encoder not in results["encoders"]:
+            raise WorkdirError(f"{folder} has no encoder {encoder!r}; there are {', '.join(results['encoders'])}")
         below = path / "eval" / str(results["step"])
         places = (below / extraction.folder(results["dataset"]), below)
         place = next(each for each in places if _same_results(each, results))
@@ -142,7 +148,7 @@ def read_run(folder: str) -> Run:
     for row in rows:
         grouped.setdefault((row["encoder"], row["family"]), []).append(row)
     simulated = any(data.get("simulate", {}).get(split) for split in extraction.SPLITS)
-    return Run(folder, results, grouped, simulated)
+    return Run(item, encoder, results, grouped, simulated)
 
 
 def _same_results(folder: pathlib.Path, results: Mapping[str, Any]) -> bool:
@@ -194,9 +200,9 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, An
     for name, group in groups.items():
         made = []
         for run in group:
-            mine = run.predictions.get((entries.STUDIED, family), [])
+            mine = run.predictions.get((run.encoder, family), [])
             if not mine:
-                found["notes"].append(f"{family}: no predictions of {entries.STUDIED} in {run.name}.")
+                found["notes"].append(f"{family}: no predictions of {run.encoder} in {run.name}.")
                 return
             try:
                 ids, patients, target, predictions = _tabulate(mine, run.name, family)

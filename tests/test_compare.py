@@ -96,6 +96,22 @@ def test_seeds_of_a_recipe_are_averaged_in_one_column(runs, tmp_path):
     assert list(found["paired"]) == ["good - poor"] and found["paired"]["good - poor"]["lvef/mae"]["high"] < 0
 
 
+def test_another_encoder_of_a_run_is_a_column(runs, tmp_path):
+    poor = [runs[name] for name in ("poor0", "poor1")]
+    items = ["untrained=" + "+".join(f"{folder}:random" for folder, _ in poor), "poor=" + "+".join(f for f, _ in poor)]
+    found = compare.compare(items, tmp_path)
+    for key in ("lvef/mae", "probe/auroc", "labels/auroc_20"):
+        each = [made.results["encoders"]["random"][key]["value"] for _, made in poor]
+        assert found["columns"]["untrained"][key]["value"] == pytest.approx(np.mean(each))
+        pairs = [made.results["paired"]["discovr-random"][key]["value"] for _, made in poor]
+        assert found["paired"]["poor - untrained"][key]["value"] == pytest.approx(np.mean(pairs))
+    with pytest.raises(WorkdirError, match="has no encoder 'rondom'; there are discovr, random"):
+        compare.compare([f"{poor[0][0]}:rondom", poor[1][0]], tmp_path)
+    folder, _ = runs["good"]
+    alone = compare.compare([f"one={folder}:random", f"two={folder}"], tmp_path)
+    assert alone["paired"]["two - one"]["lvef/mae"] == runs["good"][1].results["paired"]["discovr-random"]["lvef/mae"]
+
+
 def test_files_hold_the_table_with_the_paper_beside(runs, tmp_path):
     found = compare.compare([runs["good"][0], runs["poor0"][0]], tmp_path)
     text = (tmp_path / "compare.md").read_text()
