@@ -398,21 +398,3 @@ def _arrays(directory, step):
 
 def _equal(first, second):
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def test_a_last_evaluation_that_fails_costs_no_training(run, finished, tmp_path, monkeypatch):
-    weight_figures = run_case.weight_figures
-
-    def breaks(config, directory, state, at, *others):
-        if at == 9:
-            raise RuntimeError("the evaluator broke")
-        return weight_figures(config, directory, state, at, *others)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_case, "weight_figures", breaks)
-        with pytest.raises(RuntimeError, match="the evaluator broke"):
-            run(tmp_path)
-    assert checkpoint.Checkpoints(tmp_path).steps() == [3, 6, 9]
-    monkeypatch.setattr(train.feed, "device_batches", run_case.cut_short(0, lambda: pytest.fail("trained again")))
-    assert run(tmp_path).finished
-    assert_same_end(tmp_path, finished)
