@@ -115,13 +115,18 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # Loop --------------------------------------------------------------------------------------------
         # Order: log -> save -> evaluate the old state -> next batch -> step. So a checkpoint's parameters and
         # data position always agree, and its line in metrics.jsonl is written before it.
-        step, total, results, row, metrics = first, experiment.total, None, None, {}
+        step, total, results, metrics = first, experiment.total, None, {}
         collapse = health.Watch(config.model.num_prototypes)
         watch = StepWatch(
             directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
         )
         closing.callback(watch.close)
         clock = _Clock(config.batch_size, first, total)
+
+        def save(step, state):
+            with clock.paused():
+                checkpoints.save(step, state, position | {"next_step": step}, written)
+
         with feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
             while True:
                 stop = preemption.requested(step)
@@ -130,18 +135,18 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     row |= clock.read(step)
                     _report(step, total, row)
                     collapse.look(step, row)
-                if row is not None and not (stop and not should_run(step, experiment.log_every, total)):
-                    log.write(step, row)
-                row, saved = None, False
-                if step > first and (should_run(step, experiment.checkpoint_every, total) or stop):
-                    with clock.paused():
-                        checkpoints.save(step, state, position | {"next_step": step}, written)
-                    saved = True
+                    if should_run(step, experiment.log_every, total):
+                        log.write(step, row)
+                due = should_run(step, experiment.checkpoint_every, total)
+                if step > first and (due or stop):
+                    save(step, state)
                 # After the checkpoint: what fails in a long evaluation costs no training.
                 at_end = step == total and config.eval.at_end
-                due = _periodic(step, experiment.eval_every) and not log.has(step, "eval/")
-                unscored = bool(evaluate) and (at_end or due)
+                periodic = _periodic(step, experiment.eval_every) and not log.has(step, "eval/")
+                unscored = bool(evaluate) and (at_end or periodic)
                 if unscored and not stop:
+                    if at_end:
+                        checkpoints.wait()
                     logger.info("evaluating step %d", step)
                     try:
                         with clock.paused(), preemption.interrupting():
@@ -150,8 +155,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                         unscored = False
                     except distributed.Preempted:
                         stop = True
-                        if step > first and not saved:
-                            checkpoints.save(step, state, position | {"next_step": step}, written)
+                        if step > first and not due:
+                            save(step, state)
                 if step == total or stop:
                     break
                 batch = next(stream)

@@ -336,7 +336,7 @@ def test_an_evaluation_beside_a_training_sees_a_whole_checkpoint_and_disturbs_no
 
     monkeypatch.setattr(run_case, "weight_figures", beside)
     assert run(tmp_path, {"checkpoint.keep": 1}).finished
-    assert seen.pop(4, 3) == 3 and seen.pop(8) in (3, 6) and seen.pop(9) in (6, 9)
+    assert seen.pop(4, 3) == 3 and seen.pop(8) in (3, 6) and seen == {9: 9}
     assert_same_end(tmp_path, finished)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_9"]
 
