@@ -5,7 +5,7 @@ The same code runs at the end of training and alone (`--mode=eval`).
 
 import logging
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import jax
@@ -213,11 +213,12 @@ def _random_seeds(config: ConfigDict) -> range:
     return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
 
 
-def untrained_teachers(experiment, seeds: Iterable[int], mesh) -> list[dict]:
-    """The teachers of fresh states, on the mesh: the "random" baseline."""
+def untrained_teachers(experiment, seeds: Iterable[int], mesh) -> Iterator[dict]:
+    """The teachers of fresh states, on the mesh, one after another: the "random" baseline."""
 
     def init(key):
         return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key).teacher
 
     jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))  # traced once for all
-    return [jitted(experiment_lib.initial_key(seed)) for seed in seeds]
+    for seed in seeds:
+        yield jitted(experiment_lib.initial_key(seed))

@@ -67,7 +67,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     mesh = sharding.make_mesh(config.mesh)
     embed = evaluate.make_embed(built.model, mesh, config.eval.map_side)
     params = {"video_encoder": summary.state.teacher["video_encoder"]}
-    untrained = {"video_encoder": evaluate.untrained_teachers(built, [config.seed + 1], mesh)[0]["video_encoder"]}
+    untrained = {"video_encoder": next(evaluate.untrained_teachers(built, [config.seed + 1], mesh))["video_encoder"]}
     embeds = [*(lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)), extraction.pixels().embed]
     splits = [{}, {}, {}]
     for split, source in sources.items():
