@@ -61,7 +61,7 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
 
     Returns:
       {"columns": {NAME: {FAMILY/METRIC: {"value", "low", "high"}}}, "paired": {"B - A": {...}}, "paper": {...},
-      "notes": [...]}; the columns "NAME: ENCODER" are the baselines of the first run.
+      "notes": [...]}; the columns "NAME: ENCODER" are the baselines of the first run that no item names.
 
     Raises:
       WorkdirError: a run without an evaluation, or runs that cannot be compared; says what differs.
@@ -79,8 +79,9 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
     for family in families:
         _score(family, groups, found)
     name, leader = next((name, group[0]) for name, group in groups.items())
+    named = {entries.STUDIED, *(run.encoder for run in runs)}
     for encoder, figures in leader.results["encoders"].items():
-        if encoder != leader.encoder:
+        if encoder not in named:
             found["columns"][f"{name}: {encoder}"] = figures
     found["paper"] = paper.figures(first["dataset"])
     found["notes"] += _notes(runs)
@@ -251,12 +252,15 @@ def _check_rows(rows: entries.Rows, ids, patients, target, where: str) -> None:
 
 def _notes(runs: Sequence[Run]) -> list[str]:
     first = runs[0].results
+    trained = [run for run in runs if run.encoder == entries.STUDIED]
     notes = [
         f"{first['n_test']} test videos of {first['n_test_patients']} patients, {first['dataset']}; abnormal: "
         f"{first['label_rule']}. In brackets: 95 % intervals, {RESAMPLES} resamples of patients; differences in the "
         "same resamples.",
-        "Training steps: " + ", ".join(f"{pathlib.Path(run.name).name} {run.results['step']}" for run in runs) + ".",
     ]
+    if trained:
+        steps = (f"{pathlib.Path(run.name).name} {run.results['step']}" for run in trained)
+        notes.append(f"Training steps: {', '.join(steps)}.")
     notes += [
         f"Other evaluation settings in {run.name}: {'; '.join(different)}."
         for run in runs[1:]

@@ -105,6 +105,8 @@ def test_another_encoder_of_a_run_is_a_column(runs, tmp_path):
         assert found["columns"]["untrained"][key]["value"] == pytest.approx(np.mean(each))
         pairs = [made.results["paired"]["discovr-random"][key]["value"] for _, made in poor]
         assert found["paired"]["poor - untrained"][key]["value"] == pytest.approx(np.mean(pairs))
+    assert list(found["columns"]) == ["untrained", "poor"]
+    assert "Training steps: poor0 7, poor1 7." in found["notes"]
     with pytest.raises(WorkdirError, match="has no encoder 'rondom'; there are discovr, random"):
         compare.compare([f"{poor[0][0]}:rondom", poor[1][0]], tmp_path)
     folder, _ = runs["good"]
