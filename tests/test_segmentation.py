@@ -96,6 +96,18 @@ def test_the_second_time_nothing_is_encoded_or_trained(done, monkeypatch):
     assert value(again, "discovr", "dice") != value(evaluation, "discovr", "dice")
 
 
+def test_masks_that_were_drawn_again_are_read_again(tmp_path):
+    _, context = tokens_case.make_context(tmp_path / "cache")
+    source, file = context.sources["test"], tmp_path / "echo-test.array_record-00000-of-00001"
+    source.path = tmp_path
+    file.write_bytes(b"one")
+    before = tokens.labelled(context, "test")
+    source[0]["masks"][0] = 1 - source[0]["masks"][0]
+    np.testing.assert_array_equal(tokens.labelled(context, "test").masks, before.masks)  # the files are the same
+    file.write_bytes(b"other")
+    assert (tokens.labelled(context, "test").masks[0] != before.masks[0]).all()
+
+
 @pytest.mark.parametrize("batch", [1, 5, 8])
 def test_tokens_do_not_depend_on_the_batch(tmp_path, batch):
     config = tokens_case.make_config()

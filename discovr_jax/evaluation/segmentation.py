@@ -255,7 +255,7 @@ def _made(context, family, frames, classes, options: Mapping[str, heads.Options]
     """{head: {encoder: [{"maps", "decay", "steps", measures}, one a seed]}}; what is not cached is trained."""
     made: dict[str, dict[str, list]] = {head: {} for head in options}
     tokens_of = functools.cache(lambda split: tokens.of_frames(context, split, frames[split]))
-    targets = [[context.key(split, "expert masks"), classes] for split in extraction.SPLITS]
+    targets = [[context.key(split), features.fingerprint(vars(frames[split])), classes] for split in extraction.SPLITS]
     for (number, (name, seed, encoder)), head in itertools.product(enumerate(context.members), options):
         settings = {"head": head, "options": str(options[head]), "seed": context.config.seed}
         key = features.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, targets)
