@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -17,33 +17,13 @@ from discovr_jax.evaluation import features, output, task
 Table = dict[str, list[task.Predictions] | task.Skip]
 
 
-def digest(content: Any) -> str:
-    """SHA-256 of arrays and JSON values in any nesting of mappings and sequences: values, types, shapes and order."""
-    found = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, Mapping):
-            add([[str(name), item] for name, item in sorted(value.items())])
-        elif isinstance(value, list | tuple):
-            found.update(f"[{len(value)}".encode())
-            for item in value:
-                add(item)
-        elif isinstance(value, np.ndarray) and value.dtype != object:
-            found.update(f"{value.dtype} {value.shape}".encode())
-            found.update(np.ascontiguousarray(value).tobytes())
-        else:
-            found.update(json.dumps(value.tolist() if isinstance(value, np.ndarray) else value).encode())
-
-    add(content)
-    return found.hexdigest()
-
-
 @functools.cache
 def code() -> str:
     """SHA-256 of what decides how heads are fitted: this folder's source, and the versions of the libraries."""
-    sources = sorted(pathlib.Path(__file__).parent.glob("*.py"))
-    libraries = [version(name) for name in ("numpy", "scikit-learn", "scipy")]
-    return digest([[path.name, path.read_text("utf-8")] for path in sources] + libraries)
+    found = hashlib.sha256(" ".join(map(version, ("numpy", "scikit-learn", "scipy"))).encode())
+    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +40,18 @@ class Store:
     dataset: str = ""
     writes: bool = True
 
-    def table(self, name: str, content: Sequence[Any], make: Callable[[], Table]) -> Table:
+    def table(self, name: str, head: Any, data: Any, make: Callable[[], Table]) -> Table:
         """The predictions of one head on one encoder's readouts: read, or made.
 
         Args:
-          name: of the file; predictions from other `content` under the same name are replaced.
-          content: everything that they depend on, see `digest`, but for the code.
+          name: of the file; predictions of another head or from other data under the same name are replaced.
+          head: what is fitted, JSON values; data: what on, a tree of arrays (`features.fingerprint`).
           make: what it raises goes through, and nothing is kept.
         """
         if self.directory is None:
             return make()
-        names, keys = [f"{self.dataset}-{name}"], [digest([code(), *content])]
+        keys = [features.cache_key(code(), {"head": head}, [[features.fingerprint(data)]])]
+        names = [f"{self.dataset}-{name}"]
         return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.writes)[0])
 
 

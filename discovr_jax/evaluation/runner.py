@@ -233,10 +233,10 @@ def _run(
         names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
         if asked not in remembered:
             if inputs not in remembered:
-                remembered[inputs] = kept.digest(group)
-            content = [remembered[inputs], head, names, job.columns, job.known, job.target, job.subsets]
+                remembered[inputs] = features.fingerprint(group)
+            data = [remembered[inputs], job.columns, job.known, job.target, job.subsets]
             make = functools.partial(_table, job, encoder, group, names)
-            remembered[asked] = store.table(f"{encoder}-{part.name}", content, make)
+            remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
         for readout, made in remembered[asked].items():
             if isinstance(made, task.Skip):
