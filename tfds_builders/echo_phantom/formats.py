@@ -52,7 +52,7 @@ def _encode_h264(frames: np.ndarray, fps: float, container_format: str) -> bytes
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        # x264's AVX-512 code gives other bytes from call to call; without assembler they are the same on every machine.
+        # x264's AVX-512 code gives other bytes from call to call; its plain C does not.
         stream.options = {"flags": "+bitexact", "crf": "12", "preset": "veryfast", "x264-params": "asm=0"}
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")
