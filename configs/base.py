@@ -154,7 +154,7 @@ def get_config() -> ConfigDict:
     c.eval.batch_size = 16  # clips a batch
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
     c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
-    # to choose from on validation
+    # to choose from on validation; "decoder_mean_map" and "decoder_std_map" read the decoder's tokens
     c.eval.map_side = 3  # cells along a side of "mean_map" and "std_map", each of the encoder's width
     c.eval.resamples = 1000  # of the bootstrap
     # name -> options, see docs/evaluation.md; with at_end = True it does not run during training (eval.every)

@@ -51,6 +51,7 @@ def get_config(arg: str | None = None):
     c.checkpoint.every = "100 steps"
     c.log.every = "10 steps"
     c.eval.map_side = 6  # every patch
+    c.eval.readouts = (*c.eval.readouts, "decoder_mean_map", "decoder_std_map")  # SCD trains the decoder's tokens
 
     if args.smoke and args.long:
         raise ValueError("config arguments smoke and long exclude each other")

@@ -16,8 +16,8 @@ from discovr_jax import distributed, samples, sharding, train_step, workdir
 from discovr_jax import experiment as experiment_lib
 from discovr_jax.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.data import mixture, records
+from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
-from discovr_jax.models.readouts import readouts
 from discovr_jax.optim import path_name
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,19 @@ logger = logging.getLogger(__name__)
 def make_embed(model: Discovr, mesh, map_side: int):
     """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params of the teacher.
 
+    Where params hold a decoder, so do the readouts its maps, under names of their own.
     Each process gives its rows of the batch and gets the readouts of all.
     """
     batch = sharding.batch_sharding(mesh)
 
     def embed(params, frames, num_valid):
         tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        return readouts(tokens, num_valid, model.grid, map_side)
+        found = readouts.readouts(tokens, num_valid, model.grid, map_side)
+        if "decoder" in params:
+            decoded = model.apply({"params": params}, tokens, method="decode_video")
+            of_decoder = readouts.readouts(decoded, num_valid, model.grid, map_side)
+            found |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
+        return found
 
     jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=sharding.replicated(mesh))
 
@@ -106,23 +112,18 @@ def evaluate_state(
     model = experiment.model
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
-    untrained = untrained_teachers(experiment, _random_seeds(config), mesh)
-    teachers = {
-        name: [{"video_encoder": params["video_encoder"]} for params in group]
-        for name, group in (("discovr", [state.teacher]), ("random", untrained))
-    }
-    keys = {
-        name: [f"{features.fingerprint(sharding.to_host(p))} {model.intensity} {model.dtype}" for p in group]
-        for name, group in teachers.items()
-    }
+    decodes = any(name.startswith(readouts.DECODER) for name in config.eval.readouts)
+    untrained = untrained_weights(experiment, _random_seeds(config), mesh, decodes)
+    read = {"discovr": [scored(state, decodes)], "random": list(untrained)}
+    teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in read.items()}
 
-    def of_all(make):
-        return {
-            name: [make(params, key) for params, key in zip(group, keys[name], strict=True)]
-            for name, group in teachers.items()
-        }
+    def of_all(params, make):
+        def key(tree):
+            return f"{features.fingerprint(sharding.to_host(tree))} {model.intensity} {model.dtype}"
 
-    encoders = of_all(lambda params, key: features.Encoder(partial(embed, params), f"{key} {map_side}"))
+        return {name: [make(each, key(each)) for each in group] for name, group in params.items()}
+
+    encoders = of_all(read, lambda params, key: features.Encoder(partial(embed, params), f"{key} {map_side}"))
     manifest = records.manifest_hash(sources["test"].path)
     part, parts = sharding.batch_part(mesh)
     share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
@@ -131,7 +132,7 @@ def evaluate_state(
         config,
         sources,
         evaluation.fields,
-        of_all(token_encoder),
+        of_all(teachers, token_encoder),
         pathlib.Path(directory) / "eval" / "features",
         share,
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
@@ -213,11 +214,21 @@ def _random_seeds(config: ConfigDict) -> range:
     return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
 
 
-def untrained_teachers(experiment, seeds: Iterable[int], mesh) -> Iterator[dict]:
-    """The teachers of fresh states, on the mesh, one after another: the "random" baseline."""
+def scored(state: train_step.TrainState, decodes: bool) -> dict:
+    """The parameters that evaluation reads: the video teacher's, and of the decoder, which has no teacher, its own.
+
+    Args:
+      decodes: whether readouts of the decoder are asked for; where none was trained there are none.
+    """
+    decoder = {"decoder": state.params["decoder"]} if decodes and "decoder" in state.params else {}
+    return {"video_encoder": state.teacher["video_encoder"]} | decoder
+
+
+def untrained_weights(experiment, seeds: Iterable[int], mesh, decodes: bool = False) -> Iterator[dict]:
+    """What is `scored` of fresh states, on the mesh, one after another: the "random" baseline."""
 
     def init(key):
-        return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key).teacher
+        return scored(train_step.init_state(experiment.model, experiment.tx, experiment.masks, key), decodes)
 
     jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))  # traced once for all
     for seed in seeds:

@@ -158,6 +158,7 @@ def test_other_simulated_clips_are_not_mixed_in(data_dir, tmp_path):
         ({"batch_size": 12}, "batch_size = 12 must be a multiple of the 8 devices"),
         ({"eval.batch_size": 12}, "eval.batch_size = 12 must be a multiple of the 8 devices"),
         ({"eval.map_side": 0}, "eval.map_side = 0 must be at least 1"),
+        ({"eval.readouts": ("cls", "decoder_cls")}, r"eval.readouts: unknown \['decoder_cls'\]; there are \['cls'"),
         ({"eval.evaluators.finetune.fit.steps": 5}, "fine-tuning of the last 3 blocks: the encoder has"),
         ({"mesh.data": 3}, "needs 3 devices and there are 8: change config.mesh"),
         ({"data.image_size": 33}, r"data.image_size = 33 must be a multiple of model.patch = 8"),

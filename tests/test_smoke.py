@@ -158,7 +158,7 @@ def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "run", run)
     experiment, mesh = train.experiment_lib.make_experiment(config, 10), run_case.one_device(None)
-    monkeypatch.setattr(evaluate, "untrained_teachers", lambda *_: [summary.state.teacher])
+    monkeypatch.setattr(evaluate, "untrained_weights", lambda *_: [])
     for step in (3, 9):
         with pytest.raises(InterruptedError):
             evaluate.evaluate_state(config, tmp_path, summary.state, step, experiment, mesh)
@@ -194,9 +194,40 @@ def test_features_are_the_same_on_one_device_and_on_eight(smoke):
     model = train.experiment_lib.make_model(config)
     rng = np.random.default_rng(0)
     frames, num_valid = rng.integers(0, 256, (8, 8, 32, 32), np.uint8), np.array([8] * 7 + [3], np.int32)
-    teacher = jax.device_get({"video_encoder": summary.state.teacher["video_encoder"]})
+    weights = jax.device_get(evaluate.scored(summary.state, decodes=True))
     meshes = run_case.one_device(None), run_case.make_mesh({"data": 4, "fsdp": 2, "model": 1, "slices": 1})
-    one, eight = (evaluate.make_embed(model, mesh, 4)(teacher, frames, num_valid) for mesh in meshes)
-    assert one.keys() == eight.keys() >= set(config.eval.readouts) - {"all"}
+    one, eight = (evaluate.make_embed(model, mesh, 4)(weights, frames, num_valid) for mesh in meshes)
+    assert one.keys() == eight.keys() == set(config.eval.readouts) - {"all"}
     for name in one:
         np.testing.assert_allclose(one[name], eight[name], rtol=1e-5, atol=1e-5)
+
+
+def test_readouts_of_the_decoder_are_of_all_its_tokens_on_the_teachers(smoke):
+    config, _, summary = smoke
+    model = train.experiment_lib.make_model(config)
+    frames = np.random.default_rng(1).integers(0, 256, (8, 8, 32, 32), np.uint8)
+    num_valid = np.full(8, 8, np.int32)
+    params = {"video_encoder": summary.state.teacher["video_encoder"], "decoder": summary.state.params["decoder"]}
+
+    def decode(module, frames, num_valid):
+        # In another order than raster: the decoder puts tokens where their places say.
+        tokens = module.encode_video(frames, num_valid)
+        order = np.random.default_rng(2).permutation(model.grid.tokens)
+        shuffled = tokens[:, 1 + order], np.tile(order.astype(np.int32), (8, 1))
+        return module.decoder(*shuffled, module.clip_positions)
+
+    apply = jax.jit(lambda *clips: model.apply({"params": params}, *clips, method=decode))
+    by_time = np.asarray(apply(frames, num_valid)).reshape(8, model.grid.time, -1)
+    embed = evaluate.make_embed(model, run_case.one_device(None), model.grid.rows)  # a cell a place
+    found = embed(evaluate.scored(summary.state, decodes=True), frames, num_valid)
+    np.testing.assert_allclose(found["decoder_mean_map"], by_time.mean(1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["decoder_std_map"], by_time.std(1), rtol=1e-3, atol=1e-5)
+    alone = embed(evaluate.scored(summary.state, decodes=False), frames, num_valid)
+    assert found.keys() - alone.keys() == {"decoder_mean_map", "decoder_std_map"}
+    np.testing.assert_array_equal(found["std_map"], alone["std_map"])
+
+
+def test_without_a_trained_decoder_its_readouts_are_left_out(smoke):
+    _, _, summary = smoke
+    state = summary.state.replace(params={"video_encoder": summary.state.params["video_encoder"]})
+    assert evaluate.scored(state, decodes=True).keys() == {"video_encoder"}

@@ -7,13 +7,14 @@ import numpy as np
 
 from discovr_jax.config_error import ConfigError
 from discovr_jax.evaluation import runner, task
+from discovr_jax.models import readouts
 
 _VIDEOS = 8  # made-up ones of a split
 
 
 def check(config, depth: int) -> None:
-    """Refuses what a long training should not be waited for: unknown evaluators, options or fields, values that no
-    evaluator takes, blocks that the encoder has not.
+    """Refuses what a long training should not be waited for: unknown readouts, evaluators, options or fields, values
+    that no evaluator takes, blocks that the encoder has not.
 
     Evaluators of pooled features run once on a few made-up videos; those of tokens look at their options.
 
@@ -25,6 +26,8 @@ def check(config, depth: int) -> None:
     """
     if config.eval.map_side < 1:
         raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
+    if unknown := [name for name in config.eval.readouts if name not in readouts.KNOWN]:
+        raise ConfigError(f"eval.readouts: unknown {unknown}; there are {list(readouts.KNOWN)}")
     for name, options in runner.chosen(config).items():
         module = importlib.import_module(f"discovr_jax.evaluation.{options['type']}")
         if hasattr(module, "check"):

@@ -175,6 +175,14 @@ class Discovr(nn.Module):
         tubelets = self.video_patches(frames, num_valid)
         return self.video_encoder(tubelets, at=self.clip_positions, only_cls=only_cls)
 
+    def decode_video(self, tokens: jax.Array) -> jax.Array:
+        """What the decoder makes of whole clips, nothing masked: [B, 1 + tokens, D] -> [B, 1 + tokens, D].
+
+        Training masks clips; this is for features (`models.readouts`), where CLS stays the encoder's.
+        """
+        everywhere = jnp.broadcast_to(jnp.arange(self.grid.tokens), (tokens.shape[0], self.grid.tokens))
+        return jnp.concatenate([tokens[:, :1], self.decoder(tokens[:, 1:], everywhere, self.clip_positions)], 1)
+
     def encode_frames(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
         """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + places, D]; token 0 is CLS."""
         return self.image_encoder(self.frame_patches(frames, num_valid, every), at=self.frame_positions)

@@ -7,6 +7,9 @@ import numpy as np
 from discovr_jax.config_error import ConfigError
 
 NAMES = ("cls", "mean", "std_of_mean", "mean_of_std")
+MAPS = ("mean_map", "std_map")
+DECODER = "decoder_"  # in front of the name of a map, where it is made from the decoder's tokens
+KNOWN = (*NAMES, *MAPS, *(DECODER + name for name in MAPS), "all")
 STD_EPS = 1e-12
 
 
