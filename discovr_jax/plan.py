@@ -284,6 +284,9 @@ def _compile(
 def _extended(config: ConfigDict, videos: int, mesh, topology: chips.Topology, batch: int) -> Compiled | None:
     """What `_compile` gives, from encoders of one and of two blocks: blocks are alike, so all but the state's size is
     taken to grow in proportion. The state's size is exact. Compiling takes a fraction of the time.
+
+    Raises:
+      PlanError: the two programs are not alike.
     """
     model = experiment_lib.make_model(config)
     short = []
@@ -313,6 +316,12 @@ def _extended(config: ConfigDict, videos: int, mesh, topology: chips.Topology, b
         )
         for kind, group in sorted(few.keys() | more.keys())
     ]
+    if falling := [f"{each.count} {each.kind}" for each in collectives if min(each.count, each.bytes) < 0]:
+        raise PlanError(
+            f"--quick cannot extend this step: the compiler cut the batch of {batch} on the mesh {dict(mesh.shape)} in "
+            f"another way for two blocks than for one ({', '.join(falling)}); leave out --quick, or try another "
+            "--batch or mesh"
+        )
     cost = hlo.Cost(
         extend(short[0].cost.flops, short[1].cost.flops),
         extend(short[0].cost.bytes, short[1].cost.bytes),

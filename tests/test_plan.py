@@ -150,3 +150,17 @@ def test_blocks_left_out_are_extended(config, monkeypatch):
     found = plan._extended(config, 7465, mesh, topology, 8)
     assert found.cost == hlo.Cost(160, 120, (hlo.Collective("all-gather", 12, 84, 8),))
     assert found.working == 1036 and found.state["parameters"] > 1000
+
+
+def test_blocks_that_are_cut_in_another_way_are_not_extended(config, monkeypatch):
+    config.model.depth = 12
+
+    def compiled(config, videos, mesh, topology, batch, hasty):
+        cost = hlo.Cost(1.0, 1.0, (hlo.Collective("all-reduce", 20 // config.model.depth, 8, 8),))
+        return plan.Compiled(batch, {}, 1, cost)
+
+    monkeypatch.setattr(plan, "_compile", compiled)
+    topology = chips.parse_topology("cpu:8")
+    mesh = plan.sharding.make_mesh(config.mesh, chips.devices(topology))
+    with pytest.raises(plan.PlanError, match=r"--quick cannot extend this step: .* batch of 8 .*\(-90 all-reduce\)"):
+        plan._extended(config, 7465, mesh, topology, 8)
