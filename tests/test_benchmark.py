@@ -104,7 +104,7 @@ def test_operations_are_ranked_by_their_own_time():
       %dot.2 = f32[2,2]{1,0} dot(%a, %b), metadata={op_name="jit(step)/decoder/dot_general" stack_frame_id=1}
       ROOT while.1 = (s32[]) while(%t), body=%b
     """
-    assert trace.scopes(text) == {"dot.2": "decoder/dot_general"}
+    assert trace.scopes(text) == {"dot.2": "decoder/dot_general", "dot_2": "decoder/dot_general"}
     # Two calls were traced.
     assert trace.rank([first, second], trace.scopes(text)) == [
         ("dot.2", "decoder/dot_general", "1.5", "4.5"),
