@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax.losses.sinkhorn import sinkhorn as eager_sinkhorn
 
-sinkhorn = jax.jit(eager_sinkhorn, static_argnums=(1, 2), static_argnames="bound")
+sinkhorn = jax.jit(eager_sinkhorn, static_argnums=(1, 2), static_argnames=("bound", "dtype"))
 
 
 def by_division(scores, epsilon, iterations, weights=None):
@@ -45,6 +45,18 @@ def test_symmetric_scores_split_evenly_and_opposite_ones_separate():
 def test_equals_the_textbook_form(scores, iterations):
     found = sinkhorn(jnp.asarray(scores), 0.1, iterations)
     np.testing.assert_allclose(found, by_division(scores, 0.1, iterations), atol=2e-6)
+
+
+def test_exponentials_in_bfloat16_change_the_assignments_little():
+    """Rounded by up to 0.4 % each, averaged over the rows; the cosines of the recipe's width and epsilon."""
+    rng = np.random.default_rng(2)
+    tokens, prototypes = (rng.normal(size=(rows, 96)) + rng.normal(size=96) for rows in (2048, 128))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (tokens, prototypes)]
+    scores = jnp.asarray(unit[0] @ unit[1].T, jnp.float32)
+    kept = map(jnp.dtype, ("float32", "bfloat16"))
+    exact, rounded = (sinkhorn(scores, 0.05, 10, bound=1.0, dtype=dtype) for dtype in kept)
+    np.testing.assert_allclose(rounded, exact, atol=1e-3)
+    assert (rounded != exact).any() and rounded.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -127,7 +127,12 @@ def scd_loss(options: Options, student: Any, teacher: Any, memory: Memory, batch
 
     def assign(scores):
         soft = sinkhorn(
-            jax.lax.stop_gradient(scores), options.scd_epsilon, options.scd_iterations, flat_weights, bound=1.0
+            jax.lax.stop_gradient(scores),
+            options.scd_epsilon,
+            options.scd_iterations,
+            flat_weights,
+            bound=1.0,
+            dtype=student.decoded.dtype,
         )
         return jax.lax.stop_gradient(soft)
 
