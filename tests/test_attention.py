@@ -86,25 +86,37 @@ def test_what_auto_means(monkeypatch, caplog, config, platform, devices, dtype, 
 def asked(monkeypatch):
     """In place of cuDNN stands jax's own attention by XLA, which takes the same arguments: the list of its calls."""
     by_jax, calls = jax.nn.dot_product_attention, []
-    monkeypatch.setattr(attention, "FLASH_KEYS", 8)
+    monkeypatch.setattr(attention, "TILE_TOKENS", 8)
 
-    def stand_in(q, k, v, *, implementation, **lengths):
-        assert implementation == "cudnn"
-        calls.append((q.shape, k.shape))
-        return by_jax(q, k, v, implementation="xla", **lengths)
+    def stand_in(q, k, v, *, implementation, **others):
+        assert implementation == "cudnn" and q.shape == k.shape == v.shape
+        assert not ("mask" in others and q.shape[1] % 2)
+        calls.append((*q.shape[:2], *sorted(others)))
+        return by_jax(q, k, v, implementation="xla", **others)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     return calls
 
 
-def tokens(seed, count, width, dtype):
-    return jax.random.normal(jax.random.key(seed), (2, count, 3, width), dtype)
+def tokens(seed, batch, count, width, dtype):
+    return jax.random.normal(jax.random.key(seed), (batch, count, 3, width), dtype)
 
 
-@pytest.mark.parametrize("queries,keys", [(11, 11), (8, 13)])
-def test_cudnn_is_asked_for_long_sequences_of_even_length(asked, queries, keys):
-    """jax refuses the gradient of odd ones; the token added changes neither the values nor the gradients."""
-    q, k, v = (tokens(i, n, 16, "bfloat16") for i, n in enumerate((queries, keys, keys)))
+LENGTHS = "key_value_seq_lengths", "query_seq_lengths"
+
+
+@pytest.mark.parametrize(
+    "batch,count,forward,trained",
+    [
+        (2, 12, (2, 12), (2, 12)),
+        (2, 11, (2, 11), (2, 12, *LENGTHS)),  # jax refuses the gradient of odd lengths: a token that does not count
+        (6, 2, (2, 6, "mask"), (2, 6, "mask")),  # three sequences in a tile of eight tokens; four do not divide six
+        (6, 3, (3, 6, "mask"), (3, 6, "mask")),
+        (3, 3, (3, 3), (3, 4, *LENGTHS)),  # three of them would be too long, two do not divide them
+    ],
+)
+def test_what_cudnn_is_asked(asked, batch, count, forward, trained):
+    q, k, v = (tokens(i, batch, count, 16, "bfloat16") for i in range(3))
 
     def run(implementation):
         @jax.jit
@@ -116,14 +128,19 @@ def test_cudnn_is_asked_for_long_sequences_of_even_length(asked, queries, keys):
 
     for found, expected in zip(run(attention.cudnn), run(attention.whole), strict=True):
         np.testing.assert_allclose(found, expected, atol=0.02)
-    assert asked == [((2, queries + queries % 2, 3, 16), (2, keys + keys % 2, 3, 16))]
+    assert asked == [trained]
+    alone = jax.jit(attention.cudnn)(q, k, v).astype(jnp.float32)
+    np.testing.assert_allclose(alone, attention.whole(q, k, v).astype(jnp.float32), atol=0.02)
+    assert asked == [trained, forward]
 
 
-@pytest.mark.parametrize("queries,count,width,dtype", [
-    (7, 7, 16, "bfloat16"), (1, 11, 16, "bfloat16"), (11, 11, 20, "bfloat16"), (11, 11, 16, "float32"),
+@pytest.mark.parametrize("batch,queries,count,width,dtype", [
+    (5, 1, 1, 16, "bfloat16"), (2, 1, 11, 16, "bfloat16"), (2, 11, 11, 20, "bfloat16"), (2, 11, 11, 16, "float32"),
 ])  # fmt: skip
-def test_cudnn_is_not_asked_for_what_it_does_not_take_or_where_it_does_not_pay(asked, queries, count, width, dtype):
-    x = tokens(0, count, width, dtype)
+def test_cudnn_is_not_asked_for_what_it_does_not_take_or_where_it_does_not_pay(
+    asked, batch, queries, count, width, dtype
+):
+    x = tokens(0, batch, count, width, dtype)
     found, expected = (jax.jit(f)(x[:, :queries], x, x) for f in (attention.cudnn, attention.whole))
     assert (found == expected).all() and asked == []
 

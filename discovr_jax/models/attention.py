@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from discovr_jax.config_error import ConfigError
 
@@ -12,9 +13,7 @@ logger = logging.getLogger(__name__)
 
 # Scores that a CPU's caches hold. Fewer than WHOLE_BYTES in all are computed at once, more in tiles of TILE_BYTES.
 WHOLE_BYTES, TILE_BYTES = 2**22, 2**21
-# Below so many keys a query's float32 scores are smaller than the head's tokens (q, k, v, output of 64 in 16 bits)
-# that they are made from: not keeping them saves little.
-FLASH_KEYS = 128
+TILE_TOKENS = 128  # queries, and keys, that cuDNN's kernel takes at once
 
 
 def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -112,21 +111,51 @@ _tile.defvjp(_tile_forward, _tile_backward)
 
 
 def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`whole` for GPUs: cuDNN's flash attention, which writes no scores, for long sequences that it takes.
+    """`whole` for GPUs: cuDNN's flash attention, which writes no scores, where it takes the tokens.
 
-    Those are 16-bit floats in heads of a multiple of 8, up to 128. All else, and a lone CLS that asks, is `whole`.
+    Those are 16-bit floats in heads of a multiple of 8, up to 128. Its tiles are of 128 tokens, so several short
+    sequences are asked as one in which each sees its own tokens only. All else, and a lone CLS that asks, is `whole`.
     """
     taken = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
-    batch, queries, keys = q.shape[0], q.shape[1], k.shape[1]
-    if not taken or min(queries, keys) < FLASH_KEYS:
+    batch, count = q.shape[:2]
+    if not taken or k.shape[1] != count:
         return whole(q, k, v)
-    lengths = {}
-    if queries % 2 or keys % 2:
-        # jax refuses the gradient of odd lengths (CLS makes most of ours odd): one token more, that does not count.
-        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
-        real = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
-        lengths = {name: jnp.full(batch, count, jnp.int32) for name, count in real.items()}
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn", **lengths)[:, :queries]
+    # jax takes a mask for even lengths only.
+    fitting = [n for n in range(2, TILE_TOKENS // count + 1) if batch % n == 0 and n * count % 2 == 0]
+    together = max(fitting, default=1)
+    if together * count < TILE_TOKENS // 4:
+        return whole(q, k, v)
+    if together == 1:
+        return _flash(q, k, v)
+    owner = np.arange(together * count) // count
+    packed = (x.reshape(batch // together, together * count, *x.shape[2:]) for x in (q, k, v))
+    out = jax.nn.dot_product_attention(
+        *packed, mask=jnp.asarray(owner[:, None] == owner)[None, None], implementation="cudnn"
+    )
+    return out.reshape(v.shape)
+
+
+@jax.custom_vjp
+def _flash(q, k, v):
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+def _flash_forward(q, k, v):
+    return jax.vjp(_flash_even, q, k, v)
+
+
+def _flash_even(q, k, v):
+    """jax refuses the gradient of odd lengths (CLS makes most of ours odd): one token more, that does not count."""
+    batch, count = q.shape[:2]
+    if count % 2 == 0:
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+    real = jnp.full(batch, count, jnp.int32)
+    lengths = {"query_seq_lengths": real, "key_value_seq_lengths": real}
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn", **lengths)[:, :count]
+
+
+_flash.defvjp(_flash_forward, lambda pull, gradient: pull(gradient))
 
 
 IMPLEMENTATIONS = {"whole": whole, "tiled": tiled, "cudnn": cudnn}
@@ -144,7 +173,7 @@ def choose(name: str, dtype: jnp.dtype) -> str:
     if name == "auto":
         backend = jax.default_backend()
         if backend == "gpu" and dtype in (jnp.bfloat16, jnp.float16):
-            logger.info("attention: cuDNN's flash attention for long sequences; model.attention=whole does without")
+            logger.info("attention: cuDNN's flash attention; model.attention=whole does without")
             return "cudnn"
         return "tiled" if backend == "cpu" and jax.device_count() == 1 else "whole"
     if name not in IMPLEMENTATIONS:
