@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def make_embed(model: Discovr, mesh, map_side: int):
-    """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params of the teacher.
+    """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params as of `scored`.
 
-    Where params hold a decoder, so do the readouts its maps, under names of their own.
+    Where they hold a decoder, its maps are among the readouts, as "decoder_...".
     Each process gives its rows of the batch and gets the readouts of all.
     """
     batch = sharding.batch_sharding(mesh)
@@ -95,7 +95,7 @@ def make_tuner(model: Discovr, mesh, map_side: int, teachers: dict):
 def evaluate_state(
     config: ConfigDict, directory, state, step: int, experiment, mesh, everything: bool | None = None
 ) -> dict:
-    """Score a state's video teacher on `mixture.scored`; writes eval/STEP, results.json, report.html; prints a table.
+    """Score a state on `mixture.scored`; writes eval/STEP, results.json, report.html; prints a table.
 
     Args:
       everything: whether the evaluators run that are to run `at_end` only; None: at the last step.

@@ -158,7 +158,8 @@ def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None
       quick: compile one and two blocks an encoder and extend to all of them, see `_extended`.
 
     Raises:
-      PlanError, ValueError: no such topology, a mesh or batch that does not fit it, no clip that fits.
+      PlanError, ValueError: no such topology, a mesh or batch that does not fit it, no clip that fits, a `quick` plan
+        that cannot be extended.
     """
     topology = chips.parse_topology(topology_name, config.mesh.slices)
     mesh = sharding.make_mesh(config.mesh, chips.devices(topology))

@@ -87,6 +87,7 @@ def asked(monkeypatch):
     """In place of cuDNN stands jax's own attention by XLA, which takes the same arguments: the list of its calls."""
     by_jax, calls = jax.nn.dot_product_attention, []
     monkeypatch.setattr(attention, "TILE_TOKENS", 8)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
 
     def stand_in(q, k, v, *, implementation, **others):
         assert implementation == "cudnn" and q.shape == k.shape == v.shape
@@ -106,16 +107,18 @@ LENGTHS = "key_value_seq_lengths", "query_seq_lengths"
 
 
 @pytest.mark.parametrize(
-    "batch,count,forward,trained",
+    "devices,batch,count,forward,trained",
     [
-        (2, 12, (2, 12), (2, 12)),
-        (2, 11, (2, 11), (2, 12, *LENGTHS)),  # jax refuses the gradient of odd lengths: a token that does not count
-        (6, 2, (2, 6, "mask"), (2, 6, "mask")),  # three sequences in a tile of eight tokens; four do not divide six
-        (6, 3, (3, 6, "mask"), (3, 6, "mask")),
-        (3, 3, (3, 3), (3, 4, *LENGTHS)),  # three of them would be too long, two do not divide them
+        (1, 2, 12, (2, 12), (2, 12)),
+        (1, 2, 11, (2, 11), (2, 12, *LENGTHS)),  # jax refuses the gradient of odd lengths: a token that does not count
+        (1, 6, 2, (2, 6, "mask"), (2, 6, "mask")),  # three sequences in a tile of eight tokens; four do not divide six
+        (1, 6, 3, (3, 6, "mask"), (3, 6, "mask")),
+        (1, 3, 3, (3, 3), (3, 4, *LENGTHS)),  # three of them would be too long, two do not divide them
+        (2, 4, 2, (2, 4, "mask"), (2, 4, "mask")),  # a device has two of them
     ],
 )
-def test_what_cudnn_is_asked(asked, batch, count, forward, trained):
+def test_what_cudnn_is_asked(asked, monkeypatch, devices, batch, count, forward, trained):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
     q, k, v = (tokens(i, batch, count, 16, "bfloat16") for i in range(3))
 
     def run(implementation):

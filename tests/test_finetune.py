@@ -38,7 +38,9 @@ def make_context(directory, experiment, teachers, mesh):
     embed = evaluate.make_embed(experiment.model, mesh, 2)
     clips = np.stack([tokens_case.shown(record) for record in sources["train"]])
     for name, params in teachers.items():
-        evaluation.features[name][0] = {"train": embed(params, clips, np.full(len(clips), 4, np.int32))}
+        read = embed(params, clips, np.full(len(clips), 4, np.int32))
+        others = {"all": read["cls"], "decoder_std_map": read["std_map"]}  # no readouts of the encoder alone
+        evaluation.features[name][0] = {"train": read | others}
     return evaluation, context
 
 

@@ -57,12 +57,14 @@ def rank(lines: Iterable[Iterable], places: dict[str, str]) -> list[tuple[str, s
 def scopes(program: str) -> dict[str, str]:
     """{instruction: where in the model it comes from} of a compiled program's text.
 
-    An instruction also stands under the name of its GPU kernel, which has no dots.
+    An instruction also stands under the name of its GPU kernel, which has no dots. Kernels of libraries have names of
+    their own, and no place.
     """
     found = {}
     for match in _INSTRUCTION.finditer(program):
         scope = _SCOPE.search(match[0])
         if scope:
             place = scope[1].removeprefix("jit(step)/")
-            found |= {match[1]: place, re.sub(r"[.\-]", "_", match[1]): place}
+            found[match[1]] = place
+            found.setdefault(re.sub(r"[.\-]", "_", match[1]), place)
     return found

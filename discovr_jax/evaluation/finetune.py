@@ -1,8 +1,8 @@
 """Fine-tuning: the last blocks, or the whole encoder with a learning rate that falls from layer to layer.
 
-Starts from the trained and from untrained weights (one seed), with the same linear head on all readouts. Randomly
-placed and cropped clips of the training videos, as in training; the number of steps is chosen on validation. The
-batch is shared out over the mesh, parameters and moments lie as the rules of sharding.py say.
+Starts from the trained and from untrained weights (one seed), with the same linear head on all readouts of the
+encoder. Randomly placed and cropped clips of the training videos, as in training; the number of steps is chosen on
+validation. The batch is shared out over the mesh, parameters and moments lie as the rules of sharding.py say.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import optax
 from discovr_jax.config_error import ConfigError
 from discovr_jax.data import mixture, pipeline
 from discovr_jax.evaluation import entries, extraction, features, heads, targets, task, tokens
-from discovr_jax.models.readouts import readouts
+from discovr_jax.models.readouts import MAPS, NAMES, readouts
 
 METRICS = targets.METRICS
 WARMUP = 0.1  # of the steps
@@ -182,7 +182,7 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
     """{"val", "test", "steps"} of the step that validation liked best."""
     tuner, depth = context.tuner, context.tuner.model.depth
     trained, kept = partition(teacher, last, depth)
-    names = sorted(name for name in frozen_features if name != "all")
+    names = sorted(frozen_features.keys() & {*NAMES, *MAPS})
     fixed = {name: _moments(frozen_features[name]) for name in names}
     width = sum(mean.size for mean, _ in fixed.values())
     trained |= {f"{HEAD}/kernel": jnp.zeros((width, 1)), f"{HEAD}/bias": jnp.zeros((1,))}

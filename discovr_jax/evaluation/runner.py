@@ -231,6 +231,9 @@ def _run(
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
         names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
+        if not names:
+            entries.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
+            continue
         if asked not in remembered:
             if inputs not in remembered:
                 remembered[inputs] = features.fingerprint(group)

@@ -132,7 +132,8 @@ def scd_loss(options: Options, student: Any, teacher: Any, memory: Memory, batch
             options.scd_iterations,
             flat_weights,
             bound=1.0,
-            dtype=student.decoded.dtype,
+            # float16 has not the exponents for them.
+            dtype=jnp.dtype("bfloat16" if student.decoded.dtype == jnp.bfloat16 else "float32"),
         )
         return jax.lax.stop_gradient(soft)
 

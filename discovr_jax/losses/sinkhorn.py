@@ -33,8 +33,8 @@ def sinkhorn(
       weights: float [N], mass of each row, >= 0; None means equal. A row of weight 0 takes no part in the
         balance but still gets the assignment that the others imply.
       bound: no score is larger in size (1 for cosines); None if that is not known.
-      dtype: in which the exponentials are kept, with a bound; sums and the result stay float32. Those of bfloat16
-        are read in half the time, and their rounding averages out over the rows.
+      dtype: in which the exponentials are kept, with a bound: float32, or bfloat16, which has its exponents, is half
+        the bytes to read, and whose rounding averages out over the rows. Sums and the result are float32.
 
     Returns:
       float32 [N, K]; each row sums to 1, and the weighted columns sum to 1/K of the mass (at convergence).
