@@ -115,6 +115,7 @@ LENGTHS = "key_value_seq_lengths", "query_seq_lengths"
         (1, 6, 3, (3, 6, "mask"), (3, 6, "mask")),
         (1, 3, 3, (3, 3), (3, 4, *LENGTHS)),  # three of them would be too long, two do not divide them
         (2, 4, 2, (2, 4, "mask"), (2, 4, "mask")),  # a device has two of them
+        (8, 4, 4, (4, 4), (4, 4)),  # or not even one
     ],
 )
 def test_what_cudnn_is_asked(asked, monkeypatch, devices, batch, count, forward, trained):

@@ -121,8 +121,8 @@ def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     if not taken or k.shape[1] != count:
         return whole(q, k, v)
     # jax takes a mask for even lengths only, and no device may have a part of a tile.
-    share = batch // jax.device_count()
-    fitting = [n for n in range(2, TILE_TOKENS // count + 1) if share % n == 0 and n * count % 2 == 0]
+    devices = jax.device_count()
+    fitting = [n for n in range(2, TILE_TOKENS // count + 1) if batch % (n * devices) == 0 and n * count % 2 == 0]
     together = max(fitting, default=1)
     if together * count < TILE_TOKENS // 4:
         return whole(q, k, v)
