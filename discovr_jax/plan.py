@@ -303,34 +303,35 @@ def _extended(config: ConfigDict, videos: int, mesh, topology: chips.Topology, b
         return None
     times = model.depth - 1
 
-    def extend(first: float, second: float) -> float:
-        return first + times * (second - first)
+    def extend(what: str, first: float, second: float) -> float:
+        extended = first + times * (second - first)
+        if extended < 0:
+            raise PlanError(
+                f"--quick cannot extend this step: the compiler cut the batch of {batch} on the mesh "
+                f"{dict(mesh.shape)} in another way for two blocks than for one ({extended:g} {what}); leave out "
+                "--quick, or try another --batch or mesh"
+            )
+        return extended
 
     few, more = ({(c.kind, c.group): c for c in each.cost.collectives} for each in short)
     none = hlo.Collective("", 0, 0, 0)
     collectives = [
         hlo.Collective(
             kind,
-            round(extend(few.get((kind, group), none).count, more.get((kind, group), none).count)),
-            round(extend(few.get((kind, group), none).bytes, more.get((kind, group), none).bytes)),
+            round(extend(kind, few.get((kind, group), none).count, more.get((kind, group), none).count)),
+            round(extend(f"bytes of {kind}", few.get((kind, group), none).bytes, more.get((kind, group), none).bytes)),
             group,
         )
         for kind, group in sorted(few.keys() | more.keys())
     ]
-    if falling := [f"{each.count} {each.kind}" for each in collectives if min(each.count, each.bytes) < 0]:
-        raise PlanError(
-            f"--quick cannot extend this step: the compiler cut the batch of {batch} on the mesh {dict(mesh.shape)} in "
-            f"another way for two blocks than for one ({', '.join(falling)}); leave out --quick, or try another "
-            "--batch or mesh"
-        )
     cost = hlo.Cost(
-        extend(short[0].cost.flops, short[1].cost.flops),
-        extend(short[0].cost.bytes, short[1].cost.bytes),
+        extend("FLOPs", short[0].cost.flops, short[1].cost.flops),
+        extend("bytes of memory traffic", short[0].cost.bytes, short[1].cost.bytes),
         tuple(collectives),
     )
     config.model.depth = model.depth
     sizes = _state_bytes(_abstract_step(config, videos, mesh, batch)[2])
-    working = round(extend(short[0].working, short[1].working))
+    working = round(extend("bytes in use", short[0].working, short[1].working))
     fits = sum(sizes.values()) + working <= topology.chip.hbm_bytes
     return Compiled(batch, sizes, working, cost) if fits else None
 
