@@ -5,7 +5,7 @@ The same code runs at the end of training and alone (`--mode=eval`).
 
 import logging
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -112,18 +112,28 @@ def evaluate_state(
     model = experiment.model
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
-    decodes = any(name.startswith(readouts.DECODER) for name in config.eval.readouts)
-    untrained = untrained_weights(experiment, _random_seeds(config), mesh, decodes)
-    read = {"discovr": [scored(state, decodes)], "random": list(untrained)}
-    teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in read.items()}
+    untrained = untrained_weights(experiment, _random_seeds(config), mesh, config.eval.readouts)
+    weights = {"discovr": [scored(state, config.eval.readouts)], "random": list(untrained)}
+    teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in weights.items()}
+
+    def fingerprint(tree):
+        return features.fingerprint(sharding.to_host(tree))
+
+    keys = {
+        name: [f"{fingerprint(p)} {model.intensity} {model.dtype}" for p in group] for name, group in teachers.items()
+    }
 
     def of_all(params, make):
-        def key(tree):
-            return f"{features.fingerprint(sharding.to_host(tree))} {model.intensity} {model.dtype}"
+        return {
+            name: [make(each, key) for each, key in zip(group, keys[name], strict=True)]
+            for name, group in params.items()
+        }
 
-        return {name: [make(each, key(each)) for each in group] for name, group in params.items()}
+    def encoder(params, key):
+        decoder = f" {fingerprint(params['decoder'])}" if "decoder" in params else ""
+        return features.Encoder(partial(embed, params), f"{key} {map_side}{decoder}")
 
-    encoders = of_all(read, lambda params, key: features.Encoder(partial(embed, params), f"{key} {map_side}"))
+    encoders = of_all(weights, encoder)
     manifest = records.manifest_hash(sources["test"].path)
     part, parts = sharding.batch_part(mesh)
     share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
@@ -214,21 +224,25 @@ def _random_seeds(config: ConfigDict) -> range:
     return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
 
 
-def scored(state: train_step.TrainState, decodes: bool) -> dict:
+def scored(state: train_step.TrainState, names: Sequence[str]) -> dict:
     """The parameters that evaluation reads: the video teacher's, and of the decoder, which has no teacher, its own.
 
     Args:
-      decodes: whether readouts of the decoder are asked for; where none was trained there are none.
+      names: of readouts; the decoder is there if one is the decoder's and a decoder was trained.
     """
-    decoder = {"decoder": state.params["decoder"]} if decodes and "decoder" in state.params else {}
-    return {"video_encoder": state.teacher["video_encoder"]} | decoder
+    params = {"video_encoder": state.teacher["video_encoder"]}
+    if asked := [name for name in names if name.startswith(readouts.DECODER)]:
+        if "decoder" in state.params:
+            return params | {"decoder": state.params["decoder"]}
+        logger.warning("readouts %s are left out: no decoder was trained", ", ".join(asked))
+    return params
 
 
-def untrained_weights(experiment, seeds: Iterable[int], mesh, decodes: bool = False) -> Iterator[dict]:
+def untrained_weights(experiment, seeds: Iterable[int], mesh, names: Sequence[str]) -> Iterator[dict]:
     """What is `scored` of fresh states, on the mesh, one after another: the "random" baseline."""
 
     def init(key):
-        return scored(train_step.init_state(experiment.model, experiment.tx, experiment.masks, key), decodes)
+        return scored(train_step.init_state(experiment.model, experiment.tx, experiment.masks, key), names)
 
     jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))  # traced once for all
     for seed in seeds:

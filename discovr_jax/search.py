@@ -66,8 +66,8 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     built = experiment.make_experiment(config, len(chosen[config.data.dataset]))
     mesh = sharding.make_mesh(config.mesh)
     embed = evaluate.make_embed(built.model, mesh, config.eval.map_side)
-    params = evaluate.scored(summary.state, decodes=False)
-    untrained = next(evaluate.untrained_weights(built, [config.seed + 1], mesh))
+    params = evaluate.scored(summary.state, ())
+    untrained = next(evaluate.untrained_weights(built, [config.seed + 1], mesh, ()))
     embeds = [*(lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)), extraction.pixels().embed]
     splits = [{}, {}, {}]
     for split, source in sources.items():

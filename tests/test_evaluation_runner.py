@@ -268,6 +268,15 @@ def test_settings_that_can_be_pass():
         rehearsal.check(config, depth=2)
 
 
+def test_encoders_without_any_of_the_readouts_are_listed():
+    fields, config = _fields(), _config(knn={"k": 5})
+    config.eval.readouts = ("decoder_std_map",)
+    results = runner.evaluate(_encoders(fields), fields, config).results
+    skipped = {(entry["encoder"], entry["reason"]) for entry in results["skipped"]}
+    assert skipped == {(name, "has none of eval.readouts = ('decoder_std_map',)") for name in ("discovr", "random")}
+    assert results["encoders"]["pixels"].keys() >= {"knn/auroc"}
+
+
 class _Records(list):
     """A split in memory, as pipeline and records read it."""
 

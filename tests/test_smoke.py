@@ -194,7 +194,7 @@ def test_features_are_the_same_on_one_device_and_on_eight(smoke):
     model = train.experiment_lib.make_model(config)
     rng = np.random.default_rng(0)
     frames, num_valid = rng.integers(0, 256, (8, 8, 32, 32), np.uint8), np.array([8] * 7 + [3], np.int32)
-    weights = jax.device_get(evaluate.scored(summary.state, decodes=True))
+    weights = jax.device_get(evaluate.scored(summary.state, config.eval.readouts))
     meshes = run_case.one_device(None), run_case.make_mesh({"data": 4, "fsdp": 2, "model": 1, "slices": 1})
     one, eight = (evaluate.make_embed(model, mesh, 4)(weights, frames, num_valid) for mesh in meshes)
     assert one.keys() == eight.keys() == set(config.eval.readouts) - {"all"}
@@ -219,15 +219,16 @@ def test_readouts_of_the_decoder_are_of_all_its_tokens_on_the_teachers(smoke):
     apply = jax.jit(lambda *clips: model.apply({"params": params}, *clips, method=decode))
     by_time = np.asarray(apply(frames, num_valid)).reshape(8, model.grid.time, -1)
     embed = evaluate.make_embed(model, run_case.one_device(None), model.grid.rows)  # a cell a place
-    found = embed(evaluate.scored(summary.state, decodes=True), frames, num_valid)
+    found = embed(evaluate.scored(summary.state, ["decoder_std_map"]), frames, num_valid)
     np.testing.assert_allclose(found["decoder_mean_map"], by_time.mean(1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["decoder_std_map"], by_time.std(1), rtol=1e-3, atol=1e-5)
-    alone = embed(evaluate.scored(summary.state, decodes=False), frames, num_valid)
+    alone = embed(evaluate.scored(summary.state, ["std_map", "all"]), frames, num_valid)
     assert found.keys() - alone.keys() == {"decoder_mean_map", "decoder_std_map"}
     np.testing.assert_array_equal(found["std_map"], alone["std_map"])
 
 
-def test_without_a_trained_decoder_its_readouts_are_left_out(smoke):
-    _, _, summary = smoke
+def test_without_a_trained_decoder_its_readouts_are_left_out_and_named(smoke, caplog):
+    config, _, summary = smoke
     state = summary.state.replace(params={"video_encoder": summary.state.params["video_encoder"]})
-    assert evaluate.scored(state, decodes=True).keys() == {"video_encoder"}
+    assert evaluate.scored(state, config.eval.readouts).keys() == {"video_encoder"}
+    assert "readouts decoder_mean_map, decoder_std_map are left out: no decoder was trained" in caplog.text

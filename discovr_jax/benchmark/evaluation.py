@@ -8,7 +8,6 @@ from discovr_jax import evaluate, sharding, train
 from discovr_jax import experiment as experiment_lib
 from discovr_jax.benchmark import machine
 from discovr_jax.benchmark.step import NUM_TRAIN, noise
-from discovr_jax.models import readouts
 
 HELP = "the frozen encoder, as evaluation runs it"
 
@@ -23,8 +22,7 @@ def run(given: argparse.Namespace) -> None:
     config = given.config
     experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
     mesh = sharding.make_mesh(config.mesh)
-    decodes = any(name.startswith(readouts.DECODER) for name in config.eval.readouts)
-    params = evaluate.scored(train.init_state(experiment, mesh, config.seed), decodes)
+    params = evaluate.scored(train.init_state(experiment, mesh, config.seed), config.eval.readouts)
     embed = evaluate.make_embed(experiment.model, mesh, config.eval.map_side)
     batch = noise(config, config.eval.batch_size)
     times = machine.timed(
