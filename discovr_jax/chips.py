@@ -6,6 +6,7 @@ lower bounds. TPU: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e}. H100, H200: NVI
 """
 
 import dataclasses
+import importlib.util
 import math
 import os
 
@@ -44,6 +45,33 @@ CHIPS = {
     "h200": Chip(989e12, 141e9, 4800e9, 450e9, 50e9, island=8),
     "cpu": Chip(100e9, 8 * GIB, 10e9, 10e9, 1e9, island=8),
 }
+HOPPER = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}  # names as their driver gives them
+
+# What XLA asks about a GPU of compute capability 9.0: limits of CUDA's programming guide, 132 multiprocessors.
+_HOPPER = """
+gpu_device_info {{
+  cuda_compute_capability {{ major: 9 }}
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  l2_cache_size: 52428800
+  memory_bandwidth: {bandwidth:.0f}
+  device_memory_size: {memory:.0f}
+}}
+platform_name: "CUDA"
+device_description_str: "{name}"
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +89,10 @@ class Topology:
     @property
     def is_tpu(self) -> bool:
         return self.chip.ring > 0
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.kind in HOPPER
 
     @property
     def devices_per_slice(self) -> int:
@@ -113,28 +145,41 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
 
 
 def devices(topology: Topology) -> list:
-    """Devices to compile for. TPUs are described by libtpu and need not be there; others are simulated CPU devices.
+    """Devices to compile for, which need not be there: TPUs as libtpu describes them; GPUs to NVIDIA's compiler where
+    jax's CUDA plugin is installed; all else, and GPUs without it, are simulated CPU devices.
 
     Raises:
       TopologyError: the TPU compiler is not installed, knows no such slice, or jax runs with too few devices already.
     """
+    name = f"{topology.kind}:{'x'.join(map(str, topology.axes))}"
+    if topology.is_tpu:
+        several = {"num_slices": topology.slices} if topology.slices > 1 else {}
+        return _described(name, "tpu", name, **several)
+    if topology.is_gpu and any(map(importlib.util.find_spec, ("jax_cuda13_plugin", "jax_cuda12_plugin"))):
+        chip = topology.chip
+        target = _HOPPER.format(
+            bandwidth=chip.hbm_bandwidth, memory=chip.hbm_bytes, name=HOPPER[topology.kind]
+        )
+        shape = f"{topology.slices}x1x{topology.devices_per_slice}"
+        return _described(f"gpu:{name}", "cuda", "", topology=shape, target_config=target)
     total = topology.slices * topology.devices_per_slice
-    if not topology.is_tpu:
-        if len(jax.devices("cpu")) < total:
-            raise TopologyError(
-                f"{total} CPU devices are needed and jax has {len(jax.devices('cpu'))}: set "
-                f"XLA_FLAGS=--xla_force_host_platform_device_count={total}"
-            )
-        return jax.devices("cpu")[:total]
+    if len(jax.devices("cpu")) < total:
+        raise TopologyError(
+            f"{total} CPU devices are needed and jax has {len(jax.devices('cpu'))}: set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={total}"
+        )
+    return jax.devices("cpu")[:total]
+
+
+def _described(wanted: str, platform: str, name: str, **settings) -> list:
     from jax.experimental import topologies
 
-    name = f"{topology.kind}:{'x'.join(map(str, topology.axes))}"
-    several = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    chip = {"tpu": "TPU", "cuda": "GPU"}[platform]
     try:
-        return topologies.get_topology_desc(name, "tpu", **several).devices
+        return topologies.get_topology_desc(name, platform, **settings).devices
     except (RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TopologyError(
-            f"--topology={name}: the TPU compiler says: {reason}. It comes with the extra: pip install "
-            "'discovr_jax[tpu]' (no TPU is needed)"
+            f"--topology={wanted}: the {chip} compiler says: {reason}. It comes with the extra: pip install "
+            f"'discovr_jax[{chip.lower()}]' (no {chip} is needed)"
         ) from error

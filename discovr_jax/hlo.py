@@ -36,11 +36,18 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one run on one device. flops: of matrix products (2 a multiply-add). bytes: read and written in HBM."""
+    """Of one run on one device.
+
+    Attributes:
+      flops: of matrix products (2 a multiply-add), those inside of libraries' calls among them.
+      bytes: read and written in HBM.
+      operations: fusions, products and all else that is started one after another; on a GPU about the kernels.
+    """
 
     flops: float
     bytes: float
     collectives: tuple[Collective, ...]
+    operations: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +121,7 @@ def cost(text: str) -> Cost:
     A loop whose number of rounds the text does not tell counts once.
     """
     computations, entry = parse(text)
-    totals = {"flops": 0.0, "bytes": 0.0}
+    totals = {"flops": 0.0, "bytes": 0.0, "operations": 0}
     found = defaultdict(lambda: [0, 0.0])
 
     def walk(name: str, times: int, fused: bool):
@@ -129,10 +136,11 @@ def cost(text: str) -> Cost:
                 row = found[kind, group]
                 row[0] += times
                 row[1] += times * size * (group if kind == "all-gather" else 1)
-            elif kind in ("dot", "convolution"):
+            elif kind in _FLOPS:
                 totals["flops"] += times * _FLOPS[kind](each, shapes)
             if not fused and kind not in FREE:
                 totals["bytes"] += times * _traffic(each, shapes, computations)
+                totals["operations"] += times
             if each.opcode == "while":
                 body, condition = (re.search(rf"{key}=%?([\w.\-]+)", each.attributes)[1] for key in _LOOP)
                 walk(body, times * _rounds(each.attributes, condition, computations), fused)
@@ -142,7 +150,7 @@ def cost(text: str) -> Cost:
 
     walk(entry, 1, False)
     rows = [Collective(kind, count, int(size), group) for (kind, group), (count, size) in sorted(found.items())]
-    return Cost(totals["flops"], totals["bytes"], tuple(rows))
+    return Cost(totals["flops"], totals["bytes"], tuple(rows), totals["operations"])
 
 
 def _callees(attributes: str) -> list[str]:
@@ -223,6 +231,21 @@ def _dot_flops(each: Instruction, shapes: dict[str, str]) -> float:
     return 2.0 * math.prod(_dims(each.shape)) * depth
 
 
+def _library_flops(each: Instruction, shapes: dict[str, str]) -> float:
+    """Of cuBLAS's products and cuDNN's attention, which GPU programs call; nothing for other calls."""
+    (target,) = re.findall(r'custom_call_target="([^"]*)"', each.attributes)
+    if target.startswith("__cublas$"):
+        contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', each.attributes)
+        left = _dims(shapes[each.operands[0]])
+        depth = math.prod(left[int(axis)] for axis in re.findall(r"\d+", contracted[1]))
+        return 2.0 * math.prod(_dims(each.shape)) * depth
+    if target.startswith("__cudnn$fmha"):  # queries [B, N, heads, d], keys [B, M, heads, d]
+        queries, keys = (_dims(shapes[operand]) for operand in each.operands[:2])
+        # Scores and output; for the gradient scores again, and the gradients of weights, queries, keys and values.
+        return 2.0 * math.prod(queries) * keys[1] * (5 if target.endswith("Backward") else 2)
+    return 0.0
+
+
 def _convolution_flops(each: Instruction, shapes: dict[str, str]) -> float:
     """Multiply-adds that meet an element: TPU programs write batched products as dilated, padded convolutions."""
     left, right = (_dims(shapes[operand]) for operand in each.operands[:2])
@@ -250,4 +273,4 @@ def _meetings(inputs: int, outputs: int, low: int, size: int, stride: int, dilat
     return int(((at >= 0) & (at < (inputs - 1) * dilate + 1) & (at % dilate == 0)).sum())
 
 
-_FLOPS = {"dot": _dot_flops, "convolution": _convolution_flops}
+_FLOPS = {"dot": _dot_flops, "convolution": _convolution_flops, "custom-call": _library_flops}

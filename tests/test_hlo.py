@@ -65,6 +65,8 @@ def test_loops_products_and_collectives_of_a_hand_written_program():
     # In the loop the product reads two arrays and writes one, the sum reads and writes one, the counter 12 bytes; then
     # the gathered array in part and whole, and the scattered one whole and in part.
     assert found.bytes == 5 * (5 * 4096 + 12) + (512 + 1024) + (64 + 16)
+    # In the loop the product, the sum and the counter; then two collectives, the second in two halves.
+    assert found.operations == 5 * 3 + 2
 
 
 def test_a_loop_whose_length_is_told():
@@ -81,6 +83,34 @@ ENTRY %main (x: bf16[4,64,256], y: bf16[4,64,256]) -> bf16[4,64,64] {
   ROOT %c = bf16[4,64,64]{2,1,0} convolution(%x, %y), window={size=4 stride=3 lhs_dilate=4}, dim_labels=0bf_0oi->0bf
 }
 """
+
+
+# What GPU programs call of libraries: a product of [6, 4] and [4, 8], attention of 2 clips of 10 tokens in 3 heads of
+# 16, its gradient, and a call that multiplies nothing.
+LIBRARIES = """HloModule made_up
+
+ENTRY %main (x: bf16[6,4], y: bf16[4,8], q: bf16[2,10,3,16], k: bf16[2,12,3,16], m: f32[2,3,10]) -> bf16[6,8] {
+  %x = bf16[6,4]{1,0} parameter(0)
+  %y = bf16[4,8]{1,0} parameter(1)
+  %q = bf16[2,10,3,16]{3,2,1,0} parameter(2)
+  %k = bf16[2,12,3,16]{3,2,1,0} parameter(3)
+  %m = f32[2,3,10]{2,1,0} parameter(4)
+  %product = (bf16[6,8]{1,0}, s8[64]{0}) custom-call(%x, %y), custom_call_target="__cublas$lt$matmul", \
+backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]}}}
+  %out = (bf16[2,3,10,16]{3,1,2,0}, u8[0]{0}) custom-call(%q, %k, %k), custom_call_target="__cudnn$fmhaSoftmax"
+  %back = (bf16[2,3,10,16]{3,1,2,0}, u8[0]{0}) custom-call(%q, %k, %k, %m, %q, %q), \
+custom_call_target="__cudnn$fmhaScaleBiasSoftmaxBackward"
+  %sorted = f32[2,3,10]{2,1,0} custom-call(%m), custom_call_target="__cub$DeviceRadixSort"
+  ROOT %first = bf16[6,8]{1,0} get-tuple-element(%product), index=0
+}
+""".replace("\\\n", "")
+
+
+def test_products_and_attention_of_libraries():
+    product, scores = 2 * 6 * 8 * 4, 2 * (2 * 3 * 10 * 12 * 16)
+    found = hlo.cost(LIBRARIES)
+    assert found.flops == product + (2 + 5) * scores
+    assert found.operations == 4
 
 
 def test_a_batched_product_as_a_convolution():

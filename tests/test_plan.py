@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from discovr_jax import chips, flops, hlo, plan, train_step
+from discovr_jax import aot, chips, flops, hlo, plan, sharding, train_step
 
 KEYS = [
     "devices", "flops_per_device", "bytes", "collectives", "step_seconds", "mfu_bound", "largest_batch", "days",
@@ -41,16 +41,37 @@ def test_other_topologies_are_refused(name):
         chips.parse_topology(name)
 
 
+@pytest.mark.parametrize("name", ["gpu:h100:8", "gpu:h200:1"])
+def test_gpus_without_their_compiler_are_simulated(config, name, monkeypatch):
+    monkeypatch.setattr(chips.importlib.util, "find_spec", lambda module: None)
+    planned, topology, mesh = aot.aim(config, name)
+    assert aot.platform(mesh) == "cpu" and planned.model.attention == "whole"
+    assert mesh.size == topology.devices_per_slice
+
+
+def test_gpus_that_their_compiler_knows(config):
+    """With the extra "gpu" (5 GB, so not in CI) a step is compiled for an H200 that is not there."""
+    pytest.importorskip("jax_cuda13_plugin", reason="needs discovr_jax[gpu]")
+    config.model.dtype = "bfloat16"
+    planned, topology, mesh = aot.aim(config, "gpu:h200:2")
+    assert aot.platform(mesh) == "gpu" and planned.model.attention == "cudnn"
+    assert [device.device_kind for device in mesh.devices.flat] == ["NVIDIA H200"] * 2
+    found = aot.compile_step(planned, 16, mesh, topology, 4)
+    assert found.working > 0 and found.cost.flops > 0 and found.cost.operations > 100
+    assert {(each.kind, each.group) for each in found.cost.collectives} >= {("all-reduce", 2)}
+
+
 def test_the_arithmetic_of_a_plan():
     """Four v5e chips on 2 x 2. Compute: 197e9 / 197e12 = 1 ms; memory 819e6 / 819e9 = 1 ms; wires: an all-reduce of
     100 MB sends 2 * 3/4 * 100 MB at half of 200 GB/s = 1.5 ms, which bounds the step.
     """
-    cost = hlo.Cost(197e9, 819e6, (hlo.Collective("all-reduce", 3, 100_000_000, 4),))
+    cost = hlo.Cost(197e9, 819e6, (hlo.Collective("all-reduce", 3, 100_000_000, 4),), 7)
     state = {"parameters": 2 * 10**9, "teachers": 10**9, "optimizer": 4 * 10**9}
     made = plan.Plan(
         topology=chips.parse_topology("v5e:2x2"),
+        platform="tpu",
         mesh={"data": 4, "fsdp": 1, "model": 1},
-        compiled=plan.Compiled(8, state, 3 * 10**9, cost),
+        compiled=aot.Compiled(8, state, 3 * 10**9, cost),
         per_clip=1e9,
         useful_flops=4 * 0.75 * 197e9,
         shards=4,
@@ -68,7 +89,7 @@ def test_the_arithmetic_of_a_plan():
     assert summary["mfu_bound"] == pytest.approx(0.5)
     assert summary["largest_batch"] == 4 * 9  # 17.18 - 7 - 1 = 9.18 GB for clips of 1 GB, on each of four
     assert summary["collectives"] == [{"kind": "all-reduce", "count": 3, "bytes": 100_000_000}]
-    assert "fits" in made.table() and "MFU 50.0%" in made.table()
+    assert "fits" in made.table() and "MFU 50.0%" in made.table() and "\n7 operations; " in made.table()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +108,7 @@ def test_a_whole_plan(planned, make_mesh):
     assert list(found) == KEYS and found["devices"] == 8
     e = tiny.experiment
     state = train_step.abstract_state(e.model, e.tx, e.masks, make_mesh(4, 2, 1))
-    assert found["bytes"]["parameters"] == plan._local_bytes(state.params)
+    assert found["bytes"]["parameters"] == aot._local_bytes(state.params)
     assert found["bytes"]["optimizer"] > 1.9 * found["bytes"]["parameters"]
     assert found["bytes"]["teachers"] >= found["bytes"]["parameters"]  # the same modules, and a centre
     assert found["bytes"]["activations"] > 0 and found["largest_batch"] % 8 == 0
@@ -118,9 +139,9 @@ def test_a_sweep_puts_the_fastest_mesh_first(config, monkeypatch, tmp_path, caps
     def compiled(config, videos, mesh, topology, batch):
         if mesh.shape["model"] == 4:
             return None
-        return plan.Compiled(batch, {"parameters": 1000}, 100 * batch, hlo.Cost(1e9, 1e9 / mesh.shape["model"], ()))
+        return aot.Compiled(batch, {"parameters": 1000}, 100 * batch, hlo.Cost(1e9, 1e9 / mesh.shape["model"], (), 1))
 
-    monkeypatch.setattr(plan, "_compile", compiled)
+    monkeypatch.setattr(aot, "compile_step", compiled)
     plan.plan_workdir(config, tmp_path, "cpu:8", 8, compare=True)
     printed = capsys.readouterr().out
     assert "best: --config.mesh.data=4 --config.mesh.fsdp=1 --config.mesh.model=2\n" in printed
@@ -130,7 +151,7 @@ def test_a_sweep_puts_the_fastest_mesh_first(config, monkeypatch, tmp_path, caps
 
 def test_a_sweep_of_which_nothing_fits(config, monkeypatch):
     config.data.data_dir = "nowhere"
-    monkeypatch.setattr(plan, "_compile", lambda *given: None)
+    monkeypatch.setattr(aot, "compile_step", lambda *given: None)
     with pytest.raises(plan.PlanError, match="no mesh shape of 8 devices fits cpu:8"):
         plan.sweep(config, "cpu:8", 8)
 
@@ -141,14 +162,14 @@ def test_blocks_left_out_are_extended(config, monkeypatch):
 
     def compiled(config, videos, mesh, topology, batch, hasty):
         depth = config.model.depth
-        cost = hlo.Cost(100 + 5 * depth, 10 * depth, (hlo.Collective("all-gather", depth, 7 * depth, 8),))
-        return plan.Compiled(batch, {"parameters": depth}, 1000 + 3 * depth, cost)
+        cost = hlo.Cost(100 + 5 * depth, 10 * depth, (hlo.Collective("all-gather", depth, 7 * depth, 8),), 2 * depth)
+        return aot.Compiled(batch, {"parameters": depth}, 1000 + 3 * depth, cost)
 
-    monkeypatch.setattr(plan, "_compile", compiled)
+    monkeypatch.setattr(aot, "compile_step", compiled)
     topology = chips.parse_topology("cpu:8")
-    mesh = plan.sharding.make_mesh(config.mesh, chips.devices(topology))
-    found = plan._extended(config, 7465, mesh, topology, 8)
-    assert found.cost == hlo.Cost(160, 120, (hlo.Collective("all-gather", 12, 84, 8),))
+    mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+    found = aot.extend_step(config, 7465, mesh, topology, 8)
+    assert found.cost == hlo.Cost(160, 120, (hlo.Collective("all-gather", 12, 84, 8),), 24)
     assert found.working == 1036 and found.state["parameters"] > 1000
 
 
@@ -156,11 +177,11 @@ def test_blocks_that_are_cut_in_another_way_are_not_extended(config, monkeypatch
     config.model.depth = 12
 
     def compiled(config, videos, mesh, topology, batch, hasty):
-        cost = hlo.Cost(1.0, 1.0, (hlo.Collective("all-reduce", 20 // config.model.depth, 8, 8),))
-        return plan.Compiled(batch, {}, 1, cost)
+        cost = hlo.Cost(1.0, 1.0, (hlo.Collective("all-reduce", 20 // config.model.depth, 8, 8),), 1)
+        return aot.Compiled(batch, {}, 1, cost)
 
-    monkeypatch.setattr(plan, "_compile", compiled)
+    monkeypatch.setattr(aot, "compile_step", compiled)
     topology = chips.parse_topology("cpu:8")
-    mesh = plan.sharding.make_mesh(config.mesh, chips.devices(topology))
+    mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
     with pytest.raises(plan.PlanError, match=r"--quick cannot extend this step: .* batch of 8 .*\(-90 all-reduce\)"):
-        plan._extended(config, 7465, mesh, topology, 8)
+        aot.extend_step(config, 7465, mesh, topology, 8)

@@ -159,6 +159,11 @@ def _flash_even(q, k, v):
 _flash.defvjp(_flash_forward, lambda pull, gradient: pull(gradient))
 
 
+def flash_suits(platform: str, dtype: jnp.dtype) -> bool:
+    """Whether "auto" means `cudnn` on devices of a platform, for activations of a dtype."""
+    return platform == "gpu" and dtype in (jnp.bfloat16, jnp.float16)
+
+
 IMPLEMENTATIONS = {"whole": whole, "tiled": tiled, "cudnn": cudnn}
 
 
@@ -173,7 +178,7 @@ def choose(name: str, dtype: jnp.dtype) -> str:
     """
     if name == "auto":
         backend = jax.default_backend()
-        if backend == "gpu" and dtype in (jnp.bfloat16, jnp.float16):
+        if flash_suits(backend, dtype):
             logger.info("attention: cuDNN's flash attention; model.attention=whole does without")
             return "cudnn"
         return "tiled" if backend == "cpu" and jax.device_count() == 1 else "whole"
