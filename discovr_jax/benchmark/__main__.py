@@ -1,6 +1,6 @@
 """Measures speeds and sizes on this machine; each command prints a table in Markdown.
 
-python -m discovr_jax.benchmark step|loader|sinkhorn|eval --config=configs/adult.py [--config.KEY=VALUE ...]
+python -m discovr_jax.benchmark step|ablations|loader|sinkhorn|eval --config=configs/adult.py [--config.KEY=VALUE ...]
 python -m discovr_jax.benchmark compression VIDEOS
 """
 
@@ -12,6 +12,7 @@ from discovr_jax.benchmark import machine
 
 COMMANDS = {
     "step": "step",
+    "ablations": "ablations",
     "loader": "loader",
     "sinkhorn": "sinkhorn",
     "eval": "evaluation",

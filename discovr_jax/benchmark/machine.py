@@ -99,5 +99,9 @@ def peak_memory() -> int:
 
 def table(header: tuple[str, ...], rows: list[tuple]) -> str:
     """A Markdown table."""
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+    return "\n".join(map(row, (header, ("---",) * len(header), *rows)))
+
+
+def row(cells: tuple) -> str:
+    """A line of one."""
+    return f"| {' | '.join(map(str, cells))} |"

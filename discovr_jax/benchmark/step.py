@@ -6,6 +6,7 @@ over the time and the peak of the devices (--peak, TFLOP/s a device). --parts co
 """
 
 import argparse
+import dataclasses
 
 import jax
 import numpy as np
@@ -34,31 +35,47 @@ def run(given: argparse.Namespace) -> None:
     if given.steps < 1 or given.warmup < 1:
         raise ValueError("--steps and --warmup must be at least 1")
     config = given.config
-    experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
-    mesh = sharding.make_mesh(config.mesh)
-    state = train.init_state(experiment, mesh, config.seed)
-    batch = jax.device_put(noise(config, config.batch_size), sharding.batch_sharding(mesh))
-    compiled = experiment_lib.jit_train_step(experiment, config, mesh).lower(state, batch).compile()
+    ready = prepare(config)
+    experiment, compiled, batch = ready.experiment, ready.compiled, ready.batch
     machine.reset_peak_memory()
-
-    def step(count=1):
-        nonlocal state
-        for _ in range(count):
-            state, metrics = compiled(state, batch)
-        jax.block_until_ready(metrics)
-
-    times = machine.timed(step, given.steps, given.warmup)
-    queued = machine.timed(lambda: step(given.steps), 1, 0).median / given.steps
+    times = machine.timed(ready.run, given.steps, given.warmup)
+    queued = machine.timed(lambda: ready.run(given.steps), 1, 0).median / given.steps
     nominal = flops.step_flops(experiment.model, experiment.masks)
     print(f"{machine.description()}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
     print(f"{config.model.variant}, {config.model.dtype}, batch {config.batch_size}, {given.steps} steps\n")
     print(machine.table(("", "value"), _summary(times, queued, compiled, config.batch_size, nominal, given.peak)))
     if given.profile:
-        rows = trace_lib.top_operations(step, given.profile, compiled.as_text())
+        rows = trace_lib.top_operations(ready.run, given.profile, compiled.as_text())
         print(f"\nTrace in {given.profile}\n")
         print(machine.table(("operation", "where", "calls a step", "ms a step"), rows))
     if given.parts:
-        print("\n" + machine.table(*_parts(experiment, state, batch, config.batch_size, nominal, times, given)))
+        print("\n" + machine.table(*_parts(experiment, ready.state, batch, config.batch_size, nominal, times, given)))
+
+
+@dataclasses.dataclass
+class Ready:
+    """A compiled step with its state and a batch of noise; `state` is that after the steps that were run."""
+
+    experiment: experiment_lib.Experiment
+    compiled: jax.stages.Compiled
+    state: train_step.TrainState
+    batch: dict[str, jax.Array]
+
+    def run(self, count: int = 1) -> dict[str, jax.Array]:
+        """Takes steps one after the other, waits for the last and returns its metrics."""
+        for _ in range(count):
+            self.state, metrics = self.compiled(self.state, self.batch)
+        return jax.block_until_ready(metrics)
+
+
+def prepare(config) -> Ready:
+    """The step of a run on this machine's devices."""
+    experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
+    mesh = sharding.make_mesh(config.mesh)
+    state = train.init_state(experiment, mesh, config.seed)
+    batch = jax.device_put(noise(config, config.batch_size), sharding.batch_sharding(mesh))
+    compiled = experiment_lib.jit_train_step(experiment, config, mesh).lower(state, batch).compile()
+    return Ready(experiment, compiled, state, batch)
 
 
 def noise(config, clips: int) -> dict[str, np.ndarray]:
