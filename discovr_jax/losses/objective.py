@@ -190,7 +190,7 @@ def image_scores(
     Returns:
       float32 [B * t * P, K].
     """
-    return _scores(_paired_frames(_standardised(options, image_tokens, memory), time), prototypes)
+    return _scores(_standardised(options, _paired_frames(image_tokens, time), memory), prototypes)
 
 
 def _standardised(options, image_tokens, memory):
