@@ -95,7 +95,7 @@ def whole(sources, config, workers: int, clips: int) -> dict[str, float]:
     return {
         "first": first - start,
         "rate": made / seconds,
-        "per_core": made / used,
+        "per_core": made / used if used else float("nan"),  # Linux counts in hundredths of a second
         "memory": float(np.mean(sizes)) if sizes else float("nan"),
     }
 
@@ -123,5 +123,7 @@ def _own_memory(pid: int) -> float:
 
 
 def _figures(found: dict[str, float]) -> tuple[str, str, str, str]:
-    memory = "" if np.isnan(found["memory"]) else f"{found['memory'] / 1e6:.0f}"
-    return f"{found['first']:.1f}", f"{found['rate']:.0f}", f"{found['per_core']:.0f}", memory
+    per_core, memory = (
+        "" if np.isnan(value) else f"{value:.0f}" for value in (found["per_core"], found["memory"] / 1e6)
+    )
+    return f"{found['first']:.1f}", f"{found['rate']:.0f}", per_core, memory
