@@ -16,16 +16,22 @@ from discovr_jax.models import attention
 
 logger = logging.getLogger(__name__)
 
-# By the platform that compiles. The CPU stands in for GPUs whose compiler is not installed: what matters is the
-# partitioned program, not its speed. With no GPU to try kernels on, cuBLAS for every product is nearest to what the
-# compiler takes after having tried (docs/scaling.md).
+# By the platform that compiles.
+COMPILERS = {
+    "tpu": "for TPUs, by their compiler",
+    "gpu": "for GPUs, by their compiler, which tried no kernels",
+    "cpu": "for simulated CPU devices (for a GPU memory is too high: pip install 'discovr_jax[gpu]', no GPU is needed)",
+}
+# The CPU stands in for GPUs whose compiler is not installed: what matters is the partitioned program, not its speed.
+# With no GPU to try kernels on, cuBLAS for every product is nearest to what the GPU's compiler takes after having
+# tried (docs/speed.md).
 _OPTIONS = {
     "tpu": {},
     "gpu": {"xla_gpu_enable_triton_gemm": False},
     "cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
 }
 # With `quick` the TPU compiler does not search for the best tiles: a fifth of the time, the same program but for the
-# order and the tiles of its parts.
+# order and the tiles of its parts. Elsewhere `quick` only shortens the encoders.
 _HASTY = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 
 
@@ -80,7 +86,10 @@ def abstract_step(config: ConfigDict, videos: int, mesh, batch: int):
 def compile_step(
     config: ConfigDict, videos: int, mesh, topology: chips.Topology, batch: int, hasty: bool = False
 ) -> Compiled | None:
-    """The step compiled at one batch size; None if it does not fit the chip's memory."""
+    """The step compiled at one batch size; None if it does not fit the chip's memory.
+
+    The CPU standing in for a GPU needs more than that: there what does not fit is compiled all the same.
+    """
     _, step, state, clips = abstract_step(config, videos, mesh, batch)
     options = _HASTY if hasty and topology.is_tpu else _OPTIONS[platform(mesh)]
     started = time.monotonic()
@@ -94,6 +103,8 @@ def compile_step(
     sizes = _state_bytes(state)
     m = program.memory_analysis()
     peak = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
+    if peak > topology.chip.hbm_bytes and platform(mesh) != "cpu":  # the GPU's compiler only warns
+        return None
     return Compiled(batch, sizes, max(peak - sum(sizes.values()), 0), hlo.cost(program.as_text()))
 
 
@@ -150,6 +161,19 @@ def extend_step(config: ConfigDict, videos: int, mesh, topology: chips.Topology,
     working = round(extend("bytes in use", short[0].working, short[1].working))
     fits = sum(sizes.values()) + working <= topology.chip.hbm_bytes
     return Compiled(batch, sizes, working, cost) if fits else None
+
+
+def seconds(cost: hlo.Cost, topology: chips.Topology) -> dict[str, float]:
+    """Of a step, were it bound by that part alone: arithmetic at the vendor's bfloat16 peak, memory, or wires."""
+    chip = topology.chip
+    wires = sum(_sent(each) / topology.bandwidth(each.group) for each in cost.collectives)
+    return {"compute": cost.flops / chip.flops, "memory": cost.bytes / chip.hbm_bandwidth, "interconnect": wires}
+
+
+def _sent(each: hlo.Collective) -> float:
+    """Bytes that one device sends for a collective done around a ring."""
+    share = (each.group - 1) / each.group
+    return each.bytes * {"all-reduce": 2 * share, "collective-permute": 1.0}.get(each.kind, share)
 
 
 def platform(mesh) -> str:

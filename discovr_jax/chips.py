@@ -118,7 +118,10 @@ class TopologyError(ValueError):
 
 
 def simulate(topology: Topology) -> None:
-    """Lets CPU devices stand in for the topology's own; before jax is used for anything else."""
+    """Lets as many CPU devices stand in for the topology's own; before jax is used for anything else.
+
+    Also where a GPU's compiler is installed: attention packs sequences by the number of jax's devices.
+    """
     jax.config.update("jax_platforms", "cpu")
     # The compiler alone touches no TPU: several may run at once, and none asks the cloud what machine this is.
     os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_SKIP_MDS_QUERY": "1"}
@@ -135,7 +138,7 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
     kind, _, shape = name.removeprefix("gpu:").partition(":")
     axes = tuple(int(size) for size in shape.split("x") if size.isdecimal())
     dimensions = {"v5e": (2,), "v6e": (2,), "v5p": (3,)}.get(kind, (1,))
-    known = kind in CHIPS and name.startswith("gpu:") == (kind in ("h100", "h200"))
+    known = kind in CHIPS and name.startswith("gpu:") == (kind in HOPPER)
     if not known or len(axes) not in dimensions or shape != "x".join(map(str, axes)) or not math.prod(axes):
         raise TopologyError(
             f"--topology={name} is none that the planner knows: v5e:4x4, v6e:8x8, v5p:4x4x4 (chips along each axis), "
@@ -155,7 +158,7 @@ def devices(topology: Topology) -> list:
     if topology.is_tpu:
         several = {"num_slices": topology.slices} if topology.slices > 1 else {}
         return _described(name, "tpu", name, **several)
-    if topology.is_gpu and any(map(importlib.util.find_spec, ("jax_cuda13_plugin", "jax_cuda12_plugin"))):
+    if topology.is_gpu and gpu_compiler():
         chip = topology.chip
         target = _HOPPER.format(
             bandwidth=chip.hbm_bandwidth, memory=chip.hbm_bytes, name=HOPPER[topology.kind]
@@ -171,6 +174,11 @@ def devices(topology: Topology) -> list:
     return jax.devices("cpu")[:total]
 
 
+def gpu_compiler() -> bool:
+    """Whether jax's CUDA plugin, which has it, is installed; it needs no GPU."""
+    return any(map(importlib.util.find_spec, ("jax_cuda13_plugin", "jax_cuda12_plugin")))
+
+
 def _described(wanted: str, platform: str, name: str, **settings) -> list:
     from jax.experimental import topologies
 
@@ -181,5 +189,5 @@ def _described(wanted: str, platform: str, name: str, **settings) -> list:
         reason = str(error).strip().splitlines()[0]
         raise TopologyError(
             f"--topology={wanted}: the {chip} compiler says: {reason}. It comes with the extra: pip install "
-            f"'discovr_jax[{chip.lower()}]' (no {chip} is needed)"
+            f"--upgrade 'discovr_jax[{chip.lower()}]' (no {chip} is needed)"
         ) from error

@@ -19,6 +19,7 @@ FREE = (
 )  # fmt: skip
 
 _LOOP = ("body", "condition")
+_LIBRARY = re.compile(r'custom_call_target="__(cublas|cudnn)\$(\w*)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +197,8 @@ def _traffic(each: Instruction, shapes: dict[str, str], computations) -> float:
         return 2 * writes
     if each.opcode == "dynamic-update-slice":
         return 2 * reads[1]
+    if each.opcode == "custom-call" and _LIBRARY.search(each.attributes):
+        writes -= arrays(each.shape)[-1][1]  # scratch, the last result
     if each.opcode.endswith("-start"):  # the result also names the operands
         return sum(reads) + max(writes - sum(reads), 0)
     if each.opcode == "fusion":
@@ -233,16 +236,16 @@ def _dot_flops(each: Instruction, shapes: dict[str, str]) -> float:
 
 def _library_flops(each: Instruction, shapes: dict[str, str]) -> float:
     """Of cuBLAS's products and cuDNN's attention, which GPU programs call; nothing for other calls."""
-    (target,) = re.findall(r'custom_call_target="([^"]*)"', each.attributes)
-    if target.startswith("__cublas$"):
+    called = _LIBRARY.search(each.attributes)
+    if called and called[1] == "cublas":
         contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', each.attributes)
         left = _dims(shapes[each.operands[0]])
         depth = math.prod(left[int(axis)] for axis in re.findall(r"\d+", contracted[1]))
         return 2.0 * math.prod(_dims(each.shape)) * depth
-    if target.startswith("__cudnn$fmha"):  # queries [B, N, heads, d], keys [B, M, heads, d]
+    if called and called[2].startswith("fmha"):  # queries [B, N, heads, d], keys [B, M, heads, d]
         queries, keys = (_dims(shapes[operand]) for operand in each.operands[:2])
         # Scores and output; for the gradient scores again, and the gradients of weights, queries, keys and values.
-        return 2.0 * math.prod(queries) * keys[1] * (5 if target.endswith("Backward") else 2)
+        return 2.0 * math.prod(queries) * keys[1] * (5 if called[2].endswith("Backward") else 2)
     return 0.0
 
 

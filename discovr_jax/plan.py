@@ -14,7 +14,7 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from discovr_jax import aot, chips, flops, hlo, sharding, workdir
+from discovr_jax import aot, chips, flops, sharding, workdir
 from discovr_jax.aot import PlanError
 from discovr_jax.data import mixture, pipeline, records
 
@@ -22,13 +22,6 @@ logger = logging.getLogger(__name__)
 
 # Training videos of datasets whose records are not on this machine: the published split (before data.train_filter).
 PUBLISHED = {"echonet_dynamic": 7465, "echonet_pediatric": 6139, "camus": 800}
-_COMPILERS = {
-    "tpu": "for TPUs, by their compiler",
-    "gpu": "for GPUs, by their compiler, which tried no kernels",
-    "cpu": "for simulated CPU devices (for a GPU memory is too high: pip install 'discovr_jax[gpu]', no GPU is needed)",
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What `--mode=plan` prints; `summary` is what it saves."""
@@ -63,9 +56,7 @@ class Plan:
     @functools.cached_property
     def seconds(self) -> dict[str, float]:
         """Of a step, were it bound by that part alone."""
-        chip, cost = self.topology.chip, self.compiled.cost
-        wires = sum(_sent(each) / self.topology.bandwidth(each.group) for each in cost.collectives)
-        return {"compute": cost.flops / chip.flops, "memory": cost.bytes / chip.hbm_bandwidth, "interconnect": wires}
+        return aot.seconds(self.compiled.cost, self.topology)
 
     @property
     def step_seconds(self) -> float:
@@ -89,6 +80,7 @@ class Plan:
             row["count"] += each.count
             row["bytes"] += each.bytes
         return {
+            "compiler": self.platform,
             "devices": self.devices,
             "flops_per_device": self.compiled.cost.flops,
             "bytes": self.bytes,
@@ -106,7 +98,7 @@ class Plan:
         lines = [
             f"{self.devices} x {self.topology.kind}, mesh {self.mesh}, batch {self.compiled.batch}, "
             f"{self.parameters / 1e6:.1f} M parameters that train",
-            f"compiled {_COMPILERS[self.platform]}",
+            f"compiled {aot.COMPILERS[self.platform]}",
             "| on each device | MB |\n| --- | ---: |",
             *(f"| {name} | {size / 1e6:.1f} |" for name, size in self.bytes.items() if name != "capacity"),
             f"| together, of {self.bytes['capacity'] / 1e6:.0f} ({fits}) | {self.used / 1e6:.1f} |",
@@ -122,12 +114,6 @@ class Plan:
             f"{found['days']:.2f} days for {self.total_steps} steps; largest batch {found['largest_batch']}",
         ]
         return "\n".join(lines)
-
-
-def _sent(each: hlo.Collective) -> float:
-    """Bytes that one device sends for a collective done around a ring."""
-    share = (each.group - 1) / each.group
-    return each.bytes * {"all-reduce": 2 * share, "collective-permute": 1.0}.get(each.kind, share)
 
 
 def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None, quick: bool = False) -> Plan:

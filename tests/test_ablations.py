@@ -7,8 +7,10 @@ import pytest
 
 from discovr_jax.benchmark import ablations
 from discovr_jax.benchmark.__main__ import main
+from discovr_jax.models import attention
 
-ALWAYS = [name for name, each in ablations.ABLATIONS.items() if each.when == "always"]
+IN_HALF = ["cudnn", "packed", "half_heads", "half_kernel"]  # those that a step in float32 has not
+ALWAYS = [name for name in ablations.ABLATIONS if name not in IN_HALF]
 
 
 def lowered(tiny):
@@ -16,11 +18,33 @@ def lowered(tiny):
     return jax.jit(lambda state, batch: tiny.step(state, batch)).lower(tiny.state, tiny.batch)
 
 
-@pytest.mark.parametrize("name", ALWAYS)
-def test_each_one_is_another_program(name, tiny, tiny_lowered):
-    with ablations.taken_away(name):
-        other = lowered(tiny).as_text()
-    assert other != tiny_lowered.as_text()
+@pytest.fixture
+def half(make_tiny, monkeypatch):
+    """The tiny experiment in bfloat16, with jax's own attention in place of cuDNN's and small tiles."""
+    by_jax = jax.nn.dot_product_attention
+    monkeypatch.setattr(attention, "TILE_TOKENS", 16)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda *qkv, implementation, **given: by_jax(*qkv, **given)
+    )
+    return make_tiny(**{"model.dtype": "bfloat16", "model.attention": "cudnn"})
+
+
+def test_each_one_is_another_program(half):
+    whole = lowered(half).as_text()
+    for name in ablations.ABLATIONS:
+        with ablations.taken_away(name):
+            assert lowered(half).as_text() != whole, name
+
+
+def test_in_half_precision_the_loss_is_the_same_but_for_rounding(half):
+    losses = []
+    for names in ([], IN_HALF, [name for name in IN_HALF if name != "packed"]):
+        with ablations.taken_away(*names):
+            _, metrics = lowered(half).compile()(half.state, half.batch)
+        losses.append(float(metrics["loss/total"]))
+    assert losses == pytest.approx([losses[0]] * 3, rel=2e-3)
+    assert len(set(losses)) > 1
 
 
 def test_all_together_compute_the_same_step(tiny, tiny_step):
@@ -42,25 +66,21 @@ def test_nothing_stays_taken_away(tiny):
     assert lowered(tiny).as_text() == before
 
 
-def test_what_the_step_has_depends_on_the_config(config):
-    config.model.dtype = "float32"
-    assert ablations.applicable(config, None) == ALWAYS
-    config.model.dtype = "bfloat16"
-    assert ablations.applicable(config, "cpu:1") == [*ALWAYS[:-1], "half_heads", "half_kernel", "products"]
-    config.model.attention = "cudnn"
-    assert ablations.applicable(config, None) == list(ablations.ABLATIONS)
-
-
 def test_the_command_counts_and_times(capsys, monkeypatch):
     monkeypatch.setattr(ablations.chips, "simulate", lambda topology: None)  # too late in this process
     small = ["--config=phantom", "--config.batch_size=8", "--config.model.depth=1", "--config.loss.scd=0.0"]
     small += ["--config.loss.img=0.0"]
     assert main(["ablations", *small, "--only=last_block", "--topology=cpu:1"]) == 0
-    counted = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    told = capsys.readouterr().out
+    counted = [line.split(" | ") for line in told.splitlines() if line.startswith("| ")]
     assert counted[0][-1] == "bounds added, ms |" and len(counted) == 4
+    assert "cpu:1, compiled for simulated CPU devices" in told
     assert float(counted[3][1]) > float(counted[2][1]) > 0  # FLOPs
-    assert main(["ablations", *small, "--only=last_block", "--steps=1", "--warmup=1"]) == 0
+    assert main(["ablations", *small, "--only=last_block,products", "--steps=1", "--warmup=1"]) == 0
     timed = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert timed[2][0] == "| the step as it is" and timed[2][-1] == timed[3][-1]  # losses
+    assert timed[4][1] == "not in this step"  # no Sinkhorn without SCD
+    assert main(["ablations", *small, "--steps=0"]) == 1
+    assert "--steps and --warmup must be at least 1" in capsys.readouterr().err
     assert main(["ablations", *small, "--only=last,first"]) == 1
     assert "--only: there is no first, last; there are teacher_once" in capsys.readouterr().err

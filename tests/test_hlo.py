@@ -111,6 +111,9 @@ def test_products_and_attention_of_libraries():
     found = hlo.cost(LIBRARIES)
     assert found.flops == product + (2 + 5) * scores
     assert found.operations == 4
+    # Scratch is no traffic: s8[64] and u8[0].
+    q, k, m = 2 * 10 * 3 * 16 * 2, 2 * 12 * 3 * 16 * 2, 2 * 3 * 10 * 4
+    assert found.bytes == 2 * (6 * 4 + 4 * 8 + 6 * 8) + (q + 2 * k + q) + (3 * q + 2 * k + m + q) + 2 * m
 
 
 def test_a_batched_product_as_a_convolution():

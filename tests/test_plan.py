@@ -7,7 +7,8 @@ import pytest
 from discovr_jax import aot, chips, flops, hlo, plan, sharding, train_step
 
 KEYS = [
-    "devices", "flops_per_device", "bytes", "collectives", "step_seconds", "mfu_bound", "largest_batch", "days",
+    "compiler", "devices", "flops_per_device", "bytes", "collectives", "step_seconds", "mfu_bound", "largest_batch",
+    "days",
 ]  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def test_other_topologies_are_refused(name):
 
 @pytest.mark.parametrize("name", ["gpu:h100:8", "gpu:h200:1"])
 def test_gpus_without_their_compiler_are_simulated(config, name, monkeypatch):
-    monkeypatch.setattr(chips.importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(chips, "gpu_compiler", lambda: False)
     planned, topology, mesh = aot.aim(config, name)
     assert aot.platform(mesh) == "cpu" and planned.model.attention == "whole"
     assert mesh.size == topology.devices_per_slice
@@ -51,13 +52,19 @@ def test_gpus_without_their_compiler_are_simulated(config, name, monkeypatch):
 
 def test_gpus_that_their_compiler_knows(config):
     """With the extra "gpu" (5 GB, so not in CI) a step is compiled for an H200 that is not there."""
-    pytest.importorskip("jax_cuda13_plugin", reason="needs discovr_jax[gpu]")
+    if not chips.gpu_compiler():
+        pytest.skip("needs discovr_jax[gpu]")
     config.model.dtype = "bfloat16"
     planned, topology, mesh = aot.aim(config, "gpu:h200:2")
     assert aot.platform(mesh) == "gpu" and planned.model.attention == "cudnn"
     assert [device.device_kind for device in mesh.devices.flat] == ["NVIDIA H200"] * 2
     found = aot.compile_step(planned, 16, mesh, topology, 4)
-    assert found.working > 0 and found.cost.flops > 0 and found.cost.operations > 100
+    assert found.working > 0 and found.cost.operations > 100
+    planned.model.attention = "whole"
+    whole = aot.compile_step(planned, 16, mesh, topology, 4)
+    assert found.cost.flops >= whole.cost.flops  # cuDNN's attention is counted, and more than needed in shared tiles
+    planned.model.attention = "cudnn"
+    assert aot.compile_step(planned, 16, mesh, topology, 400_000) is None  # beyond 141 GB
     assert {(each.kind, each.group) for each in found.cost.collectives} >= {("all-reduce", 2)}
 
 

@@ -1,13 +1,14 @@
 """What each optimisation of the training step is worth: the step with one after the other taken away.
 
 Times each form on this machine's devices, on clips of noise; with --topology (as of --mode=plan) nothing runs, and what
-the program compiled for those chips does is counted. Every form computes the same step; the loss of the first one says
-so. Not meant to train: the forms replace functions of the model while they are compiled.
+the program compiled for those chips does is counted. All forms compute the same loss and gradients. Not meant to train:
+they replace functions of the model while they are compiled.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -15,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from discovr_jax import aot, chips
+from discovr_jax import aot, chips, sharding
 from discovr_jax.benchmark import machine, step
 from discovr_jax.losses import objective
 from discovr_jax.losses.sinkhorn import sinkhorn
@@ -26,7 +27,7 @@ HELP = "the step without each of its optimisations"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a config file or its name, with :arguments")
-    parser.add_argument("--topology", help="count for these chips (gpu:h200:1, v5e:2x2, ...) in place of timing")
+    parser.add_argument("--topology", help="count for these chips (gpu:h200:1, v5e:2x2, ...) and time nothing")
     parser.add_argument("--only", help=f"some of: {', '.join(ABLATIONS)}", type=lambda text: text.split(","))
     parser.add_argument("--steps", type=int, default=10, help="steps timed")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them")
@@ -34,64 +35,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Prints the table, a row as soon as it is known."""
+    step.check_counts(given)
     if unknown := set(given.only or ()) - set(ABLATIONS):
         raise ValueError(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(ABLATIONS)}")
+    config = given.config
     if given.topology:
-        chips.simulate(chips.parse_topology(given.topology, given.config.mesh.slices))
-        print(f"{given.config.model.variant}, batch {given.config.batch_size}, compiled for {given.topology}\n")
-        header, measure = COUNTS, _counted
+        chips.simulate(chips.parse_topology(given.topology, config.mesh.slices))
+        config, topology, mesh = aot.aim(config, given.topology)
+        told, header = f"{given.topology}, compiled {aot.COMPILERS[aot.platform(mesh)]}", COUNTS
+        measure = functools.partial(_counted, config, topology, mesh)
     else:
-        print(f"{machine.description()}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
-        print(f"{given.config.model.variant}, {given.config.model.dtype}, batch {given.config.batch_size}\n")
-        header, measure = TIMES, _timed
+        mesh = sharding.make_mesh(config.mesh)
+        told = f"{machine.description()}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}"
+        header, measure = TIMES, functools.partial(_timed, config, given)
+    print(f"{told}\n{config.model.variant}, {config.model.dtype}, batch {config.batch_size}\n")
     print(machine.table(header, []), flush=True)
-    for name in ("", *(given.only or applicable(given.config, given.topology))):
-        with taken_away(*filter(None, [name])):
-            cells = measure(given)
-        print(machine.row((ABLATIONS[name].words if name else "the step as it is", *cells)), flush=True)
+    whole = program(config, mesh)
+    print(machine.row(("the step as it is", *measure())), flush=True)
+    for name in given.only or ABLATIONS:
+        with taken_away(name):
+            same = program(config, mesh) == whole
+            cells = ("not in this step", *[""] * (len(header) - 2)) if same else measure()
+        print(machine.row((ABLATIONS[name].words, *cells)), flush=True)
+
+
+def program(config, mesh) -> str:
+    """The step as it is traced, before any compiler."""
+    _, traced, state, clips = aot.abstract_step(config, step.NUM_TRAIN, mesh, config.batch_size)
+    return traced.lower(state, clips).as_text()
 
 
 TIMES = ("", "ms a step (quartiles)", "clips/s", "temporaries, GB", "first loss")
-COUNTS = ("", "GFLOP", "memory traffic, GB", "operations", "in use beyond the state, GB", "bounds added, ms")
+COUNTS = ("", "GFLOP a device", "memory traffic, GB", "operations", "in use beyond the state, GB", "bounds added, ms")
 
 
-def _timed(given: argparse.Namespace) -> tuple[str, ...]:
-    ready = step.prepare(given.config)
+def _timed(config, given: argparse.Namespace) -> tuple[str, ...]:
+    ready = step.prepare(config)
     losses = []
-
     times = machine.timed(lambda: losses.append(ready.run()["loss/total"]), given.steps, given.warmup)
     low, high = (1e3 * seconds for seconds in times.quartiles)
     temporaries = ready.compiled.memory_analysis().temp_size_in_bytes
     return (
         f"{1e3 * times.median:.1f} ({low:.1f} to {high:.1f})",
-        f"{given.config.batch_size / times.median:.1f}",
+        f"{config.batch_size / times.median:.1f}",
         f"{temporaries / 1e9:.2f}",
         f"{losses[0]:.4f}",
     )
 
 
-def _counted(given: argparse.Namespace) -> tuple[str, ...]:
-    config, topology, mesh = aot.aim(given.config, given.topology)
+def _counted(config, topology: chips.Topology, mesh) -> tuple[str, ...]:
     found = aot.compile_step(config, step.NUM_TRAIN, mesh, topology, config.batch_size)
     if found is None:
         return ("does not fit", *[""] * (len(COUNTS) - 2))
-    cost, chip = found.cost, topology.chip
-    bound = cost.flops / chip.flops + cost.bytes / chip.hbm_bandwidth
     return (
-        f"{cost.flops / 1e9:.6g}",
-        f"{cost.bytes / 1e9:.4g}",
-        f"{cost.operations}",
+        f"{found.cost.flops / 1e9:.6g}",
+        f"{found.cost.bytes / 1e9:.4g}",
+        f"{found.cost.operations}",
         f"{found.working / 1e9:.4g}",
-        f"{1e3 * bound:.4g}",
+        f"{1e3 * sum(aot.seconds(found.cost, topology).values()):.4g}",
     )
-
-
-def applicable(config, topology: str | None) -> list[str]:
-    """Names of the optimisations that the step has with this config on the chips of a topology or of this machine."""
-    dtype = jnp.dtype(config.model.dtype)
-    kind = aot.aim(config, topology)[0].model.attention if topology else attention.choose(config.model.attention, dtype)
-    has = {"always": True, "in half precision": dtype.itemsize == 2, "with cuDNN": kind == "cudnn"}
-    return [name for name, ablation in ABLATIONS.items() if has[ablation.when]]
 
 
 @contextlib.contextmanager
@@ -108,23 +110,18 @@ def taken_away(*names: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """One optimisation.
-
-    Attributes:
-      words: what is done instead.
-      replaced: (owner, attribute, other value) of each function that is replaced.
-      when: the step has it "always", "in half precision" or "with cuDNN".
-    """
+    """`words`: what is done instead. `replaced`: (owner, attribute, other value) of each function replaced."""
 
     words: str
     replaced: Callable[[], list[tuple]]
-    when: str = "always"
 
 
 def _teacher_twice() -> list[tuple]:
     once = discovr.Discovr.teacher
 
     def teacher(self, frames, num_valid):
+        if not {"img", "scd"} <= self.branches:
+            return once(self, frames, num_valid)
         # Another order of frames, so that the compiler does not find out that it is the same work.
         tokens = self.encode_frames(jnp.roll(frames, 1, axis=1), num_valid, 1)
         tokens = jnp.roll(tokens[:, 1:].reshape(*frames.shape[:2], self.grid.places, self.width), -1, axis=1)
@@ -219,11 +216,9 @@ ABLATIONS = {
     "last_block": Ablation("all tokens in the last block, though only CLS is read", _all_tokens),
     "gradients": Ablation("LayerNorm and GELU with automatic gradients", _traced_gradients),
     "three_products": Ablation("one product for q, k and v, then cut", _one_product),
-    "cudnn": Ablation("no flash attention of cuDNN", _flash(attention.whole), "with cuDNN"),
-    "packed": Ablation("cuDNN, but no short sequences in its tiles", _flash(_unpacked), "with cuDNN"),
-    "half_heads": Ablation("heads and prototype scores in float32", _float32_heads, "in half precision"),
-    "half_kernel": Ablation(
-        "Sinkhorn's exponentials in float32", _sinkhorn(dtype=jnp.dtype("float32")), "in half precision"
-    ),
+    "cudnn": Ablation("no flash attention of cuDNN", _flash(attention.whole)),
+    "packed": Ablation("cuDNN, but no short sequences in its tiles", _flash(_unpacked)),
+    "half_heads": Ablation("heads and prototype scores in float32", _float32_heads),
+    "half_kernel": Ablation("Sinkhorn's exponentials in float32", _sinkhorn(dtype=jnp.dtype("float32"))),
     "products": Ablation("Sinkhorn by log-potentials, not by products", _sinkhorn(bound=None)),
 }

@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Prints the tables."""
-    if given.steps < 1 or given.warmup < 1:
-        raise ValueError("--steps and --warmup must be at least 1")
+    check_counts(given)
     config = given.config
     ready = prepare(config)
     experiment, compiled, batch = ready.experiment, ready.compiled, ready.batch
@@ -50,6 +49,12 @@ def run(given: argparse.Namespace) -> None:
         print(machine.table(("operation", "where", "calls a step", "ms a step"), rows))
     if given.parts:
         print("\n" + machine.table(*_parts(experiment, ready.state, batch, config.batch_size, nominal, times, given)))
+
+
+def check_counts(given: argparse.Namespace) -> None:
+    """ValueError where no step would be timed, or the first one."""
+    if given.steps < 1 or given.warmup < 1:
+        raise ValueError("--steps and --warmup must be at least 1")
 
 
 @dataclasses.dataclass
