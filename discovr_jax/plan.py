@@ -69,8 +69,9 @@ class Plan:
     @property
     def largest_batch(self) -> int:
         """Clips over all devices; memory beyond the state grows in proportion, measured at two batch sizes."""
-        free = self.bytes["capacity"] - sum(self.compiled.state.values()) - self.bytes["temporaries"]
-        return max(int(free // (self.per_clip * self.accumulate)), 0) * self.accumulate * self.shards
+        together = self.shards * self.accumulate
+        more = (self.bytes["capacity"] - self.used) // (self.per_clip * self.accumulate)
+        return max(self.compiled.batch // together + int(more), 0) * together
 
     def summary(self) -> dict:
         """The content of plan.json."""

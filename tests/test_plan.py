@@ -99,6 +99,13 @@ def test_the_arithmetic_of_a_plan():
     assert "fits" in made.table() and "MFU 50.0%" in made.table() and "\n7 operations; " in made.table()
 
 
+def test_a_batch_that_fits_is_not_larger_than_the_largest():
+    """The second of two clips takes 6 GB and the first 4: of 17.18 GB 17 are taken, and a third does not fit."""
+    compiled = aot.Compiled(8, {"parameters": 7 * 10**9}, 10 * 10**9, hlo.Cost(1.0, 1.0, (), 1))
+    made = plan.Plan(chips.parse_topology("v5e:2x2"), "tpu", {"data": 4}, compiled, 6e9, 1.0, 4, 1, 10, 10)
+    assert made.used < made.bytes["capacity"] and made.largest_batch == 8
+
+
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory, make_tiny):
     """(plan.json of a data and fsdp mesh, its folder, what a step of that mesh holds)."""
