@@ -89,6 +89,9 @@ def compile_step(
     """The step compiled at one batch size; None if it does not fit the chip's memory.
 
     The CPU standing in for a GPU needs more than that: there what does not fit is compiled all the same.
+
+    Raises:
+      PlanError: the compiler refuses the step for another reason.
     """
     _, step, state, clips = abstract_step(config, videos, mesh, batch)
     options = _HASTY if hasty and topology.is_tpu else _OPTIONS[platform(mesh)]
@@ -96,9 +99,13 @@ def compile_step(
     try:
         program = step.lower(state, clips).compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return None
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return None
+        reason = str(error).strip().splitlines()[0]
+        raise PlanError(
+            f"the {platform(mesh)} compiler of jax {jax.__version__} says: {reason}. Known to compile this step: jax "
+            "0.10.2 and 0.11.2; older ones ask cuDNN on a GPU that is there (model.attention=whole does without)"
+        ) from error
     logger.info("compiled a batch of %d in %.0f s", batch, time.monotonic() - started)
     sizes = _state_bytes(state)
     m = program.memory_analysis()

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from discovr_jax import aot, chips, flops, hlo, plan, sharding, train_step
@@ -66,6 +67,24 @@ def test_gpus_that_their_compiler_knows(config):
     planned.model.attention = "cudnn"
     assert aot.compile_step(planned, 16, mesh, topology, 400_000) is None  # beyond 141 GB
     assert {(each.kind, each.group) for each in found.cost.collectives} >= {("all-reduce", 2)}
+
+
+@pytest.mark.parametrize("reason", ["RESOURCE_EXHAUSTED: too much", "INTERNAL: no kernel\nat line 1"])
+def test_what_the_compiler_refuses(config, reason, monkeypatch):
+    class Step:
+        def lower(self, state, clips):
+            return self
+
+        def compile(self, compiler_options):
+            raise jax.errors.JaxRuntimeError(reason)
+
+    planned, topology, mesh = aot.aim(config, "cpu:1")
+    monkeypatch.setattr(aot, "abstract_step", lambda *given: (None, Step(), None, None))
+    if "RESOURCE" in reason:
+        assert aot.compile_step(planned, 16, mesh, topology, 8) is None
+    else:
+        with pytest.raises(aot.PlanError, match=r"the cpu compiler of jax \S+ says: INTERNAL: no kernel\. Known"):
+            aot.compile_step(planned, 16, mesh, topology, 8)
 
 
 def test_the_arithmetic_of_a_plan():
