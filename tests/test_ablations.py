@@ -31,19 +31,23 @@ def half(make_tiny, monkeypatch):
 
 
 def test_each_one_is_another_program(half):
-    whole = lowered(half).as_text()
+    def traced():
+        return str(jax.make_jaxpr(lambda state, batch: half.step(state, batch))(half.state, half.batch))
+
+    whole = traced()
     for name in ablations.ABLATIONS:
         with ablations.taken_away(name):
-            assert lowered(half).as_text() != whole, name
+            assert traced() != whole, name
+    assert traced() == whole
 
 
 def test_in_half_precision_the_loss_is_the_same_but_for_rounding(half):
     losses = []
-    for names in ([], IN_HALF, [name for name in IN_HALF if name != "packed"]):
+    for names in ([], IN_HALF):
         with ablations.taken_away(*names):
             _, metrics = lowered(half).compile()(half.state, half.batch)
         losses.append(float(metrics["loss/total"]))
-    assert losses == pytest.approx([losses[0]] * 3, rel=2e-3)
+    assert losses == pytest.approx([losses[0]] * 2, rel=2e-3)
     assert len(set(losses)) > 1
 
 
@@ -59,27 +63,20 @@ def test_all_together_compute_the_same_step(tiny, tiny_step):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * max(1.0, float(jnp.abs(expected).max())))
 
 
-def test_nothing_stays_taken_away(tiny):
-    before = lowered(tiny).as_text()
-    with ablations.taken_away(*ablations.ABLATIONS):
-        assert lowered(tiny).as_text() != before
-    assert lowered(tiny).as_text() == before
-
-
 def test_the_command_counts_and_times(capsys, monkeypatch):
     monkeypatch.setattr(ablations.chips, "simulate", lambda topology: None)  # too late in this process
     small = ["--config=phantom", "--config.batch_size=8", "--config.model.depth=1", "--config.loss.scd=0.0"]
-    small += ["--config.loss.img=0.0"]
+    small += ["--config.loss.img=0.0", "--config.data.num_frames=4"]
     assert main(["ablations", *small, "--only=last_block", "--topology=cpu:1"]) == 0
     told = capsys.readouterr().out
     counted = [line.split(" | ") for line in told.splitlines() if line.startswith("| ")]
     assert counted[0][-1] == "bounds added, ms |" and len(counted) == 4
     assert "cpu:1, compiled for simulated CPU devices" in told
     assert float(counted[3][1]) > float(counted[2][1]) > 0  # FLOPs
-    assert main(["ablations", *small, "--only=last_block,products", "--steps=1", "--warmup=1"]) == 0
+    assert main(["ablations", *small, "--only=products", "--steps=1", "--warmup=1"]) == 0
     timed = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert timed[2][0] == "| the step as it is" and timed[2][-1] == timed[3][-1]  # losses
-    assert timed[4][1] == "not in this step"  # no Sinkhorn without SCD
+    assert timed[2][0] == "| the step as it is" and float(timed[2][-1].strip(" |")) > 0
+    assert timed[3][1] == "not in this step"  # no Sinkhorn without SCD
     assert main(["ablations", *small, "--steps=0"]) == 1
     assert "--steps and --warmup must be at least 1" in capsys.readouterr().err
     assert main(["ablations", *small, "--only=last,first"]) == 1
