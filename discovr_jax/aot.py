@@ -33,6 +33,11 @@ _OPTIONS = {
 # With `quick` the TPU compiler does not search for the best tiles: a fifth of the time, the same program but for the
 # order and the tiles of its parts. Elsewhere `quick` only shortens the encoders.
 _HASTY = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
+# Added to what a compiler says when it refuses a step.
+_HINTS = {
+    "gpu": ". Known to compile for GPUs that are not there: jax 0.10.2; before, cuDNN asked for one "
+    "(model.attention=whole does without)"
+}
 
 
 class PlanError(ValueError):
@@ -103,8 +108,7 @@ def compile_step(
             return None
         reason = str(error).strip().splitlines()[0]
         raise PlanError(
-            f"the {platform(mesh)} compiler of jax {jax.__version__} says: {reason}. Known to compile this step: jax "
-            "0.10.2 and 0.11.2; older ones ask cuDNN on a GPU that is there (model.attention=whole does without)"
+            f"the {platform(mesh)} compiler of jax {jax.__version__} says: {reason}{_HINTS.get(platform(mesh), '')}"
         ) from error
     logger.info("compiled a batch of %d in %.0f s", batch, time.monotonic() - started)
     sizes = _state_bytes(state)

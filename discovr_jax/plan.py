@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Training videos of datasets whose records are not on this machine: the published split (before data.train_filter).
 PUBLISHED = {"echonet_dynamic": 7465, "echonet_pediatric": 6139, "camus": 800}
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What `--mode=plan` prints; `summary` is what it saves."""

@@ -83,7 +83,10 @@ def test_what_the_compiler_refuses(config, reason, monkeypatch):
     if "RESOURCE" in reason:
         assert aot.compile_step(planned, 16, mesh, topology, 8) is None
     else:
-        with pytest.raises(aot.PlanError, match=r"the cpu compiler of jax \S+ says: INTERNAL: no kernel\. Known"):
+        with pytest.raises(aot.PlanError, match=r"^the cpu compiler of jax \S+ says: INTERNAL: no kernel$"):
+            aot.compile_step(planned, 16, mesh, topology, 8)
+        monkeypatch.setattr(aot, "platform", lambda mesh: "gpu")
+        with pytest.raises(aot.PlanError, match=r"^the gpu compiler of jax \S+ says: INTERNAL: no kernel\. Known"):
             aot.compile_step(planned, 16, mesh, topology, 8)
 
 
