@@ -197,8 +197,8 @@ def _traffic(each: Instruction, shapes: dict[str, str], computations) -> float:
         return 2 * writes
     if each.opcode == "dynamic-update-slice":
         return 2 * reads[1]
-    if each.opcode == "custom-call" and _LIBRARY.search(each.attributes):
-        writes -= arrays(each.shape)[-1][1]  # scratch, the last result
+    if each.opcode == "custom-call" and each.shape.startswith("(") and _LIBRARY.search(each.attributes):
+        writes -= arrays(each.shape)[-1][1]  # scratch, the last of several results
     if each.opcode.endswith("-start"):  # the result also names the operands
         return sum(reads) + max(writes - sum(reads), 0)
     if each.opcode == "fusion":

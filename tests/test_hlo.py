@@ -116,6 +116,12 @@ def test_products_and_attention_of_libraries():
     assert found.bytes == 2 * (6 * 4 + 4 * 8 + 6 * 8) + (q + 2 * k + q) + (3 * q + 2 * k + m + q) + 2 * m
 
 
+def test_a_product_of_a_library_without_scratch():
+    text = LIBRARIES.replace("(bf16[6,8]{1,0}, s8[64]{0})", "bf16[6,8]{1,0}").replace("get-tuple-element", "copy")
+    # The copy reads and writes the product, which is written once.
+    assert hlo.cost(text).bytes - hlo.cost(LIBRARIES).bytes == 2 * 2 * 6 * 8
+
+
 def test_a_batched_product_as_a_convolution():
     found = hlo.cost(CONVOLUTION)
     assert found.flops == 2 * 4 * 64 * 64 * 256
