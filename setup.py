@@ -14,7 +14,8 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["discovr_jax*", "tfds_builders*", "configs*"]),
+    packages=sorted({*setuptools.find_packages(include=["discovr_jax*", "tfds_builders*"]), "discovr_jax.configs"}),
+    package_dir={"discovr_jax.configs": "configs"},
     package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
     install_requires=[
         "absl-py>=2.1",

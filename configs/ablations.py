@@ -6,7 +6,7 @@ Hardware:  2 CPU cores, some minutes a trial
 Arguments: trial (a name in TRIALS), steps, e.g. configs/ablations.py:trial=vid,steps=600
 """
 
-from configs import base, phantom
+from discovr_jax.configs import base, phantom
 
 _ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0}
 

@@ -7,7 +7,7 @@ Expected:  the paper reports kNN F1 61.45, linear probe F1 77.63, LVEF MAE 7.79 
 Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/adult.py:variant=s,frames=16
 """
 
-from configs import base
+from discovr_jax.configs import base
 
 
 def get_config(arg: str | None = None):

@@ -9,7 +9,7 @@ from ml_collections.config_dict import placeholder as optional
 
 
 def by_fidelity(kind: type):
-    """None: `config.fidelity` selects the value (the table is in discovr_jax/fidelity.py)."""
+    """None: `config.fidelity` selects the value (the table is in discovr_jax/method/fidelity.py)."""
     return optional(kind)
 
 
@@ -197,12 +197,12 @@ def measure(c: ConfigDict, **fields: str) -> None:
 
 
 def regression(field: str) -> ConfigDict:
-    """Options of an evaluator that predicts a measurement: a record field, see `MEASUREMENTS` of evaluation/task.py."""
+    """Options of an evaluator that predicts a measurement, a field of `MEASUREMENTS` in evaluation/interface.py."""
     return ConfigDict({"type": "regression", "field": field, "strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
 
 
 def head(steps: int, batch: int, decays: tuple[float, ...], rate: float = 3e-3) -> ConfigDict:
-    """How a head on frozen tokens is trained: `Options` of evaluation/heads.py; validation is looked at six times."""
+    """How a head on frozen tokens is trained: `Options` of evaluators/heads.py; validation is looked at six times."""
     return ConfigDict({"steps": steps, "every": steps // 6, "batch": batch, "rate": rate, "decays": decays})
 
 

@@ -10,7 +10,7 @@ Random weights and pixels stand in every evaluation; two autoencoders that find 
 with --config.eval.evaluators.reconstruction.steps=500.
 """
 
-from configs import adult, base, phantom
+from discovr_jax.configs import adult, base, phantom
 
 _RECIPES = {
     "adult": adult.get_config,

@@ -11,7 +11,7 @@ Expected:  unknown for these figures; the paper uses CAMUS for segmentation only
 Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/camus.py:variant=s,frames=16
 """
 
-from configs import adult
+from discovr_jax.configs import adult
 
 
 def get_config(arg: str | None = None):

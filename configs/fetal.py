@@ -11,7 +11,7 @@ Expected:  the paper reports kNN F1 61.79 (FetalEcho1) and 56.69 (FetalEcho2), l
 Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/fetal.py:variant=s,frames=16
 """
 
-from configs import adult
+from discovr_jax.configs import adult
 
 
 def get_config(arg: str | None = None):

@@ -10,7 +10,7 @@ Expected:  unknown. The paper reports kNN F1 54.63 on "EchoPediatric-LVH", witho
 Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/lvh.py:variant=s,frames=16
 """
 
-from configs import adult, base
+from discovr_jax.configs import adult, base
 
 
 def get_config(arg: str | None = None):

@@ -15,7 +15,7 @@ up: clips alternate in that proportion, so with equal weights the videos of a sm
 of a large one. Each set has its own rule for abnormal videos (discovr_jax/data/mixture.py).
 """
 
-from configs import adult, base
+from discovr_jax.configs import adult, base
 
 DATASETS = {
     "adult": "echonet_dynamic",

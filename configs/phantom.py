@@ -6,7 +6,7 @@ Hardware:  2 CPU cores, no accelerator
 Arguments: smoke (a minute of training with a few checkpoints), long (`make pretrain-phantom`)
 """
 
-from configs import base
+from discovr_jax.configs import base
 
 
 def get_config(arg: str | None = None):

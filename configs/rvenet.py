@@ -9,7 +9,7 @@ Expected:  the paper reports kNN F1 53.88 and linear probe F1 62.65, by a rule a
 Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/rvenet.py:variant=s,frames=16
 """
 
-from configs import adult, base
+from discovr_jax.configs import adult, base
 
 
 def get_config(arg: str | None = None):

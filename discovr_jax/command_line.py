@@ -7,7 +7,7 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 
-from discovr_jax.workdir import flatten
+from discovr_jax.runs.workdir import flatten
 
 _LONGEST = 4000  # characters of an error in an argument, which may quote it
 _LONGEST_NAME = 1000  # characters of a flag: absl compares an unknown one with all others, in tables of their letters
@@ -37,7 +37,7 @@ def show_log() -> logging.Logger:
 
 def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """absl's parsing, with errors of one line; --config takes a path or the name of a shipped config."""
-    from discovr_jax.experiment import config_path
+    from discovr_jax.method.experiment import config_path
 
     if "--config" in argv[:-1]:  # "--config NAME"
         at = argv.index("--config")

@@ -2,7 +2,7 @@
 
 python -m discovr_jax.estimate --config=adult --variants=ti,s,b,l,h --topologies=v5e:4x4,gpu:h200:8 [--output=ROWS]
 
-The state's bytes are exact, FLOPs are those of the recipe (discovr_jax/flops.py). Activations are what the traced step
+The state's bytes are exact, FLOPs are those of the recipe (planning/flops.py). Activations are what the traced step
 keeps for its backward pass, before a compiler fuses or orders anything. Data parallelism: what is sent is the gradient
 of every parameter, once around a ring; Sinkhorn's vectors are less than a thousandth of it. Where not one clip fits so,
 all is cut over all devices (mesh.fsdp), and every matrix gathered twice.
@@ -18,8 +18,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import chips, flops, train_step
-from discovr_jax import experiment as experiment_lib
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.planning import chips, flops
 
 REACHED = 0.4  # share of the peak that matrix products are taken to reach in the prediction of scaling
 SPARE = 0.1  # share of memory left free: temporaries, fragmentation, the runtime
@@ -144,7 +145,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--output", help="file for the rows, JSON lines")
     given = parser.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")
-    module = importlib.import_module(f"configs.{given.config}")
+    module = importlib.import_module(f"discovr_jax.configs.{given.config}")
     topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}
     columns = "model|M parameters|state GB|MB a clip|topology|mesh|clips each|compute, ms|sent, ms|clips/s"
     print(f"| {columns.replace('|', ' | ')} |\n|" + " --- |" * 10)

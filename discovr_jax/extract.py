@@ -24,10 +24,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from discovr_jax.checkpoint import CheckpointError
 from discovr_jax.data import private, sector, video_io
 from discovr_jax.inference import Encoder, load_encoder
 from discovr_jax.models import readouts
+from discovr_jax.runs.checkpoint import CheckpointError
 
 CHUNK = 16  # files that are embedded, and then kept, at a time
 DICOM = ".dcm"

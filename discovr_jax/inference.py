@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from discovr_jax import weights as weights_lib
+from discovr_jax.convert import read as weights_lib
 from discovr_jax.data import colour, transforms
-from discovr_jax.evaluation.features import fingerprint
-from discovr_jax.experiment import make_model
+from discovr_jax.evaluation.features.cache import fingerprint
+from discovr_jax.method.experiment import make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.patches import IMAGENET_MEAN, IMAGENET_STD

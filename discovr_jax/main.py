@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from discovr_jax import command_line
-from discovr_jax.workdir import WorkdirError
+from discovr_jax.runs.workdir import WorkdirError
 
 # What the storage of a workdir or of records can do to a run; any other OSError is a defect of ours.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
@@ -42,13 +42,16 @@ def main(argv: list[str]) -> None:
 
     import jax
 
-    from discovr_jax import chips, compare, distributed, evaluate, plan, train
-    from discovr_jax.checkpoint import CheckpointError
-    from discovr_jax.config_error import ConfigError
+    from discovr_jax import train
+    from discovr_jax.convert.read import WeightsError
     from discovr_jax.data.pipeline import LoaderError
     from discovr_jax.data.records import RecordsError
-    from discovr_jax.step_watch import NonFiniteError
-    from discovr_jax.weights import WeightsError
+    from discovr_jax.errors import ConfigError
+    from discovr_jax.evaluation import compare, evaluate
+    from discovr_jax.parallel import processes as distributed
+    from discovr_jax.planning import chips, plan
+    from discovr_jax.runs.checkpoint import CheckpointError
+    from discovr_jax.runs.step_watch import NonFiniteError
 
     cache = pathlib.Path.home() / ".cache" / "discovr_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))

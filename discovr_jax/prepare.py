@@ -19,8 +19,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from discovr_jax.config_error import ConfigError
 from discovr_jax.data import audit, bucket, mixture, records
+from discovr_jax.errors import ConfigError
 
 _BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
 

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import experiment as experiment_lib
-from discovr_jax import sharding, train_step
-from discovr_jax.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.data import mixture, pipeline
-from discovr_jax.step_watch import described
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
+from discovr_jax.runs.step_watch import described
 
 
 def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, float], bool]:

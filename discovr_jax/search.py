@@ -19,9 +19,14 @@ import time
 import jax
 import numpy as np
 
-from discovr_jax import evaluate, experiment, sharding, train, workdir
+from discovr_jax import train
 from discovr_jax.data import mixture, pipeline, records
-from discovr_jax.evaluation import extraction, features, runner
+from discovr_jax.evaluation import evaluate, runner
+from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.method import experiment
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.runs import workdir
 
 PENALTIES = np.logspace(0, 5, 11)
 MONITORS = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "scd/", "features/rank")

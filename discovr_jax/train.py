@@ -10,13 +10,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import distributed, health, sharding, train_step, weights, workdir
-from discovr_jax import experiment as experiment_lib
-from discovr_jax.checkpoint import Checkpoints
+from discovr_jax.convert import read as weights
 from discovr_jax.data import feed, mixture, pipeline
-from discovr_jax.optim import path_name, should_run
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.method.optimizer import path_name, should_run
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import processes as distributed
 from discovr_jax.prepare import ensure_records
-from discovr_jax.step_watch import StepWatch
+from discovr_jax.runs import collapse as health
+from discovr_jax.runs import workdir
+from discovr_jax.runs.checkpoint import Checkpoints
+from discovr_jax.runs.step_watch import StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +74,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         sharding.check_batch(mesh, "batch_size", config.batch_size, config.accumulate)
         if evaluate:
             sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
-            from discovr_jax.evaluation import rehearsal
+            from discovr_jax.evaluation import dry_run as rehearsal
 
             rehearsal.check(config, experiment.model.depth)  # said now, not after days of training
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()

@@ -34,16 +34,18 @@ TYPED = ("dino", "monitors", "pixel", "scd", "sinkhorn")
 jaxtyping.install_import_hook(
     [
         *(f"discovr_jax.losses.{name}" for name in TYPED),
-        "discovr_jax.masking",
+        "discovr_jax.method.masking",
         "discovr_jax.models.patches",
         "discovr_jax.models.positions",
     ],
     "typeguard.typechecked",
 )
 
-from configs import base
-from discovr_jax import experiment as experiment_lib
-from discovr_jax import optim, sharding, train_step
+from discovr_jax.configs import base
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import optimizer as optim
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
 
 # Tracing makes millions of objects; looking through all of them for cycles took a sixth of the tests' time.
 gc.freeze()

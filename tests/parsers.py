@@ -196,9 +196,9 @@ def write_converted(folder):
 
 
 def read_converted(path, folder):
-    from discovr_jax import weights
     from discovr_jax.convert import folder as folders
-    from discovr_jax.experiment import make_model
+    from discovr_jax.convert import read as weights
+    from discovr_jax.method.experiment import make_model
 
     folders.read_report(folder)
     make_model(weights.read(folder, lambda name: name.startswith("teacher/video_encoder/")).config)
@@ -261,7 +261,7 @@ def read_frame(path, folder):
 
 
 def write_run(folder):
-    from discovr_jax import experiment
+    from discovr_jax.method import experiment
     from tests.conftest import tiny_config
 
     config = experiment.config_dict(tiny_config())
@@ -271,7 +271,7 @@ def write_run(folder):
 
 
 def read_run(path, folder):
-    from discovr_jax import workdir
+    from discovr_jax.runs import workdir
 
     workdir.read_metrics(folder)
     workdir.compare(folder, {"model": {"width": 16}}, only="model.width")
@@ -292,7 +292,8 @@ def write_arguments(folder):
 
 
 def read_arguments(path, folder):
-    from discovr_jax import command_line, experiment
+    from discovr_jax import command_line
+    from discovr_jax.method import experiment
 
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "", flag_values=values)

@@ -20,10 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from configs import phantom
-from discovr_jax import evaluate, prepare, sharding, train, train_step
-from discovr_jax import experiment as experiment_lib
+from discovr_jax import prepare, train
+from discovr_jax.configs import phantom
 from discovr_jax.data import feed
+from discovr_jax.evaluation import evaluate
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Overrides of phantom.py:smoke. Both classes are in every split under this rule.
@@ -79,7 +82,7 @@ def make_config(data_dir, overrides=()):
 
 def shrunk(name, data_dir, overrides=()):
     """A shipped config of full size shrunk likewise, its own data and evaluators kept."""
-    config = importlib.import_module(f"configs.{name}").get_config().lock()
+    config = importlib.import_module(f"discovr_jax.configs.{name}").get_config().lock()
     sizes = {key: value for key, value in TINY.items() if key != "data.abnormal_rule"}
     heads = {key: value for key, value in TINY_HEADS.items() if key.split(".")[2] in config.eval.evaluators}
     config.update_from_flattened_dict(sizes | heads | FULL_SIZE | {"data.data_dir": str(data_dir)} | dict(overrides))

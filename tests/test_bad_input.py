@@ -9,9 +9,12 @@ import sys
 
 import pytest
 
-from discovr_jax import checkpoint, evaluate, experiment, prepare, train, workdir
-from discovr_jax.config_error import ConfigError
+from discovr_jax import prepare, train
 from discovr_jax.data import records
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import evaluate
+from discovr_jax.method import experiment
+from discovr_jax.runs import checkpoint, workdir
 from tests import run_case
 from tests.test_prepare import write_native
 

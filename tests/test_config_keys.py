@@ -5,9 +5,10 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from configs import base
-from discovr_jax import experiment as experiment_lib
-from discovr_jax import sharding, workdir
+from discovr_jax.configs import base
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.runs import workdir
 from tests.test_configs import CASES, ROOT, load
 
 
@@ -81,8 +82,8 @@ def keys_read_in_source(path, known):
 
 
 READERS = (
-    "train.py", "evaluate.py", "evaluation/runner.py", "evaluation/entries.py", "evaluation/extraction.py",
-    "data/mixture.py", "data/clip_reader.py", "data/pipeline.py", "prepare.py", "weights.py",
+    "train.py", "prepare.py", "convert/read.py", "data/mixture.py", "data/clip_reader.py", "data/pipeline.py",
+    "evaluation/evaluate.py", "evaluation/runner.py", "evaluation/results.py", "evaluation/features/extract.py",
 )  # fmt: skip
 
 

@@ -14,12 +14,15 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import ablations, base, baselines
-from discovr_jax import experiment as experiment_lib
-from discovr_jax import fidelity, train_step, workdir
+from discovr_jax.configs import ablations, base, baselines
 from discovr_jax.data import mixture
-from discovr_jax.evaluation import runner, task
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import runner
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import fidelity
+from discovr_jax.method import step as train_step
 from discovr_jax.models.discovr import VARIANTS, ClipGrid
+from discovr_jax.runs import workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
 RECIPE = {"variant": ("b", *(v for v in VARIANTS if v != "b")), "frames": (64, 16, 32)}
@@ -47,7 +50,7 @@ def arguments(name):
 
 
 def load(name, arg=None):
-    return importlib.import_module(f"configs.{name}").get_config(arg)
+    return importlib.import_module(f"discovr_jax.configs.{name}").get_config(arg)
 
 
 CASES = [(name, arg) for name in ARGUMENTS for arg in arguments(name)]
@@ -64,7 +67,7 @@ def test_every_config_and_argument_is_listed_here_and_in_its_header():
             load(name, "nonsense=1")
         listed = str(error.value).partition("known: ")[2]
         assert {part.split()[0] for part in listed.split(", ")} == known.keys()
-        header = importlib.import_module(f"configs.{name}").__doc__
+        header = importlib.import_module(f"discovr_jax.configs.{name}").__doc__
         assert "Command:" in header and "Hardware:" in header and "Arguments:" in header
         (line,) = [line for line in header.splitlines() if line.startswith("Arguments:")]
         assert all(arg in line for arg in known), f"configs/{name}.py does not document its arguments"
@@ -308,7 +311,7 @@ def test_evaluators_take_their_options(config):
         assert kind in runner.TYPES + runner.TOKEN_TYPES
         if kind in ("regression", "labels", "retrieval", "transfer"):
             assert field in task.MEASUREMENTS
-        path = ROOT / "discovr_jax" / "evaluation" / f"{kind}.py"  # importing costs seconds
+        path = ROOT / "discovr_jax" / "evaluation" / "evaluators" / f"{kind}.py"  # importing costs seconds
         body = ast.parse(path.read_text(encoding="utf-8")).body
         functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
         taking = functions["run"] if kind in runner.TOKEN_TYPES else functions.get("parts") or functions["evaluate"]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from discovr_jax import evaluate, prepare, sharding, train
+from discovr_jax import prepare, train
 from discovr_jax.data import feed
-from discovr_jax.evaluation import report
+from discovr_jax.evaluation import evaluate
+from discovr_jax.evaluation.report import report
+from discovr_jax.parallel import mesh as sharding
 from tests import run_case
 
 PHANTOM = {"data.simulate.train": 2, "data.simulate.val": 1, "data.simulate.test": 1}  # patients

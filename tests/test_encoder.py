@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import discovr_jax
-from discovr_jax import experiment, inference
-from discovr_jax.checkpoint import CheckpointError, Checkpoints
+from discovr_jax import inference
+from discovr_jax.method import experiment
 from discovr_jax.models import positions
+from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 
 STRIDE, FRAMES, SIZE = 3, 4, 32  # of the tiny config
 

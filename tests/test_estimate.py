@@ -5,7 +5,8 @@ import re
 import jax
 import pytest
 
-from discovr_jax import chips, estimate, flops
+from discovr_jax import estimate
+from discovr_jax.planning import chips, flops
 
 
 def test_the_arithmetic_of_a_row():

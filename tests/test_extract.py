@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import discovr_jax
-from discovr_jax import experiment, extract
-from discovr_jax.checkpoint import Checkpoints
+from discovr_jax import extract
 from discovr_jax.data import private as private_names
 from discovr_jax.data import sector, video_io
+from discovr_jax.method import experiment
+from discovr_jax.runs.checkpoint import Checkpoints
 from tests.builder_case import moving_square, write_video
 
 pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")

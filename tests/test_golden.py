@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
-from discovr_jax import experiment as experiment_lib
-from discovr_jax import masking, optim, train_step
+from discovr_jax.configs import base
 from discovr_jax.convert import names
 from discovr_jax.losses import objective
 from discovr_jax.losses.sinkhorn import sinkhorn
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import masking
+from discovr_jax.method import optimizer as optim
+from discovr_jax.method import step as train_step
 from discovr_jax.models.discovr import Masks
 
 FILES = sorted((pathlib.Path(__file__).parent / "golden").glob("*.npz"))

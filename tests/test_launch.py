@@ -9,8 +9,8 @@ import sys
 import pytest
 import yaml
 
-from configs import adult
-from discovr_jax.workdir import flatten
+from discovr_jax.configs import adult
+from discovr_jax.runs.workdir import flatten
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh")

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from discovr_jax import checkpoint, extract, prepare
+from discovr_jax import extract, prepare
 from discovr_jax.convert import __main__ as convert
 from discovr_jax.data import contact_sheet, records
+from discovr_jax.runs import checkpoint
 from tests import run_case
 from tests.builder_case import write_table
 from tests.chaos import laboratory

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from discovr_jax import evaluate, sharding, train
+from discovr_jax import train
 from discovr_jax.data import records
-from discovr_jax.evaluation import features, output, report, runner
+from discovr_jax.evaluation import evaluate, runner
+from discovr_jax.evaluation import results_io as output
+from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.report import report
+from discovr_jax.parallel import mesh as sharding
 from tests import run_case
 
 FAMILIES = {

@@ -15,19 +15,14 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax import (
-    checkpoint,
-    distributed,
-    evaluate,
-    experiment,
-    replay,
-    sharding,
-    step_watch,
-    train,
-    train_step,
-    workdir,
-)
+from discovr_jax import replay, train
 from discovr_jax.data import feed
+from discovr_jax.evaluation import evaluate
+from discovr_jax.method import experiment
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import processes as distributed
+from discovr_jax.runs import checkpoint, step_watch, workdir
 from tests import run_case
 
 NOTHING_REMEMBERED = (
@@ -364,7 +359,7 @@ def test_nothing_depends_on_the_clock_of_the_machine(run, finished, tmp_path, mo
 
 
 def test_eight_devices_agree_with_one_which_can_go_on_from_them(run, tmp_path, monkeypatch):
-    video = {"loss.img": 0.0, "loss.scd": 0.0, "duration": "3 steps"}  # the other losses are in test_sharding.py
+    video = {"loss.img": 0.0, "loss.scd": 0.0, "duration": "3 steps"}  # the other losses are in parallel/test_mesh.py
 
     def first_step(directory, overrides=()):
         send = functools.partial(run_case.send, "SIGTERM")

@@ -55,7 +55,9 @@ def test_the_wheel_holds_the_packages_and_what_describes_the_builders(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = [name for name in archive.namelist() if name.endswith("LICENSE")]
     wanted = {
-        path.relative_to(run_case.ROOT).as_posix()
+        path.relative_to(run_case.ROOT).as_posix().replace("configs/", "discovr_jax/configs/", 1)
+        if package == "configs"
+        else path.relative_to(run_case.ROOT).as_posix()
         for package in PACKAGES
         for path in (run_case.ROOT / package).rglob("*")
         if path.suffix == ".py" or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt")
@@ -76,7 +78,8 @@ def test_the_wheel_prepares_trains_and_evaluates_from_another_directory(python, 
         return execute(python, "-m", *command, cwd=tmp_path, env=environment)
 
     where = (
-        "import configs, discovr_jax.main as m, tfds_builders as t; print(configs.__file__, m.__file__, t.__path__[0])"
+        "import discovr_jax.configs.adult as c, discovr_jax.main as m, tfds_builders as t; "
+        "print(c.__file__, m.__file__, t.__path__[0])"
     )
     for place in execute(python, "-c", where, cwd=tmp_path, env=environment).split():
         assert pathlib.Path(place).is_relative_to(python.parent.parent)

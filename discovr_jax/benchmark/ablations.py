@@ -16,11 +16,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from discovr_jax import aot, chips, sharding
 from discovr_jax.benchmark import machine, step
 from discovr_jax.losses import objective
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.models import attention, discovr, encoders, layers, patches
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.planning import aot, chips
 
 HELP = "the step without each of its optimisations"
 

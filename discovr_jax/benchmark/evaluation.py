@@ -4,10 +4,12 @@ import argparse
 
 import jax
 
-from discovr_jax import evaluate, sharding, train
-from discovr_jax import experiment as experiment_lib
+from discovr_jax import train
 from discovr_jax.benchmark import machine
 from discovr_jax.benchmark.step import NUM_TRAIN, noise
+from discovr_jax.evaluation import evaluate
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.parallel import mesh as sharding
 
 HELP = "the frozen encoder, as evaluation runs it"
 

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from discovr_jax.experiment import config_path
+from discovr_jax.method.experiment import config_path
 
 
 def read_config(name: str, overrides: list[str]) -> ConfigDict:

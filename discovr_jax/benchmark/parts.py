@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from discovr_jax import train_step
-from discovr_jax.experiment import Experiment
+from discovr_jax.method import step as train_step
+from discovr_jax.method.experiment import Experiment
 from discovr_jax.models.discovr import Masks, StudentOutputs, TeacherOutputs
 
 

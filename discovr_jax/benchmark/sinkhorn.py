@@ -5,9 +5,9 @@ import argparse
 import jax
 import numpy as np
 
-from discovr_jax import experiment as experiment_lib
 from discovr_jax.benchmark import machine
 from discovr_jax.losses.sinkhorn import sinkhorn
+from discovr_jax.method import experiment as experiment_lib
 
 HELP = "the assignment of tokens to prototypes"
 FORMS = {"logarithms (any scores)": None, "products (cosines)": 1.0}

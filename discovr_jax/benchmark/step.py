@@ -1,6 +1,6 @@
 """The training step: median time, clips a second, MFU, memory, and where the time goes.
 
-The step is the one of a run, on clips of noise: no records are needed. MFU is the nominal work (discovr_jax/flops.py)
+The step is the one of a run, on clips of noise: no records are needed. MFU is the nominal work (planning/flops.py)
 over the time and the peak of the devices (--peak, TFLOP/s a device). --parts compiles each part alone as well;
 --profile writes a trace for TensorBoard or Perfetto and lists the operations that took longest.
 """
@@ -11,11 +11,14 @@ import dataclasses
 import jax
 import numpy as np
 
-from discovr_jax import experiment as experiment_lib
-from discovr_jax import flops, sharding, train, train_step
+from discovr_jax import train
 from discovr_jax.benchmark import machine
 from discovr_jax.benchmark import parts as parts_lib
 from discovr_jax.benchmark import trace as trace_lib
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.planning import flops
 
 HELP = "the training step, its parts and its memory"
 NUM_TRAIN = 7465  # videos of EchoNet-Dynamic's training split; only schedules depend on it

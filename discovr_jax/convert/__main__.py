@@ -11,7 +11,7 @@ import json
 import pathlib
 import sys
 
-from discovr_jax.checkpoint import CheckpointError
+from discovr_jax.runs.checkpoint import CheckpointError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,8 +46,8 @@ def from_torch(args: argparse.Namespace) -> int:
 
 def to_torch(args: argparse.Namespace) -> int:
     """A checkpoint of ours to a state dict that the public code loads."""
-    from discovr_jax import weights
     from discovr_jax.convert import folder, state, torch_files
+    from discovr_jax.convert import read as weights
 
     parts = ("params/", "teacher/", "memory/")
     source = weights.read(args.checkpoint, lambda path: path.startswith(parts))

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from discovr_jax import experiment, masking, optim, train_step
 from discovr_jax.convert import names, state
 from discovr_jax.convert.sizes import ConversionError, Hints
-from discovr_jax.fidelity import option
 from discovr_jax.losses import objective
 from discovr_jax.losses.sinkhorn import sinkhorn
+from discovr_jax.method import experiment, masking
+from discovr_jax.method import optimizer as optim
+from discovr_jax.method import step as train_step
+from discovr_jax.method.fidelity import option
 from discovr_jax.models.discovr import Discovr, Masks
 
 OUTPUT, GRADIENT = 1e-5, 1e-4  # tolerances, relative

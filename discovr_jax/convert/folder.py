@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from discovr_jax import experiment
-from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.convert import torch_files
 from discovr_jax.convert.sizes import ConversionError
 from discovr_jax.convert.state import Converted
+from discovr_jax.method import experiment
+from discovr_jax.runs.checkpoint import Checkpoints
 
 # Encoders by their module in PyTorch.
 BRANCHES = {

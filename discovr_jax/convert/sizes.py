@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from discovr_jax.configs import base
 from discovr_jax.convert import names
 from discovr_jax.models.discovr import VARIANTS
 

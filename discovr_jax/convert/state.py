@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import experiment, train_step
 from discovr_jax.convert import names
 from discovr_jax.convert.sizes import ConversionError, Hints, infer
+from discovr_jax.method import experiment
+from discovr_jax.method import step as train_step
+from discovr_jax.method.optimizer import path_name
 from discovr_jax.models import positions
-from discovr_jax.optim import path_name
 
 # Kept by us alone; the public code has nothing like it and does without.
 OURS_ONLY = ("memory/position_mean",)

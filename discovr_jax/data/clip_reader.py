@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
-from discovr_jax.config_error import ConfigError
 from discovr_jax.data import records, transforms
+from discovr_jax.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

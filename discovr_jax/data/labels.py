@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 
 _FORMS = (
     "'ef < 50', 'rvef <= 45', 'wall_cm >= 1.3' and 'source_label' "

@@ -7,8 +7,8 @@ A name is that of a builder, with a variant of it after a slash where it has som
 import ml_collections
 import numpy as np
 
-from discovr_jax.config_error import ConfigError
 from discovr_jax.data import bucket, records
+from discovr_jax.errors import ConfigError
 
 # The rule of each dataset where data.abnormal_rule is None; forms and meaning: discovr_jax/data/labels.py.
 RULES = {

@@ -23,9 +23,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from discovr_jax.config_error import ConfigError
 from discovr_jax.data import labels, mixture, records
 from discovr_jax.data.clip_reader import ClipReader
+from discovr_jax.errors import ConfigError
 
 # Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
 _THREADS = 2

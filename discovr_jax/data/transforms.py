@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 

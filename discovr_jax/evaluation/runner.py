@@ -20,10 +20,16 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from discovr_jax.config_error import ConfigError
 from discovr_jax.data import mixture
-from discovr_jax.evaluation import entries, extraction, features, kept, labels, output, task
-from discovr_jax.evaluation.extraction import SPLITS
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import prediction_cache as kept
+from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import results_io as output
+from discovr_jax.evaluation.evaluators import labels
+from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features.extract import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
 TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of this folder
@@ -186,7 +192,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[task.Part]:
       ConfigError: options that it has not, or values that cannot be.
     """
     kind = options.pop("type")
-    module = importlib.import_module(f"discovr_jax.evaluation.{kind}")
+    module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{kind}")
     if hasattr(module, "parts"):
         try:
             return module.parts(name, **options)
@@ -198,7 +204,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[task.Part]:
 
 def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config) -> _Task:
     """Picks the videos whose target is known. Raises task.Skip if the part cannot run."""
-    module = importlib.import_module(f"discovr_jax.evaluation.{part.kind}")
+    module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}")
     if part.field not in fields["train"]:
         known = list(task.MEASUREMENTS)
         raise ConfigError(f"eval.evaluators.{part.family}: no field {part.field!r}; there are {known}")

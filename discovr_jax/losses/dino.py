@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 from discovr_jax.losses.sinkhorn import sinkhorn
 
 SINKHORN_ITERATIONS = 3  # DINOv2's number

@@ -11,7 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 from discovr_jax.losses import dino, monitors, pixel, scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 

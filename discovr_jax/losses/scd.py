@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 
 STANDARDISE_EPS = 1e-6
 

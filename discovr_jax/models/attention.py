@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 
 NORM_EPS = 1e-12
 

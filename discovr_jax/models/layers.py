@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 from discovr_jax.models.attention import IMPLEMENTATIONS, weights
 
 xavier = nn.initializers.xavier_uniform()

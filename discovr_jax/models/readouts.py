@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from discovr_jax.config_error import ConfigError
+from discovr_jax.errors import ConfigError
 
 NAMES = ("cls", "mean", "std_of_mean", "mean_of_std")
 MAPS = ("mean_map", "std_map")

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from discovr_jax import workdir as workdir_lib
+from discovr_jax.runs import workdir as workdir_lib
 from tests.chaos import faults, laboratory, soak
 
 # What one run goes through, in an order of its own. Those that hardly cost progress come often.

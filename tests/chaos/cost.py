@@ -19,9 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from discovr_jax import checkpoint, sharding, step_watch, train, train_step, workdir
-from discovr_jax import experiment as experiment_lib
+from discovr_jax import train
 from discovr_jax.losses import objective
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.runs import checkpoint, step_watch, workdir
 
 _NONE = mock.Mock(
     teacher_entropies=lambda *_: {}, assignment_monitors=lambda *_: {}, feature_rank=lambda *_: jnp.zeros(())
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--wall", action="store_true")
     given = parser.parse_args()
     clock = time.perf_counter if given.wall else time.process_time
-    config = importlib.import_module(f"configs.{given.config}").get_config()
+    config = importlib.import_module(f"discovr_jax.configs.{given.config}").get_config()
     config.batch_size = given.batch or config.batch_size
     experiment, mesh = experiment_lib.make_experiment(config, 400), sharding.make_mesh(config.mesh)
     state, batch = train.init_state(experiment, mesh, 0), _batch(config, mesh)

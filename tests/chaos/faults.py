@@ -12,8 +12,8 @@ import time
 import numpy as np
 import psutil
 
-from discovr_jax.checkpoint import whole_steps
 from discovr_jax.data import records
+from discovr_jax.runs.checkpoint import whole_steps
 from tests.chaos.laboratory import finished
 
 

@@ -1,6 +1,6 @@
 """phantom.py:smoke with one evaluator, for the short form."""
 
-from configs import phantom
+from discovr_jax.configs import phantom
 
 
 def get_config():

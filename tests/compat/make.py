@@ -14,10 +14,11 @@ import tempfile
 
 import numpy as np
 
-from configs import phantom
-from discovr_jax import checkpoint, evaluate, inference, train, workdir
+from discovr_jax import inference, train
+from discovr_jax.configs import phantom
 from discovr_jax.data import records
-from discovr_jax.evaluation import runner
+from discovr_jax.evaluation import evaluate, runner
+from discovr_jax.runs import checkpoint, workdir
 from tests import made_up, run_case
 
 HERE = pathlib.Path(__file__).parent

@@ -8,7 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax import checkpoint, experiment, train, train_step, workdir
+from discovr_jax import train
+from discovr_jax.method import experiment
+from discovr_jax.method import step as train_step
+from discovr_jax.runs import checkpoint, workdir
 from tests import run_case
 from tests.compat import make
 

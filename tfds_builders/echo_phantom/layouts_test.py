@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from discovr_jax.evaluation import baselines
+from discovr_jax.evaluation.features import pixels as baselines
 from tfds_builders import tracings
 from tfds_builders.echo_phantom import __main__ as command
 from tfds_builders.echo_phantom import files, layout_echonet_dynamic, layouts

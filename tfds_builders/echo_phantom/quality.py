@@ -12,7 +12,7 @@ import os
 import cv2
 import numpy as np
 
-from discovr_jax.evaluation import baselines
+from discovr_jax.evaluation.features import pixels as baselines
 from tfds_builders.echo_phantom import files, measure
 from tfds_builders.echo_phantom.layout_echonet_dynamic import simulate_one
 

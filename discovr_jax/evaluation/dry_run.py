@@ -1,0 +1,57 @@
+"""Evaluators' settings are tried before a training, not found wrong after it."""
+
+import contextlib
+import importlib
+
+import numpy as np
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import runner
+from discovr_jax.models import readouts
+
+_VIDEOS = 8  # made-up ones of a split
+
+
+def check(config, depth: int) -> None:
+    """Refuses what a long training should not be waited for: unknown readouts, evaluators, options or fields, values
+    that no evaluator takes, blocks that the encoder has not.
+
+    Evaluators of pooled features run once on a few made-up videos; those of tokens look at their options.
+
+    Args:
+      config: with `eval`; depth: blocks of the encoder.
+
+    Raises:
+      ConfigError: says which setting.
+    """
+    if config.eval.map_side < 1:
+        raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
+    if unknown := [name for name in config.eval.readouts if name not in readouts.KNOWN]:
+        raise ConfigError(f"eval.readouts: unknown {unknown}; there are {list(readouts.KNOWN)}")
+    for name, options in runner.chosen(config).items():
+        module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{options['type']}")
+        if hasattr(module, "check"):
+            module.check(name, options, depth)
+        elif options["type"] in runner.TYPES:
+            with contextlib.suppress(task.Skip):
+                for part in runner.parts_of(name, options):
+                    _rehearse(name, part)
+
+
+def _rehearse(name: str, part: task.Part) -> None:
+    """Runs a part on made-up videos. Raises ConfigError for what it refuses; a Skip there says nothing."""
+    module, rng = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}"), np.random.default_rng(0)
+    columns = {field: rng.uniform(20, 70, _VIDEOS) for field in task.MEASUREMENTS}
+    columns |= {"label": np.arange(_VIDEOS) % 2.0, "id": np.arange(_VIDEOS).astype(str)}
+    features = rng.normal(size=(_VIDEOS, 2))
+    with contextlib.suppress(task.Skip):
+        try:
+            target = columns[part.field]
+            splits = [task.Split(split, features, target, columns) for split in ("train", "val", "test")]
+            module.evaluate(*splits, **part.options)
+        except KeyError as error:
+            known = list(task.MEASUREMENTS)
+            raise ConfigError(f"eval.evaluators.{name}: no field {error}; there are {known}") from None
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"eval.evaluators.{name}: {error}") from None

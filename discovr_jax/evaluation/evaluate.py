@@ -1,0 +1,257 @@
+"""Evaluation of a checkpoint: the trained encoder beside untrained ones and pixels, then table and report.
+
+The same code runs at the end of training and alone (`--mode=eval`).
+"""
+
+import logging
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from discovr_jax.data import mixture, records
+from discovr_jax.evaluation import samples
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
+from discovr_jax.method.optimizer import path_name
+from discovr_jax.models import readouts
+from discovr_jax.models.discovr import Discovr
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import processes as distributed
+from discovr_jax.runs import workdir
+from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
+
+logger = logging.getLogger(__name__)
+
+
+def make_embed(model: Discovr, mesh, map_side: int):
+    """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params as of `scored`.
+
+    Where they hold a decoder, its maps are among the readouts, as "decoder_...".
+    Each process gives its rows of the batch and gets the readouts of all.
+    """
+    batch = sharding.batch_sharding(mesh)
+
+    def embed(params, frames, num_valid):
+        tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
+        found = readouts.readouts(tokens, num_valid, model.grid, map_side)
+        if "decoder" in params:
+            decoded = model.apply({"params": params}, tokens, method="decode_video")
+            of_decoder = readouts.readouts(decoded, num_valid, model.grid, map_side)
+            found |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
+        return found
+
+    jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=sharding.replicated(mesh))
+
+    def call(params, frames, num_valid):
+        return jax.device_get(jitted(params, *sharding.place_rows((frames, num_valid), mesh)))
+
+    return call
+
+
+def make_token_encoder(model: Discovr, mesh):
+    """`encoder(params) -> tokens.Encoder` of a teacher's params, jitted over the mesh as `make_embed`."""
+    from discovr_jax.evaluation import token_runner as tokens
+
+    batch = sharding.batch_sharding(mesh)
+    places = {"out_shardings": sharding.replicated(mesh)}
+
+    def of_clip(params, frames, num_valid):
+        # The cache keeps float16; the CPU backend has none of its own to compute in.
+        return model.apply({"params": params}, frames, num_valid, method="encode_video").astype(jnp.float16)
+
+    def of_frame(params, frames, num_valid, position):
+        grid = model.grid
+        by_time = of_clip(params, frames, num_valid)[:, 1:].reshape(len(frames), grid.time, grid.places, -1)
+        return jnp.take_along_axis(by_time, (position // grid.tubelet)[:, None, None, None], axis=1)[:, 0]
+
+    clips = jax.jit(of_clip, in_shardings=(None, batch, batch), **places)
+    frames = jax.jit(of_frame, in_shardings=(None, batch, batch, batch), **places)
+
+    def encoder(params, key: str):
+        def call(jitted):
+            return lambda *arrays: jax.device_get(jitted(params, *sharding.place_rows(arrays, mesh)))
+
+        return tokens.Encoder(call(frames), call(clips), key, model.grid, model.patch, model.width)
+
+    return encoder
+
+
+def make_tuner(model: Discovr, mesh, map_side: int, teachers: dict):
+    """A `finetune.Tuner`: the encoder lies on the mesh as in training, its head whole on every device."""
+    from discovr_jax.evaluation.evaluators import finetune
+
+    def shardings(tree):
+        leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        by_rule = sharding.shardings({name: leaf for name, leaf in leaves.items() if finetune.HEAD not in name}, mesh)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: by_rule.get(path_name(path), sharding.replicated(mesh)), tree
+        )
+
+    return finetune.Tuner(
+        model, map_side, teachers, partial(sharding.place_rows, mesh=mesh), shardings, sharding.replicated(mesh)
+    )
+
+
+def evaluate_state(
+    config: ConfigDict, directory, state, step: int, experiment, mesh, everything: bool | None = None
+) -> dict:
+    """Score a state on `mixture.scored`; writes eval/STEP, results.json, report.html; prints a table.
+
+    Args:
+      everything: whether the evaluators run that are to run `at_end` only; None: at the last step.
+
+    Returns:
+      The content of results.json.
+    """
+    from discovr_jax.evaluation import runner
+    from discovr_jax.evaluation import token_runner as tokens
+    from discovr_jax.evaluation.features import cache as features
+    from discovr_jax.evaluation.features import extract as extraction
+    from discovr_jax.evaluation.report import report, table
+
+    everything = step == experiment.total if everything is None else everything
+    sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
+    dataset = mixture.scored(config)
+    sources = {split: mixture.open_source(config.data, dataset, split) for split in extraction.SPLITS}
+    model = experiment.model
+    map_side = config.eval.map_side
+    embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
+    untrained = untrained_weights(experiment, _random_seeds(config), mesh, config.eval.readouts)
+    weights = {"discovr": [scored(state, config.eval.readouts)], "random": list(untrained)}
+    teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in weights.items()}
+
+    def fingerprint(tree):
+        return features.fingerprint(sharding.to_host(tree))
+
+    keys = {
+        name: [f"{fingerprint(p)} {model.intensity} {model.dtype}" for p in group] for name, group in teachers.items()
+    }
+
+    def of_all(params, make):
+        return {
+            name: [make(each, key) for each, key in zip(group, keys[name], strict=True)]
+            for name, group in params.items()
+        }
+
+    def encoder(params, key):
+        decoder = f" {fingerprint(params['decoder'])}" if "decoder" in params else ""
+        return features.Encoder(partial(embed, params), f"{key} {map_side}{decoder}")
+
+    encoders = of_all(weights, encoder)
+    manifest = records.manifest_hash(sources["test"].path)
+    part, parts = sharding.batch_part(mesh)
+    share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
+    evaluation = runner.run(config, sources, encoders, directory, share, everything)
+    context = tokens.Context(
+        config,
+        sources,
+        evaluation.fields,
+        of_all(teachers, token_encoder),
+        pathlib.Path(directory) / "eval" / "features",
+        share,
+        make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
+    )
+    pictures = tokens.run(evaluation, runner.chosen(config, everything), context)
+    seen = step * config.batch_size
+    results = runner.write(
+        evaluation, directory, step, config.eval.dataset, share.writes, clips_seen=seen, manifest_sha256=manifest
+    )
+    logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
+    shown = samples.of_clips(config, state, model, sources["test"], mesh)
+    if not share.writes:
+        return results
+    path = report.write_report(
+        directory,
+        step,
+        results,
+        workdir.read_metrics(directory),
+        features=evaluation.features,
+        fields=evaluation.fields,
+        predictions=evaluation.predictions,
+        clips=shown["clips"],
+        overlays=[picture for each in pictures.values() for picture in each],
+        usage=shown.get("usage"),
+        neighbours=samples.neighbours(results, sources, evaluation.fields),
+        summary=_summary(config, experiment, step),
+    )
+    logger.info("report: %s", path)
+    return results
+
+
+def evaluate_workdir(config: ConfigDict, directory) -> dict:
+    """`--mode=eval`: the newest checkpoint of a workdir.
+
+    Raises:
+      CheckpointError: there is none.
+      WorkdirError: it was trained with another model; data and evaluators may be others (of other clips a line warns).
+    """
+    from discovr_jax.evaluation.features import extract as extraction
+
+    given, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
+    free = ("model.remat", "model.dtype", "model.attention")
+    workdir.compare(directory, given, only="model.", free=free, defaults=defaults)
+    clips = tuple(f"data.{key}" for key in extraction.CLIP_KEYS)
+    for line in workdir.changes(directory, given, only=clips, free=(), defaults=defaults):
+        logger.warning("the encoder was trained on other clips than it is scored on: %s", line)
+    if not (pathlib.Path(directory) / "checkpoints").is_dir():
+        raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
+    source = mixture.open_source(config.data, mixture.scored(config), "train")
+    experiment = experiment_lib.make_experiment(config, len(source))
+    mesh = sharding.make_mesh(config.mesh)
+    checkpoints = Checkpoints(directory, read_only=True)  # training may be going on
+    abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
+    restored = checkpoints.restore_latest(abstract)
+    if restored is None:
+        raise CheckpointError(f"{checkpoints.directory} holds no checkpoint: train first")
+    step, state, _ = restored
+    checkpoints.close()
+    return evaluate_state(config, directory, state, step, experiment, mesh, everything=True)
+
+
+def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:
+    """What was trained, in a few lines for the report; config.json has every setting."""
+    m, data = experiment.model, config.data
+    weights = ", ".join(f"{name} {value:g}" for name, value in experiment.options.weights.items() if value)
+    return {
+        "Training data": ", ".join(f"{name} ({weight:g})" for name, weight in mixture.weights(data).items()),
+        "Training videos": data.train_filter,
+        "Clips": f"{data.num_frames} frames of {data.image_size} x {data.image_size}",
+        "Encoder": f"ViT, width {m.width}, {m.depth} blocks, patches of {m.patch} pixels, tubelets of {m.grid.tubelet}",
+        "Loss weights": weights,
+        "Clips seen": f"{step * config.batch_size} in {step} steps of {config.batch_size}",
+        "Seed": str(config.seed),
+    }
+
+
+def _random_seeds(config: ConfigDict) -> range:
+    # Apart from the seed of the run itself: the baseline is not the run's own starting point.
+    return range(config.seed + 1, config.seed + 1 + config.eval.random_seeds)
+
+
+def scored(state: train_step.TrainState, names: Sequence[str]) -> dict:
+    """The parameters that evaluation reads: the video teacher's, and of the decoder, which has no teacher, its own.
+
+    Args:
+      names: of readouts; the decoder is there if one is the decoder's and a decoder was trained.
+    """
+    params = {"video_encoder": state.teacher["video_encoder"]}
+    if asked := [name for name in names if name.startswith(readouts.DECODER)]:
+        if "decoder" in state.params:
+            return params | {"decoder": state.params["decoder"]}
+        logger.warning("readouts %s are left out: no decoder was trained", ", ".join(asked))
+    return params
+
+
+def untrained_weights(experiment, seeds: Iterable[int], mesh, names: Sequence[str]) -> Iterator[dict]:
+    """What is `scored` of fresh states, on the mesh, one after another: the "random" baseline."""
+
+    def init(key):
+        return scored(train_step.init_state(experiment.model, experiment.tx, experiment.masks, key), names)
+
+    jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))  # traced once for all
+    for seed in seeds:
+        yield jitted(experiment_lib.initial_key(seed))

@@ -1,0 +1,72 @@
+"""Anomaly score: mean cosine distance to the k nearest *normal* training videos; no abnormal one is used.
+
+Sensitivity at a specificity: the threshold is the score that this share of the normal *validation* videos does not
+exceed. The specificity on test is therefore another figure, and stands beside.
+"""
+
+import numpy as np
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.metrics import videos as metrics
+
+TARGET = "label"
+SPECIFICITIES = (90, 95)  # percent
+METRICS = {"auroc": metrics.auroc, "auprc": metrics.average_precision}
+for _percent in SPECIFICITIES:
+    METRICS[f"sensitivity_at_{_percent}"] = metrics.On(f"margin_{_percent}", metrics.sensitivity)
+    METRICS[f"specificity_at_{_percent}"] = metrics.On(f"margin_{_percent}", metrics.specificity)
+SELECT_BY, LARGER_IS_BETTER = "auroc", True
+
+
+def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
+    """Raises task.Skip without a normal training video, or unless val and test hold both classes."""
+    if not (train == 0).any():
+        raise task.Skip(f"no normal training videos: all {len(train)} labelled ones are abnormal")
+    task.require_both_classes("val", val)
+    task.require_both_classes("test", test)
+
+
+def distance(normal: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
+    """Mean of 1 - cosine to the k nearest rows of `normal` [N, D], for `query` [Q, D]: float64 [Q]."""
+    similarity, _ = task.nearest(query, normal, k)
+    return 1 - similarity.mean(1)
+
+
+def threshold(normal_scores: np.ndarray, percent: float) -> float:
+    """The smallest of the scores [N] that at least `percent` of them do not exceed."""
+    return float(np.quantile(normal_scores, percent / 100, method="inverted_cdf"))
+
+
+def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 10) -> task.Predictions:
+    """Scores validation and test videos; k is cut to the number of normal training videos.
+
+    Raises:
+      ConfigError: if k < 1.
+    """
+    if k < 1:
+        raise ConfigError(f"anomaly needs k >= 1, got {k}")
+    normal = train.features[train.target == 0]
+    scores = [distance(normal, split.features, k) for split in (val, test)]
+    return scored(scores[0], val.target, scores[1], k=min(k, len(normal)), normal_videos=len(normal))
+
+
+def scored(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, **details) -> task.Predictions:
+    """Anomaly scores as predictions, with their distance to the thresholds that normal validation videos set.
+
+    Args:
+      val, test: float64 [N_val], [N_test], larger is more abnormal; val_labels: [N_val], 0 normal.
+      **details: joined to those of results.json.
+    """
+    normal = val[val_labels == 0]
+    thresholds = {percent: threshold(normal, percent) for percent in SPECIFICITIES}
+    return task.Predictions(
+        val,
+        test,
+        details=details
+        | {
+            "normal_validation_videos": len(normal),
+            "thresholds": {str(percent): value for percent, value in thresholds.items()},
+        },
+        outputs={f"margin_{percent}": test - value for percent, value in thresholds.items()},
+    )

@@ -1,0 +1,134 @@
+"""Attentive probe: one learned query attends to all frozen tokens of a clip, a linear layer reads what it gathered.
+
+The query of an attention head times its keys is a learned direction in which tokens are scored, and its values times
+the output layer a linear layer of the weighted mean token; so neither keys nor values are computed for each token.
+"""
+
+import functools
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import token_runner as tokens
+from discovr_jax.evaluation.evaluators import heads, targets
+from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import extract as extraction
+
+METRICS = targets.METRICS
+
+
+class AttentiveHead(nn.Module):
+    """{"tokens": [B, N, D], "seen": bool [B, N]} -> [B]. Tokens that are not `seen` get no attention."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, inputs: dict[str, jax.Array]) -> jax.Array:
+        x = inputs["tokens"].astype(jnp.float32)
+        scores = nn.Dense(self.heads, use_bias=False, name="query")(x)
+        weights = jax.nn.softmax(scores, axis=1, where=inputs["seen"][:, :, None])
+        gathered = jnp.einsum("bnh,bnd->bhd", weights, x)
+        out = nn.Dense(1, kernel_init=nn.initializers.zeros, name="out")
+        return out(gathered.reshape(len(x), -1))[:, 0]
+
+
+def seen_tokens(num_valid: np.ndarray, grid) -> np.ndarray:
+    """Which tokens of clips are of real frames, CLS always: bool [N, 1 + tokens]."""
+    real = np.arange(grid.time) * grid.tubelet < np.asarray(num_valid)[:, None]
+    return np.concatenate([np.ones((len(real), 1), bool), np.repeat(real, grid.places, axis=1)], axis=1)
+
+
+def run(
+    evaluation: entries.Evaluation,
+    family: str,
+    context: tokens.Context,
+    *,
+    fields: tuple[str, ...],
+    heads_of_query: int,
+    fit: dict[str, Any],
+    max_gib: float,
+) -> None:
+    """Enters the figures of each field; options: `config.eval.evaluators.attentive`.
+
+    Raises:
+      task.Skip: the tokens take more than `max_gib`.
+    """
+    grid = context.members[0][2].grid
+    counts = [len(context.sources[split]) for split in extraction.SPLITS]
+    tokens.require_space(context, counts, 1 + grid.tokens, max_gib, f"eval.evaluators.{family}.max_gib")
+    options = heads.Options(**fit)
+    clips = functools.cache(partial(tokens.of_clips, context))  # read where something is to be trained only
+    for field in fields:
+        part = family if field == targets.LABEL else f"{family}_{field}"
+        try:
+            target = targets.read(context, field)
+            made = _made(context, part, target, clips, heads_of_query, options)
+        except task.Skip as skip:
+            entries.skip(evaluation, part, skip)
+            continue
+        evaluation.results["videos"][part] = {split: int(known.sum()) for split, known in target.known.items()}
+        entries.add(
+            evaluation,
+            family,
+            target.rows,
+            targets.metric_names(field),
+            made,
+            kind="attentive",
+            field=field,
+            readouts=dict.fromkeys(made, "tokens"),
+            chosen_by=target.chosen_by,
+            part=part,
+        )
+
+
+def _made(context, part: str, target: targets.Target, clips, heads_of_query: int, options: heads.Options):
+    """{encoder: [task.Predictions, one a seed]}; what is not cached is trained."""
+    made: dict[str, list[task.Predictions]] = {}
+    digest = features.fingerprint([dict(target.known), dict(target.values)])
+    for number, (name, seed, encoder) in enumerate(context.members):
+        settings = {"heads": heads_of_query, "options": str(options), "seed": context.config.seed, "targets": digest}
+        seen = [[context.key(split, "middle clip")] for split in extraction.SPLITS]
+        key = features.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, seen)
+
+        def make(_, number=number):
+            return [_train(context, number, target, clips, heads_of_query, options)]
+
+        file = f"{context.dataset}-{name}-{seed}-test-{part}"
+        (found,) = features.cached(context.directory, [file], [key], make, context.share.writes)
+        details = {name: found[name].item() for name in ("decay", "steps")}
+        made.setdefault(name, []).append(task.Predictions(found["val"], found["test"], details))
+    return made
+
+
+def _train(context, number: int, target: targets.Target, clips, heads_of_query: int, options: heads.Options):
+    """The probe on the tokens of one of `context.members`."""
+    name, seed, encoder = context.members[number]
+    found = [clips(split)[number] for split in extraction.SPLITS]
+    tokens.finite(name, seed, *(each["tokens"] for each in found))
+    arrays = heads.standardise(*(each["tokens"] for each in found))
+    train, val, test = (
+        {
+            "tokens": array[target.known[split]],
+            "seen": seen_tokens(each["num_valid"][target.known[split]], encoder.grid),
+        }
+        for split, array, each in zip(extraction.SPLITS, arrays, found, strict=True)
+    )
+    head = AttentiveHead(heads_of_query)
+    apply = heads.applied(head)
+
+    def predict(params, inputs):
+        return target.predicted(heads.outputs(apply, params, inputs, options.batch))
+
+    def score(params):
+        return target.score(predict(params, val))
+
+    wanted = target.weighted()[target.known["train"]]
+    fitted = heads.fit(head, target.loss(), score, train, wanted, options, context.config.seed)
+    made = {"val": predict(fitted.params, val), "test": predict(fitted.params, test)}
+    return made | {name: np.asarray(value) for name, value in fitted.details.items()}

@@ -1,0 +1,181 @@
+"""Small heads on frozen tokens, trained by AdamW; weight decay and number of steps are chosen on validation.
+
+They are trained on one device, whatever the mesh: batches and initial weights are functions of the seed alone.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+
+# Part of every cache key of what heads say: raise it when the same tokens would give other predictions.
+HEADS_VERSION = 2
+_MOMENTS = (0.9, 0.99)
+_BLOCK = 2**25  # numbers that `standardise` holds in float32 at once: 128 MB
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a head is trained.
+
+    Attributes:
+      steps: of AdamW; the rate falls from `rate` to 0 by cosine.
+      every: steps between two looks at the validation split.
+      batch: rows of the training split a step.
+      rate: peak learning rate.
+      decays: values of the weight decay that are tried, smallest first; ties keep the larger (plainer) one.
+    """
+
+    steps: int
+    every: int
+    batch: int
+    rate: float
+    decays: tuple[float, ...]
+
+    def __post_init__(self):
+        if self.steps < 1 or self.every < 1 or self.batch < 1 or not self.rate > 0 or not self.decays:
+            raise ConfigError(f"a head needs steps, every, batch >= 1, rate > 0 and one decay at least, got {self}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A trained head.
+
+    Attributes:
+      params: of the head.
+      val_score: what validation said of them, larger is better.
+      details: chosen decay and steps.
+    """
+
+    params: Any
+    val_score: float
+    details: dict[str, Any]
+
+
+def fit(
+    head: nn.Module,
+    loss: Callable[[Any, Any], jax.Array],
+    score: Callable[[Any], float],
+    inputs: Any,
+    targets: Any,
+    options: Options,
+    seed: int,
+) -> Fitted:
+    """Trains `head` once for each decay and keeps the parameters that validation liked best.
+
+    Args:
+      loss: (outputs, targets of a batch) -> scalar, a mean over rows.
+      score: parameters -> figure on the validation split, larger is better; NaN never wins.
+      inputs: arrays [N, ...] that `head(inputs)` takes; targets: arrays [N, ...].
+
+    Raises:
+      task.Skip: no parameters had a finite score.
+    """
+    key = jax.random.key(seed)
+    inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+    example = jax.tree.map(lambda x: x[:1], inputs)
+    start = _init(head, jax.random.fold_in(key, 2**31 - 1), example)
+    best = Fitted(None, -np.inf, {})
+    for decay in sorted(options.decays, reverse=True):
+        params, moments = start, _adam().init(start)
+        for step in range(0, options.steps, options.every):
+            count = min(options.every, options.steps - step)
+            params, moments = _train(head, loss, options, count, params, moments, inputs, targets, key, step, decay)
+            found = float(score(params))
+            if found > best.val_score:
+                best = Fitted(params, found, {"decay": decay, "steps": step + count})
+    if best.params is None:
+        raise task.Skip("the head's score on validation was never a number")
+    return best
+
+
+def _adam():
+    return optax.scale_by_adam(*_MOMENTS)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(head, key, example):
+    return head.init(key, example)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _train(head, loss, options: Options, count, params, moments, inputs, targets, key, first, decay):
+    """`count` steps from step `first` on: (params, moments)."""
+    rows = jax.tree.leaves(inputs)[0].shape[0]
+
+    def one(carry, step):
+        params, moments = carry
+        chosen = jax.random.permutation(jax.random.fold_in(key, step), rows)[: options.batch]
+        some, wanted = jax.tree.map(lambda x: x[chosen], (inputs, targets))
+        slope = jax.grad(lambda p: loss(head.apply(p, some), wanted))(params)
+        moved, moments = _adam().update(slope, moments)
+        rate = options.rate * 0.5 * (1 + jnp.cos(jnp.pi * step / options.steps))
+
+        def move(path, leaf, change):
+            decays = jax.tree_util.keystr(path, simple=True, separator="/").endswith("kernel")  # biases do not
+            return leaf - rate * (change + (decay if decays else 0.0) * leaf)
+
+        return (jax.tree_util.tree_map_with_path(move, params, moved), moments), None
+
+    return jax.lax.scan(one, (params, moments), first + jnp.arange(count))[0]
+
+
+def outputs(apply: Callable[[Any, Any], Any], params: Any, inputs: Any, batch: int) -> Any:
+    """`apply(params, inputs)` in batches of equal size: NumPy arrays [N, ...]; the padding of the last is cut off.
+
+    Args:
+      apply: jitted, see `applied`.
+      inputs: NumPy arrays [N, ...].
+    """
+    rows, found = len(jax.tree.leaves(inputs)[0]), []
+    for start in range(0, rows, batch):
+        chosen = np.minimum(np.arange(start, start + batch), rows - 1)
+        found.append(jax.device_get(apply(params, jax.tree.map(lambda x, c=chosen: x[c], inputs))))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:rows], *found)
+
+
+@functools.lru_cache
+def applied(head: nn.Module, after: Callable[[Any], Any] = lambda x: x) -> Callable[[Any, Any], Any]:
+    """(params, inputs) -> after(head(inputs)), jitted once for equal heads."""
+    return jax.jit(lambda params, inputs: after(head.apply(params, inputs)))
+
+
+def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Each of the D features to zero mean and unit deviation *on the training split*, as float16.
+
+    Args:
+      train: float16 [N, ..., D], finite; others: [M, ..., D], brought there by the same numbers.
+    """
+    width, rows = train.shape[-1], max(1, _BLOCK // max(1, train[0].size))
+
+    def total(change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        blocks = (train[start : start + rows].astype(np.float32) for start in range(0, len(train), rows))
+        return sum(change(block).reshape(-1, width).sum(0, dtype=np.float64) for block in blocks)
+
+    count = train.size // width
+    mean = (total(lambda block: block) / count).astype(np.float32)
+    deviation = np.sqrt(total(lambda block: (block - mean) ** 2) / count)
+    scale = np.where(deviation > 1e-6 * max(deviation.max(initial=0.0), 1e-30), deviation, 1.0).astype(np.float32)
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        out = np.empty(array.shape, np.float16)
+        for start in range(0, len(array), rows):
+            out[start : start + rows] = (array[start : start + rows].astype(np.float32) - mean) / scale
+        return out
+
+    return [moved(array) for array in (train, *others)]
+
+
+def mean_score(values: Sequence[np.ndarray]) -> float:
+    """Mean over columns of the mean of each column's finite values; NaN if a column has none."""
+    columns = [np.asarray(column, np.float64) for column in values]
+    return float(np.mean([c[np.isfinite(c)].mean() if np.isfinite(c).any() else np.nan for c in columns]))

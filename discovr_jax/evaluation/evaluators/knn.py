@@ -1,0 +1,90 @@
+"""k nearest neighbours on frozen features: cosine, exponentially weighted vote, majority at 0.5.
+
+The headline figures have a fixed k and temperature. Beside them ("swept") stand those of the pair that does best on
+validation AUROC, the readout being the headline's.
+"""
+
+import numpy as np
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.metrics import videos as metrics
+
+TARGET = "label"
+HEADLINE = {
+    "macro_f1": metrics.macro_f1,
+    "balanced_accuracy": metrics.balanced_accuracy,
+    "auroc": metrics.auroc,
+}
+METRICS = HEADLINE | {f"{name}_swept": metrics.On("swept", metric) for name, metric in HEADLINE.items()}
+SELECT_BY, LARGER_IS_BETTER = "auroc", True
+NEIGHBOURS, TEMPERATURES = (1, 5, 10, 20, 50, 100), (0.02, 0.07, 0.2, 1.0)
+
+
+def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
+    """Raises task.Skip unless the known labels [N] of every split hold both classes."""
+    for name, target in (("train", train), ("val", val), ("test", test)):
+        task.require_both_classes(name, target)
+
+
+def vote(similarity: np.ndarray, labels: np.ndarray, k: int, temperature: float) -> np.ndarray:
+    """Share of the k nearest neighbours' weight that says "abnormal".
+
+    A neighbour of cosine similarity s weighs exp(s / temperature).
+
+    Args:
+      similarity, labels: float [Q, K] of each query's neighbours, the nearest first; K may be below k.
+
+    Returns:
+      float64 [Q] in [0, 1].
+    """
+    similarity, labels = similarity[:, :k], labels[:, :k]
+    # Only ratios matter; the shift keeps exp finite at any temperature.
+    weight = np.exp((similarity - similarity[:, :1]) / temperature)
+    return (weight * labels).sum(1) / weight.sum(1)
+
+
+def evaluate(
+    train: task.Split,
+    val: task.Split,
+    test: task.Split,
+    *,
+    k: int = 10,
+    temperature: float = 0.07,
+    neighbours: tuple[int, ...] = NEIGHBOURS,
+    temperatures: tuple[float, ...] = TEMPERATURES,
+) -> task.Predictions:
+    """Scores validation and test videos against the training bank. k is cut to the bank's size, and said so.
+
+    Args:
+      k, temperature: of the headline.
+      neighbours, temperatures: of the sweep, all pairs; those above the bank's size are left out. Of equal ones the
+        first wins: more neighbours, then the higher temperature, which is the smoother vote.
+
+    Raises:
+      ValueError: if a k < 1 or a temperature <= 0.
+    """
+    if min(k, *neighbours) < 1 or min(temperature, *temperatures) <= 0:
+        raise ConfigError(
+            f"knn needs k >= 1 and temperature > 0, got k={k}, temperature={temperature}, neighbours={neighbours}, "
+            f"temperatures={temperatures}"
+        )
+    size = len(train.target)
+    sizes = sorted({min(each, size) for each in neighbours}, reverse=True)
+    (near_val, in_val), (near_test, in_test) = (
+        task.nearest(split.features, train.features, max(k, *sizes)) for split in (val, test)
+    )
+    ones = np.ones((1, len(val.target)))
+    sweep = []
+    for each in sizes:
+        for heat in sorted(temperatures, reverse=True):
+            score = metrics.auroc(val.target, vote(near_val, train.target[in_val], each, heat), ones)[0]
+            sweep.append({"k": each, "temperature": heat, "val_auroc": float(score)})
+    best = max(sweep, key=lambda row: row["val_auroc"])
+    return task.Predictions(
+        vote(near_val, train.target[in_val], k, temperature),
+        vote(near_test, train.target[in_test], k, temperature),
+        details={"k": min(k, size), "temperature": temperature, "swept": best},
+        outputs={"swept": vote(near_test, train.target[in_test], best["k"], best["temperature"])},
+        report={"sweep": sweep},
+    )

@@ -1,0 +1,119 @@
+"""Linear probe: logistic regression on standardised frozen features, classes weighted to balance.
+
+The strength C is chosen on validation AUROC alone; the model stays the one fitted on train (no refit on
+train + val), so validation never leaks into the reported fit.
+
+The fit sees both classes equally often, whatever their shares: macro F1 and balanced accuracy are at its 0.5. That
+number is no probability: it is too high where abnormal is rare, and a strong penalty draws it to 0.5. So calibration
+(Brier, expected calibration error) is that of the probability which Platt's method makes of it on validation.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.metrics import videos as metrics
+
+TARGET = "label"
+METRICS = {
+    "macro_f1": metrics.macro_f1,
+    "balanced_accuracy": metrics.balanced_accuracy,
+    "auroc": metrics.auroc,
+    "average_precision": metrics.average_precision,
+    "brier": metrics.On("probability", metrics.brier),
+    "calibration_error": metrics.On("probability", metrics.calibration_error, centred=True),
+}
+SELECT_BY, LARGER_IS_BETTER = "auroc", True
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
+    """Raises task.Skip unless the known labels [N] of every split hold both classes."""
+    for name, target in (("train", train), ("val", val), ("test", test)):
+        task.require_both_classes(name, target)
+
+
+def evaluate(
+    train: task.Split,
+    val: task.Split,
+    test: task.Split,
+    *,
+    strengths: tuple[float, ...] = STRENGTHS,
+    max_iter: int = 2000,
+) -> task.Predictions:
+    """Probability of "abnormal" for validation and test videos.
+
+    Args:
+      strengths: values of C tried (inverse of the penalty); ties keep the smaller, which is plainer.
+      max_iter: L-BFGS iterations; a strength that has not converged by then is not a candidate.
+
+    Raises:
+      ConfigError: if a strength is not positive.
+      task.Skip: if no strength converged.
+    """
+    if not strengths or min(strengths) <= 0:
+        raise ConfigError(f"the strengths of a probe must be positive, got {strengths}")
+    x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
+    ones = np.ones((1, len(val.target)))
+    best, best_score, dropped = None, -np.inf, []
+    for strength in sorted(strengths):
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=max_iter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            try:
+                model.fit(x_train, train.target)
+            except ConvergenceWarning:
+                dropped.append(strength)
+                continue
+        score = metrics.auroc(val.target, model.decision_function(x_val), ones)[0]
+        if score > best_score:
+            best, best_score = model, score
+    if best is None:
+        raise task.Skip(f"logistic regression: no C of {strengths} converged in {max_iter} iterations")
+    details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
+    if dropped:
+        details["C_not_converged"] = dropped
+    probability = calibrated(best.decision_function(x_val), val.target, best.decision_function(x_test))
+    return task.Predictions(
+        best.predict_proba(x_val)[:, 1],
+        best.predict_proba(x_test)[:, 1],
+        details,
+        outputs={"probability": probability},
+        report={"reliability": reliability(test.target, probability)},
+    )
+
+
+def calibrated(val_score: np.ndarray, val_target: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Probabilities of scores [N] by Platt's method (1999): a logistic curve through the validation videos.
+
+    His targets are a little inside 0 and 1, so that classes which the score separates give no infinite slope.
+    """
+    abnormal = val_target == 1
+    inside = np.where(abnormal, (abnormal.sum() + 1) / (abnormal.sum() + 2), 1 / ((~abnormal).sum() + 2))
+    mean, deviation = val_score.mean(), val_score.std() or 1.0
+    x = (np.r_[val_score, val_score] - mean)[:, None] / deviation
+    model = LogisticRegression(C=np.inf)  # each video is abnormal with weight `inside`, and normal with the rest
+    model.fit(x, np.repeat([1, 0], len(inside)), sample_weight=np.r_[inside, 1 - inside])
+    return model.predict_proba((score - mean)[:, None] / deviation)[:, 1]
+
+
+def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:
+    """Bins of the reliability diagram that hold a video: {"from", "to", "videos", "probability", "abnormal"}.
+
+    "probability" is the mean of the bin, "abnormal" the share that is.
+    """
+    bins = metrics.probability_bins(probability)
+    return [
+        {
+            "from": each / metrics.BINS,
+            "to": (each + 1) / metrics.BINS,
+            "videos": int((bins == each).sum()),
+            "probability": float(probability[bins == each].mean()),
+            "abnormal": float(target[bins == each].mean()),
+        }
+        for each in np.unique(bins)
+    ]

@@ -1,0 +1,73 @@
+"""A measurement (ejection fraction, wall thickness) from frozen features by ridge regression, closed form, strength
+from validation MAE.
+
+The fit stays the one on train (no refit on train + val), as in `probe`.
+"""
+
+import numpy as np
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.metrics import videos as metrics
+
+TARGET = "ef"  # or the option "field": any of task.MEASUREMENTS
+METRICS = {
+    "mae": metrics.mae,
+    "rmse": metrics.rmse,
+    "r2": metrics.r2,
+    "bias": metrics.bias,
+    "agreement_low": metrics.agreement_low,
+    "agreement_high": metrics.agreement_high,
+}
+SELECT_BY, LARGER_IS_BETTER = "mae", False
+STRENGTHS = tuple(10.0**power for power in range(6))
+
+
+def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
+    """Raises task.Skip unless the training targets [N] take at least two values."""
+    del val, test  # one known value is enough for an error
+    if np.unique(train).size < 2:
+        raise task.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
+
+
+def ridge(x: np.ndarray, y: np.ndarray, strengths) -> np.ndarray:
+    """Coefficients minimising |y - x w|^2 + penalty |w|^2 for each penalty in `strengths`.
+
+    One decomposition serves all.
+
+    Args:
+      x: float64 [N, D], centred; y: float64 [N], centred; strengths: [P] penalties, each > 0.
+
+    Returns:
+      float64 [P, D].
+    """
+    strengths = np.asarray(strengths, np.float64)[:, None]
+    if x.shape[0] >= x.shape[1]:
+        eigenvalues, vectors = np.linalg.eigh(x.T @ x)
+        projected = vectors.T @ (x.T @ y)
+        return (projected / (np.maximum(eigenvalues, 0) + strengths)) @ vectors.T
+    eigenvalues, vectors = np.linalg.eigh(x @ x.T)
+    return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + strengths)) @ vectors.T @ x
+
+
+def evaluate(
+    train: task.Split, val: task.Split, test: task.Split, *, strengths: tuple[float, ...] = STRENGTHS
+) -> task.Predictions:
+    """Predicted measurement of validation and test videos (not clipped to what is possible).
+
+    Args:
+      strengths: ridge penalties tried on standardised features; ties keep the larger (plainer) one.
+
+    Raises:
+      ConfigError: if a penalty is not positive.
+    """
+    strengths = sorted(strengths, reverse=True)
+    if not strengths or strengths[-1] <= 0:
+        raise ConfigError(f"the strengths of a regression must be positive, got {strengths}")
+    x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
+    mean = train.target.mean()
+    coefficients = ridge(x_train, train.target - mean, strengths)
+    errors = np.abs(mean + x_val @ coefficients.T - val.target[:, None]).mean(0)
+    chosen = int(np.argmin(errors))
+    val_prediction, test_prediction = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
+    return task.Predictions(val_prediction, test_prediction, details={"penalty": strengths[chosen]})

@@ -1,0 +1,1 @@
+"""Features of videos: where they come from and where they are stored."""

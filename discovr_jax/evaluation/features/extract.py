@@ -1,0 +1,110 @@
+"""The columns and the frozen features of a dataset's splits, for all encoders together."""
+
+import contextlib
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from discovr_jax.data import labels, mixture
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.features import cache as features
+
+SPLITS = ("train", "val", "test")
+# What decides which pixels an encoder sees; part of the cache key.
+CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
+_FIELDS = ("id", "patient_id", "num_frames", *task.MEASUREMENTS)
+ALONE = features.Share()
+
+
+def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
+    """Columns of every split: id, patient_id, num_frames, all measurements and the label of the dataset's rule.
+
+    Args:
+      sources: {split: RecordSource} of `dataset`.
+    """
+    from discovr_jax.data import records
+
+    rule = mixture.abnormal_rule(config.data, dataset)
+    columns = {}
+    for split, source in sources.items():
+        names = dict.fromkeys((*_FIELDS, *labels.rule_fields(rule)))
+        columns[split] = dict(records.record_fields(source, list(names)))
+        columns[split]["label"] = labels.normal_label(columns[split], rule)
+    return columns
+
+
+def extract(
+    config,
+    dataset: str,
+    sources,
+    fields: Mapping[str, Mapping[str, np.ndarray]],
+    encoders: Mapping[str, Sequence[features.Encoder]],
+    directory: pathlib.Path,
+    share: features.Share = ALONE,
+) -> dict[str, list[dict[str, features.Readouts]]]:
+    """Features of every encoder and seed on every split: cached ones are read, the others made in one pass.
+
+    Args:
+      sources, fields: of `dataset`, by split; see `read_fields`.
+      directory: of the cache, made if absent.
+      share: of this process.
+
+    Returns:
+      {encoder: [{split: {readout: float32 [N, D]}}, one a seed]}.
+    """
+    found = {name: [{} for _ in group] for name, group in encoders.items()}
+    members = [(name, seed) for name, group in encoders.items() for seed in range(len(group))]
+    for split, source in sources.items():
+        preprocessing = {"records": identity(source), "clips": config.eval.clips}
+        preprocessing |= {key: config.data[key] for key in CLIP_KEYS}
+        videos = list(zip(fields[split]["id"], fields[split]["num_frames"], strict=True))
+        keys = [features.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]
+
+        def make(indices, source=source, videos=videos):
+            embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
+            with contextlib.closing(_batches(config, source, share)) as batches:
+                return features.extract(embeds, batches, len(videos))
+
+        names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
+        made = features.cached(directory, names, keys, make, share.writes)
+        for (name, seed), readouts in zip(members, made, strict=True):
+            found[name][seed][split] = readouts
+    return found
+
+
+def pixels(share: features.Share = ALONE) -> features.Encoder:
+    """The pixel baseline as an encoder: it needs the same clips and no weights."""
+    from discovr_jax.evaluation.features import pixels as baselines
+
+    def embed(frames, num_valid):
+        clips = zip(frames, num_valid, strict=True)
+        rows = np.stack([baselines.pixel_features(clip, int(valid)) for clip, valid in clips])
+        return share.gather({"pixels": rows})
+
+    return features.Encoder(embed, "pixels: mean and std frame, 28 x 28")
+
+
+def identity(source) -> str:
+    """What names the records of a source wherever they lie: the hash of their manifest, which holds that of every
+    video's frames; for records without one their path."""
+    from discovr_jax.data import records
+
+    return records.manifest_hash(source.path) or str(source.path)
+
+
+def folder(dataset: str) -> str:
+    """Folder of a dataset's results; a variant's name holds a slash."""
+    return dataset.replace("/", "-")
+
+
+def _batches(config, source, share: features.Share):
+    """Batches of a whole split: this process's clips, and whose they are for the rows of all processes."""
+    from discovr_jax.data import pipeline
+
+    batches = pipeline.eval_batches(
+        source, config, batch_size=config.eval.batch_size, process_index=share.index, process_count=share.count
+    )
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield batch | share.gather({name: batch[name] for name in ("record", "weight")})

@@ -1,0 +1,1 @@
+"""Metrics of videos and of masks, and their confidence intervals."""

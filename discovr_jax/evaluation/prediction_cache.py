@@ -1,0 +1,94 @@
+"""What heads said of pooled features, kept on disk: evaluated again, only what has changed is fitted anew."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import results_io as output
+from discovr_jax.evaluation.features import cache as features
+
+# {readout: predictions, one a seed and draw; or why there are none}
+Table = dict[str, list[task.Predictions] | task.Skip]
+
+
+@functools.cache
+def code() -> str:
+    """SHA-256 of what decides how heads are fitted: the evaluators' source, and the libraries' versions."""
+    found = hashlib.sha256(" ".join(map(version, ("numpy", "scikit-learn", "scipy"))).encode())
+    here = pathlib.Path(__file__).parent
+    files = [here / "interface.py", here / "runner.py"]
+    files += [path for folder in ("evaluators", "metrics") for path in (here / folder).rglob("*.py")]
+    for path in sorted(files):
+        found.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Where tables are kept.
+
+    Attributes:
+      directory: None keeps nothing.
+      dataset: that is scored, as part of a file name.
+      writes: False on all processes but one.
+    """
+
+    directory: pathlib.Path | None = None
+    dataset: str = ""
+    writes: bool = True
+
+    def table(self, name: str, head: Any, data: Any, make: Callable[[], Table]) -> Table:
+        """The predictions of one head on one encoder's readouts: read, or made.
+
+        Args:
+          name: of the file; predictions of another head or from other data under the same name are replaced.
+          head: what is fitted, JSON values; data: what on, a tree of arrays (`features.fingerprint`).
+          make: what it raises goes through, and nothing is kept.
+        """
+        if self.directory is None:
+            return make()
+        keys = [features.cache_key(code(), {"head": head}, [[features.fingerprint(data)]])]
+        names = [f"{self.dataset}-{name}"]
+        return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.writes)[0])
+
+
+NOWHERE = Store()
+
+
+def _pack(made: Table) -> dict[str, np.ndarray]:
+    """Arrays under READOUT/NUMBER/NAME, all else as JSON: of a skipped readout the reason."""
+    arrays: dict[str, np.ndarray] = {}
+    rest: dict[str, Any] = {}
+    for readout, group in made.items():
+        if isinstance(group, task.Skip):
+            rest[readout] = str(group)
+            continue
+        rest[readout] = [output.plain({"details": each.details, "report": each.report}) for each in group]
+        for number, each in enumerate(group):
+            named = {"val": each.val, "test": each.test} | {f"output {n}": v for n, v in each.outputs.items()}
+            arrays |= {f"{readout}/{number}/{n}": np.asarray(v) for n, v in named.items() if v is not None}
+    return arrays | {"json": np.asarray(json.dumps(rest))}
+
+
+def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
+    made: Table = {}
+    for readout, group in json.loads(str(packed["json"])).items():
+        if isinstance(group, str):
+            made[readout] = task.Skip(group)
+            continue
+        made[readout] = found = []
+        for number, rest in enumerate(group):
+            start = f"{readout}/{number}/"
+            arrays = {name.removeprefix(start): each for name, each in packed.items() if name.startswith(start)}
+            val, test = arrays.pop("val", None), arrays.pop("test", None)
+            outputs = {name.removeprefix("output "): each for name, each in arrays.items()}
+            found.append(task.Predictions(val, test, rest["details"], outputs, rest["report"]))
+    return made

@@ -1,0 +1,321 @@
+"""The report's sections about what the features know: tables of figures, and charts of single evaluators."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.report import display_names as names
+from discovr_jax.evaluation.report import html as page
+from discovr_jax.evaluation.report import plots, table
+from discovr_jax.evaluation.results import STUDIED
+
+_INTRODUCTION = (
+    "'discovr' is the trained network, 'random' the same network untrained, 'pixels' the brightness of the clip, "
+    "'mean_mask' the average expert outline: what training adds is the difference to them. In small type: 95 % "
+    "intervals over patients; a difference is called better or worse only if its interval excludes 0."
+)
+_ABOUT = {
+    "knn": "Each test video gets the diagnosis of the most similar training videos. Nothing is trained.",
+    "probe": "A logistic regression on frozen features. Brier score and calibration error: 0 is best.",
+    "attentive": "A small head that chooses where to look; the encoder stays frozen.",
+    "anomaly": "How unlike the normal training videos a test video is; no abnormal video is learned from.",
+    "labels": "The same heads with a share of the training labels.",
+    "finetune": "The encoder itself is trained further on the labels.",
+    "segmentation": "Outlines drawn from frozen features. Dice and IoU: 1 is best. Hausdorff 95: 95 % of an outline's "
+    "points lie at most so far from the other outline.",
+    "retrieval": "Of the most similar training videos: how many share the diagnosis, how near is the measurement.",
+    "transfer": "Heads that learned from another dataset.",
+}
+_REGRESSION = "A linear (ridge) regression on frozen features."
+_HEADS = {"knn": "kNN", "probe": "Linear probe", "regression": "Linear (ridge) head"}
+_HEADS |= {"attentive": "Attentive probe", "finetune": "Fine-tuned encoder"}
+_APART = ("labels", "transfer")  # families whose parts have no charts of their own
+
+
+def results_section(results) -> str:
+    """Every figure of every encoder, by family; by patient and by readout folded away."""
+    title = "How good are the features?"
+    if not results:
+        return page.section(title, page.absent("no evaluation was run at this step"))
+    parts = [page.text(table.standing(results))]
+    tables = _tables(results, results)
+    if tables:
+        parts += [page.text(_INTRODUCTION), *tables]
+    if "label_rule" in results:
+        parts.append(page.text(f"A video counts as abnormal by the rule: {results['label_rule']}.", "muted"))
+    parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
+    parts.append(_by_patient(results))
+    if tables := [html for name in results["readouts"] for html in _readout_table(results, name)]:
+        parts.append(page.details("Every way of reading the features out (readouts)", *tables))
+    return page.section(title, *parts)
+
+
+def _tables(results, figures) -> list[str]:
+    """A heading, a line and a table for each family; `figures` holds "encoders" and "paired"."""
+    keys = names.ordered(dict.fromkeys(key for each in figures["encoders"].values() for key in each))
+    families = dict.fromkeys(key.split("/")[0] for key in keys)
+    parts = []
+    for family in families:
+        rows = [key for key in keys if key.split("/")[0] == family]
+        encoders = [name for name, each in figures["encoders"].items() if any(key in each for key in rows)]
+        pairs = [name for name, each in figures["paired"].items() if any(key in each for key in rows)]
+        head = ["", *encoders, *(pair.replace("-", " - ", 1) for pair in pairs)]
+        body = []
+        for key in rows:
+            named = names.described(results, key)
+            digits, larger = named.digits, named.larger_is_better
+            row = [page.cell(named.metric, css="name")]
+            row += [_figure_cell(figures["encoders"][name].get(key), digits) for name in encoders]
+            row += [_figure_cell(figures["paired"][pair].get(key), digits, larger, paired=True) for pair in pairs]
+            body.append(row)
+        entry = results["readouts"].get(family, {})
+        about = _ABOUT.get(entry.get("type", family), _REGRESSION if entry.get("field") in task.MEASUREMENTS else "")
+        parts += [
+            page.heading(names.described(results, rows[0]).family),
+            page.text(f"{about} {_counted(results, family)}".strip(), "muted"),
+            page.table(head, body),
+        ]
+    return parts
+
+
+def _counted(results, family: str) -> str:
+    """ "Of 48 test videos.", where that is known."""
+    parts = [part for part, entry in results["readouts"].items() if entry.get("family") == family]
+    counts = {results.get("videos", {}).get(part, {}).get("test") for part in (family, *parts)} - {None}
+    return f"Of {max(counts):,} test videos." if counts else ""
+
+
+def _by_patient(results) -> str:
+    """The figures of outputs averaged over the videos of each patient, folded away."""
+    found = results.get("by_patient")
+    if not found:
+        return page.absent("figures by patient; no patient has several test videos")
+    counts = [f"{part}: {count:,}" for part, count in found["patients"].items()]
+    note = f"What is said of a patient's videos is averaged first. Patients: {', '.join(counts)}. "
+    torn = [f"{part}: {count:,}" for part, count in found["labels_disagree"].items() if count]
+    note += f"Left out, because their videos differ in diagnosis: {', '.join(torn)}." if torn else ""
+    return page.details("The same figures by patient", page.text(note, "muted"), *_tables(results, found))
+
+
+def _figure_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
+    if not entry or entry["value"] is None:
+        return page.cell("n/a", (entry or {}).get("note", ""))
+    sign = "+" if paired else ""
+    value = f"{entry['value']:{sign}.{digits}f}"
+    if entry["low"] is None:
+        return page.cell(value, entry.get("note", "no interval"))
+    interval = f"{entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f}"
+    if not paired or larger is None:
+        return page.cell(value, interval)
+    if entry["low"] <= 0 <= entry["high"]:
+        return page.cell(value, f"{interval}; unclear")
+    verdict = "better" if (entry["low"] > 0) == larger else "worse"
+    return page.cell(value, f"{interval}; {verdict}", verdict)
+
+
+def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
+    """Every encoder and readout of one evaluator; the chosen one is marked."""
+    entry, rows, metrics = results["readouts"][name], [], []
+    for encoder, one in entry["encoders"].items():
+        for readout, line in one["table"].items():
+            metrics = list(line["test"])
+            mark = "chosen" if readout == one["chosen"] else ""
+            described = [names.described(results, f"{name}/{metric}") for metric in metrics]
+            cells = [_figure_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
+            rows.append([page.cell(encoder), page.cell(readout, mark), page.cell(f"{line['val']:.3f}"), *cells])
+    if not rows:
+        return []
+    described = [names.described(results, f"{name}/{metric}") for metric in metrics]
+    head = ["encoder", "readout", entry["chosen_by"], *(columns.metric for columns in described)]
+    part = "" if name == entry["family"] else f" ({name})"
+    return [page.heading(f"{described[0].family}{part}"), page.table(head, rows)]
+
+
+def diagnosis_section(results, predictions) -> str:
+    """Confusion matrices of heads that call normal or abnormal, reliability, and the sweep of kNN."""
+    title = "Calling normal or abnormal"
+    parts, figures, tables = [], [], []
+    for part, entry in _parts(results):
+        rows = _rows(predictions, part)
+        if entry["field"] != "label" or not rows:
+            continue
+        target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))
+        parts += [page.heading(f"{_head_name(part, entry)}: {_how_many(rows)}"), _confusion_table(target, prediction)]
+        report = entry["encoders"][STUDIED]["report"]
+        if bins := report.get("reliability"):
+            figures.append(
+                page.figure(
+                    f"Is the probability true? {_head_name(part, entry)}, {_how_many(rows)}",
+                    "Of videos called 30 % likely abnormal, 30 % should be: points on the dashed line. Below: the "
+                    "videos behind each point; a point of few videos says little.",
+                    (plots.reliability(bins), "png"),
+                )
+            )
+        if sweep := report.get("sweep"):
+            tables.append(_sweep_table(sweep))
+    if not parts:
+        return page.section(title, page.absent("no head that calls a video normal or abnormal was evaluated"))
+    note = page.text(
+        "Recorded diagnosis in rows, what the trained encoder's head says at its threshold of 0.5 in columns.", "muted"
+    )
+    charts = page.grid(figures) if figures else page.absent("calibration; no evaluator gave a probability")
+    return page.section(title, note, *parts, charts, *tables)
+
+
+def confusion(target: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Videos by recorded (row) and predicted (column) class, normal then abnormal: int [2, 2].
+
+    Args:
+      target: float [N], 0 or 1; prediction: float [N], abnormal above `metrics.THRESHOLD`.
+    """
+    called = prediction > metrics.THRESHOLD
+    return np.array([[((target == i) & (called == j)).sum() for j in (0, 1)] for i in (0, 1)])
+
+
+def _confusion_table(target: np.ndarray, prediction: np.ndarray) -> str:
+    body = []
+    for name, row in zip(("normal", "abnormal"), confusion(target, prediction), strict=True):
+        total = row.sum()
+        shown = [page.cell(f"{count:,}", f"{count / total:.0%} of the {name}" if total else "") for count in row]
+        body.append([page.cell(f"recorded {name}", css="name"), *shown, page.cell(f"{total:,}")])
+    return page.table(["", "called normal", "called abnormal", "videos"], body)
+
+
+def _sweep_table(sweep: Sequence[Mapping[str, float]]) -> str:
+    temperatures = list(dict.fromkeys(one["temperature"] for one in sweep))
+    found = {(one["k"], one["temperature"]): one["val_auroc"] for one in sweep}
+    best = max(found, key=found.get)
+    body = [
+        [page.cell(k), *(page.cell(f"{found[k, t]:.3f}", "best" if (k, t) == best else "") for t in temperatures)]
+        for k in dict.fromkeys(one["k"] for one in sweep)
+    ]
+    note = "AUROC on validation videos by number of neighbours (rows) and temperature (columns)."
+    head = ["neighbours", *(f"{t:g}" for t in temperatures)]
+    return page.details("kNN: other numbers of neighbours", page.text(note, "muted"), page.table(head, body))
+
+
+def labels_section(results) -> str:
+    """Figures of few labels against their share."""
+    title = "How many labels are needed?"
+    shares: dict[str, dict[float, str]] = {}
+    for entry in (results or {}).get("readouts", {}).values():
+        if entry["family"] == "labels":
+            for name, metric in entry["metrics"].items():
+                shares.setdefault(metric, {})[float(name.rpartition("_")[2])] = f"labels/{name}"
+    figures = []
+    for keys in shares.values():
+        places = sorted(keys)
+        encoders = {
+            encoder: [each.get(keys[share]) for share in places]
+            for encoder, each in results["encoders"].items()
+            if any(key in each for key in keys.values())
+        }
+        name = names.described(results, keys[places[0]]).metric.split(",")[0]
+        image = plots.shares(encoders, [f"{share:g} %" for share in places], name.rpartition(": ")[2])
+        caption = "Bars: 95 % intervals over patients. Below 100 % the mean of several draws of patients."
+        figures.append(page.figure(name[0].upper() + name[1:], caption, (image, "png")))
+    if not figures:
+        return page.section(title, page.absent("no heads were trained on shares of the labels"))
+    return page.section(title, page.grid(figures))
+
+
+def projection_section(results, features, fields) -> str:
+    """The test videos on the two directions of largest spread."""
+    title = "A map of the test videos"
+    if not features or STUDIED not in features or not fields:
+        return page.section(title, page.absent("no features were extracted"))
+    readouts, values = features[STUDIED][0]["test"], fields["test"]
+    chosen = [
+        entry["encoders"][STUDIED]["chosen"]
+        for entry in (results or {}).get("readouts", {}).values()
+        if STUDIED in entry["encoders"] and entry["encoders"][STUDIED]["chosen"] in readouts
+    ]
+    readout = chosen[0] if chosen else next(iter(readouts))
+    array = np.asarray(readouts[readout], np.float64)
+    finite = np.isfinite(array).all(1)
+    if finite.sum() < 3:
+        return page.section(title, page.absent(f"finite features for {finite.sum()} test videos only"))
+    coordinates, share = plots.principal_plane(array[finite])
+    figures, parts = [], []
+    caption = "One point a video; close points have similar features. "
+    label = np.asarray(values["label"], np.float64)[finite]
+    if np.isfinite(label).any():
+        figures.append(
+            page.figure(
+                "By label",
+                f"{caption}The closer to two separate clouds, the easier the diagnosis.",
+                (plots.projection(coordinates, share, labels=label), "png"),
+            )
+        )
+    else:
+        parts.append(page.absent("colours by label; no labels in this dataset"))
+    for field in _predicted(results):
+        name, unit, _ = task.MEASUREMENTS[field]
+        measured = np.asarray(values[field], np.float64)[finite]
+        image = plots.projection(coordinates, share, measured=measured, name=f"{name} ({unit})")
+        note = f"{caption}A smooth change of colour means that it is encoded."
+        figures.append(page.figure(f"By {name}", note, (image, "png")))
+    if not figures:
+        image = plots.projection(coordinates, share, labels=np.full(len(coordinates), np.nan))
+        figures.append(page.figure("All videos", caption, (image, "png")))
+    note = f"Readout '{readout}', projected on its two directions of largest spread."
+    return page.section(title, page.text(note, "muted"), page.grid(figures), *parts)
+
+
+def _predicted(results) -> list[str]:
+    """The measurements that were predicted."""
+    fields = (entry["field"] for entry in (results or {}).get("readouts", {}).values())
+    return [field for field in dict.fromkeys(fields) if field in task.MEASUREMENTS]
+
+
+def measurement_sections(results, predictions) -> list[str]:
+    """For each head that predicts a measurement: predictions against truth, and their difference."""
+    sections = []
+    for part, entry in _parts(results):
+        rows = _rows(predictions, part)
+        if entry["field"] not in task.MEASUREMENTS or not rows:
+            continue
+        name, unit, error_unit = task.MEASUREMENTS[entry["field"]]
+        target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))
+        figures = [
+            page.figure(
+                "Predicted and recorded",
+                "Perfect predictions lie on the dashed line.",
+                (plots.predicted_against_true(target, prediction, f"{name} ({unit})"), "png"),
+            ),
+            page.figure(
+                "Bland-Altman",
+                "Solid: mean error (bias). Dashed: 95 % limits of agreement. A slope means that "
+                "extremes are pulled to the middle.",
+                (plots.bland_altman(target, prediction, f"{name} ({unit})", error_unit), "png"),
+            ),
+        ]
+        title, note = f"{names.measurement(entry['field'])}: {_head_name(part, entry)}", f"{_how_many(rows)}."
+        sections.append(page.section(title, page.text(note, "muted"), page.grid(figures)))
+    return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
+
+
+def _parts(results) -> list[tuple[str, Mapping[str, Any]]]:
+    """(part, entry) of the heads that the studied encoder was evaluated with and that have charts of their own."""
+    entries = (results or {}).get("readouts", {}).items()
+    return [
+        (p, e) for p, e in entries if STUDIED in e["encoders"] and e["type"] in _HEADS and e["family"] not in _APART
+    ]
+
+
+def _rows(predictions, part: str) -> list[Mapping[str, Any]]:
+    """The studied encoder's predictions of a part."""
+    return [row for row in predictions if (row["encoder"], row["family"], row["output"]) == (STUDIED, part, "")]
+
+
+def _how_many(rows) -> str:
+    return f"{len(rows):,} test videos of {len({row['patient'] for row in rows}):,} patients"
+
+
+def _head_name(part: str, entry: Mapping[str, Any]) -> str:
+    """ "kNN (knn20)", the name in brackets where it tells more than the head does."""
+    head = _HEADS[entry["type"]]
+    return head if part in (entry["type"], entry["family"]) else f"{head} ({part})"

@@ -1,0 +1,133 @@
+"""The report's sections about training: losses, monitors of collapse, and whatever else was logged."""
+
+from discovr_jax.evaluation.report import html as page
+from discovr_jax.evaluation.report import plots
+
+# (title, lines, ceilings, axis, logarithmic, how to read it)
+_ENTROPY = "Healthy: a gap between the two lines. Both at the dashed ceiling: the teacher says the same of every "
+_ENTROPY += "clip (uniform collapse). Both near 0: it always picks one answer (constant collapse)."
+_LOSSES = (
+    (
+        "Total loss",
+        {"loss/total": "total"},
+        {},
+        "loss (nats)",
+        False,
+        "The weighted sum that training minimises. It should fall, then level off.",
+    ),
+    (
+        "Loss by part",
+        {
+            "loss/vid": "video distillation",
+            "loss/img": "image distillation",
+            "loss/scd": "semantic clusters",
+            "loss/pix": "pixels",
+        },
+        {},
+        "loss (nats)",
+        False,
+        "One line for each task. A part that never moves learns nothing.",
+    ),
+    (
+        "Video teacher",
+        {"teacher/vid/entropy": "one clip", "teacher/vid/entropy_of_mean": "mean over clips"},
+        {"teacher/vid/entropy_max": "ceiling, ln K"},
+        "entropy (nats)",
+        False,
+        _ENTROPY,
+    ),
+    (
+        "Image teacher",
+        {"teacher/img/entropy": "one frame", "teacher/img/entropy_of_mean": "mean over frames"},
+        {"teacher/img/entropy_max": "ceiling, ln K"},
+        "entropy (nats)",
+        False,
+        _ENTROPY,
+    ),
+)
+_MONITORS = (
+    (
+        "Prototypes in use",
+        {"scd/perplexity": "prototypes"},
+        {},
+        "effective number",
+        False,
+        "How many prototypes share the tokens. A handful means that the clusters have collapsed.",
+    ),
+    (
+        "What a prototype tells",
+        {"scd/position_information": "place in the picture", "scd/clip_information": "which clip"},
+        {},
+        "share of information (0 to 1)",
+        False,
+        "High 'place' with low 'clip' means that prototypes only memorise positions, not anatomy.",
+    ),
+    (
+        "Video and image agree",
+        {"scd/agreement": "same prototype", "scd/agreement_position_only": "reachable from place alone"},
+        {},
+        "share of tokens (0 to 1)",
+        False,
+        "Agreement is worth something only as far as it lies above what place alone would give.",
+    ),
+    (
+        "Directions in use",
+        {"features/rank": "effective rank"},
+        {},
+        "number of directions",
+        False,
+        "How many independent directions the clip features span; near 1 means that all clips look alike.",
+    ),
+    (
+        "Gradient norm",
+        {"optim/grad_norm": "gradient norm"},
+        {},
+        "norm",
+        True,
+        "Size of the updates asked for, before clipping. Spikes point to unstable steps.",
+    ),
+    ("Learning rate", {"optim/lr": "learning rate"}, {}, "rate", False, "The planned schedule."),
+    (
+        "Speed",
+        {"perf/clips_per_second": "clips"},
+        {},
+        "clips a second",
+        False,
+        "Throughput of the training machine.",
+    ),
+)
+
+
+def sections(rows) -> list[str]:
+    """Losses and monitors, of the parsed lines of metrics.jsonl."""
+    return [
+        page.section("Training", _charts(rows, _LOSSES)),
+        page.section("Is it learning anatomy? Monitors of collapse", _charts(rows, _MONITORS)),
+    ]
+
+
+def others(rows) -> str:
+    """Every metric that no other section shows, folded away: a curve each, or a line of a table if logged once."""
+    shown = {key for _, lines, ceilings, *_ in (*_LOSSES, *_MONITORS) for key in (*lines, *ceilings)}
+    curves, once = [], []
+    for key in sorted({key for row in rows for key in row} - shown - {"step", "schema_version"}):
+        _, values = plots.series(rows, key)
+        if len(values) == 1:
+            once.append((page.cell(key), page.cell(f"{values[0]:.6g}")))
+        elif len(values):
+            curves.append(page.figure(key, "", (plots.curves(rows, {key: key}, ylabel="value"), "png")))
+    parts = [page.details(f"Curves ({len(curves)})", page.grid(curves))] if curves else []
+    parts += [page.details(f"Logged once ({len(once)})", page.table(("figure", "value"), once))] if once else []
+    return page.section("Other measurements", *(parts or [page.absent("nothing else was logged")]))
+
+
+def _charts(rows, wanted) -> str:
+    figures, missing = [], []
+    for title, lines, ceilings, axis, log, caption in wanted:
+        image = plots.curves(rows, lines, ylabel=axis, ceilings=ceilings, log=log)
+        if image is None:
+            missing.append(title.lower())
+        else:
+            figures.append(page.figure(title, caption, (image, "png")))
+    html = page.grid(figures) if figures else ""
+    return html + (page.absent(f"{', '.join(missing)}; not logged in this run") if missing else "")

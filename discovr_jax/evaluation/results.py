@@ -1,0 +1,268 @@
+"""From predictions of several encoders to the entries of results.json: figures, intervals, pairs, patients.
+
+    predictions of every encoder and seed, for the same test rows (videos, or frames of videos)
+      -> figures with bootstrap intervals over patients, seeds averaged inside each resample
+      -> differences to the studied encoder in the same resamples
+      -> the same by patient, where a patient has several rows
+      -> rows of predictions.csv
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from discovr_jax.data import mixture
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.metrics import bootstrap
+from discovr_jax.evaluation.metrics import videos as metrics
+
+# The encoder under study: all others are baselines it is compared with.
+STUDIED = "discovr"
+
+# {encoder: [predictions, one a seed]}
+Made = Mapping[str, Sequence[task.Predictions]]
+Metrics = Mapping[str, bootstrap.Metric]
+Figures = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found; `add` and `skip` fill it.
+
+    Attributes:
+      results: the content of results.json; step and commit join when it is written.
+      predictions: one dict a row of predictions.csv (test rows, chosen readouts).
+      features: {encoder: [{split: {readout: float [N, D]}}, one a seed]}, "all" included.
+      fields: {split: {column: [N]}}, see `extraction.read_fields`.
+    """
+
+    results: dict[str, Any]
+    predictions: list[dict[str, Any]]
+    features: Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]]
+    fields: Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The test rows that are scored, the same for every encoder.
+
+    Attributes:
+      ids: str [N], unique; patients: [N].
+      target: float64 [N], NaN where a figure needs none.
+      weights: int16 [R, N], how often each counts in each resample.
+    """
+
+    ids: np.ndarray
+    patients: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def num_patients(self) -> int:
+        """Patients behind them."""
+        return len(np.unique(self.patients))
+
+
+def make_rows(ids: np.ndarray, patients: np.ndarray, target: np.ndarray, config) -> Rows:
+    """Rows with the bootstrap of `config.eval.resamples` and `config.seed`; arrays [N], see `Rows`."""
+    weights = bootstrap.patient_weights(patients, config.eval.resamples, config.seed)
+    return Rows(np.asarray(ids, str), np.asarray(patients), np.asarray(target, np.float64), weights)
+
+
+def start(features, fields, config) -> Evaluation:
+    """An evaluation without figures: what is scored, and how."""
+    names, dataset = list(features), mixture.scored(config)
+    results: dict[str, Any] = {
+        "dataset": dataset,
+        "n_test": len(fields["test"]["id"]),
+        "n_test_patients": len(np.unique(patients_of(fields["test"]))),
+        "label_rule": mixture.abnormal_rule(config.data, dataset),
+        "interval": f"95 % percentile bootstrap over patients, {config.eval.resamples} resamples",
+        "settings": config.eval.to_dict(),
+        "seeds": {name: len(group) for name, group in features.items()},
+        "encoders": {name: {} for name in names},
+        "paired": {pair: {} for pair in _pairs(names)},
+        "by_patient": {},
+        "readouts": {},
+        "videos": {},
+        "skipped": [],
+    }
+    return Evaluation(results, [], features, fields)
+
+
+def patients_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Patient of each video; a video without one counts as its own patient."""
+    patients, ids = np.asarray(fields["patient_id"], str), np.asarray(fields["id"], str)
+    return np.where(patients == "", np.char.add("video ", ids), patients)
+
+
+def skip(
+    evaluation: Evaluation, family: str, reason: str | task.Skip, encoder: str = "all", readout: str = ""
+) -> None:
+    """Lists an evaluator, or one encoder or readout of it, as skipped."""
+    where = {"evaluator": family, "encoder": encoder} | ({"readout": readout} if readout else {})
+    set_up = not isinstance(reason, task.NotSetUp)
+    evaluation.results["skipped"].append({**where, "reason": str(reason), "set_up": set_up})
+
+
+def figures(rows: Rows, scores: Metrics, made: Sequence[task.Predictions]) -> Figures:
+    """Every metric and its resamples, averaged over the seeds of one encoder.
+
+    A metric of an output (`metrics.On`) that some seed has not is left out.
+
+    Returns:
+      {metric: float64 [1 + R]}, see `bootstrap.distribution`.
+    """
+    found = {}
+    for name, metric in scores.items():
+        values = [_values(each, metric) for each in made]
+        if all(value is not None for value in values):
+            each = [bootstrap.distribution(metric, rows.target, value, rows.weights) for value in values]
+            found[name] = np.mean(each, 0)
+    return found
+
+
+def summary(found: Figures, num_patients: int) -> dict[str, dict[str, Any]]:
+    """{metric: {"value", "low", "high"}} of `figures`."""
+    return {name: bootstrap.interval(each, num_patients) for name, each in found.items()}
+
+
+def difference(first: Figures, second: Figures) -> Figures:
+    """first - second, inside each resample, of the metrics that both have."""
+    return {name: first[name] - second[name] for name in first if name in second}
+
+
+def add(
+    evaluation: Evaluation,
+    family: str,
+    rows: Rows,
+    scores: Metrics,
+    made: Made,
+    *,
+    kind: str,
+    field: str,
+    readouts: Mapping[str, str],
+    chosen_by: str,
+    part: str = "",
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Enters one evaluator's predictions into an evaluation.
+
+    Args:
+      family: figures go under FAMILY/METRIC.
+      scores: {METRIC: function of `metrics`}, of the prediction, or of another output (`metrics.On`).
+      made: predictions for `rows`; an encoder that could not run is left out, one that has no features may join.
+      kind: the module whose METRICS these are, for `--mode=compare`.
+      field: what is predicted: "label", a measurement of `task.MEASUREMENTS`, or another word.
+      readouts: {encoder: the chosen one}.
+      chosen_by: "validation auroc", say.
+      part: name of the part, where a family has several, each with its own readouts; else the family's.
+      names: {METRIC: its name in the module's METRICS} where that is another.
+    """
+    results, part = evaluation.results, part or family
+    found = {encoder: figures(rows, scores, group) for encoder, group in made.items()}
+    _enter(results["encoders"], results["paired"], family, found, rows.num_patients)
+    results["readouts"][part] = {
+        "family": family,
+        "type": kind,
+        "field": field,
+        "chosen_by": chosen_by,
+        "metrics": dict(names or {name: name for name in scores}),
+        "encoders": {
+            encoder: {
+                "chosen": readouts[encoder],
+                "details": [dict(each.details) for each in group],
+                "report": dict(group[0].report),
+                "table": {},
+            }
+            for encoder, group in made.items()
+        },
+        "paired_same_readout": {},
+    }
+    # Sorted, so that the same resamples can be drawn from the numbers.
+    numbers = {name: number for number, name in enumerate(np.unique(patients_of(evaluation.fields["test"])))}
+    used = {metric.output for metric in scores.values() if isinstance(metric, metrics.On)}
+    for encoder, group in made.items():
+        common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
+        for seed, each in enumerate(group):
+            outputs = {} if each.test is None else {"": each.test}
+            for name, values in (outputs | {n: v for n, v in each.outputs.items() if n in used}).items():
+                evaluation.predictions.extend(
+                    {"id": str(row), **common, "output": name, "seed": seed, "target": float(target),
+                     "prediction": float(value), "patient": numbers[patient]}
+                    for row, patient, target, value in zip(rows.ids, rows.patients, rows.target, values, strict=True)
+                )  # fmt: skip
+    if rows.num_patients < len(rows.ids):
+        _add_patients(results, family, part, rows, scores, made, field)
+
+
+def _add_patients(results, family, part, rows: Rows, scores: Metrics, made: Made, field: str) -> None:
+    """The same figures by patient: predictions and outputs averaged over the rows of each."""
+    names, first, index = np.unique(rows.patients, return_index=True, return_inverse=True)
+    lowest, highest = (_by_patient(rows.target, index, len(names), f) for f in (np.fmin, np.fmax))
+    # A patient whose videos disagree about the diagnosis has none.
+    agree = (lowest == highest) | np.isnan(lowest) if field == "label" else np.ones(len(names), bool)
+    if not agree.any():
+        return
+    target = _mean_by_patient(rows.target, index)[agree]
+    averaged = Rows(names[agree], names[agree], target, rows.weights[:, first[agree]])
+
+    def average(each: task.Predictions) -> task.Predictions:
+        test = None if each.test is None else _mean_by_patient(each.test, index)[agree]
+        return task.Predictions(
+            None, test, outputs={n: _mean_by_patient(v, index)[agree] for n, v in each.outputs.items()}
+        )
+
+    found = {
+        encoder: figures(averaged, scores, [average(each) for each in group]) for encoder, group in made.items()
+    }
+    entry = results["by_patient"] or {
+        "encoders": {name: {} for name in results["encoders"]},
+        "paired": {pair: {} for pair in results["paired"]},
+        "patients": {},
+        "labels_disagree": {},
+    }
+    results["by_patient"] = entry
+    _enter(entry["encoders"], entry["paired"], family, found, averaged.num_patients)
+    entry["patients"][part] = averaged.num_patients
+    entry["labels_disagree"][part] = int((~agree).sum())
+
+
+def _by_patient(values, index, count: int, choose) -> np.ndarray:
+    """`choose` (np.fmin, np.fmax) over the rows of each patient."""
+    found = np.full(count, np.nan)
+    choose.at(found, index, values)
+    return found
+
+
+def _mean_by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Mean over the rows of each patient that have a value; NaN for a patient without one."""
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+        return np.bincount(index, np.where(known, values, 0)) / np.bincount(index, known)
+
+
+def _enter(encoders, paired, family: str, found: Mapping[str, Figures], num_patients: int) -> None:
+    """Puts figures and differences under FAMILY/METRIC."""
+
+    def flat(each):
+        return {f"{family}/{name}": entry for name, entry in summary(each, num_patients).items()}
+
+    for encoder, each in found.items():
+        encoders.setdefault(encoder, {}).update(flat(each))
+        if encoder != STUDIED and STUDIED in found:
+            pair = paired.setdefault(f"{STUDIED}-{encoder}", {})
+            pair.update(flat(difference(found[STUDIED], each)))
+
+
+def _pairs(names: Sequence[str]) -> list[str]:
+    return [f"{STUDIED}-{name}" for name in names if name != STUDIED and STUDIED in names]
+
+
+def _values(made: task.Predictions, metric: bootstrap.Metric) -> np.ndarray | None:
+    """What a metric is computed from."""
+    return made.outputs.get(metric.output) if isinstance(metric, metrics.On) else made.test

@@ -1,0 +1,264 @@
+"""From a config to the objects of a run: model, options, schedules, optimizer. One place, no mathematics."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from discovr_jax import configs
+from discovr_jax.data import mixture
+from discovr_jax.errors import ConfigError
+from discovr_jax.losses.objective import Options
+from discovr_jax.method import optimizer as optim
+from discovr_jax.method import step as train_step
+from discovr_jax.method.fidelity import OPTIONS, option
+from discovr_jax.models import attention
+from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
+from discovr_jax.models.positions import KINDS
+from discovr_jax.parallel import mesh as sharding
+
+BRANCHES = ("vid", "img", "scd", "pix")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config means."""
+
+    model: Discovr
+    options: Options
+    masks: train_step.MaskOptions
+    schedules: optim.Schedules
+    tx: optax.GradientTransformation
+    checkpoint_every: int
+    log_every: int
+    eval_every: int
+
+    @property
+    def total(self) -> int:
+        return self.schedules.total
+
+
+def config_path(name: str) -> str:
+    """Path of a config given as a path or a name ("configs/adult.py", "adult"), with its ":arguments" kept.
+
+    A path that does not exist here is looked up beside the installed package, so that commands work from any
+    directory.
+
+    Raises:
+      FileNotFoundError: neither is there; lists the shipped configs.
+    """
+    path, colon, arg = name.partition(":")
+    if pathlib.Path(path).is_file():
+        return name
+    folder = pathlib.Path(configs.__path__[0])
+    shipped = folder / f"{pathlib.Path(path).stem}.py"
+    if not shipped.is_file():
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base")))
+        raise FileNotFoundError(f"no config {path!r} here, and none of that name among the shipped ones ({names})")
+    return f"{shipped}{colon}{arg}"
+
+
+def config_dict(config: ConfigDict) -> dict:
+    """A config as plain JSON values (tuples become lists), with what `fidelity` and the dataset select written out."""
+    plain = json.loads(config.to_json())
+    for key in OPTIONS:
+        section, name = key.split(".")
+        plain[section][name] = json.loads(json.dumps(option(config, key)))
+    if config.data.abnormal_rule is None:
+        rules = {name: mixture.RULES.get(name.partition("/")[0]) for name in mixture.weights(config.data)}
+        plain["data"]["abnormal_rule"] = rules[config.data.dataset] if config.data.dataset else rules
+    return plain
+
+
+def default_config() -> dict:
+    """`config_dict` of configs/base.py: what keys mean where a config of an earlier version lacks them."""
+    from discovr_jax.configs import base
+
+    return config_dict(base.get_config())
+
+
+def saved_config(saved: dict) -> ConfigDict:
+    """The config of a checkpoint; keys that are newer than it take their defaults (those of `eval` stay away)."""
+    defaults = default_config()
+    merged = {
+        key: defaults.get(key, {}) | value if isinstance(value, dict) and key != "eval" else value
+        for key, value in saved.items()
+    }
+    return ConfigDict(defaults | merged)
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Short hash of a config, for messages."""
+    return hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def make_model(config: ConfigDict) -> Discovr:
+    """The network of a config.
+
+    Raises:
+      ConfigError: unknown variant, or sizes that do not fit each other.
+    """
+    m, data = config.model, config.data
+    if m.variant == "custom":
+        width, depth, heads, decoder_heads = m.width, m.depth, m.heads, m.decoder_heads
+        decoder_width = m.decoder_width
+    elif m.variant in VARIANTS:
+        width, depth, heads, decoder_heads = VARIANTS[m.variant]
+        decoder_width = width // 2
+    else:
+        raise ConfigError(f"model.variant must be one of {(*VARIANTS, 'custom')}, not {m.variant!r}")
+    for name, size, parts in (("width", width, heads), ("decoder_width", decoder_width, decoder_heads)):
+        if parts < 1 or size < 1 or size % parts:
+            raise ConfigError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
+    sizes = {"data.image_size": data.image_size, "data.num_frames": data.num_frames, "model.depth": depth}
+    sizes |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
+    if wrong := [f"{name} = {size}" for name, size in sizes.items() if size < 1]:
+        raise ConfigError(f"{', '.join(wrong)} must be at least 1")
+    if data.image_size % m.patch or data.num_frames % m.tubelet:
+        raise ConfigError(
+            f"data.image_size = {data.image_size} must be a multiple of model.patch = {m.patch}, and "
+            f"data.num_frames = {data.num_frames} of model.tubelet = {m.tubelet}"
+        )
+    if m.positions not in KINDS:
+        raise ConfigError(f"model.positions must be one of {tuple(KINDS)}, not {m.positions!r}")
+    side = data.image_size // m.patch
+    return Discovr(
+        grid=ClipGrid(data.num_frames // m.tubelet, side, side, m.tubelet),
+        patch=m.patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        decoder_width=decoder_width,
+        decoder_depth=m.decoder_depth,
+        decoder_heads=decoder_heads,
+        video_qkv_bias=option(config, "model.video_qkv_bias"),
+        image_qkv_bias=m.image_qkv_bias,
+        intensity=m.intensity,
+        head_hidden=config.head.hidden,
+        head_bottleneck=config.head.bottleneck,
+        head_outputs=config.head.outputs,
+        head_init=config.head.init,
+        num_prototypes=m.num_prototypes,
+        branches=frozenset(name for name in BRANCHES if config.loss[name] != 0),
+        scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
+        dtype=jnp.dtype(m.dtype),
+        remat=m.remat,
+        attention=attention.choose(m.attention, jnp.dtype(m.dtype)),
+        positions=m.positions,
+        position_grid=None if m.position_grid is None else tuple(m.position_grid),
+    )
+
+
+def make_options(config: ConfigDict) -> Options:
+    """Options of the losses."""
+    if not any(config.loss[name] for name in BRANCHES):
+        raise ConfigError("every weight in config.loss is 0: nothing would be trained")
+    return Options(
+        weights={name: float(config.loss[name]) for name in BRANCHES},
+        student_temperature=config.dino.student_temperature,
+        center_momentum=option(config, "dino.center_momentum"),
+        centering=config.dino.centering,
+        center_source=option(config, "dino.center_source"),
+        center_start=option(config, "dino.center_start"),
+        image_weight=option(config, "dino.image_weight"),
+        scd_temperature=config.scd.temperature,
+        scd_epsilon=config.scd.epsilon,
+        scd_iterations=config.scd.iterations,
+        scd_standardise=config.scd.standardise,
+        scd_tokens=config.scd.tokens,
+        scd_ignore_static=config.scd.ignore_static,
+        scd_targets=option(config, "scd.targets"),
+        scd_pairing=option(config, "scd.pairing"),
+        scd_image_gradient=option(config, "scd.image_gradient"),
+        signal_floor=config.scd.signal_floor,
+        position_momentum=config.scd.position_momentum,
+    )
+
+
+def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
+    """Everything that a run needs.
+
+    Args:
+      num_train: videos trained on, of all datasets (`pipeline.training_records`); an epoch is so many clips.
+    """
+    batch_size = config.batch_size
+    if config.accumulate < 1 or batch_size % config.accumulate:
+        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
+    steps_per_epoch = num_train / batch_size
+    total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
+
+    def steps(text):
+        return optim.duration_steps(
+            text, steps_per_epoch=steps_per_epoch, batch_size=batch_size, total=total
+        )
+
+    o, d = config.optim, config.dino
+    decay = option(config, "optim.decay")
+    if decay not in ("cosine", "constant"):
+        raise ConfigError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
+    schedules = optim.Schedules(
+        total=total,
+        peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),
+        floor_lr=o.min_lr,
+        warmup=steps(option(config, "optim.warmup")),
+        lr_decay=decay,
+        teacher_temperature=tuple(d.teacher_temperature),
+        teacher_temperature_warmup=steps(option(config, "dino.teacher_temperature_warmup")),
+        ema=tuple(option(config, "ema.momentum")),
+        freeze_last=steps(d.freeze_last),
+        freeze_prototypes=steps(config.scd.freeze_prototypes),
+        teacher_temperature_every=max(steps(option(config, "dino.teacher_temperature_every")), 1),
+    )
+    masks = train_step.MaskOptions(
+        kind=config.mask.kind,
+        ratio=config.mask.ratio,
+        video_views=config.mask.video_views,
+        image_kind=config.mask.image_kind,
+        image_ratio=config.mask.image_ratio,
+        image_views=config.mask.image_views,
+        region_fraction=config.mask.region_fraction,
+    )
+    return Experiment(
+        model=make_model(config),
+        options=make_options(config),
+        masks=masks,
+        schedules=schedules,
+        tx=optim.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip, o.image_rate),
+        checkpoint_every=steps(config.checkpoint.every),
+        log_every=steps(config.log.every),
+        eval_every=steps(config.eval.every),
+    )
+
+
+def make_train_step(experiment: Experiment, config: ConfigDict):
+    """The pure step of a config: `(state, batch) -> (state, metrics)`."""
+    return train_step.make_step(
+        experiment.model,
+        experiment.options,
+        experiment.masks,
+        experiment.tx,
+        experiment.schedules,
+        option(config, "ema.order"),
+        config.seed,
+        config.accumulate,
+    )
+
+
+def jit_train_step(experiment: Experiment, config: ConfigDict, mesh: Mesh):
+    """The compiled step: takes over (donates) the state and leaves the new one where the rules put it. Left to
+    choose, XLA would place outputs elsewhere, and the second step would compile anew.
+    """
+    state = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)
+    return jax.jit(make_train_step(experiment, config), donate_argnums=0, out_shardings=places)
+
+
+def initial_key(seed: int) -> jax.Array:
+    """The key of the initial weights; apart from the steps' keys, which fold in the step number."""
+    return jax.random.fold_in(jax.random.key(seed), 2**31 - 1)

@@ -1,0 +1,315 @@
+"""The state of training, its initialisation, and the one pure step. EMA order lives here and nowhere else."""
+
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.losses import objective as objective_lib
+from discovr_jax.losses import pixel, scd
+from discovr_jax.method import masking
+from discovr_jax.method import optimizer as optim
+from discovr_jax.models.discovr import Discovr, Masks
+from discovr_jax.models.heads import l2_normalise
+from discovr_jax.parallel import mesh as sharding
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step reads and writes. `skipped`: non-finite steps in a row."""
+
+    step: jax.Array
+    skipped: jax.Array
+    params: dict
+    teacher: dict
+    opt_state: optax.OptState
+    memory: objective_lib.Memory
+
+
+@flax.struct.dataclass
+class MaskOptions:
+    """How views are masked; see `masking.view_places`."""
+
+    kind: str
+    ratio: float
+    video_views: int
+    image_kind: str
+    image_ratio: float
+    image_views: int
+    region_fraction: float
+
+
+def draw_masks(key: jax.Array, model: Discovr, options: MaskOptions, batch: int) -> Masks:
+    """Masks of one step: the global view (always tube), the local views, and the views of every frame."""
+    grid = (model.grid.rows, model.grid.cols)
+    keys = jax.random.split(key, 3)
+
+    def video(view_key, views, kind):
+        views = masking.view_places(
+            view_key, views, batch, grid, kind, options.ratio, options.region_fraction
+        )
+        return tuple(masking.tube(view, model.grid.time, model.grid.places) for view in views)
+
+    images = masking.view_places(
+        keys[2],
+        options.image_views,
+        batch * model.grid.frames,
+        grid,
+        options.image_kind,
+        options.image_ratio,
+        options.region_fraction,
+    )
+    return Masks(video(keys[0], 1, "tube")[0], video(keys[1], options.video_views, options.kind), images)
+
+
+def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOptions, key: jax.Array) -> TrainState:
+    """A fresh state; call under `jax.eval_shape` or `jit` with shardings (nothing is built on one device)."""
+    size = model.patch * model.grid.rows, model.patch * model.grid.cols
+    frames = jnp.zeros((1, model.grid.frames, *size), jnp.uint8)
+    num_valid = jnp.full((1,), model.grid.frames, jnp.int32)
+    drawn = draw_masks(key, model, masks, 1)
+    student_key, teacher_key = jax.random.split(key)
+    params = model.init(student_key, frames, num_valid, drawn, method="init_student")["params"]
+    # The teacher starts as the student. A branch that has no student (SCD without the image loss) keeps its
+    # own initial weights.
+    fresh = model.init(teacher_key, frames, num_valid, method="teacher").get("params", {})
+    names = {*fresh, "video_encoder"}
+    teacher = {name: params.get(name, fresh.get(name)) for name in sorted(names)}
+    teacher = jax.tree.map(jnp.copy, teacher)
+    centers = {
+        name: jnp.zeros(model.head_outputs, jnp.float32) for name in ("vid", "img") if name in model.branches
+    }
+    position_mean = None
+    if "scd" in model.branches:
+        position_mean = jnp.zeros((model.grid.places, model.width), jnp.float32)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        teacher=teacher,
+        opt_state=tx.init(params),
+        memory=objective_lib.Memory(centers, position_mean),
+    )
+
+
+def ema(teacher: dict, student: dict, momentum: jax.Array) -> dict:
+    """Teacher towards student, float32, for the modules that both have."""
+
+    def move(t, s):
+        return momentum * t + (1 - momentum) * s.astype(jnp.float32)
+
+    return {
+        name: jax.tree.map(move, tree, student[name]) if name in student else tree
+        for name, tree in teacher.items()
+    }
+
+
+def losses(
+    model: Discovr,
+    options: objective_lib.Options,
+    params: dict,
+    teacher: dict,
+    memory: objective_lib.Memory,
+    batch: dict,
+    masks: Masks,
+    temperature: jax.Array,
+):
+    """Forward of both students and teachers and the objective.
+
+    Returns: (total, (new memory, metrics)), ready for `jax.value_and_grad(..., argnums=2, has_aux=True)`.
+    """
+    frames, num_valid = batch["frames"], batch["num_valid"]
+    seen = model.apply({"params": teacher}, frames, num_valid, method="teacher") if teacher else None
+    student = model.apply({"params": params}, frames, num_valid, masks, method="student")
+    return objective(student, seen, model, options, memory, batch, masks, temperature)
+
+
+def objective(student, seen, model, options, memory, batch, masks, temperature):
+    """The objective of a model's outputs (`StudentOutputs`, `TeacherOutputs`) on a batch; returns as `losses`."""
+    frames, num_valid = batch["frames"], batch["num_valid"]
+    signal = targets = order = None
+    if options.scd_ignore_static:
+        signal = scd.signal_weights(
+            frames, num_valid, model.grid.tubelet, model.patch, options.signal_floor
+        )
+    if student.pixels is not None:
+        targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="video_patches"))
+    if options.scd_pairing == "released":
+        order = masking.visible_then_hidden(masks.global_view, model.grid.tokens)
+    hidden = masking.hidden(masks.global_view, model.grid.tokens)
+    inputs = objective_lib.Batch(num_valid, model.grid.frames, hidden, order, signal, targets)
+    return objective_lib.objective(
+        options, student, jax.lax.stop_gradient(seen), memory, inputs, temperature
+    )
+
+
+def accumulated(
+    parts: int,
+    model: Discovr,
+    options: objective_lib.Options,
+    params: dict,
+    teacher: dict,
+    memory: objective_lib.Memory,
+    batch: dict,
+    masks: Masks,
+    temperature: jax.Array,
+):
+    """Value and gradient of `losses` with the activations of one part of the batch in memory at a time.
+
+    The objective couples the whole batch (Sinkhorn, centres, weighted means), so losses of the parts cannot simply be
+    added. Instead the outputs of all parts come first, then the objective of the whole batch and its gradient by those
+    outputs, then each part once more, forward and backward from that gradient. The numbers are those of the whole
+    batch; the price is a second forward of the students.
+
+    Returns: ((total, (new memory, metrics)), gradient), as `jax.value_and_grad(losses, argnums=2, has_aux=True)`.
+    """
+    size = batch["frames"].shape[0]
+
+    def cut(tree):
+        # Part i is every parts-th clip from the i-th, so that each device holds its share of every part.
+        def strided(x):
+            grouped = x.reshape(size // parts, parts, x.shape[0] // size, *x.shape[1:])
+            return jnp.swapaxes(grouped, 0, 1).reshape(parts, -1, *x.shape[1:])
+
+        return jax.tree.map(strided, tree)
+
+    def joined(tree):
+        def woven(x):
+            grouped = x.reshape(parts, size // parts, -1, *x.shape[2:])
+            return jnp.swapaxes(grouped, 0, 1).reshape(-1, *x.shape[2:])
+
+        return jax.tree.map(woven, tree)
+
+    def student(params, clips, views):
+        found = model.apply({"params": params}, clips["frames"], clips["num_valid"], views, method="student")
+        return found.replace(prototypes=None)  # of no part: they meet the whole batch in the objective
+
+    def forward(part):
+        clips = part[0]["frames"], part[0]["num_valid"]
+        seen = model.apply({"params": teacher}, *clips, method="teacher") if teacher else None
+        return student(params, *part), seen
+
+    pieces = cut((batch, masks))
+    outputs, seen = joined(jax.lax.map(forward, pieces))
+    if "prototypes" in params:
+        outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
+    found, by_output = jax.value_and_grad(objective, has_aux=True)(
+        outputs, seen, model, options, memory, batch, masks, temperature
+    )
+
+    def backward(grads, part):
+        piece, by_part = part
+        _, pull = jax.vjp(lambda p: student(p, *piece), params)
+        return jax.tree.map(jnp.add, grads, pull(by_part)[0]), None
+
+    parts_by_output = cut(by_output.replace(prototypes=None))
+    grads, _ = jax.lax.scan(backward, jax.tree.map(jnp.zeros_like, params), (pieces, parts_by_output))
+    if "prototypes" in params:
+        grads = grads | {"prototypes": {"vectors": by_output.prototypes}}
+    return found, grads
+
+
+def make_step(
+    model: Discovr,
+    options: objective_lib.Options,
+    masks: MaskOptions,
+    tx: optax.GradientTransformation,
+    schedules: optim.Schedules,
+    ema_order: str,
+    seed: int,
+    accumulate: int = 1,
+):
+    """The pure step `(state, batch) -> (state, metrics)`; batch: frames uint8 [B, T, H, W], num_valid [B].
+
+    With `accumulate` > 1 the batch goes through the students in so many parts, see `accumulated`.
+
+    Randomness is a function of (seed, step): a run that resumes draws what it would have drawn.
+    """
+    if ema_order not in ("after", "before"):
+        raise ConfigError(f"ema.order must be 'after' or 'before', not {ema_order!r}")
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        return apply_step(state, batch, drawn)
+
+    def gradients(state: TrainState, batch: dict, drawn: Masks):
+        """Parameters and teacher as the step uses them; total, memory and metrics; and the gradient."""
+        params, teacher = unit_prototypes(state.params), state.teacher
+        if ema_order == "before":
+            teacher = ema(teacher, params, schedules.ema_momentum(state.step))
+        gradient = jax.value_and_grad(losses, argnums=2, has_aux=True)
+        if accumulate > 1:
+            gradient = partial(accumulated, accumulate)
+        found, grads = gradient(
+            model, options, params, teacher, state.memory, batch, drawn, schedules.temperature(state.step)
+        )
+        return params, teacher, found, _freeze(grads, state.step, schedules)
+
+    def apply_step(state: TrainState, batch: dict, drawn: Masks):
+        lr, momentum = schedules.lr(state.step), schedules.ema_momentum(state.step)
+        params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, drawn)
+        updates, opt_state = tx.update(grads, state.opt_state, params)
+        new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
+        if schedules.freeze_prototypes and "prototypes" in params:
+            frozen = state.step < schedules.freeze_prototypes
+            kept = jnp.where(frozen, params["prototypes"]["vectors"], new_params["prototypes"]["vectors"])
+            new_params = new_params | {"prototypes": {"vectors": kept}}
+        if ema_order == "after":
+            teacher = ema(teacher, new_params, momentum)
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+        new = state.replace(params=new_params, teacher=teacher, opt_state=opt_state, memory=memory)
+        kept = guarded(finite, new, state)
+        kept = kept.replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
+        metrics |= {
+            "optim/lr": lr,
+            "optim/grad_norm": grad_norm,
+            "teacher/momentum": momentum,
+            "teacher/temperature": schedules.temperature(state.step),
+            "skipped": kept.skipped,
+        }
+        return kept, metrics
+
+    def module_norms(state: TrainState, batch: dict) -> dict[str, jax.Array]:
+        """Norm of the gradient of each module, for `discovr_jax.replay`."""
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, drawn)[-1].items()}
+
+    step.apply, step.module_norms = apply_step, module_norms
+    return step
+
+
+def guarded(finite: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    """A non-finite step is not applied. (Its counter advances all the same: the next batch is another one.)"""
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
+def unit_prototypes(params: dict) -> dict:
+    """Prototypes at unit length: scores are cosines. Renormalised when read, at the start of every step."""
+    if "prototypes" not in params:
+        return params
+    return params | {"prototypes": {"vectors": l2_normalise(params["prototypes"]["vectors"])}}
+
+
+def _freeze(grads: dict, step: jax.Array, schedules: optim.Schedules) -> dict:
+    """No gradient to the heads' last layers during the first steps (DINO: it tames the start)."""
+    if schedules.freeze_last == 0:
+        return grads
+    keep = (step >= schedules.freeze_last).astype(jnp.float32)
+    heads = ("video_head", "image_head")
+    return grads | {n: grads[n] | {"last": grads[n]["last"] * keep} for n in heads if n in grads}
+
+
+def abstract_state(model, tx, masks, mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state, without building anything."""
+    shapes = jax.eval_shape(lambda key: init_state(model, tx, masks, key), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding.shardings(shapes, mesh),
+    )

@@ -1,0 +1,83 @@
+"""Floating point operations of the recipe, from its sizes: the numerator of MFU (DESIGN section 7).
+
+Counted as the recipe needs them, not as the program spares them: every patch of every view is embedded, in three
+channels, and every block of an encoder computes all of its tokens; the image teacher sees a frame once. Matrix products
+only, two operations a multiply-add. So the figure stays while the program gets faster.
+"""
+
+import jax
+
+from discovr_jax.method import step as train_step
+from discovr_jax.models.discovr import Discovr
+
+BACKWARD = 3  # forward and backward of a product of which both sides have a gradient
+
+
+def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float]:
+    """Operations of one training step a clip, by part; forward, and backward where there is one.
+
+    Args:
+      model, masks: of the experiment.
+
+    Returns:
+      {part: FLOPs}; parts that do not train are absent. The sum is the step.
+    """
+    found = {}
+    for part, forward in forward_flops(model, masks).items():
+        factor = 1 if part.endswith("teacher") else BACKWARD
+        if part == "heads":
+            student, teacher = _head_rows(model, masks)
+            factor = (BACKWARD * student + teacher) / (student + teacher)
+        if part == "scd":
+            factor = 2.5  # tokens and prototypes get a gradient from the video scores, prototypes from the image scores
+        found[part] = factor * forward
+    return found
+
+
+def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float]:
+    """Operations of the forward pass a clip, by part."""
+    grid, width, branches = model.grid, model.width, model.branches
+    drawn = jax.eval_shape(lambda key: train_step.draw_masks(key, model, masks, 1), jax.random.key(0))
+    found = {}
+
+    def encode(sequences, seen, patches, tubelet):
+        embedded = 2 * sequences * patches * 3 * tubelet * model.patch**2 * width
+        return embedded + transformer(sequences, 1 + seen, width, model.depth)
+
+    if branches & {"img", "scd"}:
+        every_frame = "img" in branches or model.scd_frames == "all"
+        frames = grid.frames if every_frame else grid.time
+        found["image teacher"] = encode(frames, grid.places, grid.places, 1)
+    if "vid" in branches:
+        found["video teacher"] = encode(1, grid.tokens, grid.tokens, grid.tubelet)
+    if "img" in branches:
+        seen = [view.shape[1] for view in drawn.image_views]
+        found["image students"] = sum(encode(grid.frames, count, grid.places, 1) for count in seen)
+    decodes = branches & {"scd", "pix"}
+    views = [drawn.global_view] * bool(decodes) + list(drawn.local_views) * ("vid" in branches)
+    if views:
+        found["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
+    if decodes:
+        narrow, visible = model.decoder_width, drawn.global_view.shape[1]
+        found["decoder"] = transformer(1, grid.tokens, narrow, model.decoder_depth)
+        found["decoder"] += 2 * narrow * width * (visible + grid.tokens)
+        if "pix" in branches:
+            found["decoder"] += 2 * grid.tokens * width * grid.tubelet * model.patch**2
+    if "scd" in branches:
+        found["scd"] = 2 * 2 * grid.tokens * model.num_prototypes * width
+    rows = sum(_head_rows(model, masks))
+    if rows:
+        sizes = (width, model.head_hidden, model.head_hidden, model.head_bottleneck, model.head_outputs)
+        found["heads"] = 2 * rows * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    return found
+
+
+def transformer(sequences: int, tokens: int, width: int, depth: int) -> float:
+    """Operations of `depth` blocks: 12 D^2 weights a token, and scores and weighted values of N tokens."""
+    return sequences * tokens * depth * (24 * width**2 + 4 * tokens * width)
+
+
+def _head_rows(model: Discovr, masks: train_step.MaskOptions) -> tuple[int, int]:
+    """CLS tokens a clip through the heads of students and teachers."""
+    video, image = ("vid" in model.branches), ("img" in model.branches) * model.grid.frames
+    return video * masks.video_views + image * masks.image_views, video + image

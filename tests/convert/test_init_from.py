@@ -1,0 +1,116 @@
+"""A run that starts from the weights of a checkpoint."""
+
+import jax
+import numpy as np
+import pytest
+
+from discovr_jax.convert import folder, state
+from discovr_jax.convert import read as weights
+from discovr_jax.convert.sizes import Hints
+from discovr_jax.method import experiment
+from discovr_jax.runs.checkpoint import Checkpoints
+from tests import public_layout
+from tests.public_layout import assert_same
+
+HINTS = Hints(heads=2, decoder_heads=2)
+
+
+@pytest.fixture(scope="module")
+def biased():
+    return public_layout.state_dict(public_layout.TINY, True)
+
+
+@pytest.fixture(scope="module")
+def converted(biased, tmp_path_factory):
+    """A converted checkpoint on disk."""
+    ours = tmp_path_factory.mktemp("converted") / "ours"
+    folder.write(ours, state.from_torch(biased, HINTS), {})
+    return ours
+
+
+SIZES = {
+    "model.width": 128,
+    "model.depth": 2,
+    "model.heads": 2,
+    "model.decoder_width": 16,
+    "model.decoder_heads": 2,
+    "model.video_qkv_bias": "qv",
+    "model.num_prototypes": 20,
+    "head.hidden": 24,
+    "head.bottleneck": 12,
+    "head.outputs": 40,
+    "data.image_size": 16,
+    "data.num_frames": 4,
+}
+
+
+@pytest.fixture
+def start(make_tiny):
+    """`start(path, **{key: value})` -> (config, fresh state) of a run from `path`; sizes are the converted ones'."""
+
+    def make(path, **overrides):
+        tiny = make_tiny(**SIZES | overrides, init_from=str(path))
+        return tiny.config, jax.tree.map(jax.numpy.asarray, tiny.state)
+
+    return make
+
+
+def flat(tree):
+    return {experiment.optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_a_run_starts_from_a_converted_checkpoint(converted, start, biased, caplog):
+    config, drawn = start(converted)
+    ours = weights.initialise_from(drawn, config)
+    want = state.from_torch(biased, HINTS).arrays
+    found = flat({"params": ours.params, "teacher": ours.teacher, "memory": {"centers": ours.memory.centers}})
+    assert_same({name: np.asarray(leaf) for name, leaf in found.items()}, want)
+    assert all(a is b for a, b in zip(jax.tree.leaves(ours.opt_state), jax.tree.leaves(drawn.opt_state), strict=True))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_students_start_as_the_teacher_that_alone_is_there(tmp_path, start, biased):
+    kept = {name: x for name, x in biased.items() if not name.startswith(("encoder.", "image_dino_head"))}
+    found = state.from_torch(kept, HINTS, ("encoder.*", "image_dino_head.*"))
+    folder.write(tmp_path / "ours", found, {})
+    config, drawn = start(tmp_path / "ours")
+    ours = weights.initialise_from(drawn, config)
+    for module in ("video_encoder", "image_head"):
+        jax.tree.map(np.testing.assert_array_equal, ours.params[module], ours.teacher[module])
+
+
+@pytest.mark.parametrize(
+    "key,value,reason",
+    [
+        ("model.width", 64, "does not fit"),
+        ("model.heads", 4, "2 attention heads"),
+        ("model.depth", 3, "lacks"),
+        ("head.outputs", 8, "does not fit"),
+    ],
+)
+def test_other_sizes_are_refused(converted, start, key, value, reason):
+    config, drawn = start(converted, **{key: value})
+    with pytest.raises(weights.WeightsError, match=reason):
+        weights.initialise_from(drawn, config)
+
+
+def test_other_clips_are_pointed_out(converted, start, caplog):
+    config, drawn = start(converted, **{"data.num_frames": 8})
+    weights.initialise_from(drawn, config)
+    assert "--config.model.position_grid='(2, 2, 2)'" in caplog.text
+    caplog.clear()
+    config.model.position_grid = (2, 2, 2)
+    weights.initialise_from(drawn, config)
+    assert "position_grid" not in caplog.text
+
+
+def test_a_checkpoint_older_than_a_key_has_its_default(tmp_path, make_tiny):
+    tiny = make_tiny()
+    saved = experiment.config_dict(tiny.config)
+    del saved["model"]["positions"], saved["optim"]["image_rate"]
+    checkpoints = Checkpoints(tmp_path / "run")
+    checkpoints.save(7, tiny.state, {}, saved)
+    checkpoints.close()
+    found = weights.read(tmp_path / "run", lambda path: path.startswith("params")).config
+    assert (found.model.positions, found.optim.image_rate) == ("flattened", 1)
+    assert set(found.eval.evaluators) == set(tiny.config.eval.evaluators)

@@ -1,0 +1,327 @@
+"""The heads on synthetic features with known answers, and against scikit-learn."""
+
+import numpy as np
+import pytest
+from scipy.special import logit
+from sklearn.calibration import _SigmoidCalibration
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.evaluators import anomaly, knn, labels, probe, regression, retrieval, transfer
+from discovr_jax.evaluation.metrics import videos as metrics
+
+
+def _split(name, rng, count, share=0.5, gap=0.0, dim=16):
+    target = (np.arange(count) < share * count).astype(float)
+    features = rng.normal(size=(count, dim))
+    features[:, 0] += gap * (2 * target - 1)
+    return task.Split(name, features, target)
+
+
+def _splits(seed=0, **options):
+    rng = np.random.default_rng(seed)
+    return [_split(name, rng, n, **options) for name, n in (("train", 120), ("val", 60), ("test", 200))]
+
+
+def _auroc(made, split):
+    return metrics.auroc(split.target, made.test, np.ones((1, len(split.target))))[0]
+
+
+@pytest.mark.parametrize("head", [knn, probe])
+def test_separable_features_are_solved_and_random_ones_are_not(head):
+    separable, random = _splits(gap=9.0), _splits(gap=0.0)
+    assert _auroc(head.evaluate(*separable), separable[2]) > 0.99
+    assert abs(_auroc(head.evaluate(*random), random[2]) - 0.5) < 0.12
+
+
+def test_knn_equals_sklearn_with_the_same_weights():
+    train, val, test = _splits(gap=0.5, share=0.3)
+
+    def weights(distances):  # of unit vectors: cosine distance
+        return np.exp((1 - distances) / 0.07)
+
+    model = KNeighborsClassifier(10, metric="cosine", weights=weights, algorithm="brute")
+    model.fit(train.features, train.target)
+    made = knn.evaluate(train, val, test, k=10, temperature=0.07)
+    np.testing.assert_allclose(made.test, model.predict_proba(test.features)[:, 1], atol=1e-9)
+    np.testing.assert_allclose(made.val, model.predict_proba(val.features)[:, 1], atol=1e-9)
+
+
+def test_knn_ties_go_to_the_earlier_training_video():
+    axes = np.eye(3)
+    train = task.Split("train", axes[[0, 0, 0, 1]], np.array([1.0, 0, 0, 0]))
+    query = task.Split("test", axes[[0]], np.array([1.0]))
+    similarity, index = task.nearest(query.features, train.features, 3)
+    assert index.tolist() == [[0, 1, 2]]
+    assert knn.vote(similarity, train.target[index], 1, 0.07) == [1.0]
+    assert knn.vote(similarity, train.target[index], 2, 0.07) == [0.5]
+
+
+def test_knn_vote_by_hand_and_k_cut_to_the_bank():
+    train = task.Split("train", np.array([[1.0, 0], [0, 1]]), np.array([1.0, 0]))
+    test = task.Split("test", np.array([[3.0, 4]]), np.array([0.0]))
+    made = knn.evaluate(train, test, test, k=10, temperature=0.1)
+    weight = np.exp(np.array([0.6, 0.8]) / 0.1)
+    assert made.test[0] == pytest.approx(weight[0] / weight.sum())
+    assert made.details["k"] == 2
+    similarity, index = task.nearest(test.features, train.features, 2)
+    tiny = knn.vote(similarity, train.target[index], 2, 1e-4)  # exp(0.8 / 1e-4) would overflow
+    assert np.isfinite(tiny).all() and tiny[0] < 1e-6
+    with pytest.raises(ValueError, match="k=0"):
+        knn.evaluate(train, test, test, k=0)
+
+
+def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
+    train, val, test = _splits(gap=0.8)
+    made = knn.evaluate(train, val, test, k=3, temperature=0.1, neighbours=(1, 7, 500), temperatures=(0.05, 0.5))
+    assert [(row["k"], row["temperature"]) for row in made.report["sweep"]] == [
+        (120, 0.5), (120, 0.05), (7, 0.5), (7, 0.05), (1, 0.5), (1, 0.05)
+    ]  # fmt: skip
+    for row in made.report["sweep"]:
+        heat = row["temperature"]
+        model = KNeighborsClassifier(
+            row["k"], metric="cosine", weights=lambda d, t=heat: np.exp((1 - d) / t), algorithm="brute"
+        )
+        expected = model.fit(train.features, train.target).predict_proba(val.features)[:, 1]
+        assert row["val_auroc"] == pytest.approx(roc_auc_score(val.target, expected.round(12)))
+        if row == made.details["swept"]:
+            chosen = model.predict_proba(test.features)[:, 1]
+    assert made.details["swept"]["val_auroc"] == max(row["val_auroc"] for row in made.report["sweep"])
+    np.testing.assert_allclose(made.outputs["swept"], chosen, atol=1e-9)
+    flipped = task.Split("test", test.features, 1 - test.target)
+    assert knn.evaluate(train, val, flipped).details == knn.evaluate(train, val, test).details
+
+
+def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
+    monkeypatch.setattr(task, "_BLOCK", 2000)  # 10 rows a block
+    rng = np.random.default_rng(0)
+    bank, query = rng.integers(-2, 3, (200, 2)), rng.normal(size=(57, 2))  # full of ties
+    similarity, index = task.nearest(query, bank, 3)
+    whole = task.unit_length(query) @ task.unit_length(bank).T
+    np.testing.assert_array_equal(index, np.argsort(-whole, axis=1, kind="stable")[:, :3])
+    np.testing.assert_allclose(similarity, np.take_along_axis(whole, index, axis=1), atol=1e-12)
+
+
+def test_zero_features_are_similar_to_nothing():
+    similarity, _ = task.nearest(np.zeros((1, 3)), np.eye(3), 2)
+    assert similarity.tolist() == [[0.0, 0.0]]
+
+
+def test_probe_finds_the_rare_class():
+    splits = _splits(share=0.1, gap=1.5)
+    made = probe.evaluate(*splits)
+    ones = np.ones((1, len(splits[2].target)))
+    assert metrics.balanced_accuracy(splits[2].target, made.test, ones)[0] > 0.8
+    assert made.details["class_weight"] == "balanced"
+
+
+def test_probe_takes_the_strength_from_validation_alone():
+    train, val, test = _splits(gap=1.0)
+    chosen = probe.evaluate(train, val, test)
+    flipped = task.Split("test", test.features, 1 - test.target)
+    assert probe.evaluate(train, val, flipped).details == chosen.details
+    contrary = task.Split("val", val.features, 1 - val.target)
+    assert probe.evaluate(train, contrary, test).details != chosen.details
+
+
+def test_probe_drops_strengths_that_do_not_converge():
+    splits = _splits(gap=3.0)
+    made = probe.evaluate(*splits, strengths=(1e-4, 1e3), max_iter=8)
+    assert made.details["C"] == 1e-4 and made.details["C_not_converged"] == [1e3]
+    with pytest.raises(task.Skip, match="converged in 1 iterations"):
+        probe.evaluate(*splits, strengths=(1e3,), max_iter=1)
+
+
+@pytest.mark.parametrize("shape", [(50, 8), (8, 50)])
+def test_ridge_equals_sklearn(shape):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=shape), rng.normal(size=shape[0])
+    x, y = x - x.mean(0), y - y.mean()
+    for found, penalty in zip(regression.ridge(x, y, [0.1, 10.0, 1e4]), [0.1, 10.0, 1e4], strict=True):
+        expected = Ridge(penalty, fit_intercept=False, solver="svd").fit(x, y).coef_
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
+
+
+def _ef_splits(noise, seed=0):
+    rng = np.random.default_rng(seed)
+    direction, splits = rng.normal(size=12), []
+    for name, count in (("train", 150), ("val", 50), ("test", 100)):
+        features = rng.normal(size=(count, 12)) * 10 ** np.linspace(-2, 2, 12)  # scales must not matter
+        ef = 55 + (features / 10 ** np.linspace(-2, 2, 12)) @ direction
+        splits.append(task.Split(name, features, ef + noise * rng.normal(size=count)))
+    return splits
+
+
+def test_ef_is_recovered_when_it_is_linear_and_shrunk_when_it_is_noise():
+    splits = _ef_splits(noise=0.0)
+    assert np.abs(regression.evaluate(*splits).test - splits[2].target).max() < 0.2
+    rng = np.random.default_rng(7)
+    noise = [task.Split(s.name, s.features, rng.normal(55, 10, len(s.target))) for s in splits]
+    made = regression.evaluate(*noise)
+    assert made.details["penalty"] >= 1e3
+    assert metrics.r2(noise[2].target, made.test, np.ones((1, 100)))[0] < 0.1
+    with pytest.raises(ValueError, match="positive"):
+        regression.evaluate(*splits, strengths=(0.0, 1.0))
+
+
+def test_anomaly_ignores_abnormal_training_videos():
+    rng = np.random.default_rng(0)
+    train, val, test = _splits(gap=6.0)
+    made = anomaly.evaluate(train, val, test)
+    assert _auroc(made, test) > 0.999
+    moved = train.features.copy()
+    moved[train.target == 1] = rng.normal(size=(60, 16))
+    again = anomaly.evaluate(task.Split("train", moved, train.target), val, test)
+    np.testing.assert_array_equal(again.test, made.test)
+    by_hand = anomaly.distance(np.array([[1.0, 0], [0, 1], [-1, 0]]), np.array([[1.0, 0]]), 2)
+    assert by_hand[0] == pytest.approx((0 + 1) / 2)
+
+
+def test_sensitivity_at_the_threshold_of_validation_normals():
+    assert anomaly.threshold(np.arange(1.0, 11), 90) == 9.0  # nine of ten do not exceed it
+    assert anomaly.threshold(np.arange(1.0, 11), 95) == 10.0
+    train, val, test = _splits(gap=1.0, share=0.4)
+    made = anomaly.evaluate(train, val, test, k=5)
+    for percent, metric, positive in ((90, "sensitivity_at_90", 1), (95, "specificity_at_95", 0)):
+        normal = np.sort(made.val[val.target == 0])
+        bound = normal[int(np.ceil(percent / 100 * len(normal))) - 1]
+        assert made.details["thresholds"][str(percent)] == bound
+        called = made.test[test.target == positive] > bound
+        expected = called.mean() if positive else 1 - called.mean()
+        found = anomaly.METRICS[metric](test.target, made.outputs[f"margin_{percent}"], np.ones((1, 200)))
+        assert found == pytest.approx(expected)
+    assert made.details["normal_validation_videos"] == 36
+
+
+def test_tied_distances_call_nothing_abnormal():
+    """Where all scores are the same nothing exceeds the threshold, and no ranking is better than chance."""
+    same = [task.Split(name, np.ones((8, 2)), np.arange(8.0) % 2) for name in ("train", "val", "test")]
+    made = anomaly.evaluate(*same)
+    ones = np.ones((1, 8))
+    assert anomaly.METRICS["sensitivity_at_90"](same[2].target, made.outputs["margin_90"], ones) == 0
+    assert anomaly.METRICS["specificity_at_90"](same[2].target, made.outputs["margin_90"], ones) == 1
+    assert _auroc(made, same[2]) == 0.5
+
+
+def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_validation_videos():
+    train, val, test = (_split(n, np.random.default_rng(s), 900, 0.1, 0.8, 4) for s, n in enumerate("abc"))
+    made = probe.evaluate(train, val, test, strengths=(1.0,))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced"))
+    expected = model.fit(train.features, train.target).predict_proba(test.features)[:, 1]
+    np.testing.assert_allclose(made.test, expected, atol=1e-6)
+    platt = _SigmoidCalibration().fit(logit(made.val), val.target).predict(logit(made.test))
+    np.testing.assert_allclose(made.outputs["probability"], platt, atol=2e-3)
+    assert abs(made.outputs["probability"].mean() - 0.1) < 0.03 < abs(made.test.mean() - 0.1)
+    bins = made.report["reliability"]
+    assert sum(row["videos"] for row in bins) == 900
+    for row in bins:
+        inside = (made.outputs["probability"] >= row["from"]) & (made.outputs["probability"] < row["to"])
+        assert row["videos"] == inside.sum() and row["abnormal"] == test.target[inside].mean()
+    error = sum(row["videos"] / 900 * abs(row["probability"] - row["abnormal"]) for row in bins)
+    found = probe.METRICS["calibration_error"](test.target, made.outputs["probability"], np.ones((1, 900)))
+    assert found == pytest.approx(error) and error < 0.03
+
+
+def test_calibration_of_separated_and_of_constant_scores():
+    target, score = np.array([0.0] * 6 + [1.0] * 3), np.arange(9.0)
+    made = probe.calibrated(score, target, score)
+    assert (np.diff(made) > 0).all() and 0.01 < made[0] < 0.2 < 0.7 < made[-1] < 0.99
+    constant = probe.calibrated(np.zeros(9), target, np.zeros(2))  # the mean of Platt's targets
+    assert constant == pytest.approx(np.full(2, (6 / 8 + 3 * 4 / 5) / 9), abs=1e-4)
+
+
+def _library(targets, ef, features, name="train"):
+    ids = np.array([f"{name}{row}" for row in range(len(targets))])
+    return task.Split(name, np.asarray(features, float), np.array(targets, float), {"id": ids, "ef": np.array(ef)})
+
+
+def test_retrieval_by_hand():
+    bank = _library([0, 0, 1, 1], [60.0, np.nan, 40, 30], [[1, 0], [0.9, 0.1], [0, 1], [-1, 0]])
+    query = _library([0, 1], [50.0, 20], [[1, 0], [0.1, 1]], "test")
+    made = retrieval.evaluate(bank, query, query)
+    assert made.outputs["precision_at_1"].tolist() == [1, 1] and made.outputs["precision_at_10"].tolist() == [0.5, 0.5]
+    assert made.val.tolist() == [0.5, 0.5] and made.outputs["precision_by_chance"].tolist() == [0.5, 0.5]
+    expected = [(10 + 10 + 20) / 3, (40 + 20 + 10) / 3]  # the bank holds four, one of unknown EF
+    assert made.outputs["difference"].tolist() == pytest.approx(expected)
+    assert made.outputs["difference_by_chance"].tolist() == pytest.approx(expected)
+    first = made.report["shown"][0]
+    assert first["id"] == "test0" and first["neighbours"] == ["train0", "train1", "train2", "train3"]
+    assert first["similarity"] == [1.0, pytest.approx(0.9939, abs=1e-4), 0.0, -1.0]
+    unknown = _library([0, 1], [np.nan, np.nan], [[1, 0], [0.1, 1]], "test")
+    assert not any(name.startswith("difference") for name in retrieval.evaluate(bank, query, unknown).outputs)
+
+
+def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
+    def figures(gap):
+        rng, splits = np.random.default_rng(0), []
+        for name, count in (("train", 200), ("val", 50), ("test", 100)):
+            split = _split(name, rng, count, 0.3, gap)
+            ef = 60 - 20 * split.target + rng.normal(0, 1, count)
+            splits.append(_library(split.target, ef, split.features, name))
+        outputs = retrieval.evaluate(*splits).outputs
+        return {name: metric(None, outputs[name], np.ones((1, 100)))[0] for name, metric in retrieval.METRICS.items()}
+
+    solved, random = figures(9.0), figures(0.0)
+    assert solved["precision_at_10"] == 1 and solved["difference"] < 2 < 8 < solved["difference_by_chance"]
+    assert random["precision_by_chance"] == pytest.approx(0.3**2 + 0.7**2)
+    assert random["precision_at_10"] == pytest.approx(random["precision_by_chance"], abs=0.05)
+    assert random["difference"] == pytest.approx(random["difference_by_chance"], abs=1.0)
+
+
+def test_draws_of_labels_keep_patients_and_classes():
+    rng = np.random.default_rng(0)
+    patients = rng.permutation(np.repeat(np.arange(300), 2)).astype(str)
+    label = np.array([float(int(patient) % 5 == 0) for patient in patients])
+    label[patients == "299"] = np.nan
+    tenth = labels.draws(patients, label, 0.1, 4, seed=0)
+    for mask in tenth:
+        assert len(set(patients[mask]) & set(patients[~mask])) == 0
+        assert label[mask].tolist().count(1) == 12 and label[mask].tolist().count(0) == 48  # patients are 60 and 239
+        assert mask[patients == "299"].all()  # the only patient without a label
+    assert len({tuple(mask) for mask in tenth}) == 4
+    np.testing.assert_array_equal(tenth, labels.draws(patients, label, 0.1, 4, seed=0))
+    assert (labels.draws(patients, label, 0.1, 1, seed=1)[0] != tenth[0]).any()
+    assert (labels.draws(patients, label, 0.5, 1, seed=0)[0] >= tenth[0]).all()
+    few = labels.draws(patients, label, 1e-9, 1, seed=0)[0]
+    assert sorted(label[few & np.isfinite(label)]) == [0, 0, 1, 1]  # a patient of each class at least
+
+
+def test_parts_of_label_efficiency_and_transfer():
+    parts = labels.parts("labels", fractions=(0.01, 1.0), draws=3, field="rvef")
+    assert [part.name for part in parts] == ["labels_label_1", "labels_rvef_1", "labels_label_100", "labels_rvef_100"]
+    assert [dict(part.scores) for part in parts] == [
+        {"auroc_1": "auroc"}, {"mae_1": "mae"}, {"auroc_100": "auroc"}, {"mae_100": "mae"}
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="fractions"):
+        labels.parts("labels", fractions=(0.0,))
+    with pytest.raises(task.Skip, match="eval.evaluators.transfer.bank"):
+        transfer.parts("transfer")
+    names = [name for part in transfer.parts("transfer", bank="rvenet") for name in part.scores]
+    assert "knn_macro_f1" in names and "probe_auroc" in names and "ef_mae" in names
+
+
+def test_standardise_leaves_constant_columns_alone():
+    train = np.array([[1.0, 5e6, 0], [3, 5e6 + 1e-9, 0]])
+    scaled, other = task.standardise(train, np.array([[2.0, 5e6 + 1, 7]]))
+    np.testing.assert_allclose(scaled, [[-1, 0, 0], [1, 0, 0]], atol=1e-8)
+    np.testing.assert_allclose(other, [[0, 1, 7]], atol=1e-8)
+
+
+def test_reasons_for_skipping():
+    nan = np.full(7, np.nan)
+    with pytest.raises(task.Skip, match="no labels: ef unknown for all 7 videos of split test"):
+        task.known_target("test", nan, "ef")
+    with pytest.raises(task.Skip, match="no videos in split val"):
+        task.known_target("val", nan[:0], "ef")
+    normal, both = np.zeros(4), np.array([0.0, 1])
+    with pytest.raises(task.Skip, match="one class only: all 4 labelled videos of split train are normal"):
+        knn.require(normal, both, both)
+    anomaly.require(normal, both, both)  # normal videos alone are enough to train on
+    with pytest.raises(task.Skip, match="no normal training videos: all 4"):
+        anomaly.require(normal + 1, both, both)
+    with pytest.raises(task.Skip, match="one value only"):
+        regression.require(np.full(3, 55.0), both, both)

@@ -1,0 +1,276 @@
+"""Placement: every array has a rule, every mesh gives the same step, and memory falls as planned."""
+
+import math
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from discovr_jax.configs import adult
+from discovr_jax.losses import objective
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import optimizer as optim
+from discovr_jax.method import step as train_step
+from discovr_jax.parallel import mesh as sharding
+from discovr_jax.planning import hlo
+
+
+def named(tree):
+    return {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+# Rules -------------------------------------------------------------------------------------------------------
+
+
+def test_every_leaf_has_a_rule_and_every_rule_a_leaf(make_tiny):
+    """The union of DISCOVR, VideoMAE and biased attention uses every rule; none is left for nothing."""
+    trees = [
+        make_tiny(**{"model.video_qkv_bias": "qv", "model.image_qkv_bias": "qv"}).abstract,
+        make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 1.0}).abstract,
+    ]
+    unused = [set(sharding.unused_rules(tree)) for tree in trees]  # raises for a leaf without a rule
+    assert unused[0] & unused[1] == set()
+    assert unused[0] == {"pixel_head/kernel$"}
+
+
+def test_a_leaf_without_a_rule_is_an_error(make_mesh):
+    with pytest.raises(ValueError, match="no sharding rule matches 'params/new_module/kernel'"):
+        sharding.shardings({"params": {"new_module": {"kernel": np.zeros((2, 2))}}}, make_mesh(1, 1, 1))
+
+
+@pytest.mark.parametrize("part", ["params", "teacher", "opt_state"])
+def test_parameters_teachers_and_moments_are_placed_alike(tiny, make_mesh, part):
+    places = named(sharding.shardings(tiny.abstract, make_mesh(2, 2, 2)))
+    found = places["params/video_encoder/transformer/block0/attn/qkv"].spec
+    assert found == PartitionSpec("fsdp", None, "model")
+    same = [n for n in places if n.startswith(part) and n.endswith("video_encoder/transformer/block0/attn/qkv")]
+    assert len(same) == (2 if part == "opt_state" else 1)
+    assert all(places[name].spec == found for name in same)
+
+
+def test_matrices_are_cut_and_small_arrays_are_not(tiny, make_mesh):
+    mesh = make_mesh(2, 2, 2)
+    places = named(sharding.shardings(tiny.abstract, mesh))
+    for name, leaf in named(tiny.abstract).items():
+        whole = places[name].is_fully_replicated
+        small = leaf.ndim < 2 and not name.endswith("block0/fc1/bias")
+        assert whole == (small or "_token" in name or name.startswith("memory")), name
+
+
+# Meshes ------------------------------------------------------------------------------------------------------
+
+
+def test_one_axis_takes_what_is_left():
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 2, "model": 2, "slices": 1})
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "model": 2}
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 1})
+    assert sharding.batch_shards(mesh) == 8
+    assert sharding.batch_sharding(mesh).shard_shape((16, 4, 32, 32)) == (2, 4, 32, 32)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (-1, 16, 1)])
+def test_meshes_that_do_not_fit_the_devices_are_refused(shape):
+    with pytest.raises(ValueError, match="there are 8: change config.mesh"):
+        sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)) | {"slices": 1})
+
+
+def on(mesh, tiny):
+    """State, batch and masks of the tiny experiment, placed."""
+    batches = sharding.batch_sharding(mesh)
+    state = jax.device_put(tiny.state, sharding.shardings(tiny.abstract, mesh))
+    return state, jax.device_put(tiny.batch, batches), jax.device_put(tiny.masks, batches)
+
+
+def assert_close(found, expected):
+    """Leaf by leaf, 1e-5 of the norm."""
+    expected = named(expected)
+    for name, leaf in named(found).items():
+        difference = np.linalg.norm(np.asarray(leaf) - np.asarray(expected[name]))
+        assert difference <= 1e-5 * np.linalg.norm(expected[name]), (name, difference)
+
+
+@pytest.fixture(scope="module")
+def gradient(tiny):
+    """`gradient(mesh)`: ((loss, (memory, metrics)), gradients) of the tiny experiment; `look` sees the program."""
+    e = tiny.experiment
+
+    def loss(params, state, batch, masks):
+        return train_step.losses(e.model, e.options, params, state.teacher, state.memory, batch, masks, 0.05)
+
+    def run(mesh, look=lambda program: None):
+        state, batch, masks = on(mesh, tiny)
+        given = state.params, state, batch, masks
+        program = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*given).compile()
+        look(program)
+        return program(*given)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(gradient, make_mesh):
+    return gradient(make_mesh(1, 1, 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2)], ids=str)
+def test_loss_and_gradients_are_the_same_on_every_mesh(gradient, alone, make_mesh, shape):
+    (loss, (memory, metrics)), grads = gradient(make_mesh(*shape))
+    (wanted, (wanted_memory, wanted_metrics)), wanted_grads = alone
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert_close(grads, wanted_grads)
+    assert_close(memory, wanted_memory)
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], wanted_metrics[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+class Numbered:
+    """A simulated device as one of a TPU slice."""
+
+    platform = device_kind = "cpu"
+
+    def __init__(self, device, slice_index):
+        self.device, self.slice_index = device, slice_index
+
+    def __repr__(self):
+        return f"{self.device} of slice {self.slice_index}"
+
+
+@pytest.fixture
+def two_slices():
+    """(mesh of two slices of four devices that come in no order, the slice of each device by its id)."""
+    devices = [Numbered(device, device.id % 2) for device in jax.devices()]
+    made = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 2}, devices)
+    placed = np.vectorize(lambda numbered: numbered.device)(made.devices)
+    mesh = jax.sharding.Mesh(placed, made.axis_names, axis_types=made.axis_types)
+    return mesh, {numbered.device.id: numbered.slice_index for numbered in devices}
+
+
+def test_two_slices_give_what_one_gives(gradient, alone, two_slices):
+    """The parts of an array over fsdp lie within a slice, so that matrices are gathered within slices only."""
+    mesh, slice_of = two_slices
+    for part in mesh.devices:
+        assert len({slice_of[device.id] for device in part.flat}) == 1
+
+    def look(program):
+        found = hlo.cost(program.as_text()).collectives
+        within, between = (
+            sum(each.bytes for each in found if each.kind == "all-gather" and (each.group == 4) == inside)
+            for inside in (True, False)
+        )
+        assert between < 0.01 * within
+
+    (loss, (memory, _)), grads = gradient(mesh, look)
+    (wanted, (wanted_memory, _)), wanted_grads = alone
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    assert_close(grads, wanted_grads)
+    assert_close(memory, wanted_memory)
+
+
+def test_a_whole_step_on_a_mesh_of_three_axes(tiny, tiny_step, make_mesh, capfd):
+    """It draws the masks that one device draws, leaves the state where the rules put it, each device holds its
+    share, and XLA gathers nothing for want of a better plan.
+    """
+    mesh = make_mesh(2, 2, 2)
+    step = experiment_lib.jit_train_step(tiny.experiment, tiny.config, mesh)
+    state, metrics = step(*on(mesh, tiny)[:2])
+    wanted, wanted_metrics = tiny_step(tiny.state, tiny.batch)
+    np.testing.assert_allclose(metrics["loss/total"], wanted_metrics["loss/total"], rtol=1e-5)
+    (moments,), (wanted_moments,) = ([part.mu for part in s.opt_state if hasattr(part, "mu")] for s in (state, wanted))
+    assert_close(moments, wanted_moments)
+    places = jax.tree.leaves(sharding.shardings(tiny.abstract, mesh))
+    for (name, leaf), place in zip(named(state).items(), places, strict=True):
+        assert leaf.sharding.is_equivalent_to(place, leaf.ndim), name
+    kernel = state.params["video_head"]["fc0"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    assert "Involuntary full rematerialization" not in capfd.readouterr().err
+
+
+# Memory ------------------------------------------------------------------------------------------------------
+
+
+def table_total(table):
+    """(leaves, MB, MB a device) of a table's last line."""
+    _, leaves, size, local = table.splitlines()[-1].split()
+    return int(leaves), float(size), float(local)
+
+
+def test_bytes_a_device_fall(tiny, make_mesh):
+    state = named(jax.device_put(tiny.state, sharding.shardings(tiny.abstract, make_mesh(1, 8, 1))))
+    total = sum(leaf.nbytes for leaf in state.values())
+    local = sum(leaf.addressable_shards[0].data.nbytes for leaf in state.values())
+    assert local < 0.3 * total
+    table = sharding.shard_table(tiny.abstract, make_mesh(1, 8, 1))
+    leaves, size, on_device = table_total(table)
+    assert leaves == len(state)
+    assert (size, on_device) == (pytest.approx(total / 1e6, abs=0.006), pytest.approx(local / 1e6, abs=0.006))
+
+
+def test_the_papers_model_fits_eight_devices(make_mesh):
+    """ViT-B, its teachers and moments: 4 copies of 200 M floats, an eighth on each device."""
+    config = adult.get_config()
+    e = experiment_lib.make_experiment(config, 7465)
+    abstract = train_step.abstract_state(e.model, e.tx, e.masks, make_mesh(1, 8, 1))
+    leaves, size, local = table_total(sharding.shard_table(abstract, make_mesh(1, 8, 1)))
+    assert 2500 < size < 3500 and local < 0.13 * size
+    assert leaves == len(jax.tree.leaves(abstract))
+    for name, leaf in named(abstract).items():
+        share = math.prod(leaf.sharding.shard_shape(leaf.shape)) / max(math.prod(leaf.shape), 1)
+        assert share in (1, 1 / 8), name
+        assert share == 1 / 8 or leaf.size < 100_000, name
+
+
+def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
+    """3001 rows over 2 and 7 columns over 2 parts: both stay whole; 3000 x 8 is cut."""
+    mesh = make_mesh(2, 2, 2)
+
+    def tree(rows, columns):
+        return {"params": {"prototypes": {"vectors": jax.ShapeDtypeStruct((rows, columns), np.float32)}}}
+
+    (place,) = jax.tree.leaves(sharding.shardings(tree(3001, 7), mesh))
+    assert place.is_fully_replicated
+    (place,) = jax.tree.leaves(sharding.shardings(tree(3001, 8), mesh))
+    assert place == NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+
+    def uneven(rows, columns):
+        return sharding.shard_table(tree(rows, columns), mesh).splitlines()[1].split()[-1]
+
+    assert [uneven(3001, 7), uneven(3001, 8), uneven(3000, 8)] == ["1", "1", "0"]
+
+
+# Traffic -----------------------------------------------------------------------------------------------------
+
+
+def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, mesh8):
+    """SCD forward and backward on eight devices: every collective is counted in the compiled program. Twice the clips
+    change neither their number nor their bytes; ten rounds of Sinkhorn for each side send one vector of prototypes a
+    round and what keeps its logarithm finite, and the largest arrays are the prototypes' gradient and a histogram.
+    """
+    e = tiny.experiment
+    tokens, width, count = e.model.grid.tokens, e.model.width, e.model.num_prototypes
+    whole, rows = sharding.replicated(mesh8), sharding.batch_sharding(mesh8)
+
+    def loss(decoded, image_tokens, prototypes):
+        student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
+        teacher = SimpleNamespace(image_tokens=image_tokens)
+        memory = objective.Memory({}, jax.numpy.zeros((e.model.grid.places, width)))
+        return objective.scd_loss(e.options, student, teacher, memory, SimpleNamespace())
+
+    def traffic(clips):
+        shapes = (
+            jax.ShapeDtypeStruct((clips, tokens, width), np.float32, sharding=rows),
+            jax.ShapeDtypeStruct((clips, e.model.grid.frames, e.model.grid.places, width), np.float32, sharding=rows),
+            jax.ShapeDtypeStruct((count, width), np.float32, sharding=whole),
+        )
+        gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True), out_shardings=None)
+        return hlo.cost(gradient.lower(*shapes).compile().as_text()).collectives
+
+    found = traffic(8)
+    assert found == traffic(16)
+    assert {each.kind for each in found} == {"all-reduce"}
+    rounds = 2 * e.options.scd_iterations
+    sinkhorn = rounds * 2 * 4 * count  # of each column: its largest score and its sum
+    rest = 4 * (count * width + e.model.grid.places * count)
+    assert sum(each.bytes for each in found) <= sinkhorn + rest + 1000
+    assert sum(each.count for each in found) <= 2 * rounds + 30

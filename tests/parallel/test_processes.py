@@ -1,0 +1,171 @@
+"""Two processes as one run: same losses, one is killed and the other stops, both resume, one process reads the result.
+
+As a program it is one process of such a run: python -m tests.parallel.test_processes BATCH --config=... [...] kills
+itself before that batch (-1: never).
+"""
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from discovr_jax import train
+from discovr_jax.data import feed
+from discovr_jax.evaluation import evaluate
+from discovr_jax.parallel import processes as distributed
+from discovr_jax.runs import checkpoint
+from tests import run_case
+
+# Found out -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "on_tpu_vm", "flags", "expected"),
+    [
+        ({}, False, (), None),
+        ({}, True, (), {}),
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, False, (), {}),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False, (), None),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"}, False, (), {}),
+        ({"SLURM_NTASKS": "8"}, False, (), None),  # inside sbatch, before srun
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, False, (), None),
+        (
+            {"SLURM_NTASKS": "8", "SLURM_STEP_NODELIST": "n[1-2]"},
+            False,
+            ("host:1234", 2, 0),
+            {"coordinator_address": "host:1234", "num_processes": 2, "process_id": 0},
+        ),
+    ],
+)
+def test_how_processes_are_found(environ, on_tpu_vm, flags, expected):
+    assert distributed.settings(environ, on_tpu_vm, *flags) == expected
+
+
+def test_flags_that_belong_together():
+    with pytest.raises(distributed.DistributedError, match="missing: coordinator, process_id"):
+        distributed.settings({}, False, None, 2, None)
+
+
+# Two of them ---------------------------------------------------------------------------------------------------
+
+BRANCHES = {"loss.img": 0.0, "checkpoint.every": "2 steps", "mesh.data": 4, "mesh.fsdp": 2}
+
+
+def start(environment, data_dir, directory, batch):
+    """Both processes, four devices each; the second kills itself before `batch`."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    flags = [f"--workdir={directory}", f"--coordinator=localhost:{port}", "--num_processes=2"]
+    flags += run_case.command_flags(data_dir, BRANCHES)
+    devices = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.parallel.test_processes"),
+                *(str(batch if i else -1), f"--process_id={i}", *flags),
+            ],
+            env=environment | {"XLA_FLAGS": devices},
+            cwd=run_case.ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """(what the survivor said, its code; codes and words of the second start; workdirs of two and one; its state)."""
+    base = tmp_path_factory.getbasetemp()
+    data_dir, environment = run_case.simulated(base), run_case.command_environment(base)
+    two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    processes = start(environment, data_dir, two, batch=5)
+    try:
+        (_, said), killed = processes[0].communicate(timeout=300), processes[1].wait(60)
+        assert killed == -9
+        processes += start(environment, data_dir, two, batch=-1)
+        with run_case.compiled_programs(base):
+            summary = train.train_and_evaluate(run_case.make_config(data_dir, BRANCHES), str(one))
+        ends = [process.communicate(timeout=300)[1] for process in processes[2:]]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return said, processes[0].returncode, [each.returncode for each in processes[2:]], ends, two, one, summary.state
+
+
+@pytest.mark.long
+def test_when_one_is_killed_the_other_says_so_and_stops(story):
+    """By what it was waiting for, which fails, or by jax's heartbeat, whichever comes first."""
+    said, code, *_ = story
+    if code == -signal.SIGABRT:
+        assert "most likely indicates that another task died" in said
+    else:
+        assert code == 1, said
+        assert said.strip().splitlines()[-1].startswith("error: process 0 of 2 stops, and so will the others: most")
+        assert "the same command: they resume" in said
+
+
+@pytest.mark.long
+def test_both_resume_and_end_as_one_process(story):
+    _, _, codes, ends, two, one, _ = story
+    assert codes == [0, 0], ends
+    assert "resumed from step" in ends[0]
+    mine, alone = run_case.rows(two), run_case.rows(one)
+    assert [row["step"] for row in mine] == [row["step"] for row in alone] == [2, 4, 6, 8, 9, 9]
+    for row, expected in zip(mine[:-1], alone[:-1], strict=True):
+        assert row.keys() - {"eval/weights/sum"} == expected.keys()
+        for name in expected:
+            assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), (row["step"], name)
+        assert row["loss/total"] == pytest.approx(expected["loss/total"], rel=1e-5)
+
+
+@pytest.mark.long
+def test_only_the_first_process_writes(story):
+    *_, ends, two, _, _ = story
+    assert "step 9/9" in ends[0] and "step 9/9" not in ends[1]
+    assert len(list(two.glob("events.*"))) == 2  # one a start
+
+
+@pytest.mark.long
+def test_one_process_reads_what_two_wrote(story):
+    *_, two, _, state = story
+    arrays, _ = checkpoint.read_arrays(two / "checkpoints" / "step_9", lambda name: name.startswith("params"))
+    found = {name.removeprefix("params/"): array for name, array in arrays.items()}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
+        name = "/".join(key.key for key in path)
+        np.testing.assert_allclose(found.pop(name), leaf, rtol=1e-3, atol=1e-5, err_msg=name)
+    assert not found
+
+
+def main() -> None:
+    batch, *sys.argv[1:] = sys.argv[1:]
+    distributed.HEARTBEAT_SECONDS = 10
+    evaluate.evaluate_state = run_case.weight_figures
+    if int(batch) >= 0:
+        feed.device_batches = run_case.cut_short(int(batch), lambda: run_case.send("SIGKILL"))
+    runpy.run_module("discovr_jax.main", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
+
+
+def test_sigterm_while_records_are_made_leaves_at_once(tmp_path, monkeypatch):
+    def make(config):
+        run_case.send("SIGTERM")
+        time.sleep(60)  # never to its end
+
+    monkeypatch.setattr(train, "ensure_records", make)
+    with pytest.raises(SystemExit) as left:
+        train.train_and_evaluate(run_case.make_config(tmp_path), str(tmp_path / "run"))
+    assert left.value.code == 0
