@@ -29,6 +29,7 @@ from discovr_jax.evaluation import results_io as output
 from discovr_jax.evaluation.evaluators import labels
 from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.extract import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
@@ -287,9 +288,11 @@ def _run(
 
 
 def _candidates(group, readouts: Sequence[str]) -> list[str]:
-    """Readouts to choose from: the configured ones this encoder has, or its single one (pixels)."""
+    """Readouts to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
     available = list(group[0]["train"])
-    return [name for name in readouts if name in available] if len(available) > 1 else available
+    if own := [name for name in available if name in pixels.NAMES]:
+        return own
+    return [name for name in readouts if name in available]
 
 
 def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> kept.Table:

@@ -11,7 +11,6 @@ import av
 import numpy as np
 import pytest
 
-from discovr_jax.evaluation.features import pixels as baselines
 from tfds_builders import tracings
 from tfds_builders.echo_phantom import __main__ as command
 from tfds_builders.echo_phantom import files, layout_echonet_dynamic, layouts
@@ -156,23 +155,3 @@ def test_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         command.main([f"--output={output}", "--train=2", "--val=0", "--test=0"])
     assert "remove it or choose another" in capsys.readouterr().err
-
-
-def test_pixel_features():
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (6, 56, 56), dtype=np.uint8)
-    frames[:, :28] = 7
-    features = baselines.pixel_features(frames, 5)
-    assert features.shape == (2 * 28 * 28,) and features.dtype == np.float32
-    clip = frames[:5].astype(np.float64)
-    clip = (clip - clip.mean()) / clip.std()
-    blocks = clip.std(axis=0).reshape(28, 2, 28, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(features[784:].reshape(28, 28), blocks, atol=1e-6)
-    assert np.all(features[784:].reshape(28, 28)[:14] == 0)
-    # Brightness and contrast do not matter.
-    np.testing.assert_allclose(baselines.pixel_features(frames // 2 * 2 // 2 + 9, 5), features, atol=0.05)
-    assert np.all(baselines.pixel_features(np.full((3, 56, 56), 9, np.uint8), 3) == 0)
-    with pytest.raises(ValueError, match="num_valid"):
-        baselines.pixel_features(frames, 7)
-    with pytest.raises(ValueError, match="shape"):
-        baselines.pixel_features(frames[0], 1)

@@ -23,7 +23,7 @@ class Summary:
 
     ef: float  # percent
     mask_ef: float  # percent, from nothing but the true masks of the labelled beat
-    pixels: np.ndarray  # float32 [1568], the pixel baseline, mean over three clips
+    pixels: dict[str, np.ndarray]  # the pixel baseline's features (`pixels.NAMES`), mean over three clips
     nuisance: np.ndarray  # float [6]: brightness, ED area, heart rate, fps, frame count, file size
     mean_frame: np.ndarray  # float [784]
     dark_change: float  # by how much the dark area near the cavity shrinks: what an eye looks for
@@ -53,10 +53,11 @@ def summarise(job: tuple[int, str, int]) -> Summary:
     edv, esv = measure.mask_volume(masks[areas.argmax()]), measure.mask_volume(masks[areas.argmin()])
     heart_rate = clip.attributes["HeartRate"]
     parts = evaluation_clips(frames)
+    read = [baselines.readouts(part, len(part)) for part in parts]
     return Summary(
         ef=clip.ef,
         mask_ef=100 * (edv - esv) / edv,
-        pixels=np.mean([baselines.pixel_features(part, len(part)) for part in parts], axis=0),
+        pixels={name: np.mean([each[name] for each in read], axis=0) for name in baselines.NAMES},
         nuisance=np.array([frames.mean(), areas.max(), heart_rate, clip.fps, len(frames), len(data)]),
         mean_frame=cv2.resize(frames.mean(axis=0), (28, 28), interpolation=cv2.INTER_AREA).reshape(-1),
         dark_change=_dark_change(parts[0], clip.masks[clip.ed_frame] == 1),
@@ -96,15 +97,15 @@ def ridge():
 
 def feature_sets(clips: list[Summary]) -> dict[str, np.ndarray]:
     """Features by name, each float [clips, D]."""
-    pixels = np.stack([clip.pixels for clip in clips])
+    pixels = {name: np.stack([clip.pixels[name] for clip in clips]) for name in baselines.NAMES}
     nuisance = np.stack([clip.nuisance for clip in clips])
     mean_frame = np.stack([clip.mean_frame for clip in clips])
     return {
         "nuisance": nuisance,
         "nuisance and mean frame": np.concatenate([nuisance, mean_frame], axis=1),
-        "pixels": pixels,
-        "pixels, mean half": pixels[:, :784],
-        "pixels, std half": pixels[:, 784:],
+        **pixels,
+        "pixels, mean half": pixels["pixels"][:, :784],
+        "pixels, std half": pixels["pixels"][:, 784:],
         "dark change": np.array([[clip.dark_change] for clip in clips]),
     }
 

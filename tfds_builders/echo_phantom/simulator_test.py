@@ -37,6 +37,12 @@ def test_pixel_baseline_sees_some_of_the_ef_but_not_most(clips):
     assert 0.05 <= explained(clips, "pixels") <= 0.5
 
 
+@pytest.mark.parametrize(("side", "most"), [(12, 0.5), (6, 0.5), (3, 0.35)])
+def test_motion_energy_sees_no_more(clips, side, most):
+    # The strongest features that need no learning: if they told more, learned ones could not be told from them.
+    assert 0.05 <= explained(clips, f"motion_energy_{side}") <= most
+
+
 def test_the_motion_is_there_to_be_seen(clips):
     assert explained(clips, "dark change") >= 0.35
 

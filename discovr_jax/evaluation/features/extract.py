@@ -79,10 +79,10 @@ def pixels(share: features.Share = ALONE) -> features.Encoder:
 
     def embed(frames, num_valid):
         clips = zip(frames, num_valid, strict=True)
-        rows = np.stack([baselines.pixel_features(clip, int(valid)) for clip, valid in clips])
-        return share.gather({"pixels": rows})
+        rows = [baselines.readouts(clip, int(valid)) for clip, valid in clips]
+        return share.gather({name: np.stack([row[name] for row in rows]) for name in baselines.NAMES})
 
-    return features.Encoder(embed, "pixels: mean and std frame, 28 x 28")
+    return features.Encoder(embed, "pixels: mean and std frame, 28 x 28; motion energy, 12 x 12, 6 x 6, 3 x 3")
 
 
 def identity(source) -> str:
