@@ -114,7 +114,7 @@ def get_config() -> ConfigDict:
     c.scd.tokens = "all"  # tokens that count: "all" or "masked" (hidden from the student)
     c.scd.ignore_static = False  # weight 0 for padded frames and patches without signal
     c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
-    c.scd.position_momentum = 0.99  # of the mean image token of each place
+    c.scd.position_momentum = 0.99  # of the mean image token of each place, which starts as the first batch's
     c.scd.targets = by_fidelity(str)  # "soft", or "hard" labels as the public code
     c.scd.pairing = by_fidelity(str)  # "aligned": same place and time; "released": the public code's pairing
     c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, released no
