@@ -14,6 +14,7 @@ from discovr_jax import distributed, health, sharding, train_step, weights, work
 from discovr_jax import experiment as experiment_lib
 from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.data import feed, mixture, pipeline
+from discovr_jax.fidelity import option
 from discovr_jax.optim import path_name, should_run
 from discovr_jax.prepare import ensure_records
 from discovr_jax.step_watch import StepWatch
@@ -96,6 +97,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         batches = pipeline.train_batches(
             sources,
             config,
+            crop=option(config, "data.crop"),
             start_step=first,
             process_index=part,
             process_count=parts,
