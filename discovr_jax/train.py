@@ -118,7 +118,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # Order: log -> save -> evaluate the old state -> next batch -> step. So a checkpoint's parameters and
         # data position always agree, and its line in metrics.jsonl is written before it.
         step, total, results, metrics = first, experiment.total, None, {}
-        collapse = health.Watch(config.model.num_prototypes)
+        collapse = health.Watch(config.model.num_prototypes, config.dino.centering)
         watch = StepWatch(
             directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
         )

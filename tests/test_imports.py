@@ -51,7 +51,7 @@ def members(prefix):
     return found
 
 
-# What a part may import of ours (besides itself), the direction of DESIGN section 3.
+# What a part may import of ours (besides itself), the direction in which data flows.
 ALLOWED = {
     "configs": (),
     "discovr_jax.masking": (),

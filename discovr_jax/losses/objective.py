@@ -1,6 +1,6 @@
 """The whole objective: which outputs meet in which loss, and what goes into the state for the next step.
 
-Pure: options and arrays in, losses and monitors out. Each named option of DESIGN's "fidelity" acts here or in
+Pure: options and arrays in, losses and monitors out. Each option that `config.fidelity` selects acts here or in
 the function that it is handed to.
 """
 
