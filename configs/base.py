@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
     # None: the dataset's own rule, of discovr_jax/data/mixture.py
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
+    c.data.crop = by_fidelity(str)  # its place: "uniform", or one of 13 "anchors" as the public code
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
     c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing
     c.data.simulate.train = 0
@@ -114,7 +115,7 @@ def get_config() -> ConfigDict:
     c.scd.tokens = "all"  # tokens that count: "all" or "masked" (hidden from the student)
     c.scd.ignore_static = False  # weight 0 for padded frames and patches without signal
     c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
-    c.scd.position_momentum = 0.99  # of the mean image token of each place
+    c.scd.position_momentum = 0.99  # of the mean image token of each place, which starts as the first batch's
     c.scd.targets = by_fidelity(str)  # "soft", or "hard" labels as the public code
     c.scd.pairing = by_fidelity(str)  # "aligned": same place and time; "released": the public code's pairing
     c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, released no

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from discovr_jax.data import mixture, pipeline
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
+from discovr_jax.method.fidelity import option
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.runs.step_watch import described
@@ -49,7 +50,8 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
     chosen = pipeline.training_records(sources, config.data)
     experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
     mesh = sharding.make_mesh(config.mesh)
-    with pipeline.train_batches(sources, config, start_step=int(step)) as batches:
+    crop = option(config, "data.crop")
+    with pipeline.train_batches(sources, config, crop=crop, start_step=int(step)) as batches:
         placed = {name: jax.device_put(value, sharding.batch_sharding(mesh)) for name, value in next(batches).items()}
     seen, now = meta["data"]["batch"], described(placed)
     if seen is not None and seen != now:

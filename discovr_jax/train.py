@@ -14,6 +14,7 @@ from discovr_jax.convert import read as weights
 from discovr_jax.data import feed, mixture, pipeline
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
+from discovr_jax.method.fidelity import option
 from discovr_jax.method.optimizer import path_name, should_run
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.parallel import processes as distributed
@@ -101,6 +102,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         batches = pipeline.train_batches(
             sources,
             config,
+            crop=option(config, "data.crop"),
             start_step=first,
             process_index=part,
             process_count=parts,
@@ -121,7 +123,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # Order: log -> save -> evaluate the old state -> next batch -> step. So a checkpoint's parameters and
         # data position always agree, and its line in metrics.jsonl is written before it.
         step, total, results, metrics = first, experiment.total, None, {}
-        collapse = health.Watch(config.model.num_prototypes)
+        collapse = health.Watch(config.model.num_prototypes, config.dino.centering)
         watch = StepWatch(
             directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
         )

@@ -263,7 +263,7 @@ def test_a_run_without_losses_is_refused():
 
 
 def test_the_papers_recipe():
-    """DESIGN section 2, read off the objects that the run uses."""
+    """The numbers of the paper, read off the objects that the run uses."""
     e = experiment_lib.make_experiment(load("adult"), 6400)
     grid, schedules, options, masks = e.model.grid, e.schedules, e.options, e.masks
     assert (grid.tokens, grid.places, grid.frames, e.model.width, e.model.depth) == (1568, 49, 64, 768, 12)
@@ -319,7 +319,7 @@ def test_evaluators_take_their_options(config):
 
 
 def test_the_prototypes_are_enough():
-    """DESIGN section 2: at least 8 for each patch of a frame, unless each place has its own mean taken away."""
+    """At least 8 for each patch of a frame, unless each place has its own mean taken away."""
     for name, arg in CASES:
         config = load(name, arg)
         if name == "ablations" or config.scd.standardise == "position":

@@ -52,7 +52,7 @@ def members(prefix):
     return found
 
 
-# What a part may import of ours (besides itself), the direction of DESIGN section 3.
+# What a part may import of ours (besides itself), the direction in which data flows.
 ALLOWED = {
     "discovr_jax.configs": (),
     "discovr_jax.method.masking": (),

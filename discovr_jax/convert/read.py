@@ -17,6 +17,7 @@ from discovr_jax.runs import checkpoint
 logger = logging.getLogger(__name__)
 
 TREES = ("params", "teacher")
+POSITION_MEAN = "memory/position_mean"
 
 
 class WeightsError(ValueError):
@@ -57,22 +58,26 @@ def read(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "")
 
 
 def initialise_from(state, config: ConfigDict):
-    """A fresh `TrainState` with the weights, teachers and centres of `config.init_from`; the rest stays.
+    """A fresh `TrainState` with the weights, teachers and memory of `config.init_from`; the rest stays.
 
-    Modules that the checkpoint has not got stay as drawn, and a student or teacher that only its counterpart
-    is there for starts as that; both are logged. Arrays keep their place on the mesh.
+    Modules that the checkpoint has not got (those of a branch that it did not train, say) stay as drawn, and a student
+    or teacher that only its counterpart is there for starts as that; both are logged. The mean image token of each
+    place is taken over where frames have the same places. Arrays keep their place on the mesh.
 
     Raises:
       WeightsError: sizes differ, or the checkpoint lacks a video encoder.
       CheckpointError, ConversionError: see `read`.
     """
     path = config.init_from
-    weights = read(path, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/centers/")))
-    leaves, structure = jax.tree_util.tree_flatten_with_path(
-        {"params": state.params, "teacher": state.teacher, "memory": {"centers": state.memory.centers}}
-    )
+    weights = read(path, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
+    kept = state.params, state.teacher, state.memory
+    leaves, structure = jax.tree_util.tree_flatten_with_path(dict(zip((*TREES, "memory"), kept, strict=True)))
     names = [path_name(keys) for keys, _ in leaves]
     sources = _sources(names, weights.arrays)
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        # Frames of another size: the mean starts from the first batch, as it does where the checkpoint has none.
+        if name == POSITION_MEAN and name in sources and weights.arrays[name].shape != leaf.shape:
+            del sources[name]
     wrong = [
         f"{name}: here {leaf.shape}, there {weights.arrays[sources[name]].shape}"
         for name, (_, leaf) in zip(names, leaves, strict=True)
@@ -85,7 +90,7 @@ def initialise_from(state, config: ConfigDict):
         )
     if not any(name.startswith("params/video_encoder/") for name in sources):
         raise WeightsError(f"config.init_from={path} holds no video encoder")
-    fresh = sorted({"/".join(name.split("/")[:2]) for name in names if name not in sources})
+    fresh = sorted({_module(name) for name in names if name not in sources} - {POSITION_MEAN})
     if fresh:
         logger.warning("not in %s, so starting anew: %s", path, ", ".join(fresh))
     _compare(config, weights.config)
@@ -94,9 +99,14 @@ def initialise_from(state, config: ConfigDict):
         for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
     parts = jax.tree_util.tree_unflatten(structure, filled)
-    memory = state.memory.replace(centers=parts["memory"]["centers"])
     logger.info("starting from the weights of %s", path)
-    return state.replace(params=parts["params"], teacher=parts["teacher"], memory=memory)
+    return state.replace(**parts)
+
+
+def _module(name: str) -> str:
+    """What is there whole or not at all: a module of a tree, and each array of the memory."""
+    tree, *rest = name.split("/")
+    return name if tree == "memory" else f"{tree}/{rest[0]}"
 
 
 def _sources(names: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, str]:
@@ -105,13 +115,13 @@ def _sources(names: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, s
     Raises:
       WeightsError: a module is there in part.
     """
-    modules = {tuple(name.split("/")[:2]) for name in arrays}
+    modules = {_module(name) for name in arrays}
     sources, missing = {}, []
     for name in names:
-        tree, module, *rest = name.split("/")
+        tree, rest = name.split("/", 1)
         for candidate in (tree, *(other for other in TREES if tree in TREES and other != tree)):
-            if (candidate, module) in modules:
-                source = "/".join((candidate, module, *rest))
+            source = f"{candidate}/{rest}"
+            if _module(source) in modules:
                 if source in arrays:
                     sources[name] = source
                 else:

@@ -30,6 +30,7 @@ class ClipReader:
     target_fps: float | None
     image_size: int
     crop_scales: tuple[float, ...]
+    crop: str = "uniform"  # of `transforms.CROPS`
 
     @classmethod
     def create(
@@ -37,12 +38,15 @@ class ClipReader:
         sources: Sequence[records.RecordSource],
         data: ml_collections.ConfigDict,
         selected: Sequence[Sequence[int]],
+        crop: str = "uniform",
     ):
+        if crop not in transforms.CROPS:
+            raise ConfigError(f"data.crop must be one of {transforms.CROPS}, not {crop!r}")
         if data.target_fps is not None:
             for source, indices in zip(sources, selected, strict=True):
                 _check_frame_rates(source, indices, data.target_fps)
         scales = tuple(data.crop_scales)
-        return cls(tuple(sources), data.num_frames, data.stride, data.target_fps, data.image_size, scales)
+        return cls(tuple(sources), data.num_frames, data.stride, data.target_fps, data.image_size, scales, crop)
 
     @property
     def clip_bytes(self) -> int:
@@ -53,7 +57,10 @@ class ClipReader:
         latest = transforms.last_start(len(record["frames"]), self.num_frames, stride)
         start = rng.integers(latest, endpoint=True)
         side = self.sources[place[0]].frame_size
-        box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
+        if self.crop == "anchors":
+            box = transforms.anchored_crop(rng, side, side, self.crop_scales, self.image_size)
+        else:
+            box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
         return self._clip(*place, record, stride, int(start), box) | {"dataset": np.int32(place[0])}
 
     def even_clip(self, task: tuple[int, int, int]) -> dict[str, np.ndarray]:

@@ -112,6 +112,7 @@ def train_batches(
     sources: Mapping[str, records.RecordSource],
     config: ml_collections.ConfigDict,
     *,
+    crop: str = "uniform",
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -124,6 +125,7 @@ def train_batches(
     Args:
       sources: the training split of each dataset of `mixture.weights`, by name.
       config: seed, batch_size (of all processes together) and data.*.
+      crop: how boxes are drawn, of `transforms.CROPS`; `fidelity.option(config, "data.crop")` for a run's own clips.
       start_step: number of the first batch; the batches before it are skipped at no cost.
       process_index, process_count: the batches of the processes, concatenated, are the batch of one process.
 
@@ -141,7 +143,7 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step must be >= 0, got {start_step}.")
     selected, shares = training_records(sources, config.data), mixture.weights(config.data)
-    reader = ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()))
+    reader = ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()), crop)
     words = np.random.SeedSequence(config.seed).generate_state(1 + len(shares))
     first_seed, clip_seed, *other_seeds = (int(word) for word in words)
     streams = [
@@ -155,6 +157,8 @@ def train_batches(
         .slice(slice(start_step * process_count + process_index, None, process_count))
     )
     sampling = dataclasses.asdict(dataclasses.replace(reader, sources=()))
+    if crop == "uniform":
+        del sampling["crop"]  # so that checkpoints from before there was a choice resume
     videos = {name: _videos(sources[name], indices) for name, indices in selected.items()}
     identity = json.dumps([config.seed, config.batch_size, shares, videos, sampling])
     stream = hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -99,7 +99,7 @@ def even_starts(video_frames: int, num_frames: int, stride: float, clips: int) -
 
 
 def multi_scale_crop(rng: np.random.Generator, height: int, width: int, scales: tuple[float, ...]) -> Box:
-    """Draws the box of a TSN multi-scale crop (Wang et al., 2016).
+    """Draws the box of a TSN multi-scale crop (Wang et al., 2016), anywhere in the frame.
 
     Height and width are scales of the shorter side, drawn uniformly from the pairs of `scales` at most one
     step of the list apart, so that the aspect ratio changes little; the place is uniform.
@@ -110,17 +110,52 @@ def multi_scale_crop(rng: np.random.Generator, height: int, width: int, scales: 
       scales: in descending or ascending order, each in (0, 1].
 
     Raises:
-      ValueError: no scales, or one outside (0, 1].
+      ConfigError: no scales, or one outside (0, 1].
     """
-    if not scales or not all(0 < scale <= 1 for scale in scales):
-        raise ConfigError(f"crop_scales must be numbers in (0, 1], at least one, got {tuple(scales)}.")
-    side = min(height, width)
-    sizes = [max(1, round(side * scale)) for scale in scales]
-    pairs = [(a, b) for i, a in enumerate(sizes) for j, b in enumerate(sizes) if abs(i - j) <= 1]
-    box_height, box_width = pairs[rng.integers(len(pairs))]
+    box_height, box_width = _box_size(rng, [round(side) for side in _scaled(height, width, scales)])
     top = rng.integers(height - box_height, endpoint=True)
     left = rng.integers(width - box_width, endpoint=True)
     return int(top), int(left), box_height, box_width
+
+
+# Of `anchored_crop`, in quarters of the room that a box leaves (down, right): corners, middles of the sides, the
+# centre, and the four points halfway from it to the corners.
+ANCHORS = tuple((down, right) for down in (0, 2, 4) for right in (0, 2, 4)) + ((1, 1), (1, 3), (3, 1), (3, 3))
+SNAP = 3  # pixels
+
+
+def anchored_crop(
+    rng: np.random.Generator, height: int, width: int, scales: tuple[float, ...], size: int
+) -> Box:
+    """As `multi_scale_crop`, with the details of the public code: 13 places, and sizes that avoid resizing.
+
+    Args:
+      rng, height, width, scales: as of `multi_scale_crop`; sizes are rounded down.
+      size: pixels that the box is resized to; a side less than `SNAP` pixels off becomes it.
+
+    Raises:
+      ConfigError: as `multi_scale_crop`.
+    """
+    sides, room = [int(side) for side in _scaled(height, width, scales)], min(height, width)
+    snapped = [size if abs(side - size) < SNAP and size <= room else side for side in sides]
+    box_height, box_width = _box_size(rng, snapped)
+    down, right = ANCHORS[rng.integers(len(ANCHORS))]
+    return (height - box_height) // 4 * down, (width - box_width) // 4 * right, box_height, box_width
+
+
+CROPS = ("uniform", "anchors")  # `multi_scale_crop`, `anchored_crop`
+
+
+def _scaled(height: int, width: int, scales: tuple[float, ...]) -> list[float]:
+    if not scales or not all(0 < scale <= 1 for scale in scales):
+        raise ConfigError(f"data.crop_scales must be numbers in (0, 1], at least one, got {tuple(scales)}.")
+    return [max(1.0, min(height, width) * scale) for scale in scales]
+
+
+def _box_size(rng: np.random.Generator, sides: list[int]) -> tuple[int, int]:
+    """Two of `sides`, at most one step of the list apart."""
+    pairs = [(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1]
+    return pairs[rng.integers(len(pairs))]
 
 
 def crop_resize(frames: np.ndarray, box: Box, size: int) -> np.ndarray:

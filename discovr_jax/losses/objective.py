@@ -1,6 +1,6 @@
 """The whole objective: which outputs meet in which loss, and what goes into the state for the next step.
 
-Pure: options and arrays in, losses and monitors out. Each named option of DESIGN's "fidelity" acts here or in
+Pure: options and arrays in, losses and monitors out. Each option that `config.fidelity` selects acts here or in
 the function that it is handed to.
 """
 
@@ -103,11 +103,13 @@ def objective(
     if teacher.cls is not None and teacher.cls.shape[0] > 2:  # two clips always lie on a line
         metrics["features/rank"] = monitors.feature_rank(teacher.cls)
     if student.prototypes is not None:
-        losses["scd"], scd_metrics = scd_loss(options, student, teacher, memory, batch)
-        metrics |= scd_metrics
-        position_mean = scd.update_position_mean(
-            position_mean, teacher.image_tokens, options.position_momentum
+        batch_mean = scd.mean_of_positions(teacher.image_tokens)
+        started = scd.started_position_mean(position_mean, batch_mean)
+        losses["scd"], scd_metrics = scd_loss(
+            options, student, teacher, memory.replace(position_mean=started), batch
         )
+        metrics |= scd_metrics
+        position_mean = scd.update_position_mean(started, batch_mean, options.position_momentum)
     if student.pixels is not None:
         losses["pix"] = pixel.pixel_loss(student.pixels, batch.pixel_targets, batch.hidden)
     total = sum(options.weights[name] * value for name, value in losses.items())

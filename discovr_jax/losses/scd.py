@@ -34,17 +34,29 @@ def standardise(
     raise ConfigError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
 
 
-def update_position_mean(
-    position_mean: Float[Array, "places width"],
-    tokens: Float[Array, "clips frames places width"],
-    momentum: float,
-) -> Float[Array, "places width"]:
-    """EMA of the mean token at each patch position. tokens [B, F, P, D], position_mean float32 [P, D]."""
+def mean_of_positions(tokens: Float[Array, "clips frames places width"]) -> Float[Array, "places width"]:
+    """Mean token of a batch at each patch position, without gradient. [B, F, P, D] -> float32 [P, D]."""
     # Frames are summed by products: for a plain mean XLA lays out the whole image teacher with frames last on GPUs, and
     # moves its axes four times in each block (docs/speed.md).
     ones = jnp.ones(tokens.shape[:2], tokens.dtype)
     sums = jnp.einsum("bf,bfpd->bpd", ones, tokens, precision="highest", preferred_element_type=jnp.float32)
-    batch_mean = jax.lax.stop_gradient(sums.mean(0) / tokens.shape[1])
+    return jax.lax.stop_gradient(sums.mean(0) / tokens.shape[1])
+
+
+def started_position_mean(
+    position_mean: Float[Array, "places width"], batch_mean: Float[Array, "places width"]
+) -> Float[Array, "places width"]:
+    """The running mean, or the mean of this batch where it has not started (is all zeros).
+
+    From zeros an average of momentum 0.99 would take 69 steps to hold half of the mean.
+    """
+    return jnp.where(jnp.any(position_mean != 0), position_mean, batch_mean)
+
+
+def update_position_mean(
+    position_mean: Float[Array, "places width"], batch_mean: Float[Array, "places width"], momentum: float
+) -> Float[Array, "places width"]:
+    """EMA of the mean token at each patch position; both float32 [P, D]."""
     return momentum * position_mean + (1 - momentum) * batch_mean
 
 

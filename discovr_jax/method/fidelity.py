@@ -12,6 +12,7 @@ CHOICES = ("paper", "released")
 
 # key: (paper, released)
 OPTIONS = {
+    "data.crop": ("uniform", "anchors"),
     "model.video_qkv_bias": ("none", "qv"),
     "dino.teacher_temperature_warmup": ("30 epochs", "29 epochs"),
     "dino.teacher_temperature_every": ("1 steps", "1 epochs"),

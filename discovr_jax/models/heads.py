@@ -34,7 +34,7 @@ class DINOHead(nn.Module):
         elif self.scheme == "fan_in":
             kernel_init = nn.initializers.lecun_normal()
         else:
-            raise ConfigError(f"model.head.init must be 'normal' or 'fan_in', not {self.scheme!r}")
+            raise ConfigError(f"head.init must be 'normal' or 'fan_in', not {self.scheme!r}")
         x = cls
         for i, width in enumerate((self.hidden, self.hidden, self.bottleneck)):
             x = nn.Dense(width, kernel_init=kernel_init, dtype=self.dtype, name=f"fc{i}")(x)

@@ -107,7 +107,8 @@ class Attention(nn.Module):
             q = q + self.param("q_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
             v = v + self.param("v_bias", nn.initializers.zeros, (width,)).astype(self.dtype)
         elif self.qkv_bias != "none":
-            raise ConfigError(f"model.qkv_bias must be 'none' or 'qv', not {self.qkv_bias!r}")
+            keys = "model.video_qkv_bias and model.image_qkv_bias"
+            raise ConfigError(f"{keys} must be 'none' or 'qv', not {self.qkv_bias!r}")
         split = (self.heads, width // self.heads)
         q, k, v = (part.reshape(*part.shape[:2], *split) for part in (q, k, v))
         out = IMPLEMENTATIONS[self.attention](q, k, v)

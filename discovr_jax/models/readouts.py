@@ -1,4 +1,4 @@
-"""Features of a clip from its tokens. Which readout serves a task best is chosen on validation (DESIGN, 5)."""
+"""Features of a clip from its tokens. Which readout serves a task best is chosen on validation."""
 
 import jax
 import jax.numpy as jnp

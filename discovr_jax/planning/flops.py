@@ -1,4 +1,4 @@
-"""Floating point operations of the recipe, from its sizes: the numerator of MFU (DESIGN section 7).
+"""Floating point operations of the recipe, from its sizes: the numerator of MFU.
 
 Counted as the recipe needs them, not as the program spares them: every patch of every view is embedded, in three
 channels, and every block of an encoder computes all of its tokens; the image teacher sees a frame once. Matrix products

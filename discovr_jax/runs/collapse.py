@@ -10,9 +10,13 @@ PATIENCE = 3  # logged rows in a row that must look sick before a warning
 SAME = 0.02  # relative difference below which two entropies count as equal
 
 
-def symptoms(row: dict, num_prototypes: int) -> dict[str, str]:
-    """What looks wrong in one row of metrics: {name of the symptom: what to try}."""
-    found = {}
+def symptoms(row: dict, num_prototypes: int, centering: str) -> dict[str, str]:
+    """What looks wrong in one row of metrics: {name of the symptom: what to try}.
+
+    Args:
+      num_prototypes, centering: `model.num_prototypes` and `dino.centering` of the run.
+    """
+    found, centre = {}, centering == "mean"  # Sinkhorn reads no centre: its momentum does nothing
     for name, words in (("vid", "video"), ("img", "image")):
         top = row.get(f"teacher/{name}/entropy_max")
         if top is None:
@@ -21,10 +25,13 @@ def symptoms(row: dict, num_prototypes: int) -> dict[str, str]:
         if of_mean < SAME * top:
             found[f"{words} teacher gives one output for every clip (constant collapse)"] = (
                 "set dino.center_momentum=0.9 or dino.centering=sinkhorn"
+                if centre
+                else "lower optim.lr, raise ema.momentum"
             )
         elif mean > (1 - SAME) * top:
             found[f"{words} teacher's outputs are uniform (H = Hm = ln K)"] = (
-                "lower dino.teacher_temperature or head.outputs, set dino.center_momentum=0.99, raise optim.lr"
+                "lower dino.teacher_temperature or head.outputs, raise optim.lr"
+                + ", set dino.center_momentum=0.99" * centre
             )
     if row.get("scd/perplexity", math.inf) < 0.05 * num_prototypes:
         found["few prototypes are in use"] = "lower scd.epsilon or use more scd.iterations; try scd.standardise"
@@ -40,13 +47,13 @@ def symptoms(row: dict, num_prototypes: int) -> dict[str, str]:
 class Watch:
     """Warns once per symptom, after it stayed for `PATIENCE` logged rows."""
 
-    def __init__(self, num_prototypes: int):
-        self._num_prototypes = num_prototypes
+    def __init__(self, num_prototypes: int, centering: str):
+        self._run = num_prototypes, centering
         self._seen: dict[str, int] = {}
 
     def look(self, step: int, row: dict) -> list[str]:
         """Warnings given at this row."""
-        current = symptoms(row, self._num_prototypes)
+        current = symptoms(row, *self._run)
         self._seen = {name: self._seen.get(name, 0) + 1 for name in current}
         due = [name for name, rows in self._seen.items() if rows == PATIENCE]
         for name in due:

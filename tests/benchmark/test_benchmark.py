@@ -54,7 +54,7 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_nominal_work_of_the_papers_recipe():
-    """DESIGN section 7: GFLOP forward a clip of 64 x 112 x 112 for ViT-B, and 2.38 TFLOP for the whole step."""
+    """By hand: GFLOP forward a clip of 64 x 112 x 112 for ViT-B, and 2.38 TFLOP for the whole step."""
     experiment = experiment_lib.make_experiment(adult.get_config(), 7465)
     forward = flops.forward_flops(experiment.model, experiment.masks)
     expected = {

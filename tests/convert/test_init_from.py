@@ -114,3 +114,55 @@ def test_a_checkpoint_older_than_a_key_has_its_default(tmp_path, make_tiny):
     found = weights.read(tmp_path / "run", lambda path: path.startswith("params")).config
     assert (found.model.positions, found.optim.image_rate) == ("flattened", 1)
     assert set(found.eval.evaluators) == set(tiny.config.eval.evaluators)
+
+
+@pytest.fixture
+def trained(tmp_path, make_tiny):
+    """`trained(**overrides)` -> (workdir of such a run, its last state)."""
+
+    def make(**overrides):
+        tiny = make_tiny(**overrides)
+        checkpoints = Checkpoints(tmp_path / "before")
+        checkpoints.save(7, tiny.state, {}, experiment.config_dict(tiny.config))
+        checkpoints.close()
+        return tmp_path / "before", tiny.state
+
+    return make
+
+
+def started(make_tiny, path, **overrides):
+    """(fresh state, the same after `init_from`)."""
+    tiny = make_tiny(**overrides, init_from=str(path))
+    drawn = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf) + 1, tiny.state)  # other numbers than `trained`
+    return drawn, weights.initialise_from(drawn, tiny.config)
+
+
+def test_a_run_may_train_cls_branches_that_the_checkpoint_did_not(trained, make_tiny, caplog):
+    """Of a run without the image loss: its centre and head are drawn, all else is taken over."""
+    path, before = trained(**{"loss.img": 0.0})
+    drawn, ours = started(make_tiny, path)
+    np.testing.assert_array_equal(ours.memory.centers["vid"], before.memory.centers["vid"])
+    np.testing.assert_array_equal(ours.memory.centers["img"], drawn.memory.centers["img"])
+    np.testing.assert_array_equal(ours.memory.position_mean, before.memory.position_mean)
+    jax.tree.map(np.testing.assert_array_equal, ours.params["image_head"], drawn.params["image_head"])
+    jax.tree.map(np.testing.assert_array_equal, ours.params["video_head"], before.params["video_head"])
+    # The image student starts as the teacher, the only one there is.
+    jax.tree.map(np.testing.assert_array_equal, ours.params["image_encoder"], before.teacher["image_encoder"])
+    assert "starting anew: memory/centers/img, params/image_head, teacher/image_head" in caplog.text
+
+
+def test_a_run_may_leave_cls_branches_out(trained, make_tiny, caplog):
+    path, before = trained()
+    _, ours = started(make_tiny, path, **{"loss.vid": 0.0})
+    assert list(ours.memory.centers) == ["img"]
+    np.testing.assert_array_equal(ours.memory.centers["img"], before.memory.centers["img"])
+    jax.tree.map(np.testing.assert_array_equal, ours.params["image_head"], before.params["image_head"])
+    assert "starting anew" not in caplog.text
+
+
+def test_frames_of_another_size_have_no_mean_token_of_each_place_yet(trained, make_tiny):
+    path, before = trained()
+    drawn, ours = started(make_tiny, path, **{"data.image_size": 16})
+    assert drawn.memory.position_mean.shape != before.memory.position_mean.shape
+    np.testing.assert_array_equal(ours.memory.position_mean, drawn.memory.position_mean)
+    np.testing.assert_array_equal(ours.memory.centers["img"], before.memory.centers["img"])

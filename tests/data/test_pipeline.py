@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from discovr_jax.data import pipeline, records
+from discovr_jax.data import pipeline, records, transforms
 
 SIDE = 16
 NAN = float("nan")
@@ -215,6 +215,35 @@ def test_seeds_give_other_streams_and_not_one_shifted_by_an_epoch():
     config.seed = 1
     second = [tuple(batch["record"]) for batch in take(source, config, 8)]
     assert first != second and first[2:] != second[:-2]
+
+
+def test_the_public_codes_crop_where_it_is_asked_for():
+    """Boxes of 8 of 16 pixels, not resized: at 13 of the 81 places, their corners 0, 2, 4, 6, 8 pixels in."""
+    source, config = noisy_source(), make_config(crop_scales=(0.5,), image_size=8, num_frames=1)
+
+    def corners(**crop):
+        found = set()
+        for batch in take(source, config, 40, **crop):
+            for frames, record in zip(batch["frames"], batch["record"], strict=True):
+                own = records.decode_frames(source.items[record]["frames"], SIDE, SIDE)
+                windows = np.lib.stride_tricks.sliding_window_view(own, (8, 8), (1, 2))
+                ((_, top, left), *_) = np.argwhere((windows == frames[0]).all((3, 4)))
+                found.add((int(top), int(left)))
+        return found
+
+    assert corners(crop="anchors") == {(2 * down, 2 * right) for down, right in transforms.ANCHORS}
+    assert len(corners()) > 50
+    with pytest.raises(ValueError, match="data.crop must be one of .* not 'corners'"):
+        take(source, config, 1, crop="corners")
+
+
+def test_a_stream_is_named_as_before_there_were_kinds_of_crops():
+    """Or checkpoints of earlier versions would not resume."""
+    states = []
+    for crop in transforms.CROPS:
+        with pipeline.train_batches(named(noisy_source()), make_config(), crop=crop) as batches:
+            states.append(batches.get_state()["stream"])
+    assert states[0] == "7aa14514161cd119" != states[1]
 
 
 def test_copies_of_a_record_in_one_batch_are_sampled_independently():

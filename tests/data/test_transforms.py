@@ -87,10 +87,34 @@ def test_multi_scale_crop_of_an_oblong_frame_uses_the_shorter_side():
     assert boxes[:, 1].max() > 70
 
 
+def test_anchored_crop_has_thirteen_places_and_sizes_rounded_down():
+    """In a frame of 112 the smallest box is of int(73.92) = 73 pixels: it moves in steps of (112 - 73) // 4 = 9."""
+    rng = np.random.default_rng(0)
+    boxes = [transforms.anchored_crop(rng, 112, 112, (1.0, 0.875, 0.75, 0.66), 112) for _ in range(4000)]
+    sizes = [112, 98, 84, 73]
+    pairs = {(sizes.index(height), sizes.index(width)) for _, _, height, width in boxes}
+    assert pairs == {(i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1}
+    places = [(top, left) for top, left, height, width in boxes if (height, width) == (73, 73)]
+    corners_sides_centre = {(top, left) for top in (0, 18, 36) for left in (0, 18, 36)}
+    assert set(places) == corners_sides_centre | {(9, 9), (9, 27), (27, 9), (27, 27)}
+    assert max(places.count(place) for place in set(places)) < 60  # 31 expected, deviation 5.3
+
+
+def test_anchored_crop_takes_the_inputs_size_where_it_is_near():
+    """Sides of 100, 98, 97 pixels and an input of 100: two pixels off are taken as 100, three are not."""
+    rng = np.random.default_rng(0)
+    boxes = [transforms.anchored_crop(rng, 100, 120, (1.0, 0.98, 0.97), 100) for _ in range(300)]
+    assert {box[2] for box in boxes} == {box[3] for box in boxes} == {100, 97}
+    assert {box[1] for box in boxes if box[3] == 100} == {0, 5, 10, 15, 20}
+    # A frame smaller than the input holds no box of its size.
+    assert transforms.anchored_crop(rng, 98, 98, (1.0,), 100) == (0, 0, 98, 98)
+
+
 @pytest.mark.parametrize("scales", [(), (1.2,), (0.0, 1.0)])
 def test_bad_scales_are_refused(scales):
-    with pytest.raises(ValueError, match="crop_scales"):
-        transforms.multi_scale_crop(np.random.default_rng(0), 8, 8, scales)
+    for crop, size in ((transforms.multi_scale_crop, ()), (transforms.anchored_crop, (8,))):
+        with pytest.raises(ValueError, match="data.crop_scales"):
+            crop(np.random.default_rng(0), 8, 8, scales, *size)
 
 
 def test_crop_resize_cuts_the_named_rows_and_columns():

@@ -36,8 +36,18 @@ def test_position_standardisation_subtracts_the_running_mean():
 
 def test_position_mean_is_an_average_over_clips_and_frames():
     tokens = jnp.stack([jnp.zeros((2, 3, 2)), jnp.ones((2, 3, 2))])  # [B, F, P, D]
-    found = scd.update_position_mean(jnp.full((3, 2), 10.0), tokens, 0.9)
+    batch_mean = scd.mean_of_positions(tokens)
+    np.testing.assert_allclose(batch_mean, np.full((3, 2), 0.5), rtol=1e-6)
+    found = scd.update_position_mean(jnp.full((3, 2), 10.0), batch_mean, 0.9)
     np.testing.assert_allclose(found, np.full((3, 2), 9.05), rtol=1e-6)
+
+
+def test_position_mean_starts_as_the_first_batch():
+    """All zeros is "not started"; a mean that is zero somewhere has started."""
+    batch_mean = jnp.arange(6.0).reshape(3, 2) + 1
+    np.testing.assert_array_equal(scd.started_position_mean(jnp.zeros((3, 2)), batch_mean), batch_mean)
+    running = jnp.zeros((3, 2)).at[1, 1].set(-4.0)
+    np.testing.assert_array_equal(scd.started_position_mean(running, batch_mean), running)
 
 
 def test_prototype_cross_entropy_by_hand():
@@ -167,3 +177,26 @@ def test_unknown_options_are_named(outputs, change):
     (name, value), = change.items()
     with pytest.raises(ValueError, match=rf"{name.replace('_', '.')} must be .*, not '{value}'"):
         objective.scd_loss(options(**change), *outputs, MEMORY, batch())
+
+
+def test_the_first_step_takes_the_mean_of_its_own_batch_away(outputs):
+    """Both in the loss and in what the next step finds; from then on the mean moves by its momentum."""
+    student, teacher = outputs
+    student = types.SimpleNamespace(**vars(student), video_logits=None, image_logits=None, pixels=None)
+    teacher = types.SimpleNamespace(**vars(teacher), video_logits=None, image_logits=None, cls=None)
+    chosen = options(
+        scd_standardise="position", weights={"scd": 1.0}, position_momentum=0.75, image_weight="mean"
+    )
+
+    @jax.jit
+    def step(memory):
+        total, (after, _) = objective.objective(chosen, student, teacher, memory, batch(), jnp.float32(0.05))
+        return total, after.position_mean
+
+    mean = teacher.image_tokens.mean((0, 1))
+    total, found = step(MEMORY)
+    np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+    want, _ = step(objective.Memory({}, mean))
+    np.testing.assert_allclose(total, want, rtol=1e-5)
+    _, found = step(objective.Memory({}, mean + 4))
+    np.testing.assert_allclose(found, mean + 3, rtol=1e-5)

@@ -64,6 +64,26 @@ def test_no_scores_beyond_a_tile(monkeypatch, tile_bytes, shape):
     assert program.count("= exp") == 1
 
 
+@pytest.mark.parametrize("name,tile_bytes", [("whole", None), ("tiled", 2**16), ("tiled", 2**12)])
+def test_scores_of_16_bits_are_not_rounded_before_the_softmax(monkeypatch, name, tile_bytes):
+    """Against float32 on the same numbers, in parts of the norm: scores of deviation 9 would cost 1.2 to 2.3 %."""
+    if tile_bytes:
+        monkeypatch.setattr(attention, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(attention, "TILE_BYTES", tile_bytes)
+    exact = jax.random.normal(jax.random.key(0), (3, 1, 65, 2, 64)) * jnp.array([3.0, 3, 1]).reshape(3, 1, 1, 1, 1)
+    rounded = exact.astype("bfloat16")
+    by = jnp.cos(jnp.arange(rounded[0].size)).reshape(rounded[0].shape).astype("bfloat16")
+
+    def value_and_gradients(implementation, qkv):
+        out, pull = jax.vjp(implementation, *qkv)
+        return [x.astype(jnp.float32) for x in (out, *pull(by.astype(out.dtype)))]
+
+    found = value_and_gradients(attention.IMPLEMENTATIONS[name], rounded)
+    wanted = value_and_gradients(attention.whole, rounded.astype(jnp.float32))
+    errors = [float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(found, wanted, strict=True)]
+    assert errors[0] < 0.004 and max(errors[1:]) < 0.006, errors
+
+
 CHOICES = [
     ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"), ("tpu", 1, "bfloat16", "whole"),
     ("gpu", 1, "float32", "whole"), ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
