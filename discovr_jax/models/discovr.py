@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from discovr_jax.models import patches, positions
 from discovr_jax.models.decoder import Decoder
 from discovr_jax.models.encoders import Encoder
-from discovr_jax.models.heads import DINOHead, Prototypes
+from discovr_jax.models.heads import DINOHead, Projector, Prototypes
 
 # width, depth, heads, decoder heads
 VARIANTS = {
@@ -67,6 +67,7 @@ class StudentOutputs:
     """Outputs of the branches that the losses need; None where a branch is switched off."""
 
     video_logits: jax.Array | None  # float32 [B, M, K]
+    embeddings: jax.Array | None  # float32 [B, M, E], of the local views' CLS, by the projector
     image_logits: jax.Array | None  # float32 [B * T, N, K]
     decoded: jax.Array | None  # [B, tokens, D], raster order
     pixels: jax.Array | None  # float32 [B, tokens, cells of a tubelet]
@@ -89,7 +90,7 @@ class TeacherOutputs:
 class Discovr(nn.Module):
     """Both encoders, both heads, the decoder and the prototypes.
 
-    `branches` says which of "vid", "img", "scd", "pix" train: the rest is neither built nor computed.
+    `branches` says which of "vid", "img", "scd", "pix", "jepa" train: the rest is neither built nor computed.
     """
 
     grid: ClipGrid
@@ -115,9 +116,12 @@ class Discovr(nn.Module):
     attention: str = "whole"  # implementation, of models/attention.py
     positions: str = "flattened"  # of `positions.KINDS`
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
+    motion: str = "none"  # input of the video encoder: grey, or of `patches.motion_channels`
+    projector_hidden: int = 0  # of "jepa"
+    projector_outputs: int = 0
 
     def setup(self):
-        def encoder(tubelet, qkv_bias, eps):
+        def encoder(tubelet, qkv_bias, eps, channels=3):
             return Encoder(
                 self.width,
                 self.depth,
@@ -130,6 +134,7 @@ class Discovr(nn.Module):
                 self.dtype,
                 self.remat,
                 self.attention,
+                channels,
             )
 
         def head():
@@ -137,7 +142,8 @@ class Discovr(nn.Module):
                 self.head_hidden, self.head_bottleneck, self.head_outputs, self.head_init, self.dtype
             )
 
-        self.video_encoder = encoder(self.grid.tubelet, self.video_qkv_bias, VIDEO_NORM_EPS)
+        channels = 3 if self.motion == "none" else 2
+        self.video_encoder = encoder(self.grid.tubelet, self.video_qkv_bias, VIDEO_NORM_EPS, channels)
         self.image_encoder = encoder(1, self.image_qkv_bias, IMAGE_NORM_EPS)
         self.video_head, self.image_head = head(), head()
         self.decoder = Decoder(
@@ -154,13 +160,21 @@ class Discovr(nn.Module):
         )
         self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
         self.prototypes = Prototypes(self.num_prototypes, self.width)
+        self.projector = Projector(self.projector_hidden, self.projector_outputs, self.dtype)
         cells, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
         count = positions.KINDS[self.positions]
         self.clip_positions = count(cells, counted_in)
         self.frame_positions = count(cells[1:], counted_in and counted_in[1:])
 
     def video_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """Clips -> [B, tokens, cells] of tubelets."""
+        """Clips -> [B, tokens, cells] of tubelets, as the video encoder takes them."""
+        if self.motion == "none":
+            return self.grey_patches(frames, num_valid)
+        x = patches.motion_channels(frames, num_valid, self.motion, cell=self.patch // 2)
+        return patches.patchify(x, self.grid.tubelet, self.patch)
+
+    def grey_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
+        """Clips -> [B, tokens, cells] of tubelets, grey levels alone: what pixel reconstruction has for its target."""
         x = patches.model_input(frames, num_valid, self.intensity)
         return patches.patchify(x, self.grid.tubelet, self.patch)
 
@@ -205,27 +219,64 @@ class Discovr(nn.Module):
                 image_tokens = tokens[:, 1:].reshape(frames.shape[0], -1, self.grid.places, self.width)
         return TeacherOutputs(video_logits, image_logits, image_tokens, cls)
 
-    def student(self, frames: jax.Array, num_valid: jax.Array, masks: Masks) -> StudentOutputs:
-        """Both students on the masked views, and the decoder on the global view."""
-        video_logits = image_logits = decoded = pixels = prototypes = None
+    def student(
+        self,
+        frames: jax.Array,
+        num_valid: jax.Array,
+        masks: Masks,
+        views: jax.Array | None = None,
+        views_valid: jax.Array | None = None,
+    ) -> StudentOutputs:
+        """Both students on the masked views, and the decoder on the global view.
+
+        Args:
+          frames, num_valid, masks: of the clip.
+          views: float32 [B, M, T, H, W], what each local view sees in place of `frames` (`method.views`); None where
+            views differ by masks alone. views_valid: int32 [B, M].
+        """
+        video_logits = embeddings = image_logits = decoded = pixels = prototypes = None
         decodes = bool(self.branches & {"scd", "pix"})
-        views = ((masks.global_view,) if decodes else ()) + (
-            masks.local_views if "vid" in self.branches else ()
-        )
-        if views:
-            encoded = self.video_views(frames, num_valid, views)
-            if decodes:
-                decoded = self.decoder(encoded[0][:, 1:], masks.global_view, self.clip_positions)
+        local = masks.local_views if self.branches & {"vid", "jepa"} else ()
+        if views is None:
+            # All views of a clip in one call.
+            together = ((masks.global_view,) if decodes else ()) + local
+            encoded = self.video_views(frames, num_valid, together) if together else []
+        else:
+            encoded = self.video_views(frames, num_valid, (masks.global_view,)) if decodes else []
+            encoded += self.augmented_views(views, views_valid, local)
+        if decodes:
+            decoded = self.decoder(encoded[0][:, 1:], masks.global_view, self.clip_positions)
+        if local:
+            local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(local) :]], 1)
             if "vid" in self.branches:
-                local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(masks.local_views) :]], 1)
                 video_logits = self.video_head(local_cls)
+            if "jepa" in self.branches:
+                embeddings = self.projector(local_cls)
         if "img" in self.branches:
             image_logits = self.image_head(self.frame_views(frames, num_valid, masks.image_views))
         if "pix" in self.branches:
             pixels = self.pixel_head(decoded).astype(jnp.float32)
         if "scd" in self.branches:
             prototypes = self.prototypes()
-        return StudentOutputs(video_logits, image_logits, decoded, pixels, prototypes)
+        return StudentOutputs(video_logits, embeddings, image_logits, decoded, pixels, prototypes)
+
+    def augmented_views(
+        self, views: jax.Array, views_valid: jax.Array, masks: tuple[jax.Array, ...]
+    ) -> list[jax.Array]:
+        """Views that differ in their frames too: [B, M, T, H, W] and M masks -> one [B, 1 + V, D] per view."""
+        batch, count = views.shape[:2]
+        tubelets = self.video_patches(views.reshape(-1, *views.shape[2:]), views_valid.reshape(-1))
+        tubelets = tubelets.reshape(batch, count, *tubelets.shape[1:])
+        encoded = [None] * count
+        for size in sorted({mask.shape[1] for mask in masks}):
+            members = [i for i, mask in enumerate(masks) if mask.shape[1] == size]
+            tokens = jnp.stack([tubelets[:, i] for i in members], 1).reshape(-1, *tubelets.shape[2:])
+            visible = jnp.stack([masks[i] for i in members], 1).reshape(-1, size)
+            out = self.video_encoder(tokens, visible, self.clip_positions)
+            out = out.reshape(batch, len(members), -1, self.width)
+            for slot, i in enumerate(members):
+                encoded[i] = out[:, slot]
+        return encoded
 
     def video_views(self, frames: jax.Array, num_valid: jax.Array, views: tuple[jax.Array, ...]) -> list[jax.Array]:
         """Masked views of clips, `views` as in `Masks`: one [B, 1 + V, D] a view; token 0 is CLS."""

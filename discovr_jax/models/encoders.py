@@ -23,6 +23,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
     remat: str = "none"
     attention: str = "whole"
+    channels: int = 3  # of the patches, where they are not grey
 
     @nn.compact
     def __call__(
@@ -53,7 +54,13 @@ class Encoder(nn.Module):
             tokens = patches.gather_tokens(tokens, per_clip).reshape(*visible.shape, -1)
             position = table[visible]
         embed = patches.PatchEmbed(
-            self.tubelet, self.patch, self.width, self.intensity, self.dtype, name="patch_embed"
+            self.tubelet,
+            self.patch,
+            self.width,
+            self.intensity,
+            self.dtype,
+            self.channels,
+            name="patch_embed",
         )
         x = embed(tokens) + position.astype(self.dtype)
         cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, self.width)).astype(self.dtype)

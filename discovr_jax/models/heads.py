@@ -49,6 +49,26 @@ class DINOHead(nn.Module):
         )
 
 
+class Projector(nn.Module):
+    """MLP from the CLS token to the embedding that LeJEPA's loss sees: twice linear, LayerNorm, GELU; then linear.
+
+    LayerNorm in place of batch norm: a clip's embedding does not depend on the others of its batch.
+    """
+
+    hidden: int
+    outputs: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, cls: jax.Array) -> jax.Array:
+        """[..., D] -> float32 [..., outputs]."""
+        x = cls
+        for i in range(2):
+            x = nn.Dense(self.hidden, dtype=self.dtype, name=f"fc{i}")(x)
+            x = nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm{i}")(x), approximate=False)
+        return nn.Dense(self.outputs, dtype=self.dtype, name="last")(x).astype(jnp.float32)
+
+
 class Prototypes(nn.Module):
     """`count` unit vectors of width `width`. Returns float32 [count, width]."""
 

@@ -4,13 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from discovr_jax.errors import ConfigError
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 STANDARDISE_EPS = 1e-6
+MOTION = ("none", "deviation", "energy")  # of model.motion, see `motion_channels`
 
 
 def patchify(
@@ -48,19 +49,19 @@ def gather_tokens(
 
 
 def clip_standardised(
-    frames: UInt8[Array, "clips time height width"], num_valid: Int[Array, "clips"]
+    frames: Shaped[Array, "clips time height width"], num_valid: Int[Array, "clips"]
 ) -> Float32[Array, "clips time height width"]:
     """Each clip to zero mean and unit deviation over its valid frames.
 
     Args:
-      frames: uint8 [B, T, H, W].
+      frames: grey levels [B, T, H, W], uint8 or float.
       num_valid: int32 [B], real frames; later ones repeat the last and do not count.
 
     Returns:
       float32 [B, T, H, W].
     """
     x = frames.astype(jnp.float32)
-    valid = (jnp.arange(x.shape[1]) < num_valid[:, None]).astype(jnp.float32)[:, :, None, None]
+    valid = _valid_frames(x, num_valid)
     count = valid.sum((1, 2, 3), keepdims=True) * x.shape[2] * x.shape[3]
     mean = (x * valid).sum((1, 2, 3), keepdims=True) / count
     variance = ((x - mean) ** 2 * valid).sum((1, 2, 3), keepdims=True) / count
@@ -82,6 +83,46 @@ def model_input(
     if intensity == "clip":
         return clip_standardised(frames, num_valid)
     raise ConfigError(f"model.intensity must be 'imagenet' or 'clip', not {intensity!r}")
+
+
+def motion_channels(
+    frames: Shaped[Array, "clips time height width"], num_valid: Int[Array, "clips"], motion: str, cell: int
+) -> Float32[Array, "clips time height width 2"]:
+    """Two channels that show motion, of the standardised clip.
+
+    The ejection fraction is an amplitude: no time mean of anything linear in the frames holds it. These channels do the
+    first non-linear step for the network.
+
+    Args:
+      frames: grey levels [B, T, H, W], uint8 or float.
+      num_valid: int32 [B], real frames.
+      motion: "energy" (the frame, motion energy) or "deviation" (the frame minus the mean frame of the clip, motion
+        energy). Motion energy is the temporal std of the mean of each cell, the same in every frame.
+      cell: pixels of a cell's side; averaging removes speckle that decorrelates from frame to frame.
+
+    Returns:
+      float32 [B, T, H, W, 2], scaled to about unit size on echocardiograms.
+
+    Raises:
+      ConfigError: another `motion`.
+    """
+    if motion not in MOTION[1:]:
+        raise ConfigError(f"model.motion must be one of {MOTION}, not {motion!r}")
+    x = clip_standardised(frames, num_valid)
+    valid = _valid_frames(x, num_valid)
+    count = valid.sum(1, keepdims=True)
+    batch, time, height, width = x.shape
+    cells = x.reshape(batch, time, height // cell, cell, width // cell, cell).mean((3, 5))
+    cells = cells - (cells * valid).sum(1, keepdims=True) / count
+    energy = jnp.sqrt((cells**2 * valid).sum(1, keepdims=True) / count + STANDARDISE_EPS)
+    energy = jnp.broadcast_to(energy.repeat(cell, 2).repeat(cell, 3), x.shape)
+    shown = x if motion == "energy" else 2 * (x - (x * valid).sum(1, keepdims=True) / count)
+    return jnp.stack([shown, 3 * energy - 1], -1)
+
+
+def _valid_frames(x, num_valid):
+    """float32 [B, T, 1, 1]: 1 for real frames, 0 for those that repeat the last."""
+    return (jnp.arange(x.shape[1]) < num_valid[:, None]).astype(jnp.float32)[:, :, None, None]
 
 
 def fold_grey(
@@ -107,24 +148,26 @@ def fold_grey(
 
 
 class PatchEmbed(nn.Module):
-    """Linear embedding of flattened patches; the parameter is [t, p, p, 3, D] whatever the input."""
+    """Linear embedding of flattened patches. The parameter is [t, p, p, 3, D] for grey and for three-channel input."""
 
     tubelet: int
     patch: int
     width: int
     intensity: str
     dtype: jnp.dtype
+    channels: int = 3
 
     @nn.compact
     def __call__(self, patches: jax.Array) -> jax.Array:
-        """[B, N, t*p*p] grey or [B, N, t*p*p*3] -> [B, N, D]."""
+        """[B, N, t*p*p] grey or [B, N, t*p*p*channels] -> [B, N, D]."""
         cells = self.tubelet * self.patch**2
-        kernel = self.param("kernel", _xavier_patch, (self.tubelet, self.patch, self.patch, 3, self.width))
+        shape = (self.tubelet, self.patch, self.patch, self.channels, self.width)
+        kernel = self.param("kernel", _xavier_patch, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         if patches.shape[-1] == cells:
             kernel, bias = fold_grey(kernel, bias, self.intensity)
         else:
-            kernel = kernel.reshape(cells * 3, self.width)
+            kernel = kernel.reshape(cells * self.channels, self.width)
         product = jnp.einsum(
             "bnc,cd->bnd",
             patches.astype(self.dtype),

@@ -1,0 +1,44 @@
+"""LeJEPA on the CLS tokens of a clip's views: views of one clip agree, and embeddings spread as a standard Gaussian.
+
+Source: Balestriero and LeCun, "LeJEPA", arXiv 2511.08544 (SIGReg: the Epps-Pulley test along random directions). No
+teacher, no centre and no temperature, hence no collapse to a uniform output; `losses.dino` needs all three.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_KNOTS, _LARGEST = 17, 5.0  # of the quadrature over the argument of the characteristic function
+
+
+def invariance(embeddings: Float[Array, "clips views width"]) -> Float[Array, ""]:
+    """Mean squared distance of a clip's views from their mean. embeddings: float32 [B, M, E]."""
+    return jnp.square(embeddings - embeddings.mean(1, keepdims=True)).mean()
+
+
+def draw_directions(key: jax.Array, width: int, count: int) -> Float[Array, "width directions"]:
+    """Random unit vectors, float32 [width, count]."""
+    drawn = jax.random.normal(key, (width, count))
+    return drawn / jnp.linalg.norm(drawn, axis=0, keepdims=True)
+
+
+def sigreg(
+    embeddings: Float[Array, "clips views width"], directions: Float[Array, "width directions"]
+) -> Float[Array, ""]:
+    """Distance of the embeddings from a standard Gaussian, 0 for a perfect one.
+
+    Along each direction the empirical characteristic function of a view's B projections is compared with exp(-t^2 / 2)
+    for t from -5 to 5, weighted by exp(-t^2 / 2) and multiplied by B, as the Epps-Pulley statistic.
+
+    Args:
+      embeddings: float32 [B, M, E].
+      directions: float32 [E, R], unit columns; other ones at each step.
+
+    Returns:
+      Mean over directions and views.
+    """
+    knots = jnp.linspace(-_LARGEST, _LARGEST, _KNOTS)
+    gauss = jnp.exp(-0.5 * knots**2)
+    angles = jnp.einsum("bme,er->mbr", embeddings, directions)[..., None] * knots
+    error = jnp.square(jnp.cos(angles).mean(1) - gauss) + jnp.square(jnp.sin(angles).mean(1))
+    return embeddings.shape[0] * jnp.trapezoid(error * gauss, knots, axis=-1).mean()
