@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.convert import read as weights
 from discovr_jax.data import feed, mixture, pipeline
+from discovr_jax.losses.terms import TERMS
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.optimizer import path_name, should_run
@@ -212,7 +213,7 @@ def _figures(results: dict) -> dict:
 
 
 def _report(step: int, total: int, row: dict) -> None:
-    terms = " ".join(f"{n} {row[f'loss/{n}']:.3f}" for n in ("vid", "img", "scd", "pix") if f"loss/{n}" in row)
+    terms = " ".join(f"{n} {row[f'loss/{n}']:.3f}" for n in TERMS if f"loss/{n}" in row)
     minutes, seconds = divmod(int(row["perf/eta_seconds"]), 60)
     logger.info(
         "step %d/%d  loss %.4f (%s)  grad %.2f  %.1f clips/s  ETA %d:%02d",

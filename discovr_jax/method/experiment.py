@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from discovr_jax import configs
 from discovr_jax.data import mixture
 from discovr_jax.errors import ConfigError
-from discovr_jax.losses.objective import Options
+from discovr_jax.losses.interface import Options
+from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import OPTIONS, option
@@ -22,8 +23,6 @@ from discovr_jax.models import attention
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
 from discovr_jax.models.positions import KINDS
 from discovr_jax.parallel import mesh as sharding
-
-BRANCHES = ("vid", "img", "scd", "pix")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def make_model(config: ConfigDict) -> Discovr:
         head_outputs=config.head.outputs,
         head_init=config.head.init,
         num_prototypes=m.num_prototypes,
-        branches=frozenset(name for name in BRANCHES if config.loss[name] != 0),
+        outputs=outputs(name for name in TERMS if config.loss[name] != 0),
         scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
@@ -157,10 +156,12 @@ def make_model(config: ConfigDict) -> Discovr:
 
 def make_options(config: ConfigDict) -> Options:
     """Options of the losses."""
-    if not any(config.loss[name] for name in BRANCHES):
+    weights = {name: float(config.loss[name]) for name in TERMS}
+    weights = {name: weight for name, weight in weights.items() if weight != 0}
+    if not weights:
         raise ConfigError("every weight in config.loss is 0: nothing would be trained")
     return Options(
-        weights={name: float(config.loss[name]) for name in BRANCHES},
+        weights=weights,
         student_temperature=config.dino.student_temperature,
         center_momentum=option(config, "dino.center_momentum"),
         centering=config.dino.centering,
@@ -178,6 +179,7 @@ def make_options(config: ConfigDict) -> Options:
         scd_image_gradient=option(config, "scd.image_gradient"),
         signal_floor=config.scd.signal_floor,
         position_momentum=config.scd.position_momentum,
+        own={name: dict(config[TERMS[name].section]) for name in weights if TERMS[name].section},
     )
 
 

@@ -79,11 +79,12 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     names = {*fresh, "video_encoder"}
     teacher = {name: params.get(name, fresh.get(name)) for name in sorted(names)}
     teacher = jax.tree.map(jnp.copy, teacher)
+    heads = {"vid": "video_logits", "img": "image_logits"}
     centers = {
-        name: jnp.zeros(model.head_outputs, jnp.float32) for name in ("vid", "img") if name in model.branches
+        name: jnp.zeros(model.head_outputs, jnp.float32) for name, head in heads.items() if head in model.outputs
     }
     position_mean = None
-    if "scd" in model.branches:
+    if "image_tokens" in model.outputs:
         position_mean = jnp.zeros((model.grid.places, model.width), jnp.float32)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
