@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     c.data.image_size = 112  # pixels that the model sees
     c.data.num_frames = 64  # frames of a clip
     c.data.stride = 3  # frames from one sampled frame to the next
+    c.data.stride_jitter = 0.0  # training clips take a stride that is up to this share longer or shorter
     c.data.target_fps = optional(float)  # sampled frames per second; None: every stride-th
     c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
     c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
@@ -67,6 +68,8 @@ def get_config() -> ConfigDict:
     c.model.position_grid = optional(tuple)  # (tubelets, rows, columns) in which positions are counted: the
     # grid of `init_from`'s checkpoint where its clips have another size; None for this run's own grid
     c.model.intensity = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip
+    c.model.motion = "none"  # input of the video encoder: grey; "energy" adds a channel of motion energy, "deviation"
+    # also takes the mean frame of the clip away (models/patches.py)
     c.model.dtype = "bfloat16"  # of activations; parameters, softmax, losses and teachers are float32
     c.model.remat = "none"  # what the backward pass recomputes: nothing, all inside "blocks" (least memory), or
     # all but the results of matrix products ("dots")
@@ -78,6 +81,7 @@ def get_config() -> ConfigDict:
     c.head.hidden = 2048  # width of the DINO head's two hidden layers
     c.head.bottleneck = 256  # width before the last layer
     c.head.outputs = 16384  # K
+    c.head.projector_outputs = 64  # width of the embedding that `loss.jepa` sees
     c.head.init = "normal"  # "normal" (0.02) or "fan_in" (for small widths)
 
     c.mask = ConfigDict()
@@ -89,11 +93,20 @@ def get_config() -> ConfigDict:
     c.mask.image_views = 4  # masked variants of each frame
     c.mask.region_fraction = 0.4  # visible share of a "region" view
 
+    c.views = ConfigDict()  # what each local video view sees, drawn on the device; by default masks alone differ
+    c.views.positive = "same"  # clip of the views: the "same" as the teacher's, or every other one of "other_beat"
+    c.views.crop = 1.0  # smallest side of a view's own crop, as a share of the frame; 1 for none
+    c.views.gamma = 0.0  # largest logarithm of the exponent of brightness
+    c.views.gain = 0.0  # standard deviation of the logarithm of the gain
+    c.views.attenuation = 0.0  # standard deviation of its slope with depth, and across the sector
+    c.views.noise = 0.0  # largest standard deviation of added noise; 1 is white
+
     c.loss = ConfigDict()  # weights; a term of weight 0 is not computed
     c.loss.vid = 1.0  # video self-distillation
     c.loss.img = 1.0  # image self-distillation
     c.loss.scd = 1.0  # semantic cluster distillation
     c.loss.pix = 0.0  # pixel reconstruction (VideoMAE)
+    c.loss.jepa = 0.0  # LeJEPA on CLS of the local video views: they agree, and spread as a Gaussian
 
     c.dino = ConfigDict()
     c.dino.student_temperature = 0.1
@@ -120,6 +133,10 @@ def get_config() -> ConfigDict:
     c.scd.pairing = by_fidelity(str)  # "aligned": same place and time; "released": the public code's pairing
     c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, released no
     c.scd.freeze_prototypes = "0 steps"  # prototypes stay as drawn at first
+
+    c.jepa = ConfigDict()
+    c.jepa.sigreg_weight = 0.05  # share of SIGReg; the rest is invariance
+    c.jepa.directions = 256  # random directions per step along which the embeddings are compared with a Gaussian
 
     c.ema = ConfigDict()
     c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; released 0.99

@@ -21,7 +21,8 @@ def get_config(arg: str | None = None):
     # One heart beat of small pictures in fine patches: docs/learning.md compares clips.
     c.data.image_size = 48
     c.data.num_frames = 16
-    c.data.stride = 3
+    c.data.stride, c.data.stride_jitter = 4, 0.25
+    c.data.crop_scales = (1.0,)  # the views have crops of their own
 
     c.model.variant = "custom"
     c.model.width, c.model.depth, c.model.heads = 96, 4, 3
@@ -29,16 +30,20 @@ def get_config(arg: str | None = None):
     c.model.patch = 8
     c.model.positions = "axes"
     c.model.intensity = "clip"
+    c.model.motion = "deviation"  # what does not move tells patients apart, not how their hearts beat
     c.model.dtype = "float32"
     c.model.num_prototypes = 32
 
     c.head.hidden, c.head.bottleneck, c.head.outputs, c.head.init = 256, 64, 64, "fan_in"
-    # SCD fills in every second place; the local view is a quarter of the frame, in one piece.
-    c.mask.ratio, c.mask.image_ratio = 0.5, 0.9
-    c.mask.kind, c.mask.region_fraction = "region", 0.25
-    c.mask.video_views = c.mask.image_views = 1
-    # A batch of 16 clips is told apart by shortcuts, so the CLS terms weigh next to nothing beside SCD.
-    c.loss.vid = c.loss.img = 0.01
+    # SCD fills in every second patch; local views see three quarters of their crop, in one piece.
+    c.mask.ratio, c.mask.image_ratio = 0.5, 0.5
+    c.mask.kind, c.mask.region_fraction = "region", 0.75
+    c.mask.video_views, c.mask.image_views = 3, 1
+    # Views differ in beat, crop, brightness and noise: what they share is how the heart moves.
+    c.views.positive, c.views.crop = "other_beat", 0.6
+    c.views.gamma, c.views.gain, c.views.attenuation, c.views.noise = 0.35, 0.2, 0.4, 0.05
+    c.loss.jepa = 1.0
+    c.loss.vid, c.loss.img, c.loss.scd = 0.1, 0.1, 0.1
     c.scd.standardise = "position"  # no position code, and so few prototypes serve
     c.dino.teacher_temperature = (0.04, 0.04)
     c.dino.centering = "sinkhorn"  # a centre cannot follow batches of 16 clips: see docs/learning.md

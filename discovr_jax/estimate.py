@@ -15,11 +15,11 @@ import json
 import math
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
+from discovr_jax.method import views
 from discovr_jax.planning import chips, flops
 
 REACHED = 0.4  # share of the peak that matrix products are taken to reach in the prediction of scaling
@@ -119,17 +119,17 @@ def _bytes(tree) -> int:
 def _residuals(experiment, clips: int) -> int:
     """Bytes that the forward pass hands to the backward pass, parameters among them."""
     e, state, model = experiment, _state(experiment), experiment.model
-    side = model.patch * model.grid.rows, model.patch * model.grid.cols
-    batch = {
-        "frames": jax.ShapeDtypeStruct((clips, model.grid.frames, *side), np.uint8),
-        "num_valid": jax.ShapeDtypeStruct((clips,), np.int32),
-    }
+    batch = e.input_shapes(clips)
 
     def kept(params, state, batch):
-        masks = train_step.draw_masks(jax.random.key(0), model, e.masks, clips)
+        key = jax.random.key(0)
+        masks = train_step.draw_masks(key, model, e.masks, clips)
+        seen = views.add_views(key, batch, e.views, e.masks.video_views)
 
         def loss(params):
-            return train_step.losses(model, e.options, params, state.teacher, state.memory, batch, masks, 0.05)
+            return train_step.losses(
+                model, e.options, params, state.teacher, state.memory, seen, masks, 0.05, key
+            )
 
         return jax.vjp(loss, params, has_aux=True)[1]
 

@@ -51,7 +51,10 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
     experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
     mesh = sharding.make_mesh(config.mesh)
     crop = option(config, "data.crop")
-    with pipeline.train_batches(sources, config, crop=crop, start_step=int(step)) as batches:
+    second_clip = experiment.views.positive == "other_beat"
+    with pipeline.train_batches(
+        sources, config, crop=crop, second_clip=second_clip, start_step=int(step)
+    ) as batches:
         placed = {name: jax.device_put(value, sharding.batch_sharding(mesh)) for name, value in next(batches).items()}
     seen, now = meta["data"]["batch"], described(placed)
     if seen is not None and seen != now:
@@ -63,7 +66,7 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
     abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
     state, _ = dumps.restore(int(step), abstract)
     dumps.close()
-    inputs = {"frames": placed["frames"], "num_valid": placed["num_valid"]}
+    inputs = {name: placed[name] for name in experiment.input_shapes(1)}
     norms = jax.jit(experiment_lib.make_train_step(experiment, config).module_norms)(state, inputs)
     _, metrics = experiment_lib.jit_train_step(experiment, config, mesh)(state, inputs)
     figures = {name: float(value) for name, value in sorted(jax.device_get(metrics).items())}

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.convert import read as weights
 from discovr_jax.data import feed, mixture, pipeline
+from discovr_jax.losses.terms import TERMS
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import option
@@ -103,6 +104,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             sources,
             config,
             crop=option(config, "data.crop"),
+            second_clip=experiment.views.positive == "other_beat",
             start_step=first,
             process_index=part,
             process_count=parts,
@@ -123,6 +125,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # Order: log -> save -> evaluate the old state -> next batch -> step. So a checkpoint's parameters and
         # data position always agree, and its line in metrics.jsonl is written before it.
         step, total, results, metrics = first, experiment.total, None, {}
+        inputs_of_step = tuple(experiment.input_shapes(1))
         collapse = health.Watch(config.model.num_prototypes, config.dino.centering)
         watch = StepWatch(
             directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
@@ -167,7 +170,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 if step == total or stop:
                     break
                 batch = next(stream)
-                inputs = {"frames": batch["frames"], "num_valid": batch["num_valid"]}
+                inputs = {name: batch[name] for name in inputs_of_step}
                 with jax.transfer_guard("disallow"):
                     state, metrics = step_fn(state, inputs)
                 watch.look(step, state, metrics, batch)
@@ -214,7 +217,7 @@ def _figures(results: dict) -> dict:
 
 
 def _report(step: int, total: int, row: dict) -> None:
-    terms = " ".join(f"{n} {row[f'loss/{n}']:.3f}" for n in ("vid", "img", "scd", "pix") if f"loss/{n}" in row)
+    terms = " ".join(f"{n} {row[f'loss/{n}']:.3f}" for n in TERMS if f"loss/{n}" in row)
     minutes, seconds = divmod(int(row["perf/eta_seconds"]), 60)
     logger.info(
         "step %d/%d  loss %.4f (%s)  grad %.2f  %.1f clips/s  ETA %d:%02d",

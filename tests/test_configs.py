@@ -18,6 +18,7 @@ from discovr_jax.configs import ablations, base, baselines
 from discovr_jax.data import mixture
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation import runner
+from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import fidelity
 from discovr_jax.method import step as train_step
@@ -115,7 +116,7 @@ def check_step(config, experiment):
     state = jax.eval_shape(init, jax.random.key(0))
     after, metrics = jax.eval_shape(experiment_lib.make_train_step(experiment, config), state, batch_of(config))
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert {f"loss/{name}" for name in experiment.model.branches} < metrics.keys()
+    assert {f"loss/{name}" for name in experiment.options.weights} < metrics.keys()
 
 
 @pytest.mark.parametrize("name", ["adult", "phantom"])  # the other configs have the model of adult
@@ -133,7 +134,7 @@ def check_losses(e, batch):
         return train_step.losses(e.model, e.options, state.params, state.teacher, state.memory, batch, masks, 0.05)
 
     total, (_, metrics) = jax.eval_shape(run, jax.random.key(0), batch)
-    assert total.shape == () and {f"loss/{name}" for name in e.model.branches} < metrics.keys()
+    assert total.shape == () and {f"loss/{name}" for name in e.options.weights} < metrics.keys()
 
 
 def test_every_argument_means_losses():
@@ -256,7 +257,7 @@ def test_values_that_mean_nothing_are_refused(key, value, words):
 
 def test_a_run_without_losses_is_refused():
     config = load("adult")
-    for name in experiment_lib.BRANCHES:
+    for name in TERMS:
         config.loss[name] = 0.0
     with pytest.raises(ValueError, match="every weight in config.loss is 0"):
         experiment_lib.make_experiment(config, 7465)
@@ -269,7 +270,8 @@ def test_the_papers_recipe():
     assert (grid.tokens, grid.places, grid.frames, e.model.width, e.model.depth) == (1568, 49, 64, 768, 12)
     assert (e.model.head_hidden, e.model.head_bottleneck, e.model.head_outputs) == (2048, 256, 16384)
     assert (e.model.num_prototypes, e.model.decoder_width, e.model.decoder_depth) == (3000, 384, 4)
-    assert (e.model.video_qkv_bias, e.model.intensity, e.model.branches) == ("none", "imagenet", {"vid", "img", "scd"})
+    assert (e.model.video_qkv_bias, e.model.intensity) == ("none", "imagenet")
+    assert e.model.outputs == outputs(("vid", "img", "scd"))
     assert (masks.kind, masks.ratio, masks.video_views, masks.image_views) == ("tube", 0.9, 4, 4)
     assert (schedules.total, schedules.warmup, schedules.peak_lr) == (20_000, 2000, 7.5e-5)
     assert (schedules.ema, schedules.teacher_temperature) == ((0.996, 1.0), (0.04, 0.07))
@@ -277,7 +279,7 @@ def test_the_papers_recipe():
     assert (options.student_temperature, options.scd_temperature, options.scd_epsilon) == (0.1, 0.1, 0.05)
     assert (options.scd_iterations, options.center_momentum, options.centering) == (10, 0.9, "mean")
     assert (options.scd_targets, options.scd_pairing, options.scd_image_gradient) == ("soft", "aligned", True)
-    assert options.weights == {"vid": 1.0, "img": 1.0, "scd": 1.0, "pix": 0.0}
+    assert options.weights == {"vid": 1.0, "img": 1.0, "scd": 1.0}
 
 
 def test_fidelity_selects_and_single_options_win():

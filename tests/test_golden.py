@@ -10,7 +10,7 @@ import pytest
 
 from discovr_jax.configs import base
 from discovr_jax.convert import names
-from discovr_jax.losses import objective
+from discovr_jax.losses import interface, scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import masking
@@ -79,7 +79,7 @@ class Golden:
         zero = np.zeros((), np.int32)
         empty = jax.eval_shape(self.experiment.tx.init, tree["params"])
         opt_state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), empty)
-        memory = objective.Memory(tree["memory"]["centers"], position_mean)
+        memory = interface.Memory(tree["memory"]["centers"], position_mean)
         return train_step.TrainState(zero, zero, tree["params"], tree["teacher"], opt_state, memory)
 
     def inputs(self, prefix=""):
@@ -134,8 +134,8 @@ def forward(golden):
                 "image_student_cls": image.reshape(frame_patches.shape[0], -1, model.width).swapaxes(0, 1),
             }
 
-        need = objective.Batch(num_valid, model.grid.frames, None, order, None, None)
-        scores = objective.scd_scores(options, student, seen, state.memory, need)
+        need = interface.Batch(num_valid, model.grid.frames, None, order, None, None)
+        scores = scd.scd_scores(options, student, seen, state.memory, need)
         found = model.apply({"params": params}, method=students)
         for name, score in zip(("video", "image"), scores, strict=True):
             shape = (frames.shape[0], -1, score.shape[-1])

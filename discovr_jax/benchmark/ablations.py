@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from discovr_jax.benchmark import machine, step
-from discovr_jax.losses import objective
+from discovr_jax.losses import scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.models import attention, discovr, encoders, layers, patches
 from discovr_jax.parallel import mesh as sharding
@@ -121,7 +121,7 @@ def _teacher_twice() -> list[tuple]:
     once = discovr.Discovr.teacher
 
     def teacher(self, frames, num_valid):
-        if not {"img", "scd"} <= self.branches:
+        if not {"image_logits", "image_tokens"} <= self.outputs:
             return once(self, frames, num_valid)
         # Another order of frames, so that the compiler does not find out that it is the same work.
         tokens = self.encode_frames(jnp.roll(frames, 1, axis=1), num_valid, 1)
@@ -199,15 +199,15 @@ def _unpacked(q, k, v):
 
 
 def _float32_heads() -> list[tuple]:
-    head, scores = discovr.DINOHead, objective._scores
+    head, scores = discovr.DINOHead, scd._scores
     return [
         (discovr, "DINOHead", lambda *settings: head(*settings[:-1], jnp.float32)),
-        (objective, "_scores", lambda tokens, prototypes: scores(tokens.astype(jnp.float32), prototypes)),
+        (scd, "_scores", lambda tokens, prototypes: scores(tokens.astype(jnp.float32), prototypes)),
     ]
 
 
 def _sinkhorn(**settings) -> Callable[[], list[tuple]]:
-    return lambda: [(objective, "sinkhorn", lambda *given, **named: sinkhorn(*given, **named | settings))]
+    return lambda: [(scd, "sinkhorn", lambda *given, **named: sinkhorn(*given, **named | settings))]
 
 
 ABLATIONS = {

@@ -20,27 +20,27 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
 
     The names are those of `flops.step_flops`, and "optimizer".
     """
-    model, branches = experiment.model, experiment.model.branches
-    decodes = bool(branches & {"scd", "pix"})
+    model, outputs = experiment.model, experiment.model.outputs
+    decodes = bool(outputs & {"decoded", "pixels"})
     found: dict[str, Callable] = {}
-    if branches & {"img", "scd"}:
-        every = 1 if "img" in branches or model.scd_frames == "all" else model.grid.tubelet
+    if outputs & {"image_logits", "image_tokens"}:
+        every = 1 if "image_logits" in outputs or model.scd_frames == "all" else model.grid.tubelet
         found["image teacher"] = lambda state, batch, masks, inputs: model.apply(
             {"params": state.teacher}, *_clips(batch), every, method="encode_frames"
         )
-    if "vid" in branches:
+    if "video_logits" in outputs:
         found["video teacher"] = lambda state, batch, masks, inputs: model.apply(
             {"params": state.teacher}, *_clips(batch), only_cls=True, method="encode_video"
         )
-    if "img" in branches:
+    if "image_logits" in outputs:
         found["image students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply({"params": params}, *_clips(batch), masks.image_views, method="frame_views"),
             _modules(state.params, "image_encoder"),
         )
-    if "vid" in branches or decodes:
+    if "video_logits" in outputs or decodes:
         found["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply(
-                {"params": params}, *_clips(batch), _video_views(masks, branches, decodes), method="video_views"
+                {"params": params}, *_clips(batch), _video_views(masks, outputs, decodes), method="video_views"
             ),
             _modules(state.params, "video_encoder"),
         )
@@ -53,7 +53,7 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
         found["decoder"] = lambda state, batch, masks, inputs: _forward_and_backward(
             partial(decode, masks), _modules(state.params, "decoder"), inputs["encoded"]
         )
-    if "scd" in branches:
+    if "prototypes" in outputs:
 
         def scd(state, batch, masks, inputs, vectors, decoded):
             seen = TeacherOutputs(None, None, inputs["image_tokens"], None)
@@ -63,7 +63,7 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
         found["scd"] = lambda state, batch, masks, inputs: jax.grad(
             partial(scd, state, batch, masks, inputs), argnums=(0, 1)
         )(state.params["prototypes"]["vectors"], inputs["decoded"])
-    if branches & {"vid", "img"}:
+    if outputs & {"video_logits", "image_logits"}:
         found["heads"] = partial(_heads, experiment)
     found["optimizer"] = partial(_update, experiment)
     return found
@@ -76,7 +76,7 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
     drawn = jax.eval_shape(
         lambda key: train_step.draw_masks(key, model, experiment.masks, batch_size), jax.random.key(0)
     )
-    every = "img" in model.branches or model.scd_frames == "all"
+    every = "image_logits" in model.outputs or model.scd_frames == "all"
     shapes = {
         "encoded": (*drawn.global_view.shape, width),
         "decoded": (batch_size, grid.tokens, width),
@@ -89,12 +89,12 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
 
 def _heads(experiment, state, batch, masks, inputs):
     """Both heads, of teachers and students, and the self-distillation losses."""
-    model, branches = experiment.model, experiment.model.branches
+    model, outputs = experiment.model, experiment.model.outputs
 
     def logits(params, cls):
         def method(module):
-            video = module.video_head(cls["video_cls"]) if "vid" in branches else None
-            return video, module.image_head(cls["image_cls"]) if "img" in branches else None
+            video = module.video_head(cls["video_cls"]) if "video_logits" in outputs else None
+            return video, module.image_head(cls["image_cls"]) if "image_logits" in outputs else None
 
         return model.apply({"params": params}, method=method)
 
@@ -136,5 +136,5 @@ def _clips(batch):
     return batch["frames"], batch["num_valid"]
 
 
-def _video_views(masks: Masks, branches, decodes):
-    return ((masks.global_view,) if decodes else ()) + (masks.local_views if "vid" in branches else ())
+def _video_views(masks: Masks, outputs, decodes):
+    return ((masks.global_view,) if decodes else ()) + (masks.local_views if "video_logits" in outputs else ())

@@ -17,6 +17,7 @@ from discovr_jax.benchmark import parts as parts_lib
 from discovr_jax.benchmark import trace as trace_lib
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
+from discovr_jax.method import views
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.planning import flops
 
@@ -88,9 +89,15 @@ def prepare(config) -> Ready:
 
 def noise(config, clips: int) -> dict[str, np.ndarray]:
     """A batch of random frames, all valid."""
-    size = (clips, config.data.num_frames, config.data.image_size, config.data.image_size)
-    frames = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    return {"frames": frames, "num_valid": np.full(clips, config.data.num_frames, np.int32)}
+    rng, data = np.random.default_rng(0), config.data
+    shapes = views.input_shapes(experiment_lib.make_views(config), clips, data.num_frames, data.image_size)
+
+    def filled(x):
+        if x.dtype == np.uint8:
+            return rng.integers(0, 256, x.shape, np.uint8)
+        return np.full(x.shape, data.num_frames, x.dtype)
+
+    return {name: filled(x) for name, x in shapes.items()}
 
 
 def _summary(times: machine.Times, queued: float, compiled, batch_size: int, nominal, peak: float | None):

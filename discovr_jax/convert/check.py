@@ -19,7 +19,7 @@ from flax import traverse_util
 
 from discovr_jax.convert import names, state
 from discovr_jax.convert.sizes import ConversionError, Hints
-from discovr_jax.losses import objective
+from discovr_jax.losses import interface, scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment, masking
 from discovr_jax.method import optimizer as optim
@@ -168,7 +168,7 @@ def set_up(golden: Golden) -> Setup:
         params=tree["params"],
         teacher=tree["teacher"],
         opt_state=run.tx.init(tree["params"]),
-        memory=objective.Memory(tree["memory"]["centers"], positions),
+        memory=interface.Memory(tree["memory"]["centers"], positions),
     )
     return Setup(run, c, start, converted.computed)
 
@@ -270,8 +270,8 @@ def _scores(run, params, teacher, memory, batch, masks) -> dict[str, jax.Array]:
     student = run.model.apply({"params": params}, frames, num_valid, masks, method="student")
     order = masking.visible_then_hidden(masks.global_view, run.model.grid.tokens)
     hidden = masking.hidden(masks.global_view, run.model.grid.tokens)
-    inputs = objective.Batch(num_valid, run.model.grid.frames, hidden, order, None, None)
-    video, image = objective.scd_scores(run.options, student, seen, memory, inputs)
+    inputs = interface.Batch(num_valid, run.model.grid.frames, hidden, order, None, None)
+    video, image = scd.scd_scores(run.options, student, seen, memory, inputs)
     return {"video": video, "image": image}
 
 

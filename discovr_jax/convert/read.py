@@ -151,7 +151,7 @@ def _compare(config: ConfigDict, theirs: ConfigDict) -> None:
             "meaning of its positions",
             *(here, there, config.init_from, there),
         )
-    for name in ("intensity", "positions"):
+    for name in ("intensity", "positions", "motion"):
         if (ours := getattr(model, name)) != (others := getattr(source, name)):
             logger.warning("model.%s is %r here, %r in init_from", name, ours, others)
 

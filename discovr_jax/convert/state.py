@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.convert import names
 from discovr_jax.convert.sizes import ConversionError, Hints, infer
+from discovr_jax.losses import terms
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
 from discovr_jax.method.optimizer import path_name
@@ -151,7 +152,7 @@ def to_torch(
 def expected_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     """Shape of every array that the model of `config` has with all branches, by path; nothing is built."""
     run = experiment.make_experiment(config, num_train=config.batch_size)
-    model = run.model.clone(branches=frozenset(("vid", "img", "scd")))
+    model = run.model.clone(outputs=terms.outputs(("vid", "img", "scd")))
     init = functools.partial(train_step.init_state, model, run.tx, run.masks)
     state = jax.eval_shape(init, jax.random.key(0))
     parts = {"params": state.params, "teacher": state.teacher, "memory": {"centers": state.memory.centers}}

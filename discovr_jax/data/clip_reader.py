@@ -31,6 +31,8 @@ class ClipReader:
     image_size: int
     crop_scales: tuple[float, ...]
     crop: str = "uniform"  # of `transforms.CROPS`
+    stride_jitter: float = 0.0
+    second_clip: bool = False  # `random_clip` gives another clip of each video too
 
     @classmethod
     def create(
@@ -39,29 +41,54 @@ class ClipReader:
         data: ml_collections.ConfigDict,
         selected: Sequence[Sequence[int]],
         crop: str = "uniform",
+        second_clip: bool = False,
     ):
         if crop not in transforms.CROPS:
             raise ConfigError(f"data.crop must be one of {transforms.CROPS}, not {crop!r}")
         if data.target_fps is not None:
             for source, indices in zip(sources, selected, strict=True):
                 _check_frame_rates(source, indices, data.target_fps)
-        scales = tuple(data.crop_scales)
-        return cls(tuple(sources), data.num_frames, data.stride, data.target_fps, data.image_size, scales, crop)
+        if not 0 <= data.stride_jitter < 1:
+            raise ConfigError(f"data.stride_jitter = {data.stride_jitter} must be in [0, 1): a share of the stride")
+        return cls(
+            tuple(sources),
+            data.num_frames,
+            data.stride,
+            data.target_fps,
+            data.image_size,
+            tuple(data.crop_scales),
+            crop,
+            data.stride_jitter,
+            second_clip,
+        )
 
     @property
     def clip_bytes(self) -> int:
-        return self.num_frames * self.image_size**2
+        return self.num_frames * self.image_size**2 * (1 + self.second_clip)
 
     def random_clip(self, place: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A clip at a random time, randomly cropped. With `second_clip` also other_frames and other_valid: at another
+        random time, of the whole frame (crops of views are drawn on the device)."""
         record, stride = self._open(*place)
-        latest = transforms.last_start(len(record["frames"]), self.num_frames, stride)
-        start = rng.integers(latest, endpoint=True)
         side = self.sources[place[0]].frame_size
+        when = self._random_time(record, stride, rng)
         if self.crop == "anchors":
             box = transforms.anchored_crop(rng, side, side, self.crop_scales, self.image_size)
         else:
             box = transforms.multi_scale_crop(rng, side, side, self.crop_scales)
-        return self._clip(*place, record, stride, int(start), box) | {"dataset": np.int32(place[0])}
+        clip = self._sampled(*place, record, *when, box) | {"dataset": np.int32(place[0])}
+        if self.second_clip:
+            other = self._sampled(*place, record, *self._random_time(record, stride, rng), (0, 0, side, side))
+            clip |= {"other_frames": other["frames"], "other_valid": other["num_valid"]}
+        return clip
+
+    def _random_time(self, record: dict, stride: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Frames of a clip that starts at random, and how many of them are real."""
+        frames = len(record["frames"])
+        if self.stride_jitter:
+            stride *= 1 + self.stride_jitter * rng.uniform(-1, 1)
+        start = rng.integers(transforms.last_start(frames, self.num_frames, stride), endpoint=True)
+        return transforms.clip_indices(frames, self.num_frames, stride, int(start))
 
     def even_clip(self, task: tuple[int, int, int]) -> dict[str, np.ndarray]:
         index, clip, clips = task

@@ -113,6 +113,7 @@ def train_batches(
     config: ml_collections.ConfigDict,
     *,
     crop: str = "uniform",
+    second_clip: bool = False,
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -126,6 +127,7 @@ def train_batches(
       sources: the training split of each dataset of `mixture.weights`, by name.
       config: seed, batch_size (of all processes together) and data.*.
       crop: how boxes are drawn, of `transforms.CROPS`; `fidelity.option(config, "data.crop")` for a run's own clips.
+      second_clip: another clip of the same video too (`views.positive = "other_beat"`).
       start_step: number of the first batch; the batches before it are skipped at no cost.
       process_index, process_count: the batches of the processes, concatenated, are the batch of one process.
 
@@ -135,6 +137,7 @@ def train_batches(
         num_valid: int32 [b], how many of the T frames are real; the rest repeat the last of them.
         dataset: int32 [b], position of the clip's dataset in `mixture.weights`.
         record: int32 [b], index into that dataset's source.
+        other_frames, other_valid: as frames and num_valid, of the `second_clip`.
 
     Raises:
       ValueError: settings that do not fit together or to the records; later, a damaged record or frame.
@@ -143,7 +146,13 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step must be >= 0, got {start_step}.")
     selected, shares = training_records(sources, config.data), mixture.weights(config.data)
-    reader = ClipReader.create([sources[name] for name in shares], config.data, list(selected.values()), crop)
+    reader = ClipReader.create(
+        [sources[name] for name in shares],
+        config.data,
+        list(selected.values()),
+        crop,
+        second_clip,
+    )
     words = np.random.SeedSequence(config.seed).generate_state(1 + len(shares))
     first_seed, clip_seed, *other_seeds = (int(word) for word in words)
     streams = [
@@ -157,8 +166,10 @@ def train_batches(
         .slice(slice(start_step * process_count + process_index, None, process_count))
     )
     sampling = dataclasses.asdict(dataclasses.replace(reader, sources=()))
-    if crop == "uniform":
-        del sampling["crop"]  # so that checkpoints from before there was a choice resume
+    # So that checkpoints from before there was a choice resume.
+    for name, usual in (("crop", "uniform"), ("stride_jitter", 0.0), ("second_clip", False)):
+        if sampling[name] == usual:
+            del sampling[name]
     videos = {name: _videos(sources[name], indices) for name, indices in selected.items()}
     identity = json.dumps([config.seed, config.batch_size, shares, videos, sampling])
     stream = hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -127,8 +127,10 @@ def evaluate_state(
     def fingerprint(tree):
         return features.fingerprint(sharding.to_host(tree))
 
+    # What changes features without changing parameters. (Without motion, as keys always were: caches stay good.)
+    read_as = f"{model.intensity} {model.dtype}" + (f" {model.motion}" if model.motion != "none" else "")
     keys = {
-        name: [f"{fingerprint(p)} {model.intensity} {model.dtype}" for p in group] for name, group in teachers.items()
+        name: [f"{fingerprint(p)} {read_as}" for p in group] for name, group in teachers.items()
     }
 
     def of_all(params, make):

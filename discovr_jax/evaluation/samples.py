@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax.data import pipeline, records
-from discovr_jax.losses import objective as objective_lib
+from discovr_jax.losses import scd
+from discovr_jax.losses.interface import Options
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
@@ -53,7 +54,7 @@ def of_clips(config: ConfigDict, state, model: Discovr, source, mesh) -> dict[st
         name, ef = names["id"][chosen[clip]], names["ef"][chosen[clip]]
         title = f"{name}, ejection fraction {ef:.0f} %" if np.isfinite(ef) else str(name)
         clips.append({"title": title, "frames": frames[clip][:: model.grid.tubelet], "attention": attention[row]})
-    if "scd" not in model.branches:
+    if "prototypes" not in model.outputs:
         return {"clips": clips}
     options = experiment_lib.make_options(config)
     assign = jax.jit(lambda *inputs: prototypes(model, options, *inputs), **everywhere)
@@ -67,7 +68,7 @@ def of_clips(config: ConfigDict, state, model: Discovr, source, mesh) -> dict[st
     return {"clips": clips, "usage": usage}
 
 
-def prototypes(model: Discovr, options: objective_lib.Options, state, frames, num_valid) -> tuple[jax.Array, jax.Array]:
+def prototypes(model: Discovr, options: Options, state, frames, num_valid) -> tuple[jax.Array, jax.Array]:
     """Prototype of each image teacher token: by Sinkhorn over the given clips, as in training, and the most similar.
 
     Args:
@@ -78,7 +79,7 @@ def prototypes(model: Discovr, options: objective_lib.Options, state, frames, nu
     """
     seen = model.apply({"params": state.teacher}, frames, num_valid, method="teacher")
     vectors = train_step.unit_prototypes(state.params)["prototypes"]["vectors"]
-    scores = objective_lib.image_scores(options, seen.image_tokens, vectors, state.memory, model.grid.time)
+    scores = scd.image_scores(options, seen.image_tokens, vectors, state.memory, model.grid.time)
     shape = (frames.shape[0], model.grid.time, model.grid.rows, model.grid.cols)
     assigned = sinkhorn(scores, options.scd_epsilon, options.scd_iterations)
     return assigned.argmax(-1).reshape(shape), scores.argmax(-1).reshape(shape)

@@ -1,13 +1,49 @@
 """Self-distillation on scores of the CLS token (DINO): targets, cross-entropy and centre."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from discovr_jax.errors import ConfigError
+from discovr_jax.losses import monitors
+from discovr_jax.losses.interface import Result
 from discovr_jax.losses.sinkhorn import sinkhorn
 
 SINKHORN_ITERATIONS = 3  # DINOv2's number
+
+
+def video_term(inputs) -> Result:
+    """L_vid: student's local views of a clip against the teacher's whole clip; `interface.Inputs` -> its Result."""
+    return _self_distillation(inputs, "vid", inputs.student.video_logits, inputs.teacher.video_logits, None)
+
+
+def image_term(inputs) -> Result:
+    """L_img: the same for each frame; mean over variants and valid frames; `interface.Inputs` -> its Result."""
+    valid = inputs.valid_frames().reshape(-1)
+    found = _self_distillation(inputs, "img", inputs.student.image_logits, inputs.teacher.image_logits, valid)
+    if inputs.options.image_weight == "released":
+        found = dataclasses.replace(found, loss=found.loss * 256 / valid.size)
+    return found
+
+
+def _self_distillation(inputs, name, student_logits, teacher_logits, rows) -> Result:
+    """Cross-entropy of views [N, M, K] to the teacher's targets from [N, K]; `rows` [N] are the rows that count."""
+    options, center = inputs.options, inputs.memory.centers[name]
+    if options.center_start == "batch":
+        center = started_center(center, teacher_logits, rows)
+    elif options.center_start != "zero":
+        raise ConfigError(f"dino.center_start must be 'batch' or 'zero', not {options.center_start!r}")
+    targets = teacher_targets(teacher_logits, center, inputs.teacher_temperature, options.centering, rows)
+    per_view = cross_entropy(targets, student_logits, options.student_temperature)
+    center = update_center(center, teacher_logits, targets, options.center_momentum, options.center_source, rows)
+    entropies = monitors.teacher_entropies(targets, rows)
+    return Result(
+        weighted_mean(per_view, rows),
+        inputs.memory.replace(centers=inputs.memory.centers | {name: center}),
+        {f"teacher/{name}/{key}": value for key, value in entropies.items()},
+    )
 
 
 def teacher_targets(

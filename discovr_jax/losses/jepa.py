@@ -8,7 +8,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from discovr_jax.losses import monitors
+from discovr_jax.losses.interface import Result
+
 _KNOTS, _LARGEST = 17, 5.0  # of the quadrature over the argument of the characteristic function
+
+
+def term(inputs, *, sigreg_weight: float, directions: int) -> Result:
+    """LeJEPA as a term of the objective; `interface.Inputs` -> its Result.
+
+    Args:
+      sigreg_weight: lambda of the paper; (1 - lambda) * invariance + lambda * SIGReg.
+      directions: random ones per step.
+    """
+    embeddings = inputs.student.embeddings
+    drawn = draw_directions(inputs.batch.key, embeddings.shape[-1], directions)
+    same, spread = invariance(embeddings), sigreg(embeddings, drawn)
+    metrics = {"jepa/invariance": same, "jepa/sigreg": spread}
+    if embeddings.shape[0] > 2:  # two clips always lie on a line
+        metrics["jepa/rank"] = monitors.feature_rank(embeddings[:, 0])
+    return Result((1 - sigreg_weight) * same + sigreg_weight * spread, inputs.memory, metrics)
 
 
 def invariance(embeddings: Float[Array, "clips views width"]) -> Float[Array, ""]:

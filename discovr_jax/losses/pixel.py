@@ -3,7 +3,15 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from discovr_jax.losses.interface import Result
+
 EPS = 1e-6
+
+
+def term(inputs) -> Result:
+    """Pixel reconstruction as a term of the objective; `interface.Inputs` -> its Result."""
+    batch = inputs.batch
+    return Result(pixel_loss(inputs.student.pixels, batch.pixel_targets, batch.hidden), inputs.memory)
 
 
 def pixel_targets(patches: Float[Array, "clips tokens cells"]) -> Float[Array, "clips tokens cells"]:

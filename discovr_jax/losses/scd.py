@@ -5,8 +5,132 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from discovr_jax.errors import ConfigError
+from discovr_jax.losses import monitors
+from discovr_jax.losses.interface import Result
+from discovr_jax.losses.sinkhorn import sinkhorn
 
 STANDARDISE_EPS = 1e-6
+
+
+def term(inputs) -> Result:
+    """L_scd as a term of the objective, with the position means for the next step; `interface.Inputs` -> its Result."""
+    options, memory, tokens = inputs.options, inputs.memory, inputs.teacher.image_tokens
+    batch_mean = mean_of_positions(tokens)
+    started = started_position_mean(memory.position_mean, batch_mean)
+    loss, metrics = scd_loss(
+        options, inputs.student, inputs.teacher, memory.replace(position_mean=started), inputs.batch
+    )
+    position_mean = update_position_mean(started, batch_mean, options.position_momentum)
+    return Result(loss, memory.replace(position_mean=position_mean), metrics)
+
+
+def scd_loss(options, student, teacher, memory, batch):
+    """L_scd = CE(s_v / tau, q_i) + CE(s_i / tau, q_v), and what the prototypes encode.
+
+    Returns: (loss, {"scd/...": scalar}).
+    """
+    video_scores, image_scores = scd_scores(options, student, teacher, memory, batch)
+    weights = _token_weights(options, batch)
+    flat_weights = None if weights is None else weights.reshape(-1)
+
+    def assign(scores):
+        soft = sinkhorn(
+            jax.lax.stop_gradient(scores),
+            options.scd_epsilon,
+            options.scd_iterations,
+            flat_weights,
+            bound=1.0,
+            # float16 has not the exponents for them.
+            dtype=jnp.dtype("bfloat16" if student.decoded.dtype == jnp.bfloat16 else "float32"),
+        )
+        return jax.lax.stop_gradient(soft)
+
+    q_video, q_image = assign(video_scores), assign(image_scores)
+    labels = [q.argmax(-1).astype(jnp.int32) for q in (q_image, q_video)]
+    if options.scd_targets == "hard":
+        q_video, q_image = hard_labels(q_video), hard_labels(q_image)
+    elif options.scd_targets != "soft":
+        raise ConfigError(f"scd.targets must be 'soft' or 'hard', not {options.scd_targets!r}")
+    if not options.scd_image_gradient:
+        image_scores = jax.lax.stop_gradient(image_scores)
+    video_term = prototype_cross_entropy(video_scores, q_image, options.scd_temperature, flat_weights)
+    image_term = prototype_cross_entropy(image_scores, q_video, options.scd_temperature, flat_weights)
+    grid = (student.decoded.shape[0], -1, teacher.image_tokens.shape[2])
+    found = monitors.assignment_monitors(
+        *(label.reshape(grid) for label in labels),
+        student.prototypes.shape[0],
+        None if weights is None else weights.reshape(grid[0], -1, grid[2]),
+    )
+    terms = {"scd/video_scores": video_term, "scd/image_scores": image_term}
+    return video_term + image_term, terms | {f"scd/{key}": value for key, value in found.items()}
+
+
+def scd_scores(options, student, teacher, memory, batch):
+    """Cosine of decoder tokens and of image teacher tokens to the prototypes: two float32 [B * tokens, K].
+
+    No gradient reaches the image encoder.
+    """
+    video = student.decoded
+    num_clips, num_tokens, width = video.shape
+    if options.scd_pairing == "aligned":
+        time = num_tokens // teacher.image_tokens.shape[2]
+        image = image_scores(options, teacher.image_tokens, student.prototypes, memory, time)
+    elif options.scd_pairing == "released":
+        # Every second token of the flattened frames beside the decoder's visible-then-hidden order.
+        tokens = _standardised(options, teacher.image_tokens, memory).reshape(num_clips, -1, width)
+        image = _scores(tokens[:, :: tokens.shape[1] // num_tokens], student.prototypes)
+        video = jnp.take_along_axis(video, batch.decoder_order[:, :, None], axis=1)
+    else:
+        raise ConfigError(f"scd.pairing must be 'aligned' or 'released', not {options.scd_pairing!r}")
+    return _scores(video, student.prototypes), image
+
+
+def image_scores(options, image_tokens: jax.Array, prototypes: jax.Array, memory, time: int) -> jax.Array:
+    """Cosine of the image teacher's tokens of each tubelet's first frame to the prototypes.
+
+    Args:
+      image_tokens: [B, F, P, D]; no gradient reaches them.
+      prototypes: float32 [K, D], unit rows.
+      time: tubelets t of the clip.
+
+    Returns:
+      float32 [B * t * P, K].
+    """
+    return _scores(_standardised(options, _paired_frames(image_tokens, time), memory), prototypes)
+
+
+def _standardised(options, image_tokens, memory):
+    """In the dtype of the tokens: products of prototypes and tokens run in the compute dtype."""
+    tokens = jax.lax.stop_gradient(image_tokens)
+    return standardise(tokens, options.scd_standardise, memory.position_mean).astype(tokens.dtype)
+
+
+def _scores(tokens, prototypes):
+    unit = _unit(tokens).reshape(-1, tokens.shape[-1]).astype(tokens.dtype)
+    return jnp.matmul(unit, prototypes.T.astype(unit.dtype), preferred_element_type=jnp.float32)
+
+
+def _paired_frames(image_tokens, time):
+    """First frame of each tubelet: [B, F, P, D] -> [B, t, P, D]."""
+    return image_tokens[:, :: image_tokens.shape[1] // time]
+
+
+def _token_weights(options, batch):
+    """Weight of each token in SCD, [B, tokens], or None where all count."""
+    weights = None
+    if options.scd_tokens == "masked":
+        weights = batch.hidden.astype(jnp.float32)
+    elif options.scd_tokens != "all":
+        raise ConfigError(f"scd.tokens must be 'all' or 'masked', not {options.scd_tokens!r}")
+    if options.scd_ignore_static:
+        signal = batch.signal.reshape(batch.hidden.shape)
+        weights = signal if weights is None else weights * signal
+    return weights
+
+
+def _unit(x):
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-24))
 
 
 def standardise(

@@ -14,16 +14,17 @@ from ml_collections import ConfigDict
 from discovr_jax import configs
 from discovr_jax.data import mixture
 from discovr_jax.errors import ConfigError
-from discovr_jax.losses.objective import Options
+from discovr_jax.losses.interface import Options
+from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
+from discovr_jax.method import views
 from discovr_jax.method.fidelity import OPTIONS, option
 from discovr_jax.models import attention
 from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
+from discovr_jax.models.patches import MOTION
 from discovr_jax.models.positions import KINDS
 from discovr_jax.parallel import mesh as sharding
-
-BRANCHES = ("vid", "img", "scd", "pix")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Experiment:
     masks: train_step.MaskOptions
     schedules: optim.Schedules
     tx: optax.GradientTransformation
+    views: views.ViewOptions
     checkpoint_every: int
     log_every: int
     eval_every: int
@@ -42,6 +44,11 @@ class Experiment:
     @property
     def total(self) -> int:
         return self.schedules.total
+
+    def input_shapes(self, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the step takes of a batch of so many clips, by name (`views.input_shapes`)."""
+        grid = self.model.grid
+        return views.input_shapes(self.views, clips, grid.frames, self.model.patch * grid.rows)
 
 
 def config_path(name: str) -> str:
@@ -125,6 +132,10 @@ def make_model(config: ConfigDict) -> Discovr:
             f"data.image_size = {data.image_size} must be a multiple of model.patch = {m.patch}, and "
             f"data.num_frames = {data.num_frames} of model.tubelet = {m.tubelet}"
         )
+    if m.motion not in MOTION:
+        raise ConfigError(f"model.motion must be one of {MOTION}, not {m.motion!r}")
+    if m.motion != "none" and m.patch % 2:
+        raise ConfigError(f"model.motion = {m.motion!r} averages cells of half a patch: model.patch = {m.patch} is odd")
     if m.positions not in KINDS:
         raise ConfigError(f"model.positions must be one of {tuple(KINDS)}, not {m.positions!r}")
     side = data.image_size // m.patch
@@ -145,22 +156,27 @@ def make_model(config: ConfigDict) -> Discovr:
         head_outputs=config.head.outputs,
         head_init=config.head.init,
         num_prototypes=m.num_prototypes,
-        branches=frozenset(name for name in BRANCHES if config.loss[name] != 0),
+        outputs=outputs(name for name in TERMS if config.loss[name] != 0),
         scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
         attention=attention.choose(m.attention, jnp.dtype(m.dtype)),
         positions=m.positions,
         position_grid=None if m.position_grid is None else tuple(m.position_grid),
+        motion=m.motion,
+        projector_hidden=config.head.hidden,
+        projector_outputs=config.head.projector_outputs,
     )
 
 
 def make_options(config: ConfigDict) -> Options:
     """Options of the losses."""
-    if not any(config.loss[name] for name in BRANCHES):
+    weights = {name: float(config.loss[name]) for name in TERMS}
+    weights = {name: weight for name, weight in weights.items() if weight != 0}
+    if not weights:
         raise ConfigError("every weight in config.loss is 0: nothing would be trained")
     return Options(
-        weights={name: float(config.loss[name]) for name in BRANCHES},
+        weights=weights,
         student_temperature=config.dino.student_temperature,
         center_momentum=option(config, "dino.center_momentum"),
         centering=config.dino.centering,
@@ -178,7 +194,14 @@ def make_options(config: ConfigDict) -> Options:
         scd_image_gradient=option(config, "scd.image_gradient"),
         signal_floor=config.scd.signal_floor,
         position_momentum=config.scd.position_momentum,
+        own={name: dict(config[TERMS[name].section]) for name in weights if TERMS[name].section},
     )
+
+
+def make_views(config: ConfigDict) -> views.ViewOptions:
+    """How the local video views of a clip differ."""
+    v = config.views
+    return views.ViewOptions(v.positive, v.crop, v.gamma, v.gain, v.attenuation, v.noise)
 
 
 def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
@@ -230,6 +253,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
         masks=masks,
         schedules=schedules,
         tx=optim.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip, o.image_rate),
+        views=make_views(config),
         checkpoint_every=steps(config.checkpoint.every),
         log_every=steps(config.log.every),
         eval_every=steps(config.eval.every),
@@ -247,6 +271,7 @@ def make_train_step(experiment: Experiment, config: ConfigDict):
         option(config, "ema.order"),
         config.seed,
         config.accumulate,
+        experiment.views,
     )
 
 

@@ -12,6 +12,7 @@ from discovr_jax.losses import objective as objective_lib
 from discovr_jax.losses import pixel, scd
 from discovr_jax.method import masking
 from discovr_jax.method import optimizer as optim
+from discovr_jax.method import views as views_lib
 from discovr_jax.models.discovr import Discovr, Masks
 from discovr_jax.models.heads import l2_normalise
 from discovr_jax.parallel import mesh as sharding
@@ -79,11 +80,12 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     names = {*fresh, "video_encoder"}
     teacher = {name: params.get(name, fresh.get(name)) for name in sorted(names)}
     teacher = jax.tree.map(jnp.copy, teacher)
+    heads = {"vid": "video_logits", "img": "image_logits"}
     centers = {
-        name: jnp.zeros(model.head_outputs, jnp.float32) for name in ("vid", "img") if name in model.branches
+        name: jnp.zeros(model.head_outputs, jnp.float32) for name, head in heads.items() if head in model.outputs
     }
     position_mean = None
-    if "scd" in model.branches:
+    if "image_tokens" in model.outputs:
         position_mean = jnp.zeros((model.grid.places, model.width), jnp.float32)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -116,18 +118,23 @@ def losses(
     batch: dict,
     masks: Masks,
     temperature: jax.Array,
+    key: jax.Array | None = None,
 ):
     """Forward of both students and teachers and the objective.
+
+    Args:
+      batch: of `views.add_views`.
+      key: of this step, for terms that draw something.
 
     Returns: (total, (new memory, metrics)), ready for `jax.value_and_grad(..., argnums=2, has_aux=True)`.
     """
     frames, num_valid = batch["frames"], batch["num_valid"]
     seen = model.apply({"params": teacher}, frames, num_valid, method="teacher") if teacher else None
-    student = model.apply({"params": params}, frames, num_valid, masks, method="student")
-    return objective(student, seen, model, options, memory, batch, masks, temperature)
+    student = model.apply({"params": params}, **batch, masks=masks, method="student")
+    return objective(student, seen, model, options, memory, batch, masks, temperature, key)
 
 
-def objective(student, seen, model, options, memory, batch, masks, temperature):
+def objective(student, seen, model, options, memory, batch, masks, temperature, key=None):
     """The objective of a model's outputs (`StudentOutputs`, `TeacherOutputs`) on a batch; returns as `losses`."""
     frames, num_valid = batch["frames"], batch["num_valid"]
     signal = targets = order = None
@@ -136,11 +143,11 @@ def objective(student, seen, model, options, memory, batch, masks, temperature):
             frames, num_valid, model.grid.tubelet, model.patch, options.signal_floor
         )
     if student.pixels is not None:
-        targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="video_patches"))
+        targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="grey_patches"))
     if options.scd_pairing == "released":
         order = masking.visible_then_hidden(masks.global_view, model.grid.tokens)
     hidden = masking.hidden(masks.global_view, model.grid.tokens)
-    inputs = objective_lib.Batch(num_valid, model.grid.frames, hidden, order, signal, targets)
+    inputs = objective_lib.Batch(num_valid, model.grid.frames, hidden, order, signal, targets, key)
     return objective_lib.objective(
         options, student, jax.lax.stop_gradient(seen), memory, inputs, temperature
     )
@@ -156,6 +163,7 @@ def accumulated(
     batch: dict,
     masks: Masks,
     temperature: jax.Array,
+    key: jax.Array | None = None,
 ):
     """Value and gradient of `losses` with the activations of one part of the batch in memory at a time.
 
@@ -183,8 +191,8 @@ def accumulated(
 
         return jax.tree.map(woven, tree)
 
-    def student(params, clips, views):
-        found = model.apply({"params": params}, clips["frames"], clips["num_valid"], views, method="student")
+    def student(params, clips, masks):
+        found = model.apply({"params": params}, **clips, masks=masks, method="student")
         return found.replace(prototypes=None)  # of no part: they meet the whole batch in the objective
 
     def forward(part):
@@ -197,7 +205,7 @@ def accumulated(
     if "prototypes" in params:
         outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
     found, by_output = jax.value_and_grad(objective, has_aux=True)(
-        outputs, seen, model, options, memory, batch, masks, temperature
+        outputs, seen, model, options, memory, batch, masks, temperature, key
     )
 
     def backward(grads, part):
@@ -221,8 +229,9 @@ def make_step(
     ema_order: str,
     seed: int,
     accumulate: int = 1,
+    views: views_lib.ViewOptions = views_lib.MASKS_ALONE,
 ):
-    """The pure step `(state, batch) -> (state, metrics)`; batch: frames uint8 [B, T, H, W], num_valid [B].
+    """The pure step `(state, batch) -> (state, metrics)`; batch: of `views.input_shapes`.
 
     With `accumulate` > 1 the batch goes through the students in so many parts, see `accumulated`.
 
@@ -234,7 +243,11 @@ def make_step(
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
-        return apply_step(state, batch, drawn)
+        return apply_step(state, with_views(key, batch), drawn)
+
+    def with_views(key, batch: dict) -> dict:
+        # The masks split this key in three; a folded one is another.
+        return views_lib.add_views(jax.random.fold_in(key, 1), batch, views, masks.video_views)
 
     def gradients(state: TrainState, batch: dict, drawn: Masks):
         """Parameters and teacher as the step uses them; total, memory and metrics; and the gradient."""
@@ -244,8 +257,9 @@ def make_step(
         gradient = jax.value_and_grad(losses, argnums=2, has_aux=True)
         if accumulate > 1:
             gradient = partial(accumulated, accumulate)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), 2)
         found, grads = gradient(
-            model, options, params, teacher, state.memory, batch, drawn, schedules.temperature(state.step)
+            model, options, params, teacher, state.memory, batch, drawn, schedules.temperature(state.step), key
         )
         return params, teacher, found, _freeze(grads, state.step, schedules)
 
@@ -278,6 +292,7 @@ def make_step(
         """Norm of the gradient of each module, for `discovr_jax.replay`."""
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        batch = with_views(key, batch)
         return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, drawn)[-1].items()}
 
     step.apply, step.module_norms = apply_step, module_norms

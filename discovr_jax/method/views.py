@@ -1,7 +1,7 @@
-"""What each local view of a clip sees: its own crop, brightness and noise, drawn on the device, and another heart beat.
+"""What each local view of a clip sees: its own crop, brightness and noise, drawn on the device; another heart beat.
 
-Views that differ by masks alone are matched by shortcuts (gain, place and size of the heart); views with their own crop,
-brightness and heart beat are not, and what they have in common is how the heart moves.
+Views that differ by masks alone are matched by shortcuts (gain, position and size of the heart); views with their own
+crop, brightness and heart beat are not, and what they have in common is how the heart moves.
 """
 
 import dataclasses
@@ -39,7 +39,23 @@ class ViewOptions:
     @property
     def active(self) -> bool:
         """Whether views differ by more than their masks."""
-        return self != ViewOptions()
+        return self != MASKS_ALONE
+
+
+MASKS_ALONE = ViewOptions()
+
+
+def input_shapes(options: ViewOptions, clips: int, frames: int, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the step takes of a batch: frames uint8 [B, T, S, S] and num_valid int32 [B]; with a second clip per video
+    also other_frames and other_valid."""
+    names = [("frames", "num_valid")]
+    if options.positive == "other_beat":
+        names.append(("other_frames", "other_valid"))
+    shapes = {}
+    for pixels, valid in names:
+        shapes[pixels] = jax.ShapeDtypeStruct((clips, frames, size, size), jnp.uint8)
+        shapes[valid] = jax.ShapeDtypeStruct((clips,), jnp.int32)
+    return shapes
 
 
 def add_views(key: jax.Array, batch: dict, options: ViewOptions, count: int) -> dict:

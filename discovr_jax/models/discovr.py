@@ -24,6 +24,8 @@ VARIANTS = {
     "l": (1024, 24, 16, 8),
     "h": (1280, 32, 16, 10),
 }
+# What `teacher` and `student` can give; a name that both have is given by both.
+OUTPUTS = ("video_logits", "embeddings", "image_logits", "image_tokens", "decoded", "pixels", "prototypes")
 VIDEO_NORM_EPS, IMAGE_NORM_EPS = 1e-6, 1e-5
 
 
@@ -64,7 +66,7 @@ class Masks:
 
 @flax.struct.dataclass
 class StudentOutputs:
-    """Outputs of the branches that the losses need; None where a branch is switched off."""
+    """Outputs that the losses read; None where nothing reads them."""
 
     video_logits: jax.Array | None  # float32 [B, M, K]
     embeddings: jax.Array | None  # float32 [B, M, E], of the local views' CLS, by the projector
@@ -90,7 +92,7 @@ class TeacherOutputs:
 class Discovr(nn.Module):
     """Both encoders, both heads, the decoder and the prototypes.
 
-    `branches` says which of "vid", "img", "scd", "pix", "jepa" train: the rest is neither built nor computed.
+    `outputs` says what the losses read, of `OUTPUTS`: the rest is neither built nor computed.
     """
 
     grid: ClipGrid
@@ -109,7 +111,7 @@ class Discovr(nn.Module):
     head_outputs: int
     head_init: str
     num_prototypes: int
-    branches: frozenset[str]
+    outputs: frozenset[str]
     scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
     dtype: jnp.dtype
     remat: str = "none"
@@ -121,6 +123,9 @@ class Discovr(nn.Module):
     projector_outputs: int = 0
 
     def setup(self):
+        if unknown := sorted(self.outputs.difference(OUTPUTS)):
+            raise ValueError(f"the model has no outputs {unknown}, only {OUTPUTS}")
+
         def encoder(tubelet, qkv_bias, eps, channels=3):
             return Encoder(
                 self.width,
@@ -204,18 +209,18 @@ class Discovr(nn.Module):
     def teacher(self, frames: jax.Array, num_valid: jax.Array) -> TeacherOutputs:
         """Both teachers on whole clips. The image teacher sees each frame once, for L_img and SCD alike."""
         video_logits = image_logits = image_tokens = cls = None
-        if "vid" in self.branches:
+        if "video_logits" in self.outputs:
             cls = self.encode_video(frames, num_valid, only_cls=True)[:, 0]
             video_logits = self.video_head(cls)
             cls = cls.astype(jnp.float32)
-        if self.branches & {"img", "scd"}:
+        if self.outputs & {"image_logits", "image_tokens"}:
             # SCD alone needs the first frame of each tubelet only.
-            all_frames = "img" in self.branches or self.scd_frames == "all"
+            all_frames = "image_logits" in self.outputs or self.scd_frames == "all"
             every = 1 if all_frames else self.grid.tubelet
             tokens = self.encode_frames(frames, num_valid, every)
-            if "img" in self.branches:
+            if "image_logits" in self.outputs:
                 image_logits = self.image_head(tokens[:, 0])
-            if "scd" in self.branches:
+            if "image_tokens" in self.outputs:
                 image_tokens = tokens[:, 1:].reshape(frames.shape[0], -1, self.grid.places, self.width)
         return TeacherOutputs(video_logits, image_logits, image_tokens, cls)
 
@@ -235,8 +240,8 @@ class Discovr(nn.Module):
             views differ by masks alone. views_valid: int32 [B, M].
         """
         video_logits = embeddings = image_logits = decoded = pixels = prototypes = None
-        decodes = bool(self.branches & {"scd", "pix"})
-        local = masks.local_views if self.branches & {"vid", "jepa"} else ()
+        decodes = bool(self.outputs & {"decoded", "pixels"})
+        local = masks.local_views if self.outputs & {"video_logits", "embeddings"} else ()
         if views is None:
             # All views of a clip in one call.
             together = ((masks.global_view,) if decodes else ()) + local
@@ -248,15 +253,15 @@ class Discovr(nn.Module):
             decoded = self.decoder(encoded[0][:, 1:], masks.global_view, self.clip_positions)
         if local:
             local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(local) :]], 1)
-            if "vid" in self.branches:
+            if "video_logits" in self.outputs:
                 video_logits = self.video_head(local_cls)
-            if "jepa" in self.branches:
+            if "embeddings" in self.outputs:
                 embeddings = self.projector(local_cls)
-        if "img" in self.branches:
+        if "image_logits" in self.outputs:
             image_logits = self.image_head(self.frame_views(frames, num_valid, masks.image_views))
-        if "pix" in self.branches:
+        if "pixels" in self.outputs:
             pixels = self.pixel_head(decoded).astype(jnp.float32)
-        if "scd" in self.branches:
+        if "prototypes" in self.outputs:
             prototypes = self.prototypes()
         return StudentOutputs(video_logits, embeddings, image_logits, decoded, pixels, prototypes)
 

@@ -7,7 +7,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax.method import experiment as experiment_lib
@@ -82,11 +81,9 @@ def abstract_step(config: ConfigDict, videos: int, mesh, batch: int):
     config.batch_size = batch
     experiment = experiment_lib.make_experiment(config, videos)
     state = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
-    place, side = sharding.batch_sharding(mesh), config.data.image_size
-    clips = {
-        "frames": jax.ShapeDtypeStruct((batch, config.data.num_frames, side, side), np.uint8, sharding=place),
-        "num_valid": jax.ShapeDtypeStruct((batch,), np.int32, sharding=place),
-    }
+    place = sharding.batch_sharding(mesh)
+    shapes = experiment.input_shapes(batch).items()
+    clips = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for name, x in shapes}
     return experiment, experiment_lib.jit_train_step(experiment, config, mesh), state, clips
 
 

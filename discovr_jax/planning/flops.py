@@ -36,7 +36,7 @@ def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float
 
 def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float]:
     """Operations of the forward pass a clip, by part."""
-    grid, width, branches = model.grid, model.width, model.branches
+    grid, width, outputs = model.grid, model.width, model.outputs
     drawn = jax.eval_shape(lambda key: train_step.draw_masks(key, model, masks, 1), jax.random.key(0))
     found = {}
 
@@ -44,26 +44,26 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
         embedded = 2 * sequences * patches * 3 * tubelet * model.patch**2 * width
         return embedded + transformer(sequences, 1 + seen, width, model.depth)
 
-    if branches & {"img", "scd"}:
-        every_frame = "img" in branches or model.scd_frames == "all"
+    if outputs & {"image_logits", "image_tokens"}:
+        every_frame = "image_logits" in outputs or model.scd_frames == "all"
         frames = grid.frames if every_frame else grid.time
         found["image teacher"] = encode(frames, grid.places, grid.places, 1)
-    if "vid" in branches:
+    if "video_logits" in outputs:
         found["video teacher"] = encode(1, grid.tokens, grid.tokens, grid.tubelet)
-    if "img" in branches:
+    if "image_logits" in outputs:
         seen = [view.shape[1] for view in drawn.image_views]
         found["image students"] = sum(encode(grid.frames, count, grid.places, 1) for count in seen)
-    decodes = branches & {"scd", "pix"}
-    views = [drawn.global_view] * bool(decodes) + list(drawn.local_views) * ("vid" in branches)
+    decodes = outputs & {"decoded", "pixels"}
+    views = [drawn.global_view] * bool(decodes) + list(drawn.local_views) * ("video_logits" in outputs)
     if views:
         found["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
     if decodes:
         narrow, visible = model.decoder_width, drawn.global_view.shape[1]
         found["decoder"] = transformer(1, grid.tokens, narrow, model.decoder_depth)
         found["decoder"] += 2 * narrow * width * (visible + grid.tokens)
-        if "pix" in branches:
+        if "pixels" in outputs:
             found["decoder"] += 2 * grid.tokens * width * grid.tubelet * model.patch**2
-    if "scd" in branches:
+    if "prototypes" in outputs:
         found["scd"] = 2 * 2 * grid.tokens * model.num_prototypes * width
     rows = sum(_head_rows(model, masks))
     if rows:
@@ -79,5 +79,5 @@ def transformer(sequences: int, tokens: int, width: int, depth: int) -> float:
 
 def _head_rows(model: Discovr, masks: train_step.MaskOptions) -> tuple[int, int]:
     """CLS tokens a clip through the heads of students and teachers."""
-    video, image = ("vid" in model.branches), ("img" in model.branches) * model.grid.frames
+    video, image = ("video_logits" in model.outputs), ("image_logits" in model.outputs) * model.grid.frames
     return video * masks.video_views + image * masks.image_views, video + image

@@ -20,15 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from discovr_jax import train
-from discovr_jax.losses import objective
+from discovr_jax.losses import monitors
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.runs import checkpoint, step_watch, workdir
 
-_NONE = mock.Mock(
-    teacher_entropies=lambda *_: {}, assignment_monitors=lambda *_: {}, feature_rank=lambda *_: jnp.zeros(())
-)
+_NONE = {
+    "teacher_entropies": lambda *_: {},
+    "assignment_monitors": lambda *_: {},
+    "feature_rank": lambda *_: jnp.zeros(()),
+}
 
 
 def _unguarded(finite, new, old):
@@ -39,7 +41,7 @@ def _unguarded(finite, new, old):
 WITHOUT = {
     "nothing": contextlib.nullcontext,
     "steps that are not finite are not applied": lambda: mock.patch.object(train_step, "guarded", _unguarded),
-    "collapse monitors": lambda: mock.patch.object(objective, "monitors", _NONE),
+    "collapse monitors": lambda: mock.patch.multiple(monitors, **_NONE),
 }
 
 

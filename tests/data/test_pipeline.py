@@ -22,7 +22,7 @@ NAN = float("nan")
 def make_config(**data):
     settings = dict(
         dataset="echonet_dynamic", mixture={}, image_size=SIDE, num_frames=4, stride=3, target_fps=None,
-        train_filter="all", abnormal_rule=None, crop_scales=(1.0, 0.875, 0.75, 0.66), workers=0,
+        stride_jitter=0.0, train_filter="all", abnormal_rule=None, crop_scales=(1.0, 0.875, 0.75, 0.66), workers=0,
     )  # fmt: skip
     return ml_collections.ConfigDict(
         dict(seed=0, batch_size=4, eval=dict(clips=3), data=settings | data), convert_dict=True

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from discovr_jax.losses import objective, scd
+from discovr_jax.losses import interface, scd
 
 
 def test_frame_standardisation_is_over_the_patches_of_one_frame():
@@ -114,23 +114,23 @@ def scd_loss(chosen, decoded, outputs, given):
     @jax.jit
     def run(decoded):
         changed = types.SimpleNamespace(decoded=decoded, prototypes=student.prototypes)
-        return objective.scd_loss(chosen, changed, teacher, MEMORY, given)[0]
+        return scd.scd_loss(chosen, changed, teacher, MEMORY, given)[0]
 
     return [float(run(tokens)) for tokens in decoded]
 
 
-MEMORY = objective.Memory({}, jnp.zeros((3, 4)))
+MEMORY = interface.Memory({}, jnp.zeros((3, 4)))
 
 
 def batch(**changes):
     values = dict(num_valid=jnp.array([4, 4]), num_frames=4, decoder_order=None, pixel_targets=None, signal=None)
     hidden = jnp.array([[0, 1, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1]], bool)
-    return objective.Batch(hidden=hidden, **(values | changes))
+    return interface.Batch(hidden=hidden, **(values | changes))
 
 
 def test_scores_are_cosines_of_tokens_of_one_place_and_time(outputs):
     student, teacher = outputs
-    video, image = objective.scd_scores(options(), student, teacher, MEMORY, batch())
+    video, image = scd.scd_scores(options(), student, teacher, MEMORY, batch())
     unit = teacher.image_tokens[1, 2, 0] / jnp.linalg.norm(teacher.image_tokens[1, 2, 0])
     row = 6 + 3  # clip 1, tubelet 1 (frame 2), place 0
     np.testing.assert_allclose(image[row], student.prototypes @ unit, rtol=1e-5)
@@ -142,7 +142,7 @@ def test_released_pairing_takes_every_second_token_beside_the_decoders_order(out
     student, teacher = outputs
     order = jnp.array([[0, 3, 1, 2, 4, 5], [1, 4, 0, 2, 3, 5]])
     given = batch(decoder_order=order)
-    video, image = objective.scd_scores(options(scd_pairing="released"), student, teacher, MEMORY, given)
+    video, image = scd.scd_scores(options(scd_pairing="released"), student, teacher, MEMORY, given)
     flat = teacher.image_tokens.reshape(2, 12, 4)
     expected = flat[1, 4] / jnp.linalg.norm(flat[1, 4])  # row 2 of clip 1 is flattened token 4
     np.testing.assert_allclose(image[6 + 2], student.prototypes @ expected, rtol=1e-5)
@@ -176,7 +176,7 @@ def test_static_tokens_do_not_count(outputs):
 def test_unknown_options_are_named(outputs, change):
     (name, value), = change.items()
     with pytest.raises(ValueError, match=rf"{name.replace('_', '.')} must be .*, not '{value}'"):
-        objective.scd_loss(options(**change), *outputs, MEMORY, batch())
+        scd.scd_loss(options(**change), *outputs, MEMORY, batch())
 
 
 def test_the_first_step_takes_the_mean_of_its_own_batch_away(outputs):
@@ -190,13 +190,13 @@ def test_the_first_step_takes_the_mean_of_its_own_batch_away(outputs):
 
     @jax.jit
     def step(memory):
-        total, (after, _) = objective.objective(chosen, student, teacher, memory, batch(), jnp.float32(0.05))
+        total, (after, _) = objective_lib.objective(chosen, student, teacher, memory, batch(), jnp.float32(0.05))
         return total, after.position_mean
 
     mean = teacher.image_tokens.mean((0, 1))
     total, found = step(MEMORY)
     np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
-    want, _ = step(objective.Memory({}, mean))
+    want, _ = step(interface.Memory({}, mean))
     np.testing.assert_allclose(total, want, rtol=1e-5)
-    _, found = step(objective.Memory({}, mean + 4))
+    _, found = step(interface.Memory({}, mean + 4))
     np.testing.assert_allclose(found, mean + 3, rtol=1e-5)

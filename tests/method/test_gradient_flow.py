@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from discovr_jax.losses import objective
+from discovr_jax.losses import interface, scd
 from discovr_jax.method import step as train_step
 
 VIDEO = {"video_encoder", "video_head"}
@@ -73,9 +73,9 @@ def scd_gradient(tiny):
                 decoded = jax.lax.stop_gradient(decoded) if cut_video else decoded
                 student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
                 teacher = SimpleNamespace(image_tokens=image_tokens)
-                memory = objective.Memory({}, jnp.zeros((model.grid.places, model.width)))
-                batch = objective.Batch(None, model.grid.frames, None, None, None, None)
-                total, terms = objective.scd_loss(chosen, student, teacher, memory, batch)
+                memory = interface.Memory({}, jnp.zeros((model.grid.places, model.width)))
+                batch = interface.Batch(None, model.grid.frames, None, None, None, None)
+                total, terms = scd.scd_loss(chosen, student, teacher, memory, batch)
                 return terms["scd/image_scores"] if cut_video else total
 
             return jax.grad(loss, argnums=(0, 1, 2))(decoded, image_tokens, prototypes)

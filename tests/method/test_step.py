@@ -205,9 +205,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(make_tiny):
 
     The last clip has two real frames, so parts that were averaged alone would weigh them wrongly.
     """
-    one = make_tiny(**{"dino.centering": "sinkhorn", "loss.pix": 1.0, "scd.ignore_static": True})
+    one = make_tiny(**{"dino.centering": "sinkhorn", "loss.pix": 1.0, "loss.jepa": 1.0, "scd.ignore_static": True})
     e, s = one.experiment, one.state
-    arguments = (e.model, e.options, s.params, s.teacher, s.memory, one.batch, one.masks, 0.05)
+    arguments = (e.model, e.options, s.params, s.teacher, s.memory, one.batch, one.masks, 0.05, jax.random.key(4))
     (total, (memory, metrics)), grads = jax.jit(
         lambda *given: jax.value_and_grad(train_step.losses, argnums=2, has_aux=True)(*arguments[:2], *given)
     )(*arguments[2:])
@@ -228,3 +228,47 @@ def test_a_batch_that_cannot_be_cut_is_refused(config):
     config.accumulate = 3
     with pytest.raises(ValueError, match="batch_size = 8 must be a multiple of accumulate = 3"):
         experiment_lib.make_experiment(config, 80)
+
+
+# Views of their own, and LeJEPA ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_views(make_tiny):
+    """A run with every option of issue 20: motion channels, views of another beat, LeJEPA beside DISCOVR's terms."""
+    return make_tiny(
+        **{
+            "loss.jepa": 1.0, "views.positive": "other_beat", "views.crop": 0.6, "views.noise": 0.05,
+            "model.motion": "deviation",
+        }
+    )  # fmt: skip
+
+
+def _two_clips(tiny):
+    return tiny.batch | {"other_frames": 255 - tiny.batch["frames"], "other_valid": tiny.batch["num_valid"]}
+
+
+def test_a_step_with_views_trains_every_branch(with_views):
+    batch = _two_clips(with_views)
+    assert set(with_views.experiment.input_shapes(8)) == set(batch)
+    state, metrics = jax.jit(with_views.step)(with_views.state, batch)
+    assert np.isfinite(float(metrics["loss/jepa"])) and np.isfinite(float(metrics["loss/total"]))
+    assert float(metrics["jepa/rank"]) > 1
+    before, after = named(with_views.state.params), named(state.params)
+    for name in ("projector/last/kernel", "video_encoder/patch_embed/kernel", "video_head/last", "decoder/head/kernel"):
+        assert name in after, sorted(after)
+        assert (before[name] != after[name]).any(), name
+    assert after["video_encoder/patch_embed/kernel"].shape[3] == 2
+
+
+def test_a_second_clip_that_is_missing_is_not_made_up(with_views):
+    with pytest.raises(KeyError, match="other_frames"):
+        jax.eval_shape(with_views.step, with_views.state, with_views.batch)
+
+
+def test_directions_and_views_are_others_at_each_step(with_views):
+    batch, step = _two_clips(with_views), jax.jit(with_views.step)
+    losses = [
+        float(step(with_views.state.replace(step=jnp.int32(number)), batch)[1]["jepa/sigreg"]) for number in (0, 1, 0)
+    ]
+    assert losses[0] == losses[2] != losses[1]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax.errors import ConfigError
 from discovr_jax.models import patches
 
 
@@ -103,3 +104,23 @@ def test_shapes_are_checked_in_tests(frames):
     """The import hook of conftest.py is on: a clip axis too few is a type error here."""
     with pytest.raises(TypeError, match="clip_standardised"):
         patches.clip_standardised(jnp.asarray(frames[0]), jnp.array([4]))
+
+
+def test_motion_channels_by_hand():
+    """Two cells; one flickers between 0 and 2, the other is still. The padded frame counts nowhere."""
+    frames = np.zeros((1, 3, 2, 4), np.float32)
+    frames[0, 0, :, :2], frames[0, 1:, :, 2:] = 2.0, 0.0
+    frames[0, :, :, 2:] = 1.0
+    found = np.asarray(patches.motion_channels(jnp.asarray(frames), jnp.array([2]), "deviation", cell=2))
+    assert found.shape == (1, 3, 2, 4, 2)
+    valid = frames[0, :2]
+    scale = valid.std()
+    np.testing.assert_allclose(found[0, :2, :, :2, 0], 2 * (valid[:, :, :2] - 1) / scale, atol=1e-4)
+    np.testing.assert_allclose(found[0, :2, :, 2:, 0], 0, atol=1e-4)
+    np.testing.assert_allclose(found[0, :, :, :2, 1], 3 * (1 / scale) - 1, atol=1e-3)
+    np.testing.assert_allclose(found[0, :, :, 2:, 1], -1, atol=0.01)
+    energy = np.asarray(patches.motion_channels(jnp.asarray(frames), jnp.array([2]), "energy", cell=2))
+    np.testing.assert_array_equal(energy[..., 1], found[..., 1])
+    np.testing.assert_allclose(energy[0, :2, :, :, 0], (valid - valid.mean()) / scale, atol=1e-4)
+    with pytest.raises(ConfigError, match="model.motion"):
+        patches.motion_channels(jnp.asarray(frames), jnp.array([2]), "none", cell=2)

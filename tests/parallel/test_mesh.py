@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax.configs import adult
-from discovr_jax.losses import objective
+from discovr_jax.losses import interface, scd
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
@@ -254,8 +254,8 @@ def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, m
     def loss(decoded, image_tokens, prototypes):
         student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
         teacher = SimpleNamespace(image_tokens=image_tokens)
-        memory = objective.Memory({}, jax.numpy.zeros((e.model.grid.places, width)))
-        return objective.scd_loss(e.options, student, teacher, memory, SimpleNamespace())
+        memory = interface.Memory({}, jax.numpy.zeros((e.model.grid.places, width)))
+        return scd.scd_loss(e.options, student, teacher, memory, SimpleNamespace())
 
     def traffic(clips):
         shapes = (

@@ -2,6 +2,7 @@
 
 from discovr_jax.evaluation.report import html as page
 from discovr_jax.evaluation.report import plots
+from discovr_jax.losses.terms import TERMS
 
 # (title, lines, ceilings, axis, logarithmic, how to read it)
 _ENTROPY = "Healthy: a gap between the two lines. Both at the dashed ceiling: the teacher says the same of every "
@@ -17,12 +18,7 @@ _LOSSES = (
     ),
     (
         "Loss by part",
-        {
-            "loss/vid": "video distillation",
-            "loss/img": "image distillation",
-            "loss/scd": "semantic clusters",
-            "loss/pix": "pixels",
-        },
+        {f"loss/{term.name}": term.label for term in TERMS.values()},
         {},
         "loss (nats)",
         False,

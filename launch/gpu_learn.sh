@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Features against clips seen, on one GPU, in at most 9 minutes: launch/gpu_learn.sh OUT [VIDEOS]
+# Several trainings share the GPU; each row of OUT/rows.jsonl is written as it is done (launch/gpu_learn.py).
+set -euo pipefail
+out=$1 videos=${2:-/tmp/gpu_learn_videos}
+cd "$(dirname "$0")/.."
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2
+export XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=${MEM_FRACTION:-.15}
+python=${PYTHON:-python3}
+sizes=(--train="${TRAIN:-2000}" --val="${VAL:-400}" --test="${TEST:-1200}")
+common=(--config.batch_size="${BATCH:-256}" --config.model.dtype="${DTYPE:-bfloat16}" --config.model.attention=whole
+  --config.duration="${STEPS:-2000} steps" --seconds="${SECONDS_EACH:-420}" --labels="${LABELS:-1000}")
+mkdir -p "$out"
+learn() {
+  local name=$1
+  shift
+  "$python" launch/gpu_learn.py train --videos="$videos" "${sizes[@]}" --output="$out" --name="$name" "${common[@]}" "$@" \
+    >"$out/$name.log" 2>&1 || { echo "$name failed:" && tail -n 3 "$out/$name.log"; }
+}
+[ -f "$videos/complete" ] || "$python" launch/gpu_learn.py simulate --videos="$videos" "${sizes[@]}" --workers="${WORKERS:-$(nproc)}" >"$out/simulate.log" 2>&1 &
+for seed in ${SEEDS:-0 1 2}; do
+  learn "recipe-$seed" --config.seed="$seed" &
+done
+if [ "${ABLATIONS:-1}" = 1 ]; then
+  learn jepa_alone --config.loss.vid=0 --config.loss.img=0 --config.loss.scd=0 &
+  learn without_jepa --config.loss.jepa=0 --config.loss.vid=1 --config.loss.img=1 --config.loss.scd=1 &
+fi
+wait
+cat "$out/rows.jsonl"
