@@ -17,12 +17,12 @@ from flax import traverse_util
 
 from discovr_jax.convert import read as weights_lib
 from discovr_jax.data import colour, transforms
-from discovr_jax.evaluation.features.cache import fingerprint
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.method.experiment import make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.patches import IMAGENET_MEAN, IMAGENET_STD
-from tfds_builders.letterbox import letterbox
+from discovr_jax.trees import fingerprint
 
 # branch: (path of its arrays, its module in a PyTorch file)
 BRANCHES = {

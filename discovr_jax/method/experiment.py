@@ -17,6 +17,7 @@ from discovr_jax.errors import ConfigError
 from discovr_jax.losses.interface import Options
 from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import optimizer as optim
+from discovr_jax.method import schedules as schedules_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import OPTIONS, option
 from discovr_jax.models import attention
@@ -32,7 +33,7 @@ class Experiment:
     model: Discovr
     options: Options
     masks: train_step.MaskOptions
-    schedules: optim.Schedules
+    schedules: schedules_lib.Schedules
     tx: optax.GradientTransformation
     checkpoint_every: int
     log_every: int
@@ -193,10 +194,10 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     if config.accumulate < 1 or batch_size % config.accumulate:
         raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
     steps_per_epoch = num_train / batch_size
-    total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
+    total = schedules_lib.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
     def steps(text):
-        return optim.duration_steps(
+        return schedules_lib.duration_steps(
             text, steps_per_epoch=steps_per_epoch, batch_size=batch_size, total=total
         )
 
@@ -204,7 +205,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     decay = option(config, "optim.decay")
     if decay not in ("cosine", "constant"):
         raise ConfigError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
-    schedules = optim.Schedules(
+    schedules = schedules_lib.Schedules(
         total=total,
         peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),
         floor_lr=o.min_lr,

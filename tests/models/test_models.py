@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.method import optimizer as optim
 from discovr_jax.models import positions
 from discovr_jax.models.decoder import Decoder
 from discovr_jax.models.discovr import VARIANTS, ClipGrid
@@ -238,7 +238,7 @@ def test_half_precision_is_for_activations_only(make_tiny):
     assert found.decoded.dtype == jnp.bfloat16
     assert found.video_logits.dtype == found.image_logits.dtype == found.prototypes.dtype == jnp.float32
     dtypes = {
-        optim.path_name(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(half.abstract)
+        trees.path_name(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(half.abstract)
     }
     counters = {"step", "skipped", "count"}
     assert {n for n, dtype in dtypes.items() if dtype != jnp.float32} == {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from discovr_jax.method import optimizer as optim
+from discovr_jax import trees
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.runs import checkpoint
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
@@ -26,7 +26,7 @@ CONFIG = {"seed": 0, "model": {"variant": "ti"}}
 
 def assert_bit_equal(a, b):
     named = [
-        {optim.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        {trees.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (a, b)
     ]
     assert named[0].keys() == named[1].keys()
