@@ -53,6 +53,8 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
+        "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
+        "mlflow": ["mlflow-skinny>=2.14"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints-beam.txt
         "test": [
             "build>=1.2",

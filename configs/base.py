@@ -144,6 +144,8 @@ def get_config() -> ConfigDict:
 
     c.log = ConfigDict()
     c.log.every = "50 steps"  # a line in metrics.jsonl and on the terminal
+    c.log.writers = ("tensorboard",)  # besides metrics.jsonl: tensorboard; "wandb" and "mlflow" send to a server
+    c.log.project = "discovr_jax"  # project of wandb, experiment of mlflow
 
     c.eval = ConfigDict()
     c.eval.at_end = True  # score the features and write the report when training ends

@@ -20,7 +20,7 @@ from discovr_jax.parallel import mesh as sharding
 from discovr_jax.parallel import processes as distributed
 from discovr_jax.prepare import ensure_records
 from discovr_jax.runs import collapse as health
-from discovr_jax.runs import workdir
+from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import Checkpoints
 from discovr_jax.runs.step_watch import StepWatch
 from discovr_jax.trees import path_name
@@ -115,7 +115,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
-        log = workdir.MetricsLog(directory, first, writes)
+        log = metrics_log.MetricsLog(
+            directory, first, writes, config.log.writers, config.log.project, written
+        )
         closing.callback(log.close)
         step_fn = experiment_lib.jit_train_step(experiment, config, mesh)
 

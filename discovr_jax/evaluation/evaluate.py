@@ -21,7 +21,7 @@ from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.parallel import processes as distributed
-from discovr_jax.runs import workdir
+from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.trees import path_name
 
@@ -169,7 +169,7 @@ def evaluate_state(
         directory,
         step,
         results,
-        workdir.read_metrics(directory),
+        metrics_log.read_metrics(directory),
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,

@@ -37,8 +37,8 @@ def assert_bit_equal(a, b):
 
 def small_state(step, rows=64):
     """Arrays that differ from step to step."""
-    rng = np.random.default_rng(step)
-    return {"step": jnp.int32(step), "params": {"w": jnp.asarray(rng.normal(size=(rows, 128)), jnp.float32)}}
+    values = np.random.default_rng(step).normal(size=(rows, 128))
+    return {"step": jnp.int32(step), "params": {"w": jnp.asarray(values, jnp.float32)}}
 
 
 def abstract(tree):
