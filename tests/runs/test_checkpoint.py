@@ -25,10 +25,8 @@ CONFIG = {"seed": 0, "model": {"variant": "ti"}}
 
 
 def assert_bit_equal(a, b):
-    named = [
-        {trees.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (a, b)
-    ]
+    leaves = jax.tree_util.tree_leaves_with_path
+    named = [{trees.path_name(path): np.asarray(leaf) for path, leaf in leaves(tree)} for tree in (a, b)]
     assert named[0].keys() == named[1].keys()
     for name, leaf in named[0].items():
         other = named[1][name]
