@@ -16,7 +16,7 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=sorted({*setuptools.find_packages(include=["discovr_jax*", "tfds_builders*"]), "discovr_jax.configs"}),
     package_dir={"discovr_jax.configs": "configs"},
-    package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
+    package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.7",

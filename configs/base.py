@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     c.data.target_fps = optional(float)  # sampled frames per second; None: every stride-th
     c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
     c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
-    # None: the dataset's own rule, of discovr_jax/data/mixture.py
+    # None: the dataset's own rule, of its facts.toml
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
     c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing

@@ -63,7 +63,8 @@ ALLOWED = {
     **dict.fromkeys(BELOW, BASE),
     "discovr_jax.parallel": BASE,
     "discovr_jax.method": (
-        *BASE, "discovr_jax.models", "discovr_jax.losses", "discovr_jax.data.mixture", "discovr_jax.parallel",
+        *BASE, "discovr_jax.models", "discovr_jax.losses", "discovr_jax.data.mixture", "discovr_jax.data.facts",
+        "discovr_jax.parallel",
         "discovr_jax.configs",
     ),
     "discovr_jax.runs": (*BASE, "discovr_jax.parallel"),

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from discovr_jax import configs
-from discovr_jax.data import mixture
+from discovr_jax.data import facts, mixture
 from discovr_jax.errors import ConfigError
 from discovr_jax.losses.interface import Options
 from discovr_jax.losses.terms import TERMS, outputs
@@ -47,6 +47,8 @@ class Experiment:
 def config_path(name: str) -> str:
     """Path of a config given as a path or a name ("configs/adult.py", "adult"), with its ":arguments" kept.
 
+    The name of a dataset means its config ("echonet_dynamic" that of configs/adult.py).
+
     A path that does not exist here is looked up beside the installed package, so that commands work from any
     directory.
 
@@ -57,7 +59,8 @@ def config_path(name: str) -> str:
     if pathlib.Path(path).is_file():
         return name
     folder = pathlib.Path(configs.__path__[0])
-    shipped = folder / f"{pathlib.Path(path).stem}.py"
+    known = facts.of(pathlib.Path(path).stem)
+    shipped = folder / f"{known.config if known else pathlib.Path(path).stem}.py"
     if not shipped.is_file():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base")))
         raise FileNotFoundError(f"no config {path!r} here, and none of that name among the shipped ones ({names})")
