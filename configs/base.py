@@ -50,10 +50,11 @@ def get_config() -> ConfigDict:
     c.data.simulate.seed = 0
 
     c.model = ConfigDict()
-    c.model.variant = "b"  # ti, s, b, l, h, or "custom": width, depth, heads and decoder from the keys below
+    c.model.variant = "b"  # ti, s, b, l, h, g (models/variants.py), or "custom": sizes from the keys below
     c.model.width = 0  # only "custom"
     c.model.depth = 0  # only "custom"
     c.model.heads = 0  # only "custom"
+    c.model.mlp_dim = optional(int)  # only "custom": hidden layer of the blocks' MLP; None for 4 x width
     c.model.decoder_width = 0  # only "custom"; the variants take width / 2
     c.model.decoder_depth = 4  # blocks of the decoder
     c.model.decoder_heads = 0  # only "custom"

@@ -21,8 +21,9 @@ from discovr_jax.method import schedules as schedules_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import OPTIONS, option
 from discovr_jax.models import attention
-from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
+from discovr_jax.models.discovr import ClipGrid, Discovr
 from discovr_jax.models.positions import KINDS
+from discovr_jax.models.variants import VARIANTS, Variant
 from discovr_jax.parallel import mesh as sharding
 
 
@@ -109,19 +110,20 @@ def make_model(config: ConfigDict) -> Discovr:
     """
     m, data = config.model, config.data
     if m.variant == "custom":
-        width, depth, heads, decoder_heads = m.width, m.depth, m.heads, m.decoder_heads
-        decoder_width = m.decoder_width
+        mlp_dim = 4 * m.width if m.mlp_dim is None else m.mlp_dim
+        sizes = Variant(m.width, m.depth, m.heads, mlp_dim, m.decoder_width, m.decoder_heads)
     elif m.variant in VARIANTS:
-        width, depth, heads, decoder_heads = VARIANTS[m.variant]
-        decoder_width = width // 2
+        sizes = VARIANTS[m.variant]
     else:
         raise ConfigError(f"model.variant must be one of {(*VARIANTS, 'custom')}, not {m.variant!r}")
-    for name, size, parts in (("width", width, heads), ("decoder_width", decoder_width, decoder_heads)):
+    for name, parts in (("width", sizes.heads), ("decoder_width", sizes.decoder_heads)):
+        size = getattr(sizes, name)
         if parts < 1 or size < 1 or size % parts:
             raise ConfigError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
-    sizes = {"data.image_size": data.image_size, "data.num_frames": data.num_frames, "model.depth": depth}
-    sizes |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
-    if wrong := [f"{name} = {size}" for name, size in sizes.items() if size < 1]:
+    counts = {"data.image_size": data.image_size, "data.num_frames": data.num_frames}
+    counts |= {f"model.{name}": getattr(sizes, name) for name in ("depth", "mlp_dim")}
+    counts |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
+    if wrong := [f"{name} = {size}" for name, size in counts.items() if size < 1]:
         raise ConfigError(f"{', '.join(wrong)} must be at least 1")
     if data.image_size % m.patch or data.num_frames % m.tubelet:
         raise ConfigError(
@@ -134,12 +136,8 @@ def make_model(config: ConfigDict) -> Discovr:
     return Discovr(
         grid=ClipGrid(data.num_frames // m.tubelet, side, side, m.tubelet),
         patch=m.patch,
-        width=width,
-        depth=depth,
-        heads=heads,
-        decoder_width=decoder_width,
+        **dataclasses.asdict(sizes),
         decoder_depth=m.decoder_depth,
-        decoder_heads=decoder_heads,
         video_qkv_bias=option(config, "model.video_qkv_bias"),
         image_qkv_bias=m.image_qkv_bias,
         intensity=m.intensity,

@@ -23,6 +23,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
     remat: str = "none"
     attention: str = "whole"
+    mlp_dim: int | None = None  # None: 4 x width
 
     @nn.compact
     def __call__(
@@ -66,5 +67,6 @@ class Encoder(nn.Module):
             self.dtype,
             self.remat,
             self.attention,
+            self.mlp_dim,
             name="transformer",
         )(x, rows=1 if only_cls else None)
