@@ -271,7 +271,7 @@ def write_run(folder):
 
 
 def read_run(path, folder):
-    from discovr_jax.runs import metrics_log
+    from discovr_jax.runs import metrics_log, workdir
 
     metrics_log.read_metrics(folder)
     workdir.compare(folder, {"model": {"width": 16}}, only="model.width")

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from discovr_jax.convert.read import WeightsError, read
 from discovr_jax.method.experiment import make_model
 from discovr_jax.trees import path_name
 

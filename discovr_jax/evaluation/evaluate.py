@@ -108,7 +108,7 @@ def evaluate_state(
     Returns:
       The content of results.json.
     """
-    from discovr_jax.evaluation import runner
+    from discovr_jax.evaluation import runner, token_runner
     from discovr_jax.evaluation.features import cache as features
     from discovr_jax.evaluation.features import extract as extraction
     from discovr_jax.evaluation.features import tokens
