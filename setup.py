@@ -16,7 +16,7 @@ setuptools.setup(
     python_requires=">=3.11",
     packages=sorted({*setuptools.find_packages(include=["discovr_jax*", "tfds_builders*"]), "discovr_jax.configs"}),
     package_dir={"discovr_jax.configs": "configs"},
-    package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
+    package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.7",
@@ -53,6 +53,8 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
+        "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
+        "mlflow": ["mlflow-skinny>=2.14"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints-beam.txt
         "test": [
             "build>=1.2",

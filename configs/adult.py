@@ -4,7 +4,7 @@ Command:   python -m discovr_jax.main --config=configs/adult.py --workdir=runs/a
 Data:      python -m discovr_jax.prepare echonet_dynamic --manual_dir=EchoNet-Dynamic --data_dir=data
 Hardware:  written for 8 devices with 16 GiB or more (16 clips each); not yet run at full length by us.
 Expected:  the paper reports kNN F1 61.45, linear probe F1 77.63, LVEF MAE 7.79 (frozen).
-Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/adult.py:variant=s,frames=16
+Arguments: variant (ti, s, b, l, h, g), frames (of a clip), e.g. configs/adult.py:variant=s,frames=16
 """
 
 from discovr_jax.configs import base

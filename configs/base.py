@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     c.data.target_fps = optional(float)  # sampled frames per second; None: every stride-th
     c.data.train_filter = "normal"  # train on "normal" videos only (the paper) or on "all"
     c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
-    # None: the dataset's own rule, of discovr_jax/data/mixture.py
+    # None: the dataset's own rule, of its facts.toml
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
     c.data.crop = by_fidelity(str)  # its place: "uniform", or one of 13 "anchors" as the public code
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
@@ -52,10 +52,11 @@ def get_config() -> ConfigDict:
     c.data.simulate.seed = 0
 
     c.model = ConfigDict()
-    c.model.variant = "b"  # ti, s, b, l, h, or "custom": width, depth, heads and decoder from the keys below
+    c.model.variant = "b"  # ti, s, b, l, h, g (models/variants.py), or "custom": sizes from the keys below
     c.model.width = 0  # only "custom"
     c.model.depth = 0  # only "custom"
     c.model.heads = 0  # only "custom"
+    c.model.mlp_dim = optional(int)  # only "custom": hidden layer of the blocks' MLP; None for 4 x width
     c.model.decoder_width = 0  # only "custom"; the variants take width / 2
     c.model.decoder_depth = 4  # blocks of the decoder
     c.model.decoder_heads = 0  # only "custom"
@@ -162,6 +163,8 @@ def get_config() -> ConfigDict:
 
     c.log = ConfigDict()
     c.log.every = "50 steps"  # a line in metrics.jsonl and on the terminal
+    c.log.writers = ("tensorboard",)  # besides metrics.jsonl: tensorboard; "wandb" and "mlflow" send to a server
+    c.log.project = "discovr_jax"  # project of wandb, experiment of mlflow
 
     c.eval = ConfigDict()
     c.eval.at_end = True  # score the features and write the report when training ends

@@ -8,7 +8,7 @@ Hardware:  one device of 16 GiB, or CPU cores. Hours unknown: no run of ours on 
 Expected:  unknown for these figures; the paper uses CAMUS for segmentation only (Dice 0.844, frozen with a linear
            layer). 50 patients in the test split: wide intervals. A video has about 19 frames, from ED to ES, of which
            every third is seen, as in training; the rest of the clip's 64 repeats the last.
-Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/camus.py:variant=s,frames=16
+Arguments: variant (ti, s, b, l, h, g), frames (of a clip), e.g. configs/camus.py:variant=s,frames=16
 """
 
 from discovr_jax.configs import adult

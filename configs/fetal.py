@@ -8,7 +8,7 @@ Hardware:  as adult.py: written for 8 devices with 16 GiB or more (16 clips each
            full length.
 Expected:  the paper reports kNN F1 61.79 (FetalEcho1) and 56.69 (FetalEcho2), linear probe F1 63.59 (FetalEcho2). What
            to expect of other hospitals' videos is unknown. Abnormal is what the CSV calls so (source_label).
-Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/fetal.py:variant=s,frames=16
+Arguments: variant (ti, s, b, l, h, g), frames (of a clip), e.g. configs/fetal.py:variant=s,frames=16
 """
 
 from discovr_jax.configs import adult

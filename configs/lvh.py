@@ -7,7 +7,7 @@ Hardware:  as adult.py: written for 8 devices with 16 GiB or more (16 clips each
 Expected:  unknown. The paper reports kNN F1 54.63 on "EchoPediatric-LVH", without saying whether that is
            EchoNet-Pediatric, EchoNet-LVH or both. The dataset has no label of hypertrophy: abnormal means that
            a wall measures 1.3 cm or more (wall_cm >= 1.3).
-Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/lvh.py:variant=s,frames=16
+Arguments: variant (ti, s, b, l, h, g), frames (of a clip), e.g. configs/lvh.py:variant=s,frames=16
 """
 
 from discovr_jax.configs import adult, base

@@ -12,7 +12,7 @@ Arguments: variant, frames as in adult.py; weights (0 leaves a set out): adult, 
 
 An epoch is as many clips as the sets together hold videos to train on. The weights alone say how often each set comes
 up: clips alternate in that proportion, so with equal weights the videos of a small set are seen more often than those
-of a large one. Each set has its own rule for abnormal videos (discovr_jax/data/mixture.py).
+of a large one. Each set has its own rule for abnormal videos (facts.toml in its folder of tfds_builders).
 """
 
 from discovr_jax.configs import adult, base

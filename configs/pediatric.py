@@ -7,7 +7,7 @@ Hardware:  as adult.py: written for 8 devices with 16 GiB or more (16 clips each
            full length.
 Expected:  unknown. The paper reports kNN F1 54.63 on "EchoPediatric-LVH", without saying whether that is
            EchoNet-Pediatric, EchoNet-LVH or both. Abnormal means ef < 50 here; the paper's rule is not published.
-Arguments: variant (ti, s, b, l, h), frames (of a clip), view ("", a4c, psax), e.g. configs/pediatric.py:view=a4c
+Arguments: variant (ti, s, b, l, h, g), frames (of a clip), view ("", a4c, psax), e.g. configs/pediatric.py:view=a4c
 """
 
 from discovr_jax.configs import adult, base

@@ -6,7 +6,7 @@ Hardware:  as adult.py: written for 8 devices with 16 GiB or more (16 clips each
            full length.
 Expected:  the paper reports kNN F1 53.88 and linear probe F1 62.65, by a rule and a split that are not published. Here
            abnormal means rvef <= 45, as the dataset's authors have it. RVEF error: unknown.
-Arguments: variant (ti, s, b, l, h), frames (of a clip), e.g. configs/rvenet.py:variant=s,frames=16
+Arguments: variant (ti, s, b, l, h, g), frames (of a clip), e.g. configs/rvenet.py:variant=s,frames=16
 """
 
 from discovr_jax.configs import adult, base

@@ -51,7 +51,7 @@ def needs(config: ConfigDict) -> Needs:
     kept = {}
     for blocks in (1, 2):
         short = ConfigDict(config.to_dict())
-        sizes = {name: getattr(model, name) for name in ("width", "heads", "decoder_width", "decoder_heads")}
+        sizes = {name: getattr(model, name) for name in ("width", "heads", "mlp_dim", "decoder_width", "decoder_heads")}
         short.model.update(variant="custom", depth=blocks, **sizes)
         part = _experiment(short)
         kept[blocks] = _residuals(part, 2) - _residuals(part, 1)

@@ -16,13 +16,13 @@ import numpy as np
 from flax import traverse_util
 
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import colour, transforms
-from discovr_jax.evaluation.features.cache import fingerprint
+from discovr_jax.data import colour, facts, transforms
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.method.experiment import make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.patches import IMAGENET_MEAN, IMAGENET_STD
-from tfds_builders.letterbox import letterbox
+from discovr_jax.trees import fingerprint
 
 # branch: (path of its arrays, its module in a PyTorch file)
 BRANCHES = {
@@ -31,8 +31,6 @@ BRANCHES = {
     "image_teacher": ("teacher/image_encoder", "image_teacher"),
     "image_student": ("params/image_encoder", "image_student"),
 }
-# Frames per second of (nearly) all videos of a dataset, for checkpoints trained by stride alone.
-NOMINAL_FPS = {"echonet_dynamic": 50.0}
 FITS = ("letterbox", "squeeze")
 OUTPUTS = ("video", "frames", "tokens")
 
@@ -91,7 +89,8 @@ def load_encoder(
     if channels == 3 and config.model.intensity != "imagenet":
         raise ValueError(f"channels=3 needs weights of intensity 'imagenet', not {config.model.intensity!r}")
     if trained_fps is None:
-        nominal = NOMINAL_FPS.get(config.data.dataset)
+        known = facts.of(config.data.dataset)
+        nominal = known.nominal_fps if known else None
         trained_fps = config.data.target_fps or (nominal and nominal / config.data.stride)
     options = {
         "branch": branch,

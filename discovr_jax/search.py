@@ -26,7 +26,7 @@ from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.features import extract as extraction
 from discovr_jax.method import experiment
 from discovr_jax.parallel import mesh as sharding
-from discovr_jax.runs import workdir
+from discovr_jax.runs import metrics_log
 
 PENALTIES = np.logspace(0, 5, 11)
 MONITORS = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "scd/", "features/rank")
@@ -80,7 +80,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
             for slot, readouts in zip(splits, features.extract(embeds, batches, len(source)), strict=True):
                 slot[split] = readouts
     targets = {split: attributes(config, source) for split, source in sources.items()}
-    rows = [row for row in workdir.read_metrics(directory) if "loss/total" in row]
+    rows = [row for row in metrics_log.read_metrics(directory) if "loss/total" in row]
     return {
         "trial": name,
         "seed": config.seed,

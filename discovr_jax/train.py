@@ -10,20 +10,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax.convert import read as weights
+from discovr_jax.convert import init_from
 from discovr_jax.data import feed, mixture, pipeline
 from discovr_jax.losses.terms import TERMS
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import option
-from discovr_jax.method.optimizer import path_name, should_run
+from discovr_jax.method.schedules import should_run
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.parallel import processes as distributed
 from discovr_jax.prepare import ensure_records
 from discovr_jax.runs import collapse as health
-from discovr_jax.runs import workdir
+from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import Checkpoints
 from discovr_jax.runs.step_watch import StepWatch
+from discovr_jax.trees import path_name
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         if restored is None:
             state, first = init_state(experiment, mesh, config.seed), 0
             if config.init_from:
-                state = weights.initialise_from(state, config)
+                state = init_from.initialise_from(state, config)
         else:
             first, state, meta = restored
             differ = workdir.differences(meta["config"], written, defaults=defaults)
@@ -117,7 +118,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
-        log = workdir.MetricsLog(directory, first, writes)
+        log = metrics_log.MetricsLog(
+            directory, first, writes, config.log.writers, config.log.project, written
+        )
         closing.callback(log.close)
         step_fn = experiment_lib.jit_train_step(experiment, config, mesh)
 

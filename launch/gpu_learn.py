@@ -3,7 +3,7 @@
     python launch/gpu_learn.py simulate --videos=VIDEOS
     python launch/gpu_learn.py train --videos=VIDEOS --output=OUT --name=NAME --config=phantom:long [--config.KEY=VALUE]
 
-The step is that of `discovr_jax.main`. The loader is not: a small model takes more clips per second than processor cores
+The step is that of `discovr_jax.main`. The loader is not: a small model takes more clips per second than cores can
 read, so clips are cut from the videos on the device (whole frames, random time and stride). `train` may start
 beside `simulate`, and compiles meanwhile.
 

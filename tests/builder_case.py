@@ -14,8 +14,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import audit, records
+from discovr_jax.data.letterbox import letterbox
 from tfds_builders.echo_phantom import files
-from tfds_builders.letterbox import letterbox
 from tfds_builders.tables import SourceError
 
 

@@ -3,6 +3,8 @@
 # ruff: noqa: E402 (the flags and the import hook come before the imports that they act on)
 import os
 
+from discovr_jax import trees
+
 # Before jax is imported. Compiling dominates these tests, so the CPU backend is told not to optimise.
 os.environ["XLA_FLAGS"] = " ".join(
     (
@@ -43,7 +45,6 @@ jaxtyping.install_import_hook(
 
 from discovr_jax.configs import base
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as sharding
 
@@ -102,7 +103,7 @@ class Tiny:
         rng = np.random.default_rng(1)
 
         def fill(path, leaf):
-            name = optim.path_name(path)
+            name = trees.path_name(path)
             if not name.startswith(("params", "teacher", "memory")):
                 return np.zeros(leaf.shape, leaf.dtype)
             spread = leaf.shape[0] ** -0.5 if leaf.ndim > 1 else 0.1

@@ -271,9 +271,9 @@ def write_run(folder):
 
 
 def read_run(path, folder):
-    from discovr_jax.runs import workdir
+    from discovr_jax.runs import metrics_log, workdir
 
-    workdir.read_metrics(folder)
+    metrics_log.read_metrics(folder)
     workdir.compare(folder, {"model": {"width": 16}}, only="model.width")
 
 

@@ -14,7 +14,7 @@ from discovr_jax.data import records
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import evaluate
 from discovr_jax.method import experiment
-from discovr_jax.runs import checkpoint, workdir
+from discovr_jax.runs import checkpoint, metrics_log, workdir
 from tests import run_case
 from tests.test_prepare import write_native
 
@@ -105,9 +105,9 @@ def test_a_damaged_config_or_metrics_file_is_named(data_dir, tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
     with pytest.raises(workdir.WorkdirError, match=r"metrics\.jsonl, line 2 is damaged"):
-        workdir.read_metrics(tmp_path)
+        metrics_log.read_metrics(tmp_path)
     metrics.write_text('{"step": 1}\n{"step": 2, "loss/t')  # as a kill leaves it
-    assert workdir.read_metrics(tmp_path) == [{"step": 1}]
+    assert metrics_log.read_metrics(tmp_path) == [{"step": 1}]
 
 
 def test_a_workdir_in_use_names_the_process_and_is_free_when_that_is_killed(data_dir, tmp_path):

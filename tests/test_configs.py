@@ -22,7 +22,8 @@ from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import fidelity
 from discovr_jax.method import step as train_step
-from discovr_jax.models.discovr import VARIANTS, ClipGrid
+from discovr_jax.models.discovr import ClipGrid
+from discovr_jax.models.variants import VARIANTS
 from discovr_jax.runs import workdir
 
 ROOT = pathlib.Path(__file__).parent.parent

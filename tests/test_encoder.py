@@ -133,7 +133,7 @@ def test_frame_rate(workdir, video):
 
 def test_trained_frame_rate_is_known_or_asked_for(workdir, encoder, video, monkeypatch):
     assert encoder.options["trained_fps"] == pytest.approx(50 / 3)  # EchoNet-Dynamic at stride 3
-    monkeypatch.setattr(inference, "NOMINAL_FPS", {})
+    monkeypatch.setattr(inference.facts, "known", dict)
     unknown = discovr_jax.load_encoder(workdir)
     with pytest.raises(ValueError, match="trained_fps"):
         unknown.embed(video, fps=50)

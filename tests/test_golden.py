@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.configs import base
 from discovr_jax.convert import names
 from discovr_jax.losses import interface, scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import masking
-from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
 from discovr_jax.models.discovr import Masks
 
@@ -163,7 +163,7 @@ def forward(golden):
         return found, grads
 
     found, grads = compute(golden.state, batch, masks)
-    return found, {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(grads)}
+    return found, {trees.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(grads)}
 
 
 def test_there_are_golden_files():
@@ -211,7 +211,7 @@ def test_four_steps(golden):
         for theirs, ours in terms.items():
             assert_close(metrics[ours], z[f"traj/{number}/{theirs}"], GRADIENT, f"step {number}, {theirs}")
     trees = {"params": state.params, "teacher": state.teacher}
-    final = {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trees)}
+    final = {trees.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trees)}
     met = set()
     for key in z.files:
         name = key.removeprefix("traj/final_norm/")

@@ -60,7 +60,7 @@ def test_the_wheel_holds_the_packages_and_what_describes_the_builders(wheel):
         else path.relative_to(run_case.ROOT).as_posix()
         for package in PACKAGES
         for path in (run_case.ROOT / package).rglob("*")
-        if path.suffix == ".py" or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt")
+        if path.suffix == ".py" or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt", "facts.toml")
     }
     assert held == wanted and metadata
     for builder in ("echonet_dynamic", "echo_phantom"):

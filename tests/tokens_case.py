@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from discovr_jax.data import records
 from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import token_runner as tokens
 from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.discovr import ClipGrid
 
 SIZE, PATCH, FRAMES, STRIDE = 16, 4, 4, 2

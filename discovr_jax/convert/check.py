@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from discovr_jax import trees
 from discovr_jax.convert import names, state
 from discovr_jax.convert.sizes import ConversionError, Hints
 from discovr_jax.losses import interface, scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment, masking
-from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import option
 from discovr_jax.models.discovr import Discovr, Masks
@@ -306,7 +306,7 @@ def _trajectory(golden: Golden, setup: Setup) -> dict[str, np.ndarray]:
 
 def _torch_tensors(tree: dict) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return dict(names.to_torch(optim.path_name(path), np.asarray(leaf)) for path, leaf in leaves)
+    return dict(names.to_torch(trees.path_name(path), np.asarray(leaf)) for path, leaf in leaves)
 
 
 def relative_error(ours, reference) -> float:

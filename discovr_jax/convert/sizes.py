@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.configs import base
 from discovr_jax.convert import names
-from discovr_jax.models.discovr import VARIANTS
+from discovr_jax.models.variants import VARIANTS, Variant
 
 # Heads of encoder and decoder by the encoder's width in the public code's models; shapes do not show them.
 PUBLIC_HEADS = {384: (6, 3), 768: (12, 6), 1024: (16, 8), 1280: (16, 8)}
@@ -86,12 +86,15 @@ def infer(shapes: Shapes, hints: Hints) -> tuple[ConfigDict, list[str]]:
     c.model.video_qkv_bias = _qkv_bias(shapes, ("encoder", "video_teacher", "decoder"))
     c.model.image_qkv_bias = _qkv_bias(shapes, ("image_student", "image_teacher"))
     c.model.variant = "custom"
-    for variant, sizes in VARIANTS.items():
-        if sizes == (width, depth, heads, decoder_heads) and decoder_width == width // 2:
+    layers = [shapes[n][0] for m in encoders if len(shapes.get(n := f"{m}.blocks.0.mlp.fc1.bias", ())) == 1]
+    mlp_dim = _most_common(layers) if layers else 4 * width
+    sizes = Variant(width, depth, heads, mlp_dim, decoder_width, decoder_heads)
+    for variant, known in VARIANTS.items():
+        if sizes == known:
             c.model.variant = variant
     if c.model.variant == "custom":
-        c.model.width, c.model.depth, c.model.heads = width, depth, heads
-        c.model.decoder_width, c.model.decoder_heads = decoder_width, decoder_heads
+        c.model.update(dataclasses.asdict(sizes))
+        c.model.mlp_dim = None if mlp_dim == 4 * width else mlp_dim
 
     def from_heads(name, axis, default):
         found = [shapes[f"{m}.{name}"][axis] for m in names.HEADS if f"{m}.{name}" in shapes]

@@ -14,8 +14,8 @@ from discovr_jax.convert.sizes import ConversionError, Hints, infer
 from discovr_jax.losses import terms
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
-from discovr_jax.method.optimizer import path_name
 from discovr_jax.models import positions
+from discovr_jax.trees import path_name
 
 # Kept by us alone; the public code has nothing like it and does without.
 OURS_ONLY = ("memory/position_mean",)

@@ -7,18 +7,11 @@ A name is that of a builder, with a variant of it after a slash where it has som
 import ml_collections
 import numpy as np
 
-from discovr_jax.data import bucket, records
+from discovr_jax.data import bucket, facts, records
 from discovr_jax.errors import ConfigError
 
 # The rule of each dataset where data.abnormal_rule is None; forms and meaning: discovr_jax/data/labels.py.
-RULES = {
-    "camus": "ef < 50",
-    "echo_folder": "source_label",
-    "echonet_dynamic": "ef < 50",
-    "echonet_lvh": "wall_cm >= 1.3",
-    "echonet_pediatric": "ef < 50",
-    "rvenet": "rvef <= 45",
-}
+RULES = {name: known.abnormal_rule for name, known in facts.known().items()}
 
 
 def weights(data: ml_collections.ConfigDict) -> dict[str, float]:

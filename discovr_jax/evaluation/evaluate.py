@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from discovr_jax import trees
 from discovr_jax.data import mixture, records
 from discovr_jax.evaluation import samples
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
-from discovr_jax.method.optimizer import path_name
 from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.parallel import processes as distributed
-from discovr_jax.runs import workdir
+from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
+from discovr_jax.trees import path_name
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def make_embed(model: Discovr, mesh, map_side: int):
 
 def make_token_encoder(model: Discovr, mesh):
     """`encoder(params) -> tokens.Encoder` of a teacher's params, jitted over the mesh as `make_embed`."""
-    from discovr_jax.evaluation import token_runner as tokens
+    from discovr_jax.evaluation.features import tokens
 
     batch = sharding.batch_sharding(mesh)
     places = {"out_shardings": sharding.replicated(mesh)}
@@ -107,10 +108,10 @@ def evaluate_state(
     Returns:
       The content of results.json.
     """
-    from discovr_jax.evaluation import runner
-    from discovr_jax.evaluation import token_runner as tokens
+    from discovr_jax.evaluation import runner, token_runner
     from discovr_jax.evaluation.features import cache as features
     from discovr_jax.evaluation.features import extract as extraction
+    from discovr_jax.evaluation.features import tokens
     from discovr_jax.evaluation.report import report, table
 
     everything = step == experiment.total if everything is None else everything
@@ -125,7 +126,7 @@ def evaluate_state(
     teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in weights.items()}
 
     def fingerprint(tree):
-        return features.fingerprint(sharding.to_host(tree))
+        return trees.fingerprint(sharding.to_host(tree))
 
     # What changes features without changing parameters. (Without motion, as keys always were: caches stay good.)
     read_as = f"{model.intensity} {model.dtype}" + (f" {model.motion}" if model.motion != "none" else "")
@@ -157,7 +158,7 @@ def evaluate_state(
         share,
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
     )
-    pictures = tokens.run(evaluation, runner.chosen(config, everything), context)
+    pictures = token_runner.run(evaluation, runner.chosen(config, everything), context)
     seen = step * config.batch_size
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes, clips_seen=seen, manifest_sha256=manifest
@@ -170,7 +171,7 @@ def evaluate_state(
         directory,
         step,
         results,
-        workdir.read_metrics(directory),
+        metrics_log.read_metrics(directory),
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,

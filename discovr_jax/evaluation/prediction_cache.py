@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from discovr_jax import trees
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation import results_io as output
 from discovr_jax.evaluation.features import cache as features
@@ -50,12 +51,12 @@ class Store:
 
         Args:
           name: of the file; predictions of another head or from other data under the same name are replaced.
-          head: what is fitted, JSON values; data: what on, a tree of arrays (`features.fingerprint`).
+          head: what is fitted, JSON values; data: what on, a tree of arrays (`trees.fingerprint`).
           make: what it raises goes through, and nothing is kept.
         """
         if self.directory is None:
             return make()
-        keys = [features.cache_key(code(), {"head": head}, [[features.fingerprint(data)]])]
+        keys = [features.cache_key(code(), {"head": head}, [[trees.fingerprint(data)]])]
         names = [f"{self.dataset}-{name}"]
         return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.writes)[0])
 

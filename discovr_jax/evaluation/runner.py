@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from discovr_jax import trees
 from discovr_jax.data import mixture
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface as task
@@ -243,7 +244,7 @@ def _run(
             continue
         if asked not in remembered:
             if inputs not in remembered:
-                remembered[inputs] = features.fingerprint(group)
+                remembered[inputs] = trees.fingerprint(group)
             data = [remembered[inputs], job.columns, job.known, job.target, job.subsets]
             make = functools.partial(_table, job, encoder, group, names)
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)

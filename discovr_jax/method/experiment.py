@@ -12,18 +12,20 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from discovr_jax import configs
-from discovr_jax.data import mixture
+from discovr_jax.data import facts, mixture
 from discovr_jax.errors import ConfigError
 from discovr_jax.losses.interface import Options
 from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import optimizer as optim
+from discovr_jax.method import schedules as schedules_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method import views
 from discovr_jax.method.fidelity import OPTIONS, option
 from discovr_jax.models import attention
-from discovr_jax.models.discovr import VARIANTS, ClipGrid, Discovr
+from discovr_jax.models.discovr import ClipGrid, Discovr
 from discovr_jax.models.patches import MOTION
 from discovr_jax.models.positions import KINDS
+from discovr_jax.models.variants import VARIANTS, Variant
 from discovr_jax.parallel import mesh as sharding
 
 
@@ -34,7 +36,7 @@ class Experiment:
     model: Discovr
     options: Options
     masks: train_step.MaskOptions
-    schedules: optim.Schedules
+    schedules: schedules_lib.Schedules
     tx: optax.GradientTransformation
     views: views.ViewOptions
     checkpoint_every: int
@@ -54,6 +56,8 @@ class Experiment:
 def config_path(name: str) -> str:
     """Path of a config given as a path or a name ("configs/adult.py", "adult"), with its ":arguments" kept.
 
+    The name of a dataset means its config ("echonet_dynamic" that of configs/adult.py).
+
     A path that does not exist here is looked up beside the installed package, so that commands work from any
     directory.
 
@@ -64,7 +68,8 @@ def config_path(name: str) -> str:
     if pathlib.Path(path).is_file():
         return name
     folder = pathlib.Path(configs.__path__[0])
-    shipped = folder / f"{pathlib.Path(path).stem}.py"
+    known = facts.of(pathlib.Path(path).stem)
+    shipped = folder / f"{known.config if known else pathlib.Path(path).stem}.py"
     if not shipped.is_file():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base")))
         raise FileNotFoundError(f"no config {path!r} here, and none of that name among the shipped ones ({names})")
@@ -113,19 +118,20 @@ def make_model(config: ConfigDict) -> Discovr:
     """
     m, data = config.model, config.data
     if m.variant == "custom":
-        width, depth, heads, decoder_heads = m.width, m.depth, m.heads, m.decoder_heads
-        decoder_width = m.decoder_width
+        mlp_dim = 4 * m.width if m.mlp_dim is None else m.mlp_dim
+        sizes = Variant(m.width, m.depth, m.heads, mlp_dim, m.decoder_width, m.decoder_heads)
     elif m.variant in VARIANTS:
-        width, depth, heads, decoder_heads = VARIANTS[m.variant]
-        decoder_width = width // 2
+        sizes = VARIANTS[m.variant]
     else:
         raise ConfigError(f"model.variant must be one of {(*VARIANTS, 'custom')}, not {m.variant!r}")
-    for name, size, parts in (("width", width, heads), ("decoder_width", decoder_width, decoder_heads)):
+    for name, parts in (("width", sizes.heads), ("decoder_width", sizes.decoder_heads)):
+        size = getattr(sizes, name)
         if parts < 1 or size < 1 or size % parts:
             raise ConfigError(f"model.{name} = {size} must be a positive multiple of its {parts} heads")
-    sizes = {"data.image_size": data.image_size, "data.num_frames": data.num_frames, "model.depth": depth}
-    sizes |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
-    if wrong := [f"{name} = {size}" for name, size in sizes.items() if size < 1]:
+    counts = {"data.image_size": data.image_size, "data.num_frames": data.num_frames}
+    counts |= {f"model.{name}": getattr(sizes, name) for name in ("depth", "mlp_dim")}
+    counts |= {f"model.{name}": m[name] for name in ("decoder_depth", "patch", "tubelet")}
+    if wrong := [f"{name} = {size}" for name, size in counts.items() if size < 1]:
         raise ConfigError(f"{', '.join(wrong)} must be at least 1")
     if data.image_size % m.patch or data.num_frames % m.tubelet:
         raise ConfigError(
@@ -142,12 +148,8 @@ def make_model(config: ConfigDict) -> Discovr:
     return Discovr(
         grid=ClipGrid(data.num_frames // m.tubelet, side, side, m.tubelet),
         patch=m.patch,
-        width=width,
-        depth=depth,
-        heads=heads,
-        decoder_width=decoder_width,
+        **dataclasses.asdict(sizes),
         decoder_depth=m.decoder_depth,
-        decoder_heads=decoder_heads,
         video_qkv_bias=option(config, "model.video_qkv_bias"),
         image_qkv_bias=m.image_qkv_bias,
         intensity=m.intensity,
@@ -214,10 +216,10 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     if config.accumulate < 1 or batch_size % config.accumulate:
         raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
     steps_per_epoch = num_train / batch_size
-    total = optim.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
+    total = schedules_lib.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
     def steps(text):
-        return optim.duration_steps(
+        return schedules_lib.duration_steps(
             text, steps_per_epoch=steps_per_epoch, batch_size=batch_size, total=total
         )
 
@@ -225,7 +227,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     decay = option(config, "optim.decay")
     if decay not in ("cosine", "constant"):
         raise ConfigError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
-    schedules = optim.Schedules(
+    schedules = schedules_lib.Schedules(
         total=total,
         peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),
         floor_lr=o.min_lr,

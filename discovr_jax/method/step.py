@@ -11,7 +11,7 @@ from discovr_jax.errors import ConfigError
 from discovr_jax.losses import objective as objective_lib
 from discovr_jax.losses import pixel, scd
 from discovr_jax.method import masking
-from discovr_jax.method import optimizer as optim
+from discovr_jax.method import schedules as schedules_lib
 from discovr_jax.method import views as views_lib
 from discovr_jax.models.discovr import Discovr, Masks
 from discovr_jax.models.heads import l2_normalise
@@ -225,7 +225,7 @@ def make_step(
     options: objective_lib.Options,
     masks: MaskOptions,
     tx: optax.GradientTransformation,
-    schedules: optim.Schedules,
+    schedules: schedules_lib.Schedules,
     ema_order: str,
     seed: int,
     accumulate: int = 1,
@@ -311,7 +311,7 @@ def unit_prototypes(params: dict) -> dict:
     return params | {"prototypes": {"vectors": l2_normalise(params["prototypes"]["vectors"])}}
 
 
-def _freeze(grads: dict, step: jax.Array, schedules: optim.Schedules) -> dict:
+def _freeze(grads: dict, step: jax.Array, schedules: schedules_lib.Schedules) -> dict:
     """No gradient to the heads' last layers during the first steps (DINO: it tames the start)."""
     if schedules.freeze_last == 0:
         return grads

@@ -16,14 +16,6 @@ from discovr_jax.models.decoder import Decoder
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.heads import DINOHead, Projector, Prototypes
 
-# width, depth, heads, decoder heads
-VARIANTS = {
-    "ti": (192, 12, 3, 3),
-    "s": (384, 12, 6, 3),
-    "b": (768, 12, 12, 6),
-    "l": (1024, 24, 16, 8),
-    "h": (1280, 32, 16, 10),
-}
 # What `teacher` and `student` can give; a name that both have is given by both.
 OUTPUTS = ("video_logits", "embeddings", "image_logits", "image_tokens", "decoded", "pixels", "prototypes")
 VIDEO_NORM_EPS, IMAGE_NORM_EPS = 1e-6, 1e-5
@@ -118,6 +110,7 @@ class Discovr(nn.Module):
     attention: str = "whole"  # implementation, of models/attention.py
     positions: str = "flattened"  # of `positions.KINDS`
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
+    mlp_dim: int | None = None  # of the encoders; None: 4 x width
     motion: str = "none"  # input of the video encoder: grey, or of `patches.motion_channels`
     projector_hidden: int = 0  # of "jepa"
     projector_outputs: int = 0
@@ -139,6 +132,7 @@ class Discovr(nn.Module):
                 self.dtype,
                 self.remat,
                 self.attention,
+                self.mlp_dim,
                 channels,
             )
 

@@ -23,6 +23,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
     remat: str = "none"
     attention: str = "whole"
+    mlp_dim: int | None = None  # None: 4 x width
     channels: int = 3  # of the patches, where they are not grey
 
     @nn.compact
@@ -73,5 +74,6 @@ class Encoder(nn.Module):
             self.dtype,
             self.remat,
             self.attention,
+            self.mlp_dim,
             name="transformer",
         )(x, rows=1 if only_cls else None)

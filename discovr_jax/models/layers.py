@@ -142,7 +142,7 @@ class Block(nn.Module):
     dtype: jnp.dtype
     attention: str = "whole"
     rows: int | None = None  # the first so many tokens come out; None for all
-    mlp_ratio: int = 4
+    mlp_dim: int | None = None  # None: 4 x width
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -151,7 +151,7 @@ class Block(nn.Module):
         norm2 = LayerNorm(self.norm_eps, self.dtype, name="norm2")
         attend = Attention(self.heads, self.qkv_bias, self.dtype, self.attention, self.rows, name="attn")
         x = x[:, : self.rows] + attend(norm1(x))
-        h = nn.Dense(self.mlp_ratio * width, kernel_init=xavier, dtype=self.dtype, name="fc1")(norm2(x))
+        h = nn.Dense(self.mlp_dim or 4 * width, kernel_init=xavier, dtype=self.dtype, name="fc1")(norm2(x))
         h = gelu(h)
         return x + nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name="fc2")(h)
 
@@ -174,6 +174,7 @@ class Transformer(nn.Module):
     dtype: jnp.dtype
     remat: str = "none"
     attention: str = "whole"
+    mlp_dim: int | None = None  # None: 4 x width
 
     @nn.compact
     def __call__(self, x: jax.Array, rows: int | None = None) -> jax.Array:
@@ -183,7 +184,6 @@ class Transformer(nn.Module):
         block = REMAT[self.remat]
         for i in range(self.depth):
             asked = rows if i == self.depth - 1 else None
-            x = block(
-                self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.attention, asked, name=f"block{i}"
-            )(x)
+            settings = (self.heads, self.qkv_bias, self.norm_eps, self.dtype, self.attention, asked, self.mlp_dim)
+            x = block(*settings, name=f"block{i}")(x)
         return LayerNorm(self.norm_eps, self.dtype, name="norm")(x)

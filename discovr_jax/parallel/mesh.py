@@ -9,7 +9,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.method.optimizer import path_name
+from discovr_jax.trees import path_name
 
 AXES = ("data", "fsdp", "model")
 BATCH = PartitionSpec(("data", "fsdp"))

@@ -132,7 +132,7 @@ def extend_step(config: ConfigDict, videos: int, mesh, topology: chips.Topology,
         config.model.update(
             variant="custom",
             depth=depth,
-            **{name: getattr(model, name) for name in ("width", "heads", "decoder_width", "decoder_heads")},
+            **{name: getattr(model, name) for name in ("width", "heads", "mlp_dim", "decoder_width", "decoder_heads")},
         )
         short.append(compile_step(config, videos, mesh, topology, batch, hasty=True))
     if None in short:

@@ -1,7 +1,7 @@
 """Chips and how they are joined: what the planner knows about hardware.
 
 Peaks are the vendors' (bfloat16, dense), from the pages named; nobody reaches them, so times made from them are
-lower bounds. TPU: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e}. H100, H200: NVIDIA's data sheets (SXM).
+lower bounds. TPU: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e,tpu7x}. H100, H200: NVIDIA's data sheets (SXM).
 "cpu" stands for one simulated device, in round figures, so that the planner can be tried and tested anywhere.
 """
 
@@ -17,35 +17,49 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One accelerator.
+    """One accelerator; all that the planner knows of it.
 
     Attributes:
+      platform: "tpu", "gpu" or "cpu".
+      name: what its compiler or driver calls it.
       flops: bfloat16 FLOP/s.
       hbm_bytes, hbm_bandwidth: capacity; bytes/s.
       link_bandwidth: bytes/s that leave the chip over all its fast links (ICI, NVLink) together.
       network_bandwidth: bytes/s that leave it towards other slices or nodes, its share of the host's network.
+      axes: of the torus or grid that its links form, and so of a topology's name ("4x4" has 2).
+      cores: devices that jax sees of one chip.
       island: devices that the fast links can join; 0 for a TPU slice, however large.
       ring: a torus closes along an axis whose length is a multiple of it; 0 for no torus.
     """
 
+    platform: str
+    name: str
     flops: float
     hbm_bytes: float
     hbm_bandwidth: float
     link_bandwidth: float
     network_bandwidth: float
+    axes: int = 1
+    cores: int = 1
     island: int = 0
     ring: int = 0
 
+    @property
+    def device(self) -> "Chip":
+        """One of its cores, with its share of everything."""
+        rates = ("flops", "hbm_bytes", "hbm_bandwidth", "link_bandwidth", "network_bandwidth")
+        return dataclasses.replace(self, cores=1, **{name: getattr(self, name) / self.cores for name in rates})
+
 
 CHIPS = {
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 25e9 / 8, ring=16),
-    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 50e9 / 8, ring=4),
-    "v6e": Chip(918e12, 32 * GIB, 1638e9, 400e9, 100e9 / 8, ring=16),
-    "h100": Chip(989e12, 80e9, 3350e9, 450e9, 50e9, island=8),
-    "h200": Chip(989e12, 141e9, 4800e9, 450e9, 50e9, island=8),
-    "cpu": Chip(100e9, 8 * GIB, 10e9, 10e9, 1e9, island=8),
+    "v5e": Chip("tpu", "v5e", 197e12, 16 * GIB, 819e9, 200e9, 25e9 / 8, axes=2, ring=16),
+    "v5p": Chip("tpu", "v5p", 459e12, 95 * GIB, 2765e9, 600e9, 50e9 / 8, axes=3, ring=4),
+    "v6e": Chip("tpu", "v6e", 918e12, 32 * GIB, 1638e9, 400e9, 100e9 / 8, axes=2, ring=16),
+    "v7": Chip("tpu", "tpu7x", 2307e12, 192 * GIB, 7380e9, 600e9, 100e9 / 8, axes=3, cores=2, ring=4),
+    "h100": Chip("gpu", "NVIDIA H100 80GB HBM3", 989e12, 80e9, 3350e9, 450e9, 50e9, island=8),
+    "h200": Chip("gpu", "NVIDIA H200", 989e12, 141e9, 4800e9, 450e9, 50e9, island=8),
+    "cpu": Chip("cpu", "cpu", 100e9, 8 * GIB, 10e9, 10e9, 1e9, island=8),
 }
-HOPPER = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}  # names as their driver gives them
 
 # What XLA asks about a GPU of compute capability 9.0: limits of CUDA's programming guide, 132 multiprocessors.
 _HOPPER = """
@@ -76,7 +90,7 @@ device_description_str: "{name}"
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """What is to be planned for: `count` devices of a kind in each of `slices` slices, on axes of a torus."""
+    """What is to be planned for: chips of a kind along each of the `axes` of a slice, in each of `slices` slices."""
 
     kind: str
     axes: tuple[int, ...]
@@ -84,19 +98,20 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        return CHIPS[self.kind]
+        """What one device has: a chip, or a core of it where jax sees several."""
+        return CHIPS[self.kind].device
 
     @property
     def is_tpu(self) -> bool:
-        return self.chip.ring > 0
+        return self.chip.platform == "tpu"
 
     @property
     def is_gpu(self) -> bool:
-        return self.kind in HOPPER
+        return self.chip.platform == "gpu"
 
     @property
     def devices_per_slice(self) -> int:
-        return math.prod(self.axes)
+        return math.prod(self.axes) * CHIPS[self.kind].cores
 
     def bandwidth(self, group: int) -> float:
         """Bytes/s at which a device sends in a collective over `group` devices, all its usable links busy.
@@ -110,7 +125,7 @@ class Topology:
         if not chip.ring:
             return chip.link_bandwidth
         shares = [1.0 if size % chip.ring == 0 else 0.5 for size in self.axes if size > 1]
-        return chip.link_bandwidth * sum(shares) / (3 if self.kind == "v5p" else 2)
+        return chip.link_bandwidth * sum(shares) / chip.axes
 
 
 class TopologyError(ValueError):
@@ -130,19 +145,19 @@ def simulate(topology: Topology) -> None:
 
 
 def parse_topology(name: str, slices: int = 1) -> Topology:
-    """Reads "v5e:4x4", "v5p:2x2x1", "gpu:h200:8" or "cpu:8", the devices of one slice.
+    """Reads "v5e:4x4", "v5p:2x2x1", "gpu:h200:8" or "cpu:8", the chips of one slice.
 
     Raises:
       TopologyError: says which forms and kinds there are.
     """
     kind, _, shape = name.removeprefix("gpu:").partition(":")
     axes = tuple(int(size) for size in shape.split("x") if size.isdecimal())
-    dimensions = {"v5e": (2,), "v6e": (2,), "v5p": (3,)}.get(kind, (1,))
-    known = kind in CHIPS and name.startswith("gpu:") == (kind in HOPPER)
-    if not known or len(axes) not in dimensions or shape != "x".join(map(str, axes)) or not math.prod(axes):
+    chip = CHIPS.get(kind)
+    known = chip is not None and name.startswith("gpu:") == (chip.platform == "gpu")
+    if not known or len(axes) != chip.axes or shape != "x".join(map(str, axes)) or not math.prod(axes):
         raise TopologyError(
-            f"--topology={name} is none that the planner knows: v5e:4x4, v6e:8x8, v5p:4x4x4 (chips along each axis), "
-            "gpu:h100:8, gpu:h200:8 or cpu:8"
+            f"--topology={name} is none that the planner knows: v5e:4x4, v6e:8x8, v5p:4x4x4, v7:2x2x1 (chips "
+            "along each axis), gpu:h100:8, gpu:h200:8 or cpu:8"
         )
     return Topology(kind, axes, slices)
 
@@ -154,15 +169,13 @@ def devices(topology: Topology) -> list:
     Raises:
       TopologyError: the TPU compiler is not installed, knows no such slice, or jax runs with too few devices already.
     """
-    name = f"{topology.kind}:{'x'.join(map(str, topology.axes))}"
+    chip = topology.chip
+    name = f"{chip.name if topology.is_tpu else topology.kind}:{'x'.join(map(str, topology.axes))}"
     if topology.is_tpu:
         several = {"num_slices": topology.slices} if topology.slices > 1 else {}
         return _described(name, "tpu", name, **several)
     if topology.is_gpu and gpu_compiler():
-        chip = topology.chip
-        target = _HOPPER.format(
-            bandwidth=chip.hbm_bandwidth, memory=chip.hbm_bytes, name=HOPPER[topology.kind]
-        )
+        target = _HOPPER.format(bandwidth=chip.hbm_bandwidth, memory=chip.hbm_bytes, name=chip.name)
         shape = f"{topology.slices}x1x{topology.devices_per_slice}"
         return _described(f"gpu:{name}", "cuda", "", topology=shape, target_config=target)
     total = topology.slices * topology.devices_per_slice

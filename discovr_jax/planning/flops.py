@@ -42,7 +42,7 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
 
     def encode(sequences, seen, patches, tubelet):
         embedded = 2 * sequences * patches * 3 * tubelet * model.patch**2 * width
-        return embedded + transformer(sequences, 1 + seen, width, model.depth)
+        return embedded + transformer(sequences, 1 + seen, width, model.depth, model.mlp_dim)
 
     if outputs & {"image_logits", "image_tokens"}:
         every_frame = "image_logits" in outputs or model.scd_frames == "all"
@@ -72,9 +72,10 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     return found
 
 
-def transformer(sequences: int, tokens: int, width: int, depth: int) -> float:
-    """Operations of `depth` blocks: 12 D^2 weights a token, and scores and weighted values of N tokens."""
-    return sequences * tokens * depth * (24 * width**2 + 4 * tokens * width)
+def transformer(sequences: int, tokens: int, width: int, depth: int, mlp_dim: int | None = None) -> float:
+    """Operations of `depth` blocks: 4 D^2 weights per token and those of the MLP, scores and weighted values of N."""
+    weights = 4 * width**2 + 2 * width * (mlp_dim or 4 * width)
+    return sequences * tokens * depth * (2 * weights + 4 * tokens * width)
 
 
 def _head_rows(model: Discovr, masks: train_step.MaskOptions) -> tuple[int, int]:

@@ -14,16 +14,13 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
-from discovr_jax.data import mixture, pipeline, records
+from discovr_jax.data import facts, mixture, pipeline, records
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.planning import aot, chips, flops
 from discovr_jax.planning.aot import PlanError
 from discovr_jax.runs import workdir
 
 logger = logging.getLogger(__name__)
-
-# Training videos of datasets whose records are not on this machine: the published split (before data.train_filter).
-PUBLISHED = {"echonet_dynamic": 7465, "echonet_pediatric": 6139, "camus": 800}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,11 +225,12 @@ def _training_videos(config: ConfigDict) -> int:
         sources = mixture.open_training(config.data)
         return sum(map(len, pipeline.training_records(sources, config.data).values()))
     except records.RecordsError:
-        names = [name.partition("/")[0] for name in mixture.weights(config.data)]
-        if not set(names) <= set(PUBLISHED):
+        names = list(mixture.weights(config.data))
+        known = [facts.of(name) for name in names]
+        if not all(each and each.training_videos for each in known):
             raise PlanError(
                 f"no records of {', '.join(names)} in {config.data.data_dir}, so the length of an epoch is unknown: "
                 "prepare them, or give --config.duration in steps"
             ) from None
         logger.info("no records in %s: an epoch is taken as the whole published training split", config.data.data_dir)
-        return sum(PUBLISHED[name] for name in names)
+        return sum(each.training_videos for each in known)

@@ -1,19 +1,12 @@
-"""The folder of a run: its lock, its config, its metrics. No jax in here."""
+"""The folder of a run: its lock and its config. No jax in here."""
 
 import contextlib
 import fcntl
 import json
-import logging
-import math
 import os
 import pathlib
 import socket
 import tempfile
-import time
-
-logger = logging.getLogger(__name__)
-
-METRICS_VERSION = 1  # in the first line of metrics.jsonl
 
 
 class WorkdirError(RuntimeError):
@@ -77,6 +70,7 @@ def flatten(config: dict, prefix: str = "") -> dict:
 # Keys that may change between starts of one run: they change neither the mathematics nor the data.
 FREE = (
     "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model.remat", "model.attention",
+    "log.writers", "log.project",
 )  # fmt: skip
 
 
@@ -160,119 +154,3 @@ def refuse(what: str, differ: list[str]) -> None:
             f"{what} belongs to a run with another config ({'; '.join(differ[:8])}): "
             "use that config, or another --workdir"
         )
-
-
-def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
-    """The lines of metrics.jsonl, null as NaN; a last line cut short by a kill is dropped.
-
-    Raises:
-      WorkdirError: a line is damaged, or the file was written by a later version.
-    """
-    path = pathlib.Path(workdir) / "metrics.jsonl"
-    rows = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row["step"], int):
-                raise ValueError("step is no whole number")
-            rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as error:
-            if number < len(lines):
-                raise WorkdirError(f"{path}, line {number} is damaged: {error}") from None
-    version = rows[0].get("schema_version", METRICS_VERSION) if rows else METRICS_VERSION
-    if not isinstance(version, int) or version > METRICS_VERSION:
-        raise WorkdirError(
-            f"{path} has schema version {version}, this code reads up to {METRICS_VERSION}: use the version of "
-            "discovr_jax that wrote it, or another --workdir"
-        )
-    return rows
-
-
-def _line(row: dict) -> str:
-    """Strict JSON: numbers that are not finite become null."""
-    finite = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"
-
-
-class _Events:
-    """Scalars for TensorBoard, written at once by the thread that logs.
-
-    tensorboardX' SummaryWriter hands them to a thread which dies of a full disk; then the tenth value waits for ever.
-    """
-
-    def __init__(self, workdir: pathlib.Path, first: int):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
-
-        # The name holds the second of the start: without a number a second start in it would overwrite the first.
-        number = len(list(workdir.glob("events.out.tfevents.*")))
-        self._writer = EventsWriter(str(workdir / "events"), f".{number}")
-        self._event, self._scalar = Event, scalar
-        # What an earlier start wrote of these steps is hidden.
-        self._writer.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
-
-    def write(self, step: int, row: dict) -> None:
-        for name, value in row.items():
-            if isinstance(value, (int, float)):
-                summary = self._scalar(name, value)
-                self._writer.write_event(self._event(step=step, wall_time=time.time(), summary=summary))
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class MetricsLog:
-    """metrics.jsonl and TensorBoard events. Lines after the step of a resume are dropped and written anew.
-
-    With `writes` False it only knows what the process that writes has in its log.
-    """
-
-    def __init__(self, workdir: str | pathlib.Path, step: int, writes: bool = True):
-        self._path = pathlib.Path(workdir) / "metrics.jsonl"
-        rows = read_metrics(workdir)
-        kept = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
-        if len(kept) < len(rows):
-            logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
-        self._writes = writes
-        self._last = kept[-1] if kept else {"step": -1}
-        if not writes:
-            return
-        self._rewrite(kept)
-        self._events = _Events(self._path.parent, step + 1)
-
-    def _rewrite(self, rows: list[dict]) -> None:
-        write_atomically(self._path, "".join(map(_line, rows)))
-        self._last = rows[-1] if rows else {"step": -1}
-        self._file = self._path.open("a", encoding="utf-8")
-
-    def has(self, step: int, prefix: str) -> bool:
-        """Whether the newest line is of `step` and holds figures of that name."""
-        return self._last["step"] == step and any(name.startswith(prefix) for name in self._last)
-
-    def write(self, step: int, row: dict) -> None:
-        """One line a step: where `step` has a line from before a resume, it gets what it lacks."""
-        if not self._writes:
-            if step >= self._last["step"]:
-                self._last = (self._last if step == self._last["step"] else {"step": step}) | row
-            return
-        if "state_sha256" not in row and step <= self._last["step"]:
-            row = {name: value for name, value in row.items() if name not in self._last}
-            if step < self._last["step"] or not row:
-                return
-            self._file.close()
-            self._rewrite([*read_metrics(self._path.parent)[:-1], self._last | row])
-        else:
-            first = {"schema_version": METRICS_VERSION} if self._last["step"] == -1 else {}
-            self._last = {"step": step, **first, **row}
-            self._file.write(_line(self._last))
-            self._file.flush()
-            os.fsync(self._file.fileno())  # A checkpoint that survives a crash of the machine has its line.
-        self._events.write(step, row)
-
-    def close(self) -> None:
-        if self._writes:
-            self._file.close()
-            self._events.close()

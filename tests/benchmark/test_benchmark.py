@@ -12,7 +12,7 @@ from discovr_jax.benchmark.__main__ import main
 from discovr_jax.configs import adult
 from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.models.discovr import VARIANTS
+from discovr_jax.models.variants import VARIANTS, Variant
 from discovr_jax.planning import flops
 from tests.builder_case import moving_square, write_video
 
@@ -118,7 +118,7 @@ def test_operations_are_ranked_by_their_own_time():
 @pytest.fixture
 def tiny_flags(monkeypatch):
     """A config file's name and overrides that make `adult` tiny."""
-    monkeypatch.setitem(VARIANTS, "ti", (16, 1, 2, 2))
+    monkeypatch.setitem(VARIANTS, "ti", Variant(16, 1, 2, 64, 8, 2))
     small = {
         "batch_size": 8, "data.image_size": 32, "data.num_frames": 4, "model.patch": 8, "model.dtype": "float32",
         "model.decoder_depth": 1, "model.num_prototypes": 16, "head.hidden": 32, "head.bottleneck": 16,

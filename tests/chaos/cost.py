@@ -24,7 +24,7 @@ from discovr_jax.losses import monitors
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as sharding
-from discovr_jax.runs import checkpoint, step_watch, workdir
+from discovr_jax.runs import checkpoint, metrics_log, step_watch
 
 _NONE = {
     "teacher_entropies": lambda *_: {},
@@ -93,7 +93,8 @@ def _beside(folder, experiment, config, state, metrics, batch, clock):
     yield "every step looked at (not finite, spikes)", _time(lambda: watch.look(0, state, metrics, batch), clock), 1
     every = max(experiment.checkpoint_every, 1)
     yield "checksum of every array in a checkpoint", _time(lambda: checkpoint.checksums(state), clock), every
-    log, row, number = workdir.MetricsLog(folder, 0), {n: float(v) for n, v in metrics.items()}, iter(range(1, 10**6))
+    log, number = metrics_log.MetricsLog(folder, 0), iter(range(1, 10**6))
+    row = {n: float(v) for n, v in metrics.items()}
     yield "a line of metrics, on disk", _time(lambda: log.write(next(number), row), clock), experiment.log_every
     checkpoints.close()
 

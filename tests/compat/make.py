@@ -18,7 +18,7 @@ from discovr_jax import inference, train
 from discovr_jax.configs import phantom
 from discovr_jax.data import records
 from discovr_jax.evaluation import evaluate, runner
-from discovr_jax.runs import checkpoint, workdir
+from discovr_jax.runs import checkpoint, metrics_log
 from tests import made_up, run_case
 
 HERE = pathlib.Path(__file__).parent
@@ -38,7 +38,7 @@ def versions() -> dict[str, int]:
     return {
         "checkpoint": checkpoint.FORMAT_VERSION,
         "records": records.SCHEMA_VERSION,
-        "metrics": workdir.METRICS_VERSION,
+        "metrics": metrics_log.METRICS_VERSION,
         "results": runner.SCHEMA_VERSION,
     }
 
@@ -82,7 +82,7 @@ def main() -> None:
         config = phantom.get_config("smoke").lock()
         config.update_from_flattened_dict(SMALL | {"data.data_dir": str(root / "data")})
         train.train_and_evaluate(config, str(root / "run"), evaluate.evaluate_state)
-        row = workdir.read_metrics(root / "run")[-1]
+        row = metrics_log.read_metrics(root / "run")[-1]
         expected = {"versions": versions(), "records": read_records(root / "data"), "features": features(root / "run")}
         expected |= {"state_sha256": row["state_sha256"], "step": row["step"]}
         (HERE / f"{name}.json").write_text(json.dumps(expected, indent=1) + "\n")

@@ -11,7 +11,7 @@ import pytest
 from discovr_jax import train
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
-from discovr_jax.runs import checkpoint, workdir
+from discovr_jax.runs import checkpoint, metrics_log, workdir
 from tests import run_case
 from tests.compat import make
 
@@ -57,7 +57,7 @@ def test_encoder(archive):
 
 def test_metrics_and_results(archive):
     folder, expected = archive
-    rows = workdir.read_metrics(folder / "run")
+    rows = metrics_log.read_metrics(folder / "run")
     assert [row["step"] for row in rows] == [1, 2, 2] and rows[-1]["state_sha256"] == expected["state_sha256"]
     assert rows[0]["schema_version"] == expected["versions"]["metrics"] and rows[0]["loss/total"] > 0
     results = json.loads((folder / "run" / "results.json").read_text())

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax.convert import folder, state
+from discovr_jax import trees
+from discovr_jax.convert import folder, init_from, state
 from discovr_jax.convert import read as weights
 from discovr_jax.convert.sizes import Hints
 from discovr_jax.method import experiment
@@ -56,12 +57,12 @@ def start(make_tiny):
 
 
 def flat(tree):
-    return {experiment.optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {trees.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_a_run_starts_from_a_converted_checkpoint(converted, start, biased, caplog):
     config, drawn = start(converted)
-    ours = weights.initialise_from(drawn, config)
+    ours = init_from.initialise_from(drawn, config)
     want = state.from_torch(biased, HINTS).arrays
     found = flat({"params": ours.params, "teacher": ours.teacher, "memory": {"centers": ours.memory.centers}})
     assert_same({name: np.asarray(leaf) for name, leaf in found.items()}, want)
@@ -74,7 +75,7 @@ def test_students_start_as_the_teacher_that_alone_is_there(tmp_path, start, bias
     found = state.from_torch(kept, HINTS, ("encoder.*", "image_dino_head.*"))
     folder.write(tmp_path / "ours", found, {})
     config, drawn = start(tmp_path / "ours")
-    ours = weights.initialise_from(drawn, config)
+    ours = init_from.initialise_from(drawn, config)
     for module in ("video_encoder", "image_head"):
         jax.tree.map(np.testing.assert_array_equal, ours.params[module], ours.teacher[module])
 
@@ -91,16 +92,16 @@ def test_students_start_as_the_teacher_that_alone_is_there(tmp_path, start, bias
 def test_other_sizes_are_refused(converted, start, key, value, reason):
     config, drawn = start(converted, **{key: value})
     with pytest.raises(weights.WeightsError, match=reason):
-        weights.initialise_from(drawn, config)
+        init_from.initialise_from(drawn, config)
 
 
 def test_other_clips_are_pointed_out(converted, start, caplog):
     config, drawn = start(converted, **{"data.num_frames": 8})
-    weights.initialise_from(drawn, config)
+    init_from.initialise_from(drawn, config)
     assert "--config.model.position_grid='(2, 2, 2)'" in caplog.text
     caplog.clear()
     config.model.position_grid = (2, 2, 2)
-    weights.initialise_from(drawn, config)
+    init_from.initialise_from(drawn, config)
     assert "position_grid" not in caplog.text
 
 

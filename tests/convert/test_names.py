@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.convert import names
-from discovr_jax.method import optimizer as optim
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "reference_step.npz")
 STATE = {key.removeprefix("state/"): GOLDEN[key] for key in GOLDEN.files if key.startswith("state/")}
@@ -15,7 +15,7 @@ STORED = {name: array for name, array in STATE.items() if not names.is_computed(
 
 
 def paths(tree):
-    return {optim.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+    return {trees.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_every_tensor_has_one_path_and_every_path_one_tensor():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import sector
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.video_io import Video, read_video
 from tests.builder_case import write_video
 from tfds_builders.echo_phantom.simulator import draw_heart, simulate
-from tfds_builders.letterbox import letterbox
 
 cv2 = pytest.importorskip("cv2", reason="the sector is found with OpenCV")
 pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")

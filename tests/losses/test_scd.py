@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.losses import interface, scd
+from discovr_jax.losses import objective as objective_lib
 
 
 def test_frame_standardisation_is_over_the_patches_of_one_frame():

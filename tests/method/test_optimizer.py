@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.errors import ConfigError
 from discovr_jax.method import optimizer as optim
+from discovr_jax.method import schedules as schedules_lib
 
 
 @pytest.mark.parametrize(
@@ -27,18 +29,18 @@ from discovr_jax.method import optimizer as optim
     ],
 )
 def test_durations(text, steps):
-    assert optim.duration_steps(text, steps_per_epoch=7465 / 128, batch_size=128, total=1000) == steps
+    assert schedules_lib.duration_steps(text, steps_per_epoch=7465 / 128, batch_size=128, total=1000) == steps
 
 
 @pytest.mark.parametrize("text", ["200", "steps", "ten steps", "-1 steps", "5 hours", "1.2.3 steps", ". steps", ""])
 def test_text_that_is_no_duration(text):
     with pytest.raises(ValueError, match=f"{re.escape(repr(text))} is no duration: write a number and one of"):
-        optim.duration_steps(text, steps_per_epoch=10, batch_size=8, total=100)
+        schedules_lib.duration_steps(text, steps_per_epoch=10, batch_size=8, total=100)
 
 
 def test_a_total_cannot_be_percent():
     with pytest.raises(ValueError, match="percent needs a total"):
-        optim.duration_steps("10 percent", steps_per_epoch=10, batch_size=8)
+        schedules_lib.duration_steps("10 percent", steps_per_epoch=10, batch_size=8)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_total_cannot_be_percent():
 )
 def test_periodic_actions(every, total, steps):
     """Every n-th step and the last one, never step 0; n = 1 is every step."""
-    assert [step for step in range(total + 1) if optim.should_run(step, every, total)] == steps
+    assert [step for step in range(total + 1) if schedules_lib.should_run(step, every, total)] == steps
 
 
 def schedules(**changes):
@@ -69,7 +71,7 @@ def schedules(**changes):
         freeze_last=0,
         freeze_prototypes=0,
     )
-    return optim.Schedules(**(values | changes))
+    return schedules_lib.Schedules(**(values | changes))
 
 
 @pytest.mark.parametrize(
@@ -117,12 +119,12 @@ def test_the_learning_rate_is_absolute_or_per_256_clips():
 def test_what_decays(tiny):
     """Matrices, and nothing else: no bias, scale, token or prototype."""
     paper = optim.decay_mask(tiny.abstract.params, "cls_token|mask_token|prototypes")
-    decays = {optim.path_name(path): mask for path, mask in jax.tree_util.tree_leaves_with_path(paper)}
+    decays = {trees.path_name(path): mask for path, mask in jax.tree_util.tree_leaves_with_path(paper)}
     matrices = {"kernel", "qkv", "last"}
     assert {name for name, yes in decays.items() if yes} == {n for n in decays if n.split("/")[-1] in matrices}
     released = optim.decay_mask(tiny.abstract.params, "mask_token")
     changed = [
-        optim.path_name(path)
+        trees.path_name(path)
         for (path, new), old in zip(
             jax.tree_util.tree_leaves_with_path(released), jax.tree.leaves(paper), strict=True
         )

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
 
 
 def named(tree):
-    return {optim.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {trees.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def assert_equal_trees(a, b):
@@ -180,7 +180,7 @@ def test_half_precision_keeps_the_state_in_float32(make_tiny):
     counters = {"step", "skipped", "count"}
     for tree in (state, metrics):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            name = optim.path_name(path)
+            name = trees.path_name(path)
             assert leaf.dtype == (jnp.int32 if name.split("/")[-1] in counters else jnp.float32), name
 
 

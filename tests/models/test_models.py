@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.method import optimizer as optim
 from discovr_jax.models import positions
 from discovr_jax.models.decoder import Decoder
-from discovr_jax.models.discovr import VARIANTS, ClipGrid
+from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.layers import Transformer
 from discovr_jax.models.patches import PatchEmbed
@@ -170,24 +170,24 @@ def test_recomputing_changes_no_number_and_stores_less():
 
 
 @pytest.mark.parametrize(
-    "variant,width,depth,heads,decoder_heads",
+    "variant,width,depth,heads,mlp,decoder_heads",
     [
-        ("ti", 192, 12, 3, 3),
-        ("s", 384, 12, 6, 3),
-        ("b", 768, 12, 12, 6),
-        ("l", 1024, 24, 16, 8),
-        ("h", 1280, 32, 16, 10),
+        ("ti", 192, 12, 3, 768, 3),
+        ("s", 384, 12, 6, 1536, 3),
+        ("b", 768, 12, 12, 3072, 6),
+        ("l", 1024, 24, 16, 4096, 8),
+        ("h", 1280, 32, 16, 5120, 10),
+        ("g", 1408, 40, 16, 6144, 11),
     ],
 )
-def test_variants(config, variant, width, depth, heads, decoder_heads):
-    assert VARIANTS[variant] == (width, depth, heads, decoder_heads)
+def test_variants(config, variant, width, depth, heads, mlp, decoder_heads):
     config.model.variant, config.model.patch, config.data.image_size = variant, 16, 112
     model = experiment_lib.make_model(config)
-    assert (model.width, model.depth, model.heads) == (width, depth, heads)
+    assert (model.width, model.depth, model.heads, model.mlp_dim) == (width, depth, heads, mlp)
     assert (model.decoder_width, model.decoder_heads) == (width // 2, decoder_heads)
-    encoder = Encoder(width, depth, heads, 2, 16, "none", 1e-6, "imagenet", F32)
+    encoder = Encoder(width, depth, heads, 2, 16, "none", 1e-6, "imagenet", F32, mlp_dim=mlp)
     params = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 49, 512)))["params"]
-    block = 12 * width**2 + 10 * width  # qkv 3, projection 1, MLP 8; biases 1 + 5, norms 4
+    block = 4 * width**2 + 2 * width * mlp + 6 * width + mlp  # qkv 3, projection 1, MLP; biases 1 + 1 + MLP, norms 4
     assert count(params) == depth * block + (2 * 16 * 16 * 3 + 1) * width + width + 2 * width
 
 
@@ -238,7 +238,7 @@ def test_half_precision_is_for_activations_only(make_tiny):
     assert found.decoded.dtype == jnp.bfloat16
     assert found.video_logits.dtype == found.image_logits.dtype == found.prototypes.dtype == jnp.float32
     dtypes = {
-        optim.path_name(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(half.abstract)
+        trees.path_name(path): leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(half.abstract)
     }
     counters = {"step", "skipped", "count"}
     assert {n for n, dtype in dtypes.items() if dtype != jnp.float32} == {

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from discovr_jax import trees
 from discovr_jax.configs import adult
 from discovr_jax.losses import interface, scd
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.method import optimizer as optim
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.planning import hlo
 
 
 def named(tree):
-    return {optim.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {trees.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 # Rules -------------------------------------------------------------------------------------------------------

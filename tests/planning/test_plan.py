@@ -23,6 +23,7 @@ KEYS = [
         ("v5e:4x16", 64, 150e9),
         ("v5p:4x4x4", 64, 600e9),
         ("v5p:2x2x1", 4, 200e9),  # two axes, each half: 600 * (1/2 + 1/2) / 3
+        ("v7:4x4x4", 128, 300e9),  # two cores per chip, which share its 600
         ("gpu:h200:8", 8, 450e9),
         ("cpu:8", 8, 10e9),
     ],
@@ -31,6 +32,12 @@ def test_topologies(name, devices, bandwidth):
     topology = chips.parse_topology(name)
     assert topology.devices_per_slice == devices
     assert topology.bandwidth(devices) == pytest.approx(bandwidth)
+
+
+def test_a_core_has_its_share_of_the_chip():
+    core = chips.parse_topology("v7:2x2x1").chip
+    assert (core.flops, core.hbm_bytes, core.hbm_bandwidth) == (2307e12 / 2, 96 * 2**30, 3690e9)
+    assert chips.parse_topology("v7:2x2x1").bandwidth(8) == 100e9  # two axes, each half: 300 * (1/2 + 1/2) / 3
 
 
 def test_beyond_a_node_or_slice_there_is_the_network():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from discovr_jax.method import optimizer as optim
+from discovr_jax import trees
 from discovr_jax.parallel import mesh as sharding
 from discovr_jax.runs import checkpoint
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
@@ -25,10 +25,8 @@ CONFIG = {"seed": 0, "model": {"variant": "ti"}}
 
 
 def assert_bit_equal(a, b):
-    named = [
-        {optim.path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (a, b)
-    ]
+    leaves = jax.tree_util.tree_leaves_with_path
+    named = [{trees.path_name(path): np.asarray(leaf) for path, leaf in leaves(tree)} for tree in (a, b)]
     assert named[0].keys() == named[1].keys()
     for name, leaf in named[0].items():
         other = named[1][name]
@@ -37,8 +35,8 @@ def assert_bit_equal(a, b):
 
 def small_state(step, rows=64):
     """Arrays that differ from step to step."""
-    rng = np.random.default_rng(step)
-    return {"step": jnp.int32(step), "params": {"w": jnp.asarray(rng.normal(size=(rows, 128)), jnp.float32)}}
+    values = np.random.default_rng(step).normal(size=(rows, 128))
+    return {"step": jnp.int32(step), "params": {"w": jnp.asarray(values, jnp.float32)}}
 
 
 def abstract(tree):

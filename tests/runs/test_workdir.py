@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import math
 import os
 import pathlib
 import socket
@@ -11,11 +10,9 @@ import sys
 import tempfile
 
 import pytest
-from tensorboardX.proto import event_pb2
 
 from discovr_jax.runs import workdir
 from discovr_jax.runs.workdir import WorkdirError
-from tests import run_case
 
 HOST = socket.gethostname()
 CONFIG = {"seed": 0, "batch_size": 16, "mesh": {"data": -1}, "data": {"workers": 2, "stride": 3}, "eval": {"k": 10}}
@@ -158,141 +155,6 @@ def test_a_damaged_config_is_named(tmp_path):
 
 def test_flatten():
     assert workdir.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
-
-
-# Metrics -----------------------------------------------------------------------------------------------------
-
-
-VERSION = {"schema_version": workdir.METRICS_VERSION}  # in the first line only
-
-
-def rows(tmp_path):
-    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture
-def logged(tmp_path):
-    log = workdir.MetricsLog(tmp_path, 0)
-    for step in (10, 20, 30):
-        log.write(step, {"loss/total": step / 10})
-    log.close()
-    return tmp_path
-
-
-def test_a_line_a_step(logged):
-    assert rows(logged) == [VERSION | {"step": step, "loss/total": step / 10} for step in (10,)] + [
-        {"step": step, "loss/total": step / 10} for step in (20, 30)
-    ]
-    assert workdir.read_metrics(logged) == rows(logged)
-    assert any(name.startswith("events.") for name in os.listdir(logged))
-
-
-def test_tensorboard_gets_every_number_and_no_start_overwrites_another(logged):
-    for _ in range(2):  # within a second
-        log = workdir.MetricsLog(logged, 20)
-        log.write(30, {"loss/total": 3.5, "skipped": 0})
-        log.close()
-    files = sorted(logged.glob("events.out.tfevents.*"), key=lambda path: int(path.suffix[1:]))
-    assert len(files) == 3
-    assert [(name, step, pytest.approx(value)) for name, step, value in scalars(files[0])] == [
-        ("loss/total", 10, 1.0), ("loss/total", 20, 2.0), ("loss/total", 30, 3.0)
-    ]  # fmt: skip
-    assert scalars(files[2]) == [("loss/total", 30, 3.5), ("skipped", 30, 0.0)]
-
-
-def scalars(path):
-    """(name, step, value) of an events file, whose records are: length, its checksum, content, its checksum."""
-    found, data = [], path.read_bytes()
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        event = event_pb2.Event.FromString(data[12 : 12 + length])
-        found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
-        data = data[16 + length :]
-    return found
-
-
-def test_a_full_disk_is_an_error_and_no_endless_wait(tmp_path):
-    """Also for the tenth number after the first that could not be written."""
-    log = workdir.MetricsLog(tmp_path, 0)
-    with run_case.largest_file(2048), pytest.raises(OSError, match="File too large"):
-        for step in range(1, 100):
-            log.write(step, {f"loss/{name}": 1.0 for name in range(10)})
-    log.close()
-    assert [row["step"] for row in workdir.read_metrics(tmp_path)] == list(range(1, step + 1))
-
-
-def test_lines_after_the_step_of_a_resume_are_written_anew(logged):
-    log = workdir.MetricsLog(logged, 20)
-    assert [row["step"] for row in rows(logged)] == [10, 20]
-    log.write(20, {"loss/total": 999.0})
-    log.write(30, {"loss/total": 3.5})
-    log.close()
-    assert rows(logged) == [
-        VERSION | {"step": 10, "loss/total": 1.0},
-        {"step": 20, "loss/total": 2.0},
-        {"step": 30, "loss/total": 3.5},
-    ]
-
-
-def test_a_line_from_before_a_resume_gets_what_it_lacks(logged):
-    """Training logged step 20, then the run was killed before its evaluation."""
-    log = workdir.MetricsLog(logged, 20)
-    assert log.has(20, "loss/") and not log.has(20, "eval/")
-    log.write(20, {"loss/total": 999.0, "eval/knn/f1": 0.5})
-    log.close()
-    assert rows(logged)[1:] == [{"step": 20, "loss/total": 2.0, "eval/knn/f1": 0.5}]
-
-
-def test_the_last_line_of_a_finished_run_is_its_hash(logged):
-    log = workdir.MetricsLog(logged, 30)
-    log.write(30, {"state_sha256": "abc"})
-    log.close()
-    assert rows(logged)[-1] == {"step": 30, "state_sha256": "abc"}
-    workdir.MetricsLog(logged, 30).close()  # starting again takes the hash away until the run ends again
-    assert rows(logged)[-1] == {"step": 30, "loss/total": 3.0}
-
-
-def test_a_last_line_cut_short_by_a_kill_is_dropped(logged):
-    path = logged / "metrics.jsonl"
-    path.write_text(path.read_text()[:-15])
-    assert [row["step"] for row in workdir.read_metrics(logged)] == [10, 20]
-    workdir.MetricsLog(logged, 30).close()
-    assert [row["step"] for row in rows(logged)] == [10, 20]
-
-
-def test_damage_in_the_middle_is_an_error(logged):
-    path = logged / "metrics.jsonl"
-    path.write_text(path.read_text().replace('{"step": 20', '{"step": '))
-    with pytest.raises(WorkdirError, match="metrics.jsonl, line 2 is damaged"):
-        workdir.read_metrics(logged)
-
-
-def test_other_than_text_in_the_middle_is_an_error(logged):
-    path = logged / "metrics.jsonl"
-    lines = path.read_bytes().splitlines()
-    path.write_bytes(b"\n".join([lines[0], b"\xff\xfe" + lines[1], lines[2]]))
-    with pytest.raises(WorkdirError, match="metrics.jsonl, line 2 is damaged"):
-        workdir.read_metrics(logged)
-
-
-def test_numbers_that_are_not_finite_are_null_on_disk_and_come_back_as_nan(tmp_path):
-    log = workdir.MetricsLog(tmp_path, 0)
-    log.write(10, {"loss/total": float("inf"), "optim/grad_norm": float("nan"), "skipped": 1.0})
-    log.close()
-    assert rows(tmp_path) == [VERSION | {"step": 10, "loss/total": None, "optim/grad_norm": None, "skipped": 1.0}]
-    (row,) = workdir.read_metrics(tmp_path)
-    assert math.isnan(row["loss/total"]) and math.isnan(row["optim/grad_norm"]) and row["skipped"] == 1.0
-    workdir.MetricsLog(tmp_path, 10).close()  # written anew, still strict JSON
-    assert rows(tmp_path)[0]["loss/total"] is None
-
-
-def test_metrics_of_a_later_version_are_refused_and_left_alone(logged):
-    path = logged / "metrics.jsonl"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
-    before = path.read_bytes()
-    with pytest.raises(WorkdirError, match="metrics.jsonl has schema version 2, this code reads up to 1"):
-        workdir.MetricsLog(logged, 10)
-    assert path.read_bytes() == before
 
 
 def test_files_are_replaced_whole(tmp_path, monkeypatch):

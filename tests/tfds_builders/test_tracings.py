@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from discovr_jax.data.letterbox import letterbox
 from tfds_builders import tracings
-from tfds_builders.letterbox import letterbox
 
 
 def inside_by_hand(ring: np.ndarray, x: int, y: int) -> bool:

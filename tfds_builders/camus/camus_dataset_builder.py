@@ -7,9 +7,9 @@ import re
 import numpy as np
 
 from discovr_jax.data import nifti_io, records
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.video_io import VideoError
 from tfds_builders import echo_builder, tables
-from tfds_builders.letterbox import letterbox
 
 _REMEDY = (
     "Download CAMUS_public (NIfTI) from https://humanheart-project.creatis.insa-lyon.fr, unpack it, and point "

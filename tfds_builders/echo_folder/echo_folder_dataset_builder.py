@@ -4,11 +4,11 @@ import math
 import pathlib
 
 from discovr_jax.data import private, records
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.sector import isolate_video
 from discovr_jax.data.video_io import VideoError, read_video
 from tfds_builders import echo_builder, tables
 from tfds_builders.echo_folder import listing
-from tfds_builders.letterbox import letterbox
 from tfds_builders.splits import hashed_split
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}

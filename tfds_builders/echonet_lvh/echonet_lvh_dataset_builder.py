@@ -6,9 +6,9 @@ import pathlib
 import numpy as np
 
 from discovr_jax.data import records, sector
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.video_io import read_video
 from tfds_builders import echo_builder, tables
-from tfds_builders.letterbox import letterbox
 
 _REMEDY = (
     "Download EchoNet-LVH from https://echonet.github.io/lvh (free registration), unpack it, and point --manual_dir at "

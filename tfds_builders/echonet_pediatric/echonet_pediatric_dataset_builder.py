@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from discovr_jax.data import records
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.video_io import read_video
 from tfds_builders import echo_builder, tables, tracings
-from tfds_builders.letterbox import letterbox
 
 VIEWS = ("A4C", "PSAX")
 _REMEDY = (

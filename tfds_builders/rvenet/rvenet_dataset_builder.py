@@ -5,9 +5,9 @@ import math
 import pathlib
 
 from discovr_jax.data import records, sector
+from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.video_io import read_video
 from tfds_builders import echo_builder, tables
-from tfds_builders.letterbox import letterbox
 from tfds_builders.splits import hashed_split
 
 _REMEDY = (

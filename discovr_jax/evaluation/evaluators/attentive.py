@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from discovr_jax import trees
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import token_runner as tokens
 from discovr_jax.evaluation.evaluators import heads, targets
 from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import tokens
 
 METRICS = targets.METRICS
 
@@ -90,7 +91,7 @@ def run(
 def _made(context, part: str, target: targets.Target, clips, heads_of_query: int, options: heads.Options):
     """{encoder: [task.Predictions, one a seed]}; what is not cached is trained."""
     made: dict[str, list[task.Predictions]] = {}
-    digest = features.fingerprint([dict(target.known), dict(target.values)])
+    digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for number, (name, seed, encoder) in enumerate(context.members):
         settings = {"heads": heads_of_query, "options": str(options), "seed": context.config.seed, "targets": digest}
         seen = [[context.key(split, "middle clip")] for split in extraction.SPLITS]

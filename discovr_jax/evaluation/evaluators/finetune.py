@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from discovr_jax import trees
 from discovr_jax.data import mixture, pipeline
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import token_runner as tokens
 from discovr_jax.evaluation.evaluators import heads, targets
 from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.readouts import MAPS, NAMES, readouts
 
 METRICS = targets.METRICS
@@ -122,7 +123,7 @@ def run(
 def _made(evaluation, context, part: str, target: targets.Target, last: int, options: Options):
     """{encoder: [task.Predictions]} of the first seed of each; what is not cached is tuned."""
     made = {}
-    digest = features.fingerprint([dict(target.known), dict(target.values)])
+    digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for name, teacher in context.tuner.teachers.items():
         settings = {"last": last, "options": str(options), "seed": context.config.seed, "targets": digest}
         settings |= {"crops": list(context.config.data.crop_scales), "clips": context.config.eval.clips}

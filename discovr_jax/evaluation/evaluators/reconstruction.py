@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from discovr_jax import trees
 from discovr_jax.data import mixture, pipeline
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import token_runner as tokens
 from discovr_jax.evaluation.evaluators import anomaly, targets
 from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import tokens
 from discovr_jax.evaluation.features.extract import SPLITS
 
 METRICS = anomaly.METRICS
@@ -165,7 +166,7 @@ def run(
 def _scores(context, options: Options, known, name: str, memory: int) -> dict[str, np.ndarray]:
     """{"val", "test": float64 [known]} reconstruction errors; cached."""
     config = context.config
-    digest = features.fingerprint({split: known[split] for split in SPLITS})
+    digest = trees.fingerprint({split: known[split] for split in SPLITS})
     settings = dataclasses.asdict(options) | {
         "version": VERSION, "seed": config.seed, "labels": digest, "name": name,
         "rule": mixture.abnormal_rule(config.data, mixture.scored(config)), "clips": config.eval.clips,

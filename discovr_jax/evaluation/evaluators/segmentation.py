@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from discovr_jax import trees
 from discovr_jax.data import records, transforms
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import token_runner as tokens
 from discovr_jax.evaluation.evaluators import heads
 from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import tokens
 from discovr_jax.evaluation.metrics import masks as overlap
 from discovr_jax.evaluation.metrics import videos as metrics
 
@@ -262,7 +263,7 @@ def _made(context, family, frames, classes, options: Mapping[str, heads.Options]
     """{head: {encoder: [{"maps", "decay", "steps", measures}, one a seed]}}; what is not cached is trained."""
     made: dict[str, dict[str, list]] = {head: {} for head in options}
     tokens_of = functools.cache(lambda split: tokens.of_frames(context, split, frames[split]))
-    targets = [[context.key(split), features.fingerprint(vars(frames[split])), classes] for split in extraction.SPLITS]
+    targets = [[context.key(split), trees.fingerprint(vars(frames[split])), classes] for split in extraction.SPLITS]
     for (number, (name, seed, encoder)), head in itertools.product(enumerate(context.members), options):
         settings = {"head": head, "options": str(options[head]), "seed": context.config.seed}
         key = features.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, targets)

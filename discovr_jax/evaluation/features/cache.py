@@ -50,18 +50,6 @@ class Share:
     writes: bool = True
 
 
-def fingerprint(tree: Any) -> str:
-    """SHA-256 of a parameter tree: names, dtypes, shapes and bytes of every leaf."""
-    import jax
-
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def cache_key(encoder_key: str, preprocessing: Mapping[str, Any], videos: Iterable[Sequence[Any]]) -> str:
     """SHA-256 over everything that features depend on.
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.evaluation import interface as task
 from discovr_jax.evaluation.evaluators import attentive, heads
-from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.metrics import videos as metrics
 from tests import tokens_case
 
@@ -87,11 +87,11 @@ def test_reasons_to_skip(tmp_path):
 
 
 def test_clips_are_kept_as_float16_with_their_real_frames(tmp_path):
-    from discovr_jax.evaluation import token_runner as tokens
+    from discovr_jax.evaluation.features import tokens
 
     _, context = tokens_case.make_context(tmp_path)
     found = tokens.of_clips(context, "val")
     assert len(found) == 3 and found[0]["tokens"].shape == (10, 33, 16) and found[0]["tokens"].dtype == np.float16
     assert found[0]["num_valid"].tolist() == [4] * 10
     assert len(list(tmp_path.glob("*-val-clips-*.npz"))) == 3
-    assert features.fingerprint(found[0]) == features.fingerprint(tokens.of_clips(context, "val")[0])
+    assert trees.fingerprint(found[0]) == trees.fingerprint(tokens.of_clips(context, "val")[0])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import runner
-from discovr_jax.evaluation import token_runner as tokens
+from discovr_jax.evaluation import runner, token_runner
 from discovr_jax.evaluation.evaluators import heads, segmentation
+from discovr_jax.evaluation.features import tokens
 from tests import tokens_case
 
 FIT = {"steps": 90, "every": 30, "batch": 16, "rate": 3e-2, "decays": (1e-2,)}
@@ -136,7 +136,7 @@ def test_reasons_to_skip(tmp_path):
     bad.of_frame = lambda frames, *_: np.full((len(frames), 16, 16), np.nan)
     evaluation, context = tokens_case.make_context(tmp_path / "c", eyes={"discovr": [bad]})
     chosen = {"segmentation": OPTIONS | {"type": "segmentation"}, "knn": {"type": "knn"}}
-    assert tokens.run(evaluation, chosen, context) == {} and "segmentation" in runner.TOKEN_TYPES
+    assert token_runner.run(evaluation, chosen, context) == {} and "segmentation" in runner.TOKEN_TYPES
     (skip,) = evaluation.results["skipped"]
     assert skip["evaluator"] == "segmentation" and "48 of 48 clips of discovr (seed 0)" in skip["reason"]
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from discovr_jax import trees
 from discovr_jax.evaluation.features import cache as features
 
 
@@ -53,14 +54,14 @@ def test_a_video_without_clips_is_an_error():
 
 def test_fingerprint_sees_values_names_and_dtypes():
     tree = {"a": jnp.arange(3.0), "b": jnp.zeros(2)}
-    base = features.fingerprint(tree)
-    assert features.fingerprint({"b": np.zeros(2, np.float32), "a": np.arange(3, dtype=np.float32)}) == base
+    base = trees.fingerprint(tree)
+    assert trees.fingerprint({"b": np.zeros(2, np.float32), "a": np.arange(3, dtype=np.float32)}) == base
     for other in (
         {"a": jnp.arange(3.0).at[1].set(1.5), "b": jnp.zeros(2)},
         {"a": jnp.arange(3.0), "c": jnp.zeros(2)},
         {"a": jnp.arange(3), "b": jnp.zeros(2)},
     ):
-        assert features.fingerprint(other) != base
+        assert trees.fingerprint(other) != base
 
 
 def test_cache_key_sees_weights_preprocessing_and_manifest():

@@ -1,0 +1,240 @@
+"""Frozen tokens of labelled frames and of whole clips: read from disk, or made in one pass for all encoders."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from discovr_jax.data import mixture, pipeline, records
+from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import extract as extraction
+
+PHASES = ("ed", "es")  # of a labelled frame, by number; others have number 2
+Tokens = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """One frozen encoder that gives its tokens; of several processes each gives its own rows and gets those of all.
+
+    Attributes:
+      of_frame: (frames uint8 [b, T, H, W], num_valid int32 [b], position int32 [b]) -> [b, places, D], tokens of the
+        tubelet that holds the frame at `position`, in raster order; NumPy arrays, as of `of_clip`.
+      of_clip: (frames, num_valid) -> [b, 1 + tokens, D], token 0 is CLS.
+      key: as of `features.Encoder`.
+      grid: `models.discovr.ClipGrid` of its tokens; patch: pixels of a patch side; width: D.
+    """
+
+    of_frame: Callable[..., Any]
+    of_clip: Callable[..., Any]
+    key: str
+    grid: Any
+    patch: int
+    width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What evaluators of tokens work on.
+
+    Attributes:
+      config: data.*, eval.*, seed.
+      sources: {"train": RecordSource, "val": ..., "test": ...}.
+      fields: {split: {column: [videos]}}, see `extraction.read_fields`.
+      encoders: {"discovr": [Encoder], "random": [Encoder, one a seed]}.
+      directory: WORKDIR/eval/features, of what is cached.
+      share: of this process.
+      tuner: `finetune.Tuner`, for what trains the encoder too.
+    """
+
+    config: Any
+    sources: Mapping[str, Any]
+    fields: Mapping[str, Mapping[str, np.ndarray]]
+    encoders: Mapping[str, Sequence[Encoder]]
+    directory: pathlib.Path
+    share: features.Share
+    tuner: Any = None
+
+    @property
+    def members(self) -> list[tuple[str, int, Encoder]]:
+        """(name, seed, encoder) of all."""
+        return [(name, seed, one) for name, group in self.encoders.items() for seed, one in enumerate(group)]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the scored dataset as part of a file name."""
+        return extraction.folder(mixture.scored(self.config))
+
+    def key(self, split: str, *parts: Any) -> str:
+        """Cache key of what is made from a split's clips; `parts`: what else it depends on."""
+        source, columns = self.sources[split], self.fields[split]
+        preprocessing = {"records": extraction.identity(source), "parts": parts}
+        preprocessing |= {name: self.config.data[name] for name in extraction.CLIP_KEYS}
+        videos = zip(columns["id"], columns["num_frames"], strict=True)
+        return features.cache_key("tokens", preprocessing, videos)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """The frames of a split that have a mask drawn by an expert.
+
+    Attributes:
+      record, frame: int32 [N], video in the split and frame in the video.
+      phase: int32 [N], index into `PHASES`, 2 for frames that are neither.
+      masks: uint8 [N, S, S], classes of `records.MASK_CLASSES`.
+      spacing: float32 [N, 2], mm a pixel (row, column), NaN unknown.
+    """
+
+    record: np.ndarray
+    frame: np.ndarray
+    phase: np.ndarray
+    masks: np.ndarray
+    spacing: np.ndarray
+
+
+def labelled(context: Context, split: str) -> Labelled:
+    """Reads (or takes from the cache) the labelled frames of a split; none give arrays of length 0."""
+    source = context.sources[split]
+    rows = records.manifest_rows(source.path)
+    counts = None if rows is None else [int(row["num_masks"]) for row in rows if row["split"] == split]
+
+    def make(_):
+        found: dict[str, list] = {field.name: [] for field in dataclasses.fields(Labelled)}
+        for index in range(len(source)):
+            if counts is not None and not counts[index]:
+                continue  # reading a record is what takes the time
+            record = source[index]
+            for mask, frame, expert in zip(
+                record["masks"], record["mask_frames"], record["mask_is_expert"], strict=True
+            ):
+                if not expert:
+                    continue
+                marked = [int(record[f"{phase}_frame"]) for phase in PHASES]
+                values = (index, frame, marked.index(frame) if frame in marked else 2, mask, record["pixel_spacing"])
+                for column, value in zip(found.values(), values, strict=True):
+                    column.append(value)
+        size = source.frame_size
+        return [
+            {
+                "record": np.asarray(found["record"], np.int32),
+                "frame": np.asarray(found["frame"], np.int32),
+                "phase": np.asarray(found["phase"], np.int32),
+                "masks": np.asarray(found["masks"], np.uint8).reshape(-1, size, size),
+                "spacing": np.asarray(found["spacing"], np.float32).reshape(-1, 2),
+            }
+        ]
+
+    # The manifest, which names the records, has no hash of the masks: files that were written again are read again.
+    files = sorted(pathlib.Path(source.path).glob(f"*-{split}.array_record*"))
+    written = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key, name = context.key(split, "expert masks", written), f"{context.dataset}-masks-{split}"
+    return Labelled(**features.cached(context.directory, [name], [key], make, context.share.writes)[0])
+
+
+def of_frames(context: Context, split: str, frames: Labelled) -> list[np.ndarray]:
+    """Tokens of the tubelet that holds each labelled frame, of each of `context.members`: float16 [N, places, D]."""
+
+    def batches():
+        asked = list(zip(frames.record.tolist(), frames.frame.tolist(), strict=True))
+        return pipeline.labelled_batches(context.sources[split], context.config, asked, **_loading(context))
+
+    def encode(encoder: Encoder, batch):
+        return {"tokens": encoder.of_frame(batch["frames"], batch["num_valid"], batch["position"])}
+
+    asked = [frames.record.tolist(), frames.frame.tolist()]
+    return [found["tokens"] for found in _cached(context, split, "frames", asked, len(frames.record), batches, encode)]
+
+
+def of_clips(context: Context, split: str) -> list[Tokens]:
+    """All tokens of the middle clip of each video, of each of `context.members`.
+
+    Returns:
+      {"tokens": float16 [N, 1 + tokens, D], "num_valid": int32 [N]} each.
+    """
+
+    def batches():
+        config = context.config.copy_and_resolve_references()
+        config.eval.clips = 1
+        return pipeline.eval_batches(context.sources[split], config, **_loading(context))
+
+    def encode(encoder: Encoder, batch):
+        return {"tokens": encoder.of_clip(batch["frames"], batch["num_valid"]), "num_valid": batch["all_valid"]}
+
+    count = len(context.sources[split])
+    return _cached(context, split, "clips", "middle clip", count, batches, encode)
+
+
+def require_space(context: Context, counts: Sequence[int], tokens: int, limit: float, option: str) -> None:
+    """Raises task.NotSetUp if the float16 tokens of all encoders take more than `limit` GiB.
+
+    Args:
+      counts: clips (or frames) of each split; tokens: of each of them; option: the config key of the limit.
+    """
+    width = sum(encoder.width for _, _, encoder in context.members)
+    needed = sum(counts) * tokens * width * 2 / 2**30
+    if needed > limit:
+        raise task.NotSetUp(
+            f"the tokens of {len(context.members)} encoders take {needed:.1f} GiB of memory and disk, {option} allows "
+            f"{limit:g}: set it to {math.ceil(needed)} where there is room"
+        )
+
+
+def finite(name: str, seed: int, *arrays: np.ndarray) -> None:
+    """Raises task.Skip if an encoder's tokens (of any split) are not finite in float16."""
+    for array in arrays:
+        bad = int((~np.isfinite(array.reshape(len(array), -1)).all(1)).sum())
+        if bad:
+            raise task.Skip(f"tokens not finite: {bad} of {len(array)} clips of {name} (seed {seed})")
+
+
+def _loading(context: Context) -> dict[str, int]:
+    share = context.share
+    return {"batch_size": context.config.eval.batch_size, "process_index": share.index, "process_count": share.count}
+
+
+def _cached(context: Context, split: str, what: str, asked: Any, count: int, batches, encode) -> list[Tokens]:
+    """What `encode` says of `count` rows under each encoder; the missing ones are made in one pass.
+
+    Args:
+      batches: () -> loader, each batch with `record` (the row) and `weight`.
+      encode: (encoder, batch) -> {name: [b, ...]}; floats are kept as float16.
+    """
+    members = context.members
+    names = [f"{context.dataset}-{name}-{seed}-{split}-{what}" for name, seed, _ in members]
+    keys = [context.key(split, encoder.key, asked) for _, _, encoder in members]
+
+    def make(missing: Sequence[int]) -> list[Tokens]:
+        with contextlib.closing(batches()) as loader:
+            return _fill([members[index][2] for index in missing], _whole(loader, context.share), encode, count)
+
+    return features.cached(context.directory, names, keys, make, context.share.writes)
+
+
+def _whole(loader, share: features.Share) -> Iterable[dict[str, np.ndarray]]:
+    """Batches with the bookkeeping of all processes' rows; frames and positions stay this process's."""
+    for batch in loader:
+        rows = share.gather({name: batch[name] for name in ("record", "weight", "num_valid")})
+        yield batch | {"record": rows["record"], "weight": rows["weight"], "all_valid": rows["num_valid"]}
+
+
+def _fill(encoders: Sequence[Encoder], batches, encode, count: int) -> list[dict[str, np.ndarray]]:
+    """Rows in their places; a row of weight 0 is padding and is never kept."""
+    made: list[dict[str, np.ndarray]] = [{} for _ in encoders]
+    seen = np.zeros(count, bool)
+    for batch in batches:
+        real = batch["weight"] > 0
+        rows = batch["record"][real]
+        seen[rows] = True
+        for encoder, arrays in zip(encoders, made, strict=True):
+            for name, values in encode(encoder, batch).items():
+                values = np.asarray(values)[real]
+                kind = values.dtype if np.issubdtype(values.dtype, np.integer) else np.float16
+                arrays.setdefault(name, np.zeros((count, *values.shape[1:]), kind))[rows] = values.astype(kind)
+    if not seen.all():
+        raise ValueError(f"{int((~seen).sum())} of {count} rows had no clip: the batches do not cover the split")
+    return made

@@ -1,0 +1,79 @@
+"""What changes with the step: durations in any unit, periodic actions, learning rate, temperature, momentum."""
+
+import dataclasses
+import re
+
+import jax.numpy as jnp
+
+from discovr_jax.errors import ConfigError
+
+DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(steps?|epochs?|examples?|percent)\s*$")
+
+
+def duration_steps(text: str, *, steps_per_epoch: float, batch_size: int, total: int | None = None) -> int:
+    """A duration such as "400 epochs", "200 steps", "1e6 examples" or "10 percent" (of `total`) in steps.
+
+    Raises:
+      ConfigError: text that is no duration, or percent where the total itself is asked for.
+    """
+    match = DURATION.match(str(text))
+    if match is None:
+        raise ConfigError(
+            f"{text!r} is no duration: write a number and one of steps, epochs, examples, percent, "
+            'for example "40 epochs"'
+        )
+    amount, unit = float(match[1]), match[2].rstrip("s")
+    if unit == "percent":
+        if total is None:
+            raise ConfigError(f"{text!r}: percent needs a total, and this duration is the total")
+        return round(amount / 100 * total)
+    scale = {"step": 1.0, "epoch": steps_per_epoch, "example": 1.0 / batch_size}[unit]
+    return round(amount * scale)
+
+
+def should_run(step: int, every: int, total: int) -> bool:
+    """Whether something that happens every `every` steps happens at `step`; always at the last one, never at 0.
+
+    `every` 0 means only at the end.
+    """
+    return step == total or (every > 0 and step > 0 and step % every == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedules:
+    """Everything that changes with the step. All durations in steps; call methods with an int32 scalar."""
+
+    total: int
+    peak_lr: float
+    floor_lr: float
+    warmup: int
+    lr_decay: str  # "cosine" or "constant"
+    teacher_temperature: tuple[float, float]
+    teacher_temperature_warmup: int
+    ema: tuple[float, float]
+    freeze_last: int
+    freeze_prototypes: int
+    teacher_temperature_every: int = 1  # the temperature moves every so many steps
+
+    def lr(self, step):
+        """Linear warm-up from 0, then cosine to the floor (or constant)."""
+        if self.lr_decay == "constant":
+            decayed = jnp.float32(self.peak_lr)
+        else:
+            progress = (step - self.warmup) / max(self.total - self.warmup, 1)
+            cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+            decayed = self.floor_lr + (self.peak_lr - self.floor_lr) * cosine
+        return jnp.where(step < self.warmup, self.peak_lr * (step + 1) / max(self.warmup, 1), decayed)
+
+    def temperature(self, step):
+        """tau_t: linear over its warm-up (in stairs of `teacher_temperature_every` steps), then constant."""
+        first, last = self.teacher_temperature
+        step = step - step % self.teacher_temperature_every
+        progress = jnp.clip(step / max(self.teacher_temperature_warmup, 1), 0, 1)
+        return jnp.float32(first) + (last - first) * progress
+
+    def ema_momentum(self, step):
+        """Teacher momentum rising by cosine from the first to the last value over the run."""
+        first, last = self.ema
+        progress = jnp.clip(step / max(self.total, 1), 0, 1)
+        return last - (last - first) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
