@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from discovr_jax import configs
+from discovr_jax import configs, renamed_keys
 from discovr_jax.data import facts, mixture
 from discovr_jax.errors import ConfigError
 from discovr_jax.losses.interface import Options
@@ -89,7 +89,7 @@ def default_config() -> dict:
 
 def saved_config(saved: dict) -> ConfigDict:
     """The config of a checkpoint; keys that are newer than it take their defaults (those of `eval` stay away)."""
-    defaults = default_config()
+    defaults, saved = default_config(), renamed_keys.current(saved)
     merged = {
         key: defaults.get(key, {}) | value if isinstance(value, dict) and key != "eval" else value
         for key, value in saved.items()

@@ -8,6 +8,8 @@ import pathlib
 import socket
 import tempfile
 
+from discovr_jax import renamed_keys
+
 
 class WorkdirError(RuntimeError):
     """The workdir cannot be used; the message says why and what to do."""
@@ -138,7 +140,7 @@ def differences(
       free: and not so.
       defaults: a config. Keys that `before` lacks, because they are newer than it, are taken as here.
     """
-    now = flatten(now)
+    now, before = flatten(now), renamed_keys.current(before)
     before = {key: value for key, value in flatten(defaults or {}).items() if key in now} | flatten(before)
     return [
         f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"
