@@ -192,8 +192,9 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
       num_train: videos trained on, of all datasets (`pipeline.training_records`); an epoch is so many clips.
     """
     batch_size = config.batch_size
-    if config.accumulate < 1 or batch_size % config.accumulate:
-        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
+    parts = config.accumulate
+    if parts < 1 or batch_size % parts:
+        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {parts}")
     steps_per_epoch = num_train / batch_size
     total = schedules_lib.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 

@@ -71,8 +71,8 @@ def flatten(config: dict, prefix: str = "") -> dict:
 
 # Keys that may change between starts of one run: they change neither the mathematics nor the data.
 FREE = (
-    "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model.remat", "model.attention",
-    "log.writers", "log.project",
+    "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "log.writers",
+    "log.project", "model.remat", "model.attention",
 )  # fmt: skip
 
 

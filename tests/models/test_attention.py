@@ -65,8 +65,9 @@ def test_no_scores_beyond_a_tile(monkeypatch, tile_bytes, shape):
 
 
 CHOICES = [
-    ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"), ("tpu", 1, "bfloat16", "whole"),
-    ("gpu", 1, "float32", "whole"), ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
+    ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"),
+    ("tpu", 1, "bfloat16", "whole"), ("gpu", 1, "float32", "whole"),
+    ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
 ]  # fmt: skip
 
 
