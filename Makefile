@@ -28,8 +28,10 @@ test-long: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --output=$(RUNS)/chaos
 
+# Style, undefined names, and the types of the public surface (pyproject.toml says which files).
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # Damaged files and arguments for MINUTES in all, each parser in processes of its own; counts in docs/reliability.md.
 fuzz: $(STAMP)

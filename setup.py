@@ -59,6 +59,7 @@ setuptools.setup(
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",
+            "mypy>=1.13",
             "psutil>=5.9",
             "pytest>=8",
             "pytest-xdist>=3.6",

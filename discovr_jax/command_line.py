@@ -7,6 +7,7 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 
+from discovr_jax import renamed_keys
 from discovr_jax.runs.workdir import flatten
 
 _LONGEST = 4000  # characters of an error in an argument, which may quote it
@@ -45,9 +46,11 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
     if any(len(argument.partition("=")[0]) > _LONGEST_NAME for argument in argv[1:]):
         sys.exit(f"error: an argument begins with a name of more than {_LONGEST_NAME} characters")
     try:
-        argv = [f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv]
+        argv = renamed_keys.flags([f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv])
+        sys.argv = argv  # where ml_collections looks for overrides
         left = values(argv)
-        hasattr(values["config"].value, "seed")  # a file that could not be loaded says so here
+        if values["config"].value is not None:  # a file that could not be loaded says so here
+            renamed_keys.update(values["config"].value)
         return left
     except FileNotFoundError as error:
         words = str(error)

@@ -89,8 +89,8 @@ def load_encoder(
     if channels == 3 and config.model.intensity != "imagenet":
         raise ValueError(f"channels=3 needs weights of intensity 'imagenet', not {config.model.intensity!r}")
     if trained_fps is None:
-        known = facts.of(config.data.dataset)
-        nominal = known.nominal_fps if known else None
+        about = facts.of(config.data.dataset)
+        nominal = about.nominal_fps if about else None
         trained_fps = config.data.target_fps or (nominal and nominal / config.data.stride)
     options = {
         "branch": branch,
@@ -218,7 +218,7 @@ class Encoder:
         with jax.default_matmul_precision("highest" if model.dtype == jnp.float32 else "default"):
             method = "encode_video" if self._video else "encode_frames"
             tokens = model.apply({"params": params}, frames, num_valid, method=method)
-        grid, cls = model.grid, None
+        grid, cls = model.grid, tokens[:, 0]
         if not self._video:
             cls, tokens, grid = _as_clip(tokens, frames.shape[0], num_valid, model.grid)
         if output == "video":

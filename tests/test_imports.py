@@ -54,7 +54,7 @@ def members(prefix):
 
 # What a part may import of ours besides itself: the directions of DESIGN section 3. A module belongs to the longest
 # prefix; what is not named (the commands) may import everything but `main`.
-BASE = ("discovr_jax.errors", "discovr_jax.trees", "discovr_jax.file_lock")
+BASE = ("discovr_jax.errors", "discovr_jax.trees", "discovr_jax.file_lock", "discovr_jax.renamed_keys")
 BELOW = ("discovr_jax.data", "discovr_jax.models", "discovr_jax.losses")
 METHOD = (*BELOW, "discovr_jax.method", "discovr_jax.parallel", "discovr_jax.configs")
 RESULTS = tuple(f"discovr_jax.evaluation.{name}" for name in ("interface", "results", "results_io", "metrics"))

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from discovr_jax import renamed_keys
 from discovr_jax.method.experiment import config_path
 
 
@@ -25,7 +26,7 @@ def read_config(name: str, overrides: list[str]) -> ConfigDict:
       ValueError: an argument that is none, or a key that the config has not got.
       FileNotFoundError: no such config.
     """
-    arguments = ["benchmark", f"--config={config_path(name)}", *overrides]
+    arguments = ["benchmark", f"--config={config_path(name)}", *renamed_keys.flags(overrides)]
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
@@ -36,6 +37,7 @@ def read_config(name: str, overrides: list[str]) -> ConfigDict:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
     if rest:
         raise ValueError(f"unknown arguments: {' '.join(rest)}")
+    renamed_keys.update(holder.value)
     return holder.value
 
 

@@ -40,9 +40,10 @@ def known() -> dict[str, Facts]:
     Raises:
       ValueError: a file is damaged, or lacks a key or has one too many; names it.
     """
-    (folder,) = importlib.util.find_spec("tfds_builders").submodule_search_locations
+    spec = importlib.util.find_spec("tfds_builders")
+    folders = (spec and spec.submodule_search_locations) or []
     found = {}
-    for path in sorted(pathlib.Path(folder).glob("*/facts.toml")):
+    for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("*/facts.toml")):
         try:
             found[path.parent.name] = Facts(**tomllib.loads(path.read_text(encoding="utf-8")))
         except (TypeError, tomllib.TOMLDecodeError) as error:

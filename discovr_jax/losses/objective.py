@@ -28,7 +28,8 @@ def objective(
       (total, (new memory, metrics)); total and metrics are float32 scalars.
     """
     inputs = Inputs(options, student, teacher, memory, batch, teacher_temperature)
-    losses, metrics = {}, {}
+    losses: dict[str, jax.Array] = {}
+    metrics: dict[str, jax.Array] = {}
     for name, term in TERMS.items():
         if name not in options.weights or not _has(inputs, term.needs):
             continue

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from discovr_jax import configs
+from discovr_jax import configs, renamed_keys
 from discovr_jax.data import facts, mixture
 from discovr_jax.errors import ConfigError
 from discovr_jax.losses.interface import Options
@@ -97,7 +97,7 @@ def default_config() -> dict:
 
 def saved_config(saved: dict) -> ConfigDict:
     """The config of a checkpoint; keys that are newer than it take their defaults (those of `eval` stay away)."""
-    defaults = default_config()
+    defaults, saved = default_config(), renamed_keys.current(saved)
     merged = {
         key: defaults.get(key, {}) | value if isinstance(value, dict) and key != "eval" else value
         for key, value in saved.items()
@@ -213,8 +213,9 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
       num_train: videos trained on, of all datasets (`pipeline.training_records`); an epoch is so many clips.
     """
     batch_size = config.batch_size
-    if config.accumulate < 1 or batch_size % config.accumulate:
-        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {config.accumulate}")
+    parts = config.accumulate
+    if parts < 1 or batch_size % parts:
+        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {parts}")
     steps_per_epoch = num_train / batch_size
     total = schedules_lib.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 

@@ -153,8 +153,8 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
     kind, _, shape = name.removeprefix("gpu:").partition(":")
     axes = tuple(int(size) for size in shape.split("x") if size.isdecimal())
     chip = CHIPS.get(kind)
-    known = chip is not None and name.startswith("gpu:") == (chip.platform == "gpu")
-    if not known or len(axes) != chip.axes or shape != "x".join(map(str, axes)) or not math.prod(axes):
+    wanted = chip is not None and (chip.axes, chip.platform == "gpu")
+    if wanted != (len(axes), name.startswith("gpu:")) or shape != "x".join(map(str, axes)) or not math.prod(axes):
         raise TopologyError(
             f"--topology={name} is none that the planner knows: v5e:4x4, v6e:8x8, v5p:4x4x4, v7:2x2x1 (chips "
             "along each axis), gpu:h100:8, gpu:h200:8 or cpu:8"

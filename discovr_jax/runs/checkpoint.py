@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -208,7 +209,7 @@ class Checkpoints:
             logger.warning("%s", error)
 
 
-def newest_step(path: str | pathlib.Path) -> pathlib.Path:
+def newest_step(path: str | os.PathLike) -> pathlib.Path:
     """Folder of one checkpoint: `path` itself, or the newest in a workdir or in its "checkpoints" folder.
 
     Raises:
@@ -230,7 +231,7 @@ def whole_steps(directory: pathlib.Path) -> list[int]:
 
 
 def read_arrays(
-    path: str | pathlib.Path, wanted: Callable[[str], bool]
+    path: str | os.PathLike, wanted: Callable[[str], bool]
 ) -> tuple[dict[str, np.ndarray], dict]:
     """Some arrays of a checkpoint (not of its optimizer), whole, in host memory; and its meta.
 
@@ -339,7 +340,7 @@ def _verify(folder: pathlib.Path, tree, meta: dict) -> None:
 
 def _nested(paths: list[list[str]], leaf) -> dict:
     """A tree of dicts with `leaf` at every path."""
-    tree = {}
+    tree: dict = {}
     for *folders, last in paths:
         inner = tree
         for folder in folders:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 
 from discovr_jax.runs.workdir import WorkdirError, flatten
-from discovr_jax.runs.writers import Run, jsonl, open_writer
+from discovr_jax.runs.writers import Run, Writer, jsonl, open_writer
 from discovr_jax.runs.writers.jsonl import METRICS_VERSION
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class MetricsLog:
         if len(kept) < len(rows):
             logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
         self._last = kept[-1] if kept else {"step": -1}
-        self._writers = {}
+        self._writers: dict[str, Writer] = {}
         if writes:
             shown = {name: value for name, value in flatten(config or {}).items() if name not in PRIVATE}
             run = Run(pathlib.Path(workdir), step + 1, kept, project, shown)

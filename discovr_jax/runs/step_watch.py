@@ -70,7 +70,8 @@ class StepWatch:
         """
         self._directory, self._limit, self._names = pathlib.Path(directory), limit, names
         self._checkpoints, self._position, self._config = checkpoints, position, config
-        self._skipped, self._pending = int(state.skipped), None
+        self._skipped = int(state.skipped)
+        self._pending: tuple | None = None
         self._spikes = {name: Spikes() for name in WATCHED}
         self._file = None
         if not writes:

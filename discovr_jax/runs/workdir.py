@@ -8,6 +8,8 @@ import pathlib
 import socket
 import tempfile
 
+from discovr_jax import renamed_keys
+
 
 class WorkdirError(RuntimeError):
     """The workdir cannot be used; the message says why and what to do."""
@@ -61,7 +63,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 def flatten(config: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
+    flat: dict = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
@@ -69,8 +71,8 @@ def flatten(config: dict, prefix: str = "") -> dict:
 
 # Keys that may change between starts of one run: they change neither the mathematics nor the data.
 FREE = (
-    "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "model.remat", "model.attention",
-    "log.writers", "log.project",
+    "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "log.writers",
+    "log.project", "model.remat", "model.attention",
 )  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def differences(
       free: and not so.
       defaults: a config. Keys that `before` lacks, because they are newer than it, are taken as here.
     """
-    now = flatten(now)
+    now, before = flatten(now), renamed_keys.current(before)
     before = {key: value for key, value in flatten(defaults or {}).items() if key in now} | flatten(before)
     return [
         f"{key}: was {before.get(key)!r}, is {now.get(key)!r}"

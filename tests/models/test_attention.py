@@ -85,8 +85,9 @@ def test_scores_of_16_bits_are_not_rounded_before_the_softmax(monkeypatch, name,
 
 
 CHOICES = [
-    ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"), ("tpu", 1, "bfloat16", "whole"),
-    ("gpu", 1, "float32", "whole"), ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
+    ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"),
+    ("tpu", 1, "bfloat16", "whole"), ("gpu", 1, "float32", "whole"),
+    ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
 ]  # fmt: skip
 
 

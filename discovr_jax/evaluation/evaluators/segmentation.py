@@ -149,8 +149,8 @@ def run(
     frames = {split: tokens.labelled(context, split) for split in extraction.SPLITS}
     for split, each in frames.items():
         if not len(each.record):
-            raise task.Skip(f"no masks: none of the {len(context.sources[split])} videos of split {split} has a mask "
-                            "drawn by an expert")  # fmt: skip
+            videos = len(context.sources[split])
+            raise task.Skip(f"no masks: none of the {videos} videos of split {split} has a mask drawn by an expert")
     classes = [int(one) for one in np.unique(frames["train"].masks) if one]
     grid = context.members[0][2].grid
     tokens.require_space(

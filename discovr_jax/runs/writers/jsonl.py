@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from discovr_jax.runs.workdir import write_atomically
 from discovr_jax.runs.writers import Run
@@ -19,7 +19,8 @@ class Writer:
     def __init__(self, run: Run):
         self._path = path(run.workdir)
         self._lines = len(run.rows)
-        self._rewrite(run.rows)
+        self._last: dict[str, Any] = {}
+        self._file = self._rewrite(run.rows)
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         first = {} if self._lines else {"schema_version": METRICS_VERSION}
@@ -27,7 +28,7 @@ class Writer:
         if self._lines and self._last["step"] == step and "state_sha256" not in row:
             self._file.close()
             lines = self._path.read_text(encoding="utf-8").splitlines()
-            self._rewrite([*map(json.loads, lines[:-1]), self._last | row])
+            self._file = self._rewrite([*map(json.loads, lines[:-1]), {**self._last, **row}])
             return
         self._last, self._lines = new, self._lines + 1
         self._file.write(_line(new))
@@ -37,10 +38,11 @@ class Writer:
     def close(self) -> None:
         self._file.close()
 
-    def _rewrite(self, rows: list[dict]) -> None:
+    def _rewrite(self, rows: list[dict]) -> TextIO:
+        """The file, open for more, after these lines."""
         write_atomically(self._path, "".join(map(_line, rows)))
         self._last = rows[-1] if rows else {}
-        self._file = self._path.open("a", encoding="utf-8")
+        return self._path.open("a", encoding="utf-8")
 
 
 def path(workdir: str | os.PathLike) -> pathlib.Path:
