@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import checkpoint
+from discovr_jax import checkpoint, distributed
 from discovr_jax.experiment import make_model, saved_config
 from discovr_jax.optim import path_name
 
@@ -68,8 +68,10 @@ def initialise_from(state, config: ConfigDict):
       WeightsError: sizes differ, or the checkpoint lacks a video encoder.
       CheckpointError, ConversionError: see `read`.
     """
-    path = config.init_from
-    weights = read(path, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
+    path = folder = config.init_from
+    if pathlib.Path(path).is_dir():  # the same step on every process, also of a workdir where training goes on
+        folder = distributed.gathered(str(checkpoint.newest_step(path)))[0]
+    weights = read(folder, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
     kept = state.params, state.teacher, state.memory
     leaves, structure = jax.tree_util.tree_flatten_with_path(dict(zip((*TREES, "memory"), kept, strict=True)))
     names = [path_name(keys) for keys, _ in leaves]

@@ -55,17 +55,16 @@ def test_flags_that_belong_together():
 BRANCHES = {"loss.img": 0.0, "checkpoint.every": "2 steps", "mesh.data": 4, "mesh.fsdp": 2}
 
 
-def start(environment, data_dir, directory, batch):
-    """Both processes, four devices each; the second kills itself before `batch`."""
+def start(environment, flags, directory, second, module="tests.test_distributed"):
+    """Both processes of a run, four devices each: `module` as a program with "-1", or for the second one `second`."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    flags = [f"--workdir={directory}", f"--coordinator=localhost:{port}", "--num_processes=2"]
-    flags += run_case.command_flags(data_dir, BRANCHES)
+    flags = [f"--workdir={directory}", f"--coordinator=localhost:{port}", "--num_processes=2", *flags]
     devices = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.test_distributed", str(batch if i else -1), f"--process_id={i}", *flags],
+            [sys.executable, "-m", module, second if i else "-1", f"--process_id={i}", *flags],
             env=environment | {"XLA_FLAGS": devices},
             cwd=run_case.ROOT,
             stdout=subprocess.DEVNULL,
@@ -82,11 +81,12 @@ def story(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     data_dir, environment = run_case.simulated(base), run_case.command_environment(base)
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    processes = start(environment, data_dir, two, batch=5)
+    flags = run_case.command_flags(data_dir, BRANCHES)
+    processes = start(environment, flags, two, "5")
     try:
         (_, said), killed = processes[0].communicate(timeout=300), processes[1].wait(60)
         assert killed == -9
-        processes += start(environment, data_dir, two, batch=-1)
+        processes += start(environment, flags, two, "-1")
         with run_case.compiled_programs(base):
             summary = train.train_and_evaluate(run_case.make_config(data_dir, BRANCHES), str(one))
         ends = [process.communicate(timeout=300)[1] for process in processes[2:]]

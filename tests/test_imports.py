@@ -58,7 +58,7 @@ ALLOWED = {
     "discovr_jax.optim": (),
     "discovr_jax.workdir": (),
     "discovr_jax.health": (),
-    "discovr_jax.checkpoint": (),
+    "discovr_jax.checkpoint": ("discovr_jax.distributed",),
     "discovr_jax.sharding": ("discovr_jax.optim",),
     "discovr_jax.losses": (),
     "discovr_jax.models": (),

@@ -6,7 +6,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax.data import records
-from discovr_jax.evaluation import entries, extraction, tokens
+from discovr_jax.evaluation import entries, features, tokens
 from discovr_jax.models.discovr import ClipGrid
 
 SIZE, PATCH, FRAMES, STRIDE = 16, 4, 4, 2
@@ -109,7 +109,7 @@ def make_context(directory, config=None, sources=None, eyes=None, tuner=None):
     fields = extraction.read_fields(sources, config, "echonet_dynamic")
     evaluation = entries.start({name: [{}] * len(group) for name, group in encoders.items()}, fields, config)
     folder = pathlib.Path(directory)
-    context = tokens.Context(config, sources, fields, encoders, folder, extraction.ALONE, tuner)
+    context = tokens.Context(config, sources, fields, encoders, folder, features.ALONE, tuner)
     return evaluation, context
 
 
