@@ -240,6 +240,30 @@ def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
 # Traffic -----------------------------------------------------------------------------------------------------
 
 
+def devices_of(attributes):
+    """The groups of devices that a collective of an HLO text is done in, in each of the ways to write them."""
+    if listed := re.search(r"(?:source_target_pairs|replica_groups)=\{(\{[\d,{}]*\})\}", attributes):
+        return [[int(device) for device in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+
+    def counted(text):
+        """Devices in the order that "[4,2]T(1,0)" says: those of a 4 x 2 mesh, column by column."""
+        dims, order = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()
+        shape = [int(dim) for dim in dims.split(",")]
+        axes = [int(axis) for axis in order.split(",")] if order else range(len(shape))
+        return np.arange(math.prod(shape)).reshape(shape).transpose(axes)
+
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", attributes):
+        return counted(found[3]).reshape(int(found[1]), int(found[2])).tolist()
+    axes, order, along = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([^}]*)\}", attributes
+    ).groups()
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
+    mesh = counted(order or f"[{math.prod(sizes.values())}]").reshape(list(sizes.values()))
+    last = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", along)]
+    mesh = np.moveaxis(mesh, last, range(-len(last), 0))
+    return mesh.reshape(-1, math.prod(mesh.shape[-len(last) :])).tolist()
+
+
 def crossing(text, model):
     """{(kind, shape)} of every array that a program sends between devices other than along the model axis.
 
@@ -248,20 +272,9 @@ def crossing(text, model):
     found = set()
     for each in (each for body in hlo.parse(text)[0].values() for each in body):
         kind = each.opcode.removesuffix("-start")
-        if kind not in hlo.COLLECTIVES:
-            continue
-        listed = re.search(r"(?:source_target_pairs|replica_groups)=\{(\{[\d,{}]*\})\}", each.attributes)
-        if listed:
-            groups = [[int(device) for device in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
-        else:  # [groups, devices of one]<=[axes], transposed
-            rows, size, axes, order = re.search(
-                r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", each.attributes
-            ).groups()
-            shape = [int(axis) for axis in axes.split(",")]
-            order = [int(axis) for axis in order.split(",")] if order else range(len(shape))
-            groups = np.arange(8).reshape(shape).transpose(order).reshape(int(rows), int(size)).tolist()
-        if any(len({device // model for device in group}) > 1 for group in groups):
-            found |= {(kind, dims) for dims, _, _ in hlo.arrays(each.shape)}
+        if kind in hlo.COLLECTIVES and not each.opcode.endswith("-done"):
+            if any(len({device // model for device in group}) > 1 for group in devices_of(each.attributes)):
+                found |= {(kind, dims) for dims, _, _ in hlo.arrays(each.shape)}
     return found
 
 
