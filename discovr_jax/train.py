@@ -155,7 +155,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     save(step, state)
                 # After the checkpoint: what fails in a long evaluation costs no training.
                 at_end = step == total and config.eval.at_end
-                periodic = _periodic(step, experiment.eval_every) and not log.has(step, "eval/")
+                periodic = _periodic(step, experiment.eval_every)
+                periodic = periodic and not distributed.gathered(log.has(step, "eval/"))[0]
                 unscored = bool(evaluate) and (at_end or periodic)
                 if unscored and not stop:
                     if at_end:

@@ -78,7 +78,7 @@ def keys_read_in_source(path, known):
                 found.add(key)
         if isinstance(node, ast.Subscript) and (dotted(node.value) or "").endswith("data.simulate"):
             found |= {key for key in known if key.startswith("data.simulate.")}  # read in a loop over splits
-        if isinstance(node, ast.Call) and dotted(node.func) == "option":  # of discovr_jax/fidelity.py
+        if isinstance(node, ast.Call) and dotted(node.func) == "option":  # of discovr_jax/method/fidelity.py
             found |= known & {node.args[1].value}
     return found
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from configs import ablations, base
-from discovr_jax import workdir
+from discovr_jax.configs import ablations, base
+from discovr_jax.runs import workdir
 from tests.test_configs import ROOT
 
 KNOWN = {*workdir.flatten(base.get_config().to_dict()), "data.mixture"}

@@ -111,7 +111,7 @@ def make_context(directory, config=None, sources=None, eyes=None, tuner=None):
     fields = extraction.read_fields(sources, config, "echonet_dynamic")
     evaluation = entries.start({name: [{}] * len(group) for name, group in encoders.items()}, fields, config)
     folder = pathlib.Path(directory)
-    context = tokens.Context(config, sources, fields, encoders, folder, extraction.ALONE, tuner)
+    context = tokens.Context(config, sources, fields, encoders, folder, features.ALONE, tuner)
     return evaluation, context
 
 

@@ -1,6 +1,7 @@
 """A run that starts from weights: `config.init_from`."""
 
 import logging
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +10,8 @@ from ml_collections import ConfigDict
 
 from discovr_jax.convert.read import WeightsError, read
 from discovr_jax.method.experiment import make_model
+from discovr_jax.parallel import processes as distributed
+from discovr_jax.runs import checkpoint
 from discovr_jax.trees import path_name
 
 logger = logging.getLogger(__name__)
@@ -28,8 +31,10 @@ def initialise_from(state, config: ConfigDict):
       WeightsError: sizes differ, or the checkpoint lacks a video encoder.
       CheckpointError, ConversionError: see `read`.
     """
-    path = config.init_from
-    weights = read(path, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
+    path = folder = config.init_from
+    if pathlib.Path(path).is_dir():  # the same step on every process, also of a workdir where training goes on
+        folder = distributed.gathered(str(checkpoint.newest_step(path)))[0]
+    weights = read(folder, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
     kept = state.params, state.teacher, state.memory
     leaves, structure = jax.tree_util.tree_flatten_with_path(dict(zip((*TREES, "memory"), kept, strict=True)))
     names = [path_name(keys) for keys, _ in leaves]

@@ -147,7 +147,9 @@ def evaluate_state(
     encoders = of_all(weights, encoder)
     manifest = records.manifest_hash(sources["test"].path)
     part, parts = sharding.batch_part(mesh)
-    share = features.Share(part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first())
+    share = features.Share(
+        part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first(), distributed.on_any
+    )
     evaluation = runner.run(config, sources, encoders, directory, share, everything)
     context = tokens.Context(
         config,

@@ -39,12 +39,12 @@ class Store:
     Attributes:
       directory: None keeps nothing.
       dataset: that is scored, as part of a file name.
-      writes: False on all processes but one.
+      share: of this process.
     """
 
     directory: pathlib.Path | None = None
     dataset: str = ""
-    writes: bool = True
+    share: features.Share = features.ALONE
 
     def table(self, name: str, head: Any, data: Any, make: Callable[[], Table]) -> Table:
         """The predictions of one head on one encoder's readouts: read, or made.
@@ -58,7 +58,7 @@ class Store:
             return make()
         keys = [features.cache_key(code(), {"head": head}, [[trees.fingerprint(data)]])]
         names = [f"{self.dataset}-{name}"]
-        return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.writes)[0])
+        return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.share)[0])
 
 
 NOWHERE = Store()

@@ -63,7 +63,7 @@ class _Task:
 
 
 def run(
-    config, sources, encoders, workdir, share: features.Share = extraction.ALONE, everything: bool = True
+    config, sources, encoders, workdir, share: features.Share = features.ALONE, everything: bool = True
 ) -> entries.Evaluation:
     """Extracts (or reads cached) features of all encoders and the pixel baseline, and evaluates them.
 
@@ -93,11 +93,15 @@ def run(
         if bank := options.get("bank"):
             try:
                 opened = {split: mixture.open_source(config.data, bank, split) for split in SPLITS[:2]}
+                reason = ""
             except records.RecordsError as error:
-                banks[bank] = task.Skip(f"the other dataset cannot be read: {error}")
+                reason = str(error)
+            if any(share.on_any([bool(reason)])):
+                reason = reason or "another process cannot"
+                banks[bank] = task.Skip(f"the other dataset cannot be read: {reason}")
             else:
                 banks[bank] = read(bank, opened)
-    store = kept.Store(directory, extraction.folder(mixture.scored(config)), share.writes)
+    store = kept.Store(directory, extraction.folder(mixture.scored(config)), share)
     return evaluate(found, fields, config, everything, banks, store)
 
 

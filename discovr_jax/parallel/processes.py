@@ -1,7 +1,8 @@
-"""Several processes as one run: how they find each other, who writes, and how they stop together."""
+"""Several processes as one run: how they find each other, who writes, what they agree on, how they stop together."""
 
 import contextlib
 import glob
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import traceback
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # A process that has said nothing for so long is given up, and the others are stopped by jax.
@@ -77,6 +79,26 @@ def wait(name: str) -> None:
     """Until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def gathered(value) -> list:
+    """The JSON value that each process gives, in their order, on all of them; [value] in a run of one.
+
+    Whatever a process finds out alone (from a disk, say) and then acts on together with the others goes through here:
+    the others may have found something else.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.pad(text, (0, int(sizes.max()) - len(text)))
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+
+
+def on_any(flags: list[bool]) -> list[bool]:
+    """Which of the flags any process has set."""
+    return [any(each) for each in zip(*gathered(flags), strict=True)]
 
 
 def leave(error: BaseException, message: str | None) -> None:

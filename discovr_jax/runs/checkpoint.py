@@ -14,10 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+
+from discovr_jax.parallel import processes as distributed
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2  # 1: without a hash of the meta; still read
+_HANDLERS = {
+    ocp.args.StandardRestore: ocp.StandardCheckpointHandler,
+    ocp.args.PyTreeRestore: ocp.PyTreeCheckpointHandler,
+    ocp.args.JsonRestore: ocp.JsonCheckpointHandler,
+}
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
 
 
@@ -107,13 +115,13 @@ class Checkpoints:
         """The newest readable checkpoint, as (step, state, meta), or None if there is none at all.
 
         A damaged one is named in a warning, kept on disk under another name (unless read-only), and the one
-        before is used.
+        before is used. Several processes use the same one: what one of them cannot read, none uses.
 
         Raises:
           CheckpointError: checkpoints exist and none can be read.
         """
-        failures = []
-        for step in reversed(self.steps()):
+        failures, tried = [], self._agreed_steps()
+        for step in reversed(tried):
             try:
                 state, meta = self.restore(step, abstract_state)
             except (ValueError, KeyError, OSError, CheckpointError) as error:
@@ -126,13 +134,13 @@ class Checkpoints:
                     _first_line(error),
                 )
                 continue
-            for bad in [] if self._read_only else [s for s in self.steps() if s > step]:
-                self._set_aside(bad)
+            if not self._read_only:
+                self._set_aside([bad for bad in tried if bad > step])
             return step, state, meta
         if failures and self._read_only:
             # A training may have saved newer ones and removed these meanwhile.
-            tried, _ = self.steps(), self._manager.reload()
-            if set(self.steps()) - set(tried):
+            self._manager.reload()
+            if set(self._agreed_steps()) - set(tried):
                 return self.restore_latest(abstract_state)
         if failures:
             raise CheckpointError(
@@ -146,14 +154,22 @@ class Checkpoints:
 
         Raises:
           CheckpointError: written by a later version; shapes, dtypes or placement differ from the target (Orbax would
-            cast dtypes silently), or the content from what was saved.
+            cast dtypes silently), or the content from what was saved; or another process cannot read it.
         """
-        folder = self.directory / f"step_{step}"
-        # The meta first: what a later version wrote is not to be called damaged.
-        meta = self.meta(step)
-        self._compare(step, abstract_state)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-        state = _read(self._manager, folder, args)["state"]
+        folder, problem = self.directory / f"step_{step}", None
+        try:
+            # The meta first: what a later version wrote is not to be called damaged.
+            meta = self.meta(step)
+            self._compare(step, abstract_state)
+            state = _read(folder, state=ocp.args.StandardRestore(abstract_state))["state"]
+        except (ValueError, KeyError, OSError, CheckpointError) as error:
+            problem = error
+        # Before anything that processes do together.
+        said = distributed.gathered(problem and _first_line(problem))
+        if problem:
+            raise problem
+        if failed := [f"process {number}: {reason}" for number, reason in enumerate(said) if reason]:
+            raise CheckpointError(failed[0])
         _verify(folder, state, meta)
         asked = _named(abstract_state)
         wrong = [name for name, leaf in _named(state).items() if not _is_as(leaf, asked[name])]
@@ -168,7 +184,7 @@ class Checkpoints:
           CheckpointError: damaged, or written by a later version.
         """
         folder = self.directory / f"step_{step}"
-        meta = _read(self._manager, folder, ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        meta = _read(folder, meta=ocp.args.JsonRestore())["meta"]
         _check_meta(folder, meta)
         return meta
 
@@ -192,10 +208,14 @@ class Checkpoints:
                 + "; ".join(lines)
             )
 
-    def _set_aside(self, step: int) -> None:
-        folder = self.directory / f"step_{step}"
-        if jax.process_index() == 0:
+    def _agreed_steps(self) -> list[int]:
+        """`steps` as process 0 sees them: a directory that another computer writes to may be seen late."""
+        return distributed.gathered(self.steps())[0]
+
+    def _set_aside(self, steps: list[int]) -> None:
+        for folder in (self.directory / f"step_{step}" for step in steps if distributed.is_first()):
             folder.rename(folder.with_name(f"damaged_{time.time_ns()}_{folder.name}"))
+        distributed.wait("damaged checkpoints")  # the others look again only after that
         self._manager.reload()
 
     def close(self) -> None:
@@ -257,7 +277,7 @@ def read_arrays(
                 restore_args=_nested(found, ocp.RestoreArgs(restore_type=np.ndarray)),
                 partial_restore=True,
             )
-            read = _read(manager, folder, ocp.args.Composite(state=state, meta=ocp.args.JsonRestore()))
+            read = _read(folder, state=state, meta=ocp.args.JsonRestore())
     except (ValueError, KeyError, OSError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}: {_first_line(error)}): give the folder of "
@@ -268,10 +288,18 @@ def read_arrays(
     return _named(read["state"]), read["meta"]
 
 
-def _read(manager: ocp.CheckpointManager, folder: pathlib.Path, args):
-    """What a checkpoint holds. Orbax raises many kinds of error for damaged files, a bare `Exception` among them."""
+def _read(folder: pathlib.Path, **items) -> dict:
+    """Items of a checkpoint by name, read by this process alone.
+
+    Orbax's managers wait for the other processes after reading, and so for ever for one that could not read. Orbax
+    raises many kinds of error for damaged files, a bare `Exception` among them.
+    """
     try:
-        return manager.restore(int(folder.name.removeprefix("step_")), args=args)
+        with contextlib.ExitStack() as closing:
+            handlers = {name: _HANDLERS[type(args)]() for name, args in items.items()}
+            for handler in handlers.values():
+                closing.callback(handler.close)
+            return {name: handlers[name].restore(epath.Path(folder / name), args=args) for name, args in items.items()}
     except (MemoryError, jax.errors.JaxRuntimeError):
         raise  # the machine's fault, not the files'
     except Exception as error:

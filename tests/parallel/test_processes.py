@@ -53,25 +53,51 @@ def test_flags_that_belong_together():
         distributed.settings({}, False, None, 2, None)
 
 
+# Agreed --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_one_agrees_with_itself():
+    assert distributed.gathered({"step": 3}) == [{"step": 3}]
+    assert distributed.on_any([True, False]) == [True, False]
+
+
+def test_a_checkpoint_that_another_process_cannot_read_is_not_used(tmp_path, monkeypatch, caplog):
+    """Process 1, made up here, fails at the first one that is tried, and its directory lacks the newest."""
+    state = {"w": jax.numpy.arange(8.0)}
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state, {}, {})
+    checkpoints.wait()
+    others = [[1], "its disk is gone", None]
+
+    def gathered(mine):
+        return [mine, others.pop(0)]
+
+    monkeypatch.setattr(distributed, "gathered", gathered)
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    step, *_ = checkpoints.restore_latest(target)
+    assert step == 1 and others == []
+    assert "step_2 cannot be read and is set aside (process 1: its disk is gone)" in caplog.text
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert sum(name.startswith("damaged_") and name.endswith("_step_2") for name in names) == 1
+    checkpoints.close()
+
+
 # Two of them ---------------------------------------------------------------------------------------------------
 
 BRANCHES = {"loss.img": 0.0, "checkpoint.every": "2 steps", "mesh.data": 4, "mesh.fsdp": 2}
 
 
-def start(environment, data_dir, directory, batch):
-    """Both processes, four devices each; the second kills itself before `batch`."""
+def start(environment, flags, directory, second, module="tests.parallel.test_processes"):
+    """Both processes of a run, four devices each: `module` as a program with "-1", or for the second one `second`."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    flags = [f"--workdir={directory}", f"--coordinator=localhost:{port}", "--num_processes=2"]
-    flags += run_case.command_flags(data_dir, BRANCHES)
+    flags = [f"--workdir={directory}", f"--coordinator=localhost:{port}", "--num_processes=2", *flags]
     devices = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
     return [
         subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.parallel.test_processes"),
-                *(str(batch if i else -1), f"--process_id={i}", *flags),
-            ],
+            [sys.executable, "-m", module, second if i else "-1", f"--process_id={i}", *flags],
             env=environment | {"XLA_FLAGS": devices},
             cwd=run_case.ROOT,
             stdout=subprocess.DEVNULL,
@@ -88,11 +114,12 @@ def story(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     data_dir, environment = run_case.simulated(base), run_case.command_environment(base)
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
-    processes = start(environment, data_dir, two, batch=5)
+    flags = run_case.command_flags(data_dir, BRANCHES)
+    processes = start(environment, flags, two, "5")
     try:
         (_, said), killed = processes[0].communicate(timeout=300), processes[1].wait(60)
         assert killed == -9
-        processes += start(environment, data_dir, two, batch=-1)
+        processes += start(environment, flags, two, "-1")
         with run_case.compiled_programs(base):
             summary = train.train_and_evaluate(run_case.make_config(data_dir, BRANCHES), str(one))
         ends = [process.communicate(timeout=300)[1] for process in processes[2:]]

@@ -101,7 +101,7 @@ def _made(context, part: str, target: targets.Target, clips, heads_of_query: int
             return [_train(context, number, target, clips, heads_of_query, options)]
 
         file = f"{context.dataset}-{name}-{seed}-test-{part}"
-        (found,) = features.cached(context.directory, [file], [key], make, context.share.writes)
+        (found,) = features.cached(context.directory, [file], [key], make, context.share)
         details = {name: found[name].item() for name in ("decay", "steps")}
         made.setdefault(name, []).append(task.Predictions(found["val"], found["test"], details))
     return made

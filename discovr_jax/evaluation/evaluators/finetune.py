@@ -137,7 +137,7 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
             return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
 
         file = f"{context.dataset}-{name}-0-test-{part}"
-        (found,) = features.cached(context.directory, [file], [key], make, context.share.writes)
+        (found,) = features.cached(context.directory, [file], [key], make, context.share)
         made[name] = [task.Predictions(found["val"], found["test"], {"steps": found["steps"].item()})]
     return made
 

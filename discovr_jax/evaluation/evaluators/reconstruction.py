@@ -181,7 +181,7 @@ def _scores(context, options: Options, known, name: str, memory: int) -> dict[st
         return [{split: _by_video(context, split, predict)[known[split]] for split in ("val", "test")}]
 
     file = f"{context.dataset}-{name}-0-test-reconstruction"
-    return features.cached(context.directory, [file], [key], make, context.share.writes)[0]
+    return features.cached(context.directory, [file], [key], make, context.share)[0]
 
 
 def _train(context, model: Autoencoder, options: Options):

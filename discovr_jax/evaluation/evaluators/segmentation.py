@@ -274,7 +274,7 @@ def _made(context, family, frames, classes, options: Mapping[str, heads.Options]
 
         file = f"{context.dataset}-{name}-{seed}-test-{family}_{head}"
         made[head].setdefault(name, []).extend(
-            features.cached(context.directory, [file], [key], make, context.share.writes)
+            features.cached(context.directory, [file], [key], make, context.share)
         )
     return made
 

@@ -42,12 +42,18 @@ class Share:
       index, count: it reads part `index` of every batch cut into `count`.
       gather: {name: its rows of a batch} -> {name: all rows of the batch}, the same on every process.
       writes: files; one process does.
+      on_any: flags -> which of them any process has set, the same on every process. What one of them finds out from a
+        disk and then does together with the others is asked here first.
     """
 
     index: int = 0
     count: int = 1
     gather: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
     writes: bool = True
+    on_any: Callable[[list[bool]], list[bool]] = list
+
+
+ALONE = Share()
 
 
 def cache_key(encoder_key: str, preprocessing: Mapping[str, Any], videos: Iterable[Sequence[Any]]) -> str:
@@ -106,7 +112,7 @@ def cached(
     names: Sequence[str],
     keys: Sequence[str],
     make: Callable[[Sequence[int]], list[Readouts]],
-    writes: bool = True,
+    share: Share = ALONE,
 ) -> list[Readouts]:
     """Reads features from disk and makes the missing ones together.
 
@@ -116,8 +122,8 @@ def cached(
     Args:
       directory: made if absent.
       names: of the files, "discovr-0-test" say; keys: of `cache_key`, one for each name.
-      make: indices into `names` -> their features. Several processes make them together, and what one of them then
-        `writes` the others looked for before.
+      make: indices into `names` -> their features.
+      share: of this process. Several processes make together what any of them could not read.
 
     Returns:
       Features, in the order of `names`.
@@ -126,11 +132,11 @@ def cached(
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}-{key[:20]}.npz" for name, key in zip(names, keys, strict=True)]
     found = [_read(path) for path in paths]
-    missing = [index for index, features in enumerate(found) if features is None]
+    missing = np.flatnonzero(share.on_any([features is None for features in found])).tolist()
     if missing:
         for index, made in zip(missing, make(missing), strict=True):
             found[index] = made
-            if not writes:
+            if not share.writes:
                 continue
             _write(paths[index], made)
             for stale in directory.glob(f"{names[index]}-{'?' * 20}.npz"):

@@ -14,7 +14,6 @@ SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
 CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
 _FIELDS = ("id", "patient_id", "num_frames", *task.MEASUREMENTS)
-ALONE = features.Share()
 
 
 def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
@@ -41,7 +40,7 @@ def extract(
     fields: Mapping[str, Mapping[str, np.ndarray]],
     encoders: Mapping[str, Sequence[features.Encoder]],
     directory: pathlib.Path,
-    share: features.Share = ALONE,
+    share: features.Share = features.ALONE,
 ) -> dict[str, list[dict[str, features.Readouts]]]:
     """Features of every encoder and seed on every split: cached ones are read, the others made in one pass.
 
@@ -67,13 +66,13 @@ def extract(
                 return features.extract(embeds, batches, len(videos))
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
-        made = features.cached(directory, names, keys, make, share.writes)
+        made = features.cached(directory, names, keys, make, share)
         for (name, seed), readouts in zip(members, made, strict=True):
             found[name][seed][split] = readouts
     return found
 
 
-def pixels(share: features.Share = ALONE) -> features.Encoder:
+def pixels(share: features.Share = features.ALONE) -> features.Encoder:
     """The pixel baseline as an encoder: it needs the same clips and no weights."""
     from discovr_jax.evaluation.features import pixels as baselines
 

@@ -133,7 +133,7 @@ def labelled(context: Context, split: str) -> Labelled:
     files = sorted(pathlib.Path(source.path).glob(f"*-{split}.array_record*"))
     written = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key, name = context.key(split, "expert masks", written), f"{context.dataset}-masks-{split}"
-    return Labelled(**features.cached(context.directory, [name], [key], make, context.share.writes)[0])
+    return Labelled(**features.cached(context.directory, [name], [key], make, context.share)[0])
 
 
 def of_frames(context: Context, split: str, frames: Labelled) -> list[np.ndarray]:
@@ -212,7 +212,7 @@ def _cached(context: Context, split: str, what: str, asked: Any, count: int, bat
         with contextlib.closing(batches()) as loader:
             return _fill([members[index][2] for index in missing], _whole(loader, context.share), encode, count)
 
-    return features.cached(context.directory, names, keys, make, context.share.writes)
+    return features.cached(context.directory, names, keys, make, context.share)
 
 
 def _whole(loader, share: features.Share) -> Iterable[dict[str, np.ndarray]]:
