@@ -15,7 +15,7 @@ from discovr_jax.losses import interface, scd
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as sharding
-from discovr_jax.planning import hlo
+from discovr_jax.planning import aot, hlo
 
 
 def named(tree):
