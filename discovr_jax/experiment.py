@@ -254,7 +254,8 @@ def jit_train_step(experiment: Experiment, config: ConfigDict, mesh: Mesh):
     """
     state = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)
-    return jax.jit(make_train_step(experiment, config), donate_argnums=0, out_shardings=places)
+    step = sharding.rows_kept(make_train_step(experiment, config), mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=places)
 
 
 def initial_key(seed: int) -> jax.Array:

@@ -1,8 +1,10 @@
 """The device mesh and the rules that place every array on it. The only file that knows axis names."""
 
+import functools
 import math
 import re
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
@@ -123,6 +125,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def batch_shards(mesh: Mesh) -> int:
     """Number of parts that a batch is cut into; batch sizes must be multiples of it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def rows_kept(function, mesh: Mesh):
+    """`function`, in which activations stay on the devices that hold their clips.
+
+    Left to itself XLA moves them to where a parameter is cut when they are smaller than it, and gathers the whole batch
+    for that. So what goes into each Flax module (its first argument) and what comes out is told where to lie, and with
+    it its gradient: cut along the first axis, which holds clips, or frames or views of clips in the order of the batch.
+    How the other axes are cut is XLA's business.
+    """
+
+    def placed(x):
+        if not isinstance(x, jax.Array) or x.ndim < 2:
+            return x
+        free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*BATCH, *free)))
+
+    def keep(method, args, kwargs, context):
+        if context.method_name != "__call__" or not args:  # the prototypes are no activations
+            return method(*args, **kwargs)
+        return placed(method(placed(args[0]), *args[1:], **kwargs))
+
+    @functools.wraps(function)
+    def call(*args):
+        with nn.intercept_methods(keep):
+            return function(*args)
+
+    return call
 
 
 def place_rows(tree, mesh: Mesh):

@@ -50,6 +50,36 @@ def test_flags_that_belong_together():
         distributed.settings({}, False, None, 2, None)
 
 
+# Agreed --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_one_agrees_with_itself():
+    assert distributed.gathered({"step": 3}) == [{"step": 3}]
+    assert distributed.on_any([True, False]) == [True, False]
+
+
+def test_a_checkpoint_that_another_process_cannot_read_is_not_used(tmp_path, monkeypatch, caplog):
+    """Process 1, made up here, fails at the first one that is tried, and its directory lacks the newest."""
+    state = {"w": jax.numpy.arange(8.0)}
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state, {}, {})
+    checkpoints.wait()
+    others = [[1], "its disk is gone", None]
+
+    def gathered(mine):
+        return [mine, others.pop(0)]
+
+    monkeypatch.setattr(distributed, "gathered", gathered)
+    target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    step, *_ = checkpoints.restore_latest(target)
+    assert step == 1 and others == []
+    assert "step_2 cannot be read and is set aside (process 1: its disk is gone)" in caplog.text
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert sum(name.startswith("damaged_") and name.endswith("_step_2") for name in names) == 1
+    checkpoints.close()
+
+
 # Two of them ---------------------------------------------------------------------------------------------------
 
 BRANCHES = {"loss.img": 0.0, "checkpoint.every": "2 steps", "mesh.data": 4, "mesh.fsdp": 2}

@@ -98,6 +98,15 @@ def test_cache_hits_misses_and_replaces(tmp_path):
     assert not list(tmp_path.glob("*" + "a" * 20 + "*"))
 
 
+def test_what_another_process_lacks_is_made_again_by_all(tmp_path):
+    """Making takes all of them: a process that has its file joins in."""
+    make, names, keys = _Maker(), ["discovr-0-test", "random-0-test"], ["a" * 64, "b" * 64]
+    features.cached(tmp_path, names, keys, make)
+    share = features.Share(on_any=lambda flags: [*flags[:1], True])
+    features.cached(tmp_path, names, keys, make, share)
+    assert make.calls == [[0, 1], [1]]
+
+
 def test_damaged_cache_is_made_again(tmp_path, caplog):
     make = _Maker()
     features.cached(tmp_path, ["x"], ["a" * 64], make)

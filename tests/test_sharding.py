@@ -1,6 +1,7 @@
 """Placement: every array has a rule, every mesh gives the same step, and memory falls as planned."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import jax
@@ -9,8 +10,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import adult
+from discovr_jax import aot, hlo, optim, sharding, train_step
 from discovr_jax import experiment as experiment_lib
-from discovr_jax import hlo, optim, sharding, train_step
 from discovr_jax.losses import objective
 
 
@@ -99,7 +100,7 @@ def gradient(tiny):
     def run(mesh, look=lambda program: None):
         state, batch, masks = on(mesh, tiny)
         given = state.params, state, batch, masks
-        program = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*given).compile()
+        program = jax.jit(sharding.rows_kept(jax.value_and_grad(loss, has_aux=True), mesh)).lower(*given).compile()
         look(program)
         return program(*given)
 
@@ -237,6 +238,62 @@ def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
 
 
 # Traffic -----------------------------------------------------------------------------------------------------
+
+
+def devices_of(attributes):
+    """The groups of devices that a collective of an HLO text is done in, in each of the ways to write them."""
+    if listed := re.search(r"(?:source_target_pairs|replica_groups)=\{(\{[\d,{}]*\})\}", attributes):
+        return [[int(device) for device in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
+
+    def counted(text):
+        """Devices in the order that "[4,2]T(1,0)" says: those of a 4 x 2 mesh, column by column."""
+        dims, order = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()
+        shape = [int(dim) for dim in dims.split(",")]
+        axes = [int(axis) for axis in order.split(",")] if order else range(len(shape))
+        return np.arange(math.prod(shape)).reshape(shape).transpose(axes)
+
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", attributes):
+        return counted(found[3]).reshape(int(found[1]), int(found[2])).tolist()
+    axes, order, along = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([^}]*)\}", attributes
+    ).groups()
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
+    mesh = counted(order or f"[{math.prod(sizes.values())}]").reshape(list(sizes.values()))
+    last = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", along)]
+    mesh = np.moveaxis(mesh, last, range(-len(last), 0))
+    return mesh.reshape(-1, math.prod(mesh.shape[-len(last) :])).tolist()
+
+
+def crossing(text, model):
+    """{(kind, shape)} of every array that a program sends between devices other than along the model axis.
+
+    That axis is the innermost: its groups are `model` devices in a row.
+    """
+    found = set()
+    for each in (each for body in hlo.parse(text)[0].values() for each in body):
+        kind = each.opcode.removesuffix("-start")
+        if kind in hlo.COLLECTIVES and not each.opcode.endswith("-done"):
+            if any(len({device // model for device in group}) > 1 for group in devices_of(each.attributes)):
+                found |= {(kind, dims) for dims, _, _ in hlo.arrays(each.shape)}
+    return found
+
+
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 4, 2), pytest.param((2, 4, 1), marks=pytest.mark.long)]
+MESHES += [pytest.param(shape, marks=pytest.mark.long) for shape in ((4, 1, 2), (2, 2, 2), (1, 2, 4))]
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_no_activation_leaves_the_devices_of_its_clip(make_tiny, make_mesh, shape):
+    """What crosses the data and fsdp axes in a whole step is the same for 16 and 32 clips: gradients, parameters,
+    vectors of prototypes and of places. (Parameters wider than activations are what XLA would move activations to.)
+    """
+    mesh, sizes = make_mesh(*shape), {"model.width": 64, "head.hidden": 64, "loss.img": 0.0}
+    config, programs = make_tiny(**sizes).config, []
+    for batch in (16, 32):
+        _, step, state, clips = aot.abstract_step(config, 80, mesh, batch)
+        programs.append(step.lower(state, clips).compile().as_text())
+    few, many = (crossing(text, shape[2]) for text in programs)
+    assert few and few == many
 
 
 def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, mesh8):

@@ -36,8 +36,8 @@ def feature_rank(features: Float[Array, "clips width"]) -> Float[Array, ""]:
     At most B - 1; near 1 means that all clips lie on a line (dimensional collapse), 0 that they are equal.
     """
     centred = features.astype(jnp.float32) - features.astype(jnp.float32).mean(0)
-    gram = centred @ centred.T
-    return jnp.trace(gram) ** 2 / jnp.maximum((gram**2).sum(), EPS)
+    covariance = centred.T @ centred  # not of clip with clip: that would gather the batch
+    return jnp.trace(covariance) ** 2 / jnp.maximum((covariance**2).sum(), EPS)
 
 
 def assignment_monitors(
