@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.data import records
 from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.features import extract as extraction
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.discovr import ClipGrid

@@ -133,14 +133,17 @@ def rows_kept(function, mesh: Mesh):
     Left to itself XLA moves them to where a parameter is cut when they are smaller than it, and gathers the whole batch
     for that. So what goes into each Flax module (its first argument) and what comes out is told where to lie, and with
     it its gradient: cut along the first axis, which holds clips, or frames or views of clips in the order of the batch.
-    How the other axes are cut is XLA's business.
+
+    On a mesh with a model axis `function` stays as it is: where that axis cuts the tokens' width as well, XLA (jax
+    0.10.2, mesh (2, 2, 2)) makes a gradient of the CLS token that is wrong by 3 %.
     """
+    if mesh.shape["model"] > 1:
+        return function
+    place = batch_sharding(mesh)
 
     def placed(x):
-        if not isinstance(x, jax.Array) or x.ndim < 2:
-            return x
-        free = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*BATCH, *free)))
+        rows = isinstance(x, jax.Array) and x.ndim > 1
+        return jax.lax.with_sharding_constraint(x, place) if rows else x
 
     def keep(method, args, kwargs, context):
         if context.method_name != "__call__" or not args:  # the prototypes are no activations

@@ -1,6 +1,6 @@
 """Two processes with the real evaluators: their figures are those of one, and what one cannot read, both do without.
 
-As a program it is one process of such a run; `python -m tests.parallel.test_evaluation_of_processes faulty --config=...`
+As a program it is one process of such a run. `python -m tests.parallel.test_evaluation_of_processes faulty --config=..`
 can read neither the newest checkpoint nor some features that are kept.
 """
 
