@@ -65,6 +65,9 @@ def build(
       tfds_builders.tables.SourceError: the downloaded files are not usable; says which and why.
       ValueError: unknown dataset, frame size, variant or option; or records made with other options are there.
     """
+    from tfds_builders import reading
+
+    reading.leave_if_main_is_imported()
     config = records.config_name(frame_size, variant)
     cls = _builder_class(dataset, config, options)
     path = _folder(data_dir, dataset, config)

@@ -133,9 +133,10 @@ def read_table(path, folder):
 
 
 def read_listing(path, folder):
+    from discovr_jax.data import file_listing
     from tfds_builders.echo_folder import listing
 
-    rows, _ = listing.read_csv(path, folder)
+    rows, _ = listing.read_csv(path, file_listing.list_files(folder))
     assert all(row.path is None or row.path.is_relative_to(folder) for row in rows)
 
 

@@ -13,7 +13,7 @@ import pytest
 from discovr_jax import extract
 from discovr_jax.convert import names, state, torch_files
 from discovr_jax.convert.sizes import ConversionError, Hints
-from discovr_jax.data import video_io
+from discovr_jax.data import file_listing, video_io
 from tests import mutations, test_dicom_io
 from tests.builder_case import moving_square, write_video
 from tests.parsers import tensors, write_safetensors
@@ -221,8 +221,8 @@ CELLS = {"megabytes": "A" * 10 * MIB, "formula": "=cmd|' /C calc'!A0", "zero byt
 def test_cells_that_are_no_names(tmp_path, cell):
     (tmp_path / "a.avi").touch()
     (tmp_path / "list.csv").write_text(f"path,class,ef\na.avi,Normal,{cell}\n{cell},Normal,\n")
-    with pytest.raises(tables.SourceError, match="The CSV cannot be read|CSV line 2: ef is no percentage") as error:
-        listing.read_csv(tmp_path / "list.csv", tmp_path)
+    with pytest.raises(tables.SourceError, match="The CSV cannot be read|CSV line 2: ef is not a number") as error:
+        listing.read_csv(tmp_path / "list.csv", file_listing.list_files(tmp_path))
     assert len(str(error.value)) < 300
     try:
         rows = tables.read_table(tmp_path / "list.csv", ["path", "ef"])

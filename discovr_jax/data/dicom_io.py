@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 
 from discovr_jax.data import colour, video_io
-from discovr_jax.data.video_io import Video, VideoError, check_size
+from discovr_jax.data.video_io import NoClipError, Video, VideoError, check_size
 
 _PALETTES = tuple(
     f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
@@ -94,7 +94,7 @@ def read_dicom(path: pathlib.Path) -> Video:
         if kind not in KINDS:
             raise VideoError(f"{path}: photometric interpretation is not known; known are {', '.join(KINDS)}.")
         if declared < 2:
-            raise VideoError(f"{path}: one frame, a still; a video needs at least 2.")
+            raise NoClipError(f"{path}: one frame, a still; a video needs at least 2.")
         check_size(path, declared, height, width, max(samples * bits // 8, 1))
         try:
             _check_pictures(path, header, declared, height * width * max(samples * bits // 8, 1))

@@ -20,6 +20,10 @@ class VideoError(ValueError):
     """A video that cannot be used: missing, empty, damaged, cut off, of one frame, or of unknown format."""
 
 
+class NoClipError(VideoError):
+    """A sound file that holds no clip to use: a still, or colour Doppler. A study is full of them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Video:
     """Decoded frames.
@@ -63,7 +67,7 @@ def read_video(path: str | os.PathLike) -> Video:
     except Exception as error:  # decoders raise errors of many kinds, whose words could quote the file
         raise VideoError(f"{path}: not a readable {kind} file ({type(error).__name__}); copy it again.") from None
     if len(video.frames) < 2:
-        raise VideoError(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
+        raise NoClipError(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
     return video
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from discovr_jax.data import nifti_io, records
 from discovr_jax.data.video_io import VideoError
-from tfds_builders import echo_builder, tables
+from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.letterbox import letterbox
 
 _REMEDY = (
@@ -46,20 +46,20 @@ class Builder(echo_builder.EchoBuilder):
         by_range = self.options["split"] == "id_range"
         splits = {name: _id_range(name) for name in folders} if by_range else _official_splits(root)
         bad = [
-            echo_builder.Bad(name, f"listed in the split files, but there is no folder {root / name}")
+            unusable.Bad(name, f"listed in the split files, but there is no folder {root / name}")
             for name in splits
             if name not in folders
         ]
         clips = []
         for name, folder in folders.items():
             if name not in splits:
-                bad.append(echo_builder.Bad(name, "in none of the split files"))
+                bad.append(unusable.Bad(name, "in none of the split files"))
                 continue
             for chamber in _VIEWS:
                 try:
                     clips.append(_clip(name, chamber, folder, splits[name]))
                 except VideoError as error:
-                    bad.append(echo_builder.Bad(f"{name}_{chamber}", str(error)))
+                    bad.append(unusable.Bad(f"{name}_{chamber}", str(error)))
         notes = {f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips) for label in ("ef", "fps")}
         return echo_builder.Listing(clips, bad, notes)
 
