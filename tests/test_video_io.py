@@ -28,6 +28,19 @@ def test_expands_limited_range_to_full_range(tmp_path):
     assert np.abs(frames.astype(int) - ramp).max() <= 2
 
 
+def test_metadata_that_is_not_text_does_not_matter(tmp_path):
+    write_video(tmp_path / "clip.mkv", moving_square(12), fps=25)
+    data = (tmp_path / "clip.mkv").read_bytes()
+    assert data.count(b"ENCODER") >= 1  # the name of a tag of every Matroska file
+    (tmp_path / "clip.mkv").write_bytes(data.replace(b"Lavf", b"\xe9\xff\xfe\xe8"))
+    assert len(read_video(tmp_path / "clip.mkv").frames) == 12
+
+
+def test_opens_with_the_arguments_that_this_pyav_knows():
+    for version, arguments in (("14.0.0", {"metadata_errors": "ignore"}), ("19.0.2", {}), ("20.1.0rc1", {})):
+        assert video_io._lenient_metadata(version) == arguments
+
+
 def test_upper_case_suffix(avi):
     assert len(read_video(avi.rename(avi.with_suffix(".AVI"))).frames) == 12
 

@@ -99,7 +99,7 @@ def _read_av(path: pathlib.Path) -> Video:
             os.fspath(path.absolute()),
             options={"max_pixels": str(MAX_SIDE**2)},
             container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
-            metadata_errors="ignore",  # nobody reads them
+            **_lenient_metadata(av.__version__),
         ) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: the file holds no video stream.")
@@ -144,6 +144,14 @@ def _read_av(path: pathlib.Path) -> Video:
     grey = np.zeros_like(frames[0])
     tints = np.stack([colours.get(number, grey) for number in range(len(frames))]) if colours else None
     return Video(np.stack(frames), fps, colour=tints)
+
+
+def _lenient_metadata(version: str) -> dict[str, str]:
+    """What lets `av.open` pass over titles and comments that are not UTF-8, which nobody reads.
+
+    PyAV before 19 refuses the file unless told not to; from 19 on it keeps the bytes and knows no such argument.
+    """
+    return {"metadata_errors": "ignore"} if int(version.partition(".")[0]) < 19 else {}
 
 
 def _luma(frame) -> tuple[np.ndarray, np.ndarray | None]:
