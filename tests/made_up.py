@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import records
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data.io.video import VideoError
 from tests.builder_case import moving_square
 from tfds_builders import echo_builder
 

@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import contact_sheet, records
-from discovr_jax.data.video_io import VideoError, read_video
+from discovr_jax.data.io.video import VideoError
+from discovr_jax.data.read import read_video
 from tfds_builders import reading, shards
 from tfds_builders.tables import SourceError
 

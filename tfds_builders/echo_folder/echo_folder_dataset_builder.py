@@ -4,8 +4,9 @@ import math
 import pathlib
 
 from discovr_jax.data import private, records
+from discovr_jax.data.io.video import VideoError
+from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
-from discovr_jax.data.video_io import VideoError, read_video
 from tfds_builders import echo_builder, tables
 from tfds_builders.echo_folder import listing
 from tfds_builders.letterbox import letterbox

@@ -10,7 +10,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from discovr_jax.data import video_io
+from discovr_jax.data import read
 from tfds_builders.tables import SourceError
 
 CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
@@ -96,12 +96,12 @@ def _videos(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """
     paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
     left = {name for name, path in paths.items() if path.name.upper() == "DICOMDIR" or "/." in f"/{name}"}
-    return {name: paths[name] for name in sorted(set(paths) - left) if video_io.format_of(paths[name]) is not None}
+    return {name: paths[name] for name in sorted(set(paths) - left) if read.format_of(paths[name]) is not None}
 
 
 def _bare(name: str) -> str:
     """A name without the suffix of a known format."""
-    known = sorted(video_io.READERS, key=len, reverse=True)
+    known = sorted(read.READERS, key=len, reverse=True)
     return next((name[: -len(suffix)] for suffix in known if name.lower().endswith(suffix)), name)
 
 
