@@ -25,7 +25,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from discovr_jax.checkpoint import CheckpointError
-from discovr_jax.data import private, sector, video_io
+from discovr_jax.data import private, read, sector
+from discovr_jax.data.io.video import Video, VideoError
 from discovr_jax.inference import Encoder, load_encoder
 from discovr_jax.models import readouts
 
@@ -133,7 +134,7 @@ def _find(source: pathlib.Path) -> tuple[list[pathlib.Path], pathlib.Path]:
     if source.is_dir():
         found = [p for p in sorted(source.rglob("*")) if p.is_file() and _is_video(p)]
         if not found:
-            known = ", ".join(sorted(video_io.READERS))
+            known = ", ".join(sorted(read.READERS))
             raise ExtractError(f"--input={source} holds no videos: looked for {known} and DICOM without suffix")
         return found, source
     if not source.is_file():
@@ -156,14 +157,14 @@ def _find(source: pathlib.Path) -> tuple[list[pathlib.Path], pathlib.Path]:
 
 
 def _is_video(path: pathlib.Path) -> bool:
-    return video_io.format_of(path) is not None
+    return read.format_of(path) is not None
 
 
 def _identity(path: pathlib.Path, base: pathlib.Path, salt: bytes, show: bool, hide: bool) -> str:
     """The path below the input, or for a private file a keyed hash of it that only the salt's owner can redo."""
     name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
     # What is unknown or missing is not shown either: its name may be a patient's.
-    secret = hide or video_io.format_of(path) in (None, DICOM)
+    secret = hide or read.format_of(path) in (None, DICOM)
     if show or not secret:
         return name
     return private.salted_id(salt, name)
@@ -201,13 +202,13 @@ def _read_ahead(pool, chunks, whole_frame: bool) -> Iterator[tuple[int, Sequence
         ahead = begun
 
 
-def _read(path: pathlib.Path, whole_frame: bool) -> tuple[video_io.Video, set[str], tuple] | str:
+def _read(path: pathlib.Path, whole_frame: bool) -> tuple[Video, set[str], tuple] | str:
     """A video, its flags and the shape that it has in the file; or why it cannot be read, without its path."""
     try:
-        video = video_io.read_video(path)
+        video = read.read_video(path)
         kept, flags = (video, set()) if whole_frame else sector.isolate_video(video)
         return kept, flags, video.frames.shape
-    except video_io.VideoError as error:
+    except VideoError as error:
         return str(error).replace(f"{path}: ", "").replace(str(path), "the file")
     except Exception as error:  # one odd file must not end a night's work; its kind says enough
         return f"unreadable ({type(error).__name__})"
@@ -217,7 +218,7 @@ def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool
     """Rows of the table, JSON values; a row that could not be made holds `reason` instead of `features`."""
     rows, good = [], []
     for one, found in zip(chunk, videos, strict=True):
-        row = {"row": one.row, "id": one.id, "format": (video_io.format_of(one.path) or "").lstrip(".")}
+        row = {"row": one.row, "id": one.id, "format": (read.format_of(one.path) or "").lstrip(".")}
         if isinstance(found, str):
             rows.append(row | {"reason": found})
             continue

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import records
-from discovr_jax.data.video_io import NoClipError, VideoError
+from discovr_jax.data.io.video import NotAClip, VideoError
 from tests.builder_case import moving_square
 from tfds_builders import echo_builder
 
@@ -37,7 +37,7 @@ class Builder(echo_builder.EchoBuilder, skip_registration=True):
         if "broken" in fields:
             raise VideoError(f"{clip.path}: {fields['broken']}.")
         if "still" in fields:
-            raise NoClipError(f"{clip.path}: a still.")
+            raise NotAClip(f"{clip.path}: a still.")
         if "killed" in fields:
             import os
 

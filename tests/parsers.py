@@ -45,10 +45,10 @@ class Parser:
 
 
 def read_video(path, folder):
-    from discovr_jax.data import video_io
+    from discovr_jax.data import read
     from discovr_jax.data.sector import isolate_video
 
-    video = video_io.read_video(path)
+    video = read.read_video(path)
     assert video.frames.dtype == np.uint8 and video.frames.ndim == 3
     isolate_video(video)
 
@@ -72,19 +72,19 @@ def write_dicom(folder):
     import pydicom
     from pydicom import encaps, uid
 
-    from tests import test_dicom_io
+    from tests.data.io import test_dicom
 
     grey = moving_square(3, 48, 64)[:, :8, :12]
-    regions = [test_dicom_io.region(2, 1, 9, 6)]
-    test_dicom_io.write(folder / "grey.dcm", "MONOCHROME2", grey.tobytes(), SequenceOfUltrasoundRegions=regions)
+    regions = [test_dicom.region(2, 1, 9, 6)]
+    test_dicom.write(folder / "grey.dcm", "MONOCHROME2", grey.tobytes(), SequenceOfUltrasoundRegions=regions)
     colour = np.repeat(grey[..., None], 3, axis=3).tobytes()
-    ds = pydicom.dcmread(test_dicom_io.write(folder / "rle.dcm", "RGB", colour, samples=3))
+    ds = pydicom.dcmread(test_dicom.write(folder / "rle.dcm", "RGB", colour, samples=3))
     ds.compress(uid.RLELossless)
     ds.save_as(folder / "rle.dcm")
     ds = pydicom.dcmread(folder / "grey.dcm")
     ds.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
     ds.save_as(folder / "deflated.dcm")
-    for name in test_dicom_io.SAME_PICTURE:
+    for name in test_dicom.SAME_PICTURE:
         ds = pydicom.dcmread(pydicom.data.get_testdata_file(name))
         (frame,) = encaps.generate_frames(ds.PixelData, number_of_frames=1)
         ds.PixelData, ds.NumberOfFrames = encaps.encapsulate([frame, frame]), 2
@@ -95,7 +95,7 @@ def write_dicom(folder):
         for name in ("Red", "Green", "Blue")
         for part, value in (("Descriptor", [256, 0, 16]), ("Data", np.arange(256, dtype="<u2").tobytes()))
     }
-    test_dicom_io.write(folder / "palette.dcm", "PALETTE COLOR", grey.tobytes(), **tags)
+    test_dicom.write(folder / "palette.dcm", "PALETTE COLOR", grey.tobytes(), **tags)
 
 
 def write_nifti(folder):

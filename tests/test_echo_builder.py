@@ -189,7 +189,7 @@ def test_contact_sheet_shows_the_source_of_public_sets_only(tmp_path):
 
 
 def test_contact_sheet_does_without_a_source_that_is_gone(tmp_path, monkeypatch):
-    from discovr_jax.data.video_io import read_video
+    from discovr_jax.data.read import read_video
 
     monkeypatch.setattr(made_up.Builder, "raw_frames", staticmethod(lambda clip: read_video(clip.path)))
     assert (made_up.build(tmp_path, made_up.sound()) / "contact_sheet.png").stat().st_size > 0

@@ -13,7 +13,7 @@ import discovr_jax
 from discovr_jax import experiment, extract
 from discovr_jax.checkpoint import Checkpoints
 from discovr_jax.data import private as private_names
-from discovr_jax.data import sector, video_io
+from discovr_jax.data import read, sector
 from tests.builder_case import moving_square, write_video
 
 pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
@@ -66,7 +66,7 @@ def test_rows_card_and_quarantine(encoder, archive, tmp_path, capsys):
     assert [row["format"] for row in found] == ["dcm", "dcm", "avi", "avi"]
     assert [row["num_frames"] for row in found] == [30, 30, 20, 30]
     assert (found[0]["height"], found[0]["width"], round(found[0]["fps"])) == (240, 320, 30)
-    video = video_io.read_video(archive / "two.avi")
+    video = read.read_video(archive / "two.avi")
     np.testing.assert_allclose(found[3]["features"], encoder.embed(video.frames, fps=video.fps), atol=1e-6)
     assert [row["flags"] for row in found[:2]] == ["sector_isolated"] * 2
     with open(out.with_suffix(".quarantine.csv"), newline="") as file:
@@ -134,7 +134,7 @@ def test_a_csv_gives_the_order(encoder, archive, tmp_path):
 
 
 def test_the_sector_alone_is_embedded_as_records_hold_it_unless_told_otherwise(encoder, archive, tmp_path):
-    screen = video_io.read_video(archive / "DOE^JANE" / "IM0001.dcm")
+    screen = read.read_video(archive / "DOE^JANE" / "IM0001.dcm")
     alone, _ = sector.isolate_video(screen)
     for name, video, options in (("a", alone, {}), ("b", screen, {"whole_frame": True})):
         extract.extract(encoder, archive / "DOE^JANE" / "IM0001.dcm", tmp_path / f"{name}.parquet", **options)
@@ -146,7 +146,7 @@ def test_the_sector_alone_is_embedded_as_records_hold_it_unless_told_otherwise(e
 def test_frame_rate_is_used_unless_told_otherwise(encoder, archive, tmp_path, monkeypatch):
     extract.extract(encoder, archive / "two.avi", tmp_path / "a.parquet")
     extract.extract(encoder, archive / "two.avi", tmp_path / "b.parquet", use_fps=False)
-    video = video_io.read_video(archive / "two.avi")
+    video = read.read_video(archive / "two.avi")
     plain = rows(tmp_path / "b.parquet")[0]["features"]
     np.testing.assert_allclose(plain, encoder.embed(video.frames), atol=1e-6)
     monkeypatch.setitem(encoder.options, "trained_fps", None)

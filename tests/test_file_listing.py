@@ -64,5 +64,5 @@ def test_a_file_that_cannot_be_found_out_about_is_no_error(tmp_path, monkeypatch
     def refuse(path):
         raise PermissionError(path)
 
-    monkeypatch.setattr(file_listing.video_io, "format_of", refuse)
+    monkeypatch.setattr(file_listing.read, "format_of", refuse)
     assert file_listing.list_files(tmp_path).counts(False) == {"without suffix": 1}

@@ -93,6 +93,20 @@ def test_nothing_imports_training_but_what_is_run():
         assert runs or "discovr_jax.train" not in found, name
 
 
+def test_readers_of_video_import_only_what_they_yield():
+    """Of ours; the table of suffixes alone knows the readers, so that none imports another in a circle."""
+    below = ("discovr_jax.data.io.video", "discovr_jax.data.colour")
+    folder = "discovr_jax.data.io"
+    for name, path in members(folder).items():
+        part = f"{name}_"  # dicom and dicom_pixels are one reader
+        wrong = {n for n in imports(path) if within(n, OURS) and not within(n, below) and not n.startswith(part)}
+        assert wrong <= {folder}, f"{name} imports {sorted(wrong)}"
+    for name, path in MODULES.items():
+        if name != "discovr_jax.data.read" and not within(name, (folder, "tfds_builders.camus")):
+            wrong = {n for n in imports(path) if within(n, [folder]) and not within(n, below[:1])} - {folder}
+            assert not wrong, f"{name} imports {sorted(wrong)}; read by discovr_jax.data.read"
+
+
 STDLIB = tuple(sys.stdlib_module_names)
 
 

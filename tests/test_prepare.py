@@ -120,10 +120,10 @@ def test_leftovers_of_an_interrupted_build_are_removed(built, tmp_path):
 SLOW = """
 import os, sys, time
 from discovr_jax import prepare
-from discovr_jax.data import video_io
+from discovr_jax.data import read
 from tfds_builders import reading
 
-real = video_io.READERS[".avi"]
+real = read.READERS[".avi"]
 
 def slow(path):
     with open(os.environ["PIDS"], "a") as file:
@@ -132,7 +132,7 @@ def slow(path):
         time.sleep(60)
     return real(path)
 
-video_io.READERS[".avi"] = slow
+read.READERS[".avi"] = slow
 reading._CLIPS_PER_WORKER = 1
 if __name__ == "__main__":
     prepare.main(sys.argv[1:])

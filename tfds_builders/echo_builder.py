@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import contact_sheet, measurements, records
-from discovr_jax.data.video_io import VideoError, read_video
+from discovr_jax.data.io.video import VideoError
+from discovr_jax.data.read import read_video
 from tfds_builders import reading, shards
 from tfds_builders.tables import SourceError
 from tfds_builders.unusable import Bad, Unusable, write_csv
@@ -102,7 +103,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Attributes:
       OPTIONS: what this dataset offers beyond the arguments below; the values are in `self.options`.
-      IS_STUDY: files that hold no clip (stills, `NoClipError`) are skipped and counted, as they belong into a study;
+      IS_STUDY: files that hold no clip (stills, `NotAClip`) are skipped and counted, as they belong into a study;
         elsewhere they are unusable, as the dataset's tables promise a video.
 
     Args:

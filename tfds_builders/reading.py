@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data.io.video import VideoError
 from tfds_builders.tables import SourceError
 
 # Below this many clips a worker costs more to start than it saves.

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from discovr_jax.data.video_io import NoClipError, VideoError
+from discovr_jax.data.io.video import NotAClip, VideoError
 from tfds_builders.tables import SourceError
 
 _LISTED = 20  # in a message; the file has all
@@ -46,7 +46,7 @@ class Unusable:
         if clip.name:
             reason = reason.replace(os.fspath(clip.path), clip.name)
         found = Bad(clip.name or clip.path.name, reason)
-        if self._is_study and isinstance(error, NoClipError):
+        if self._is_study and isinstance(error, NotAClip):
             self.skipped.append(found)
             return
         self.bad.append(found)

@@ -114,7 +114,7 @@ def _read_clips(directory: pathlib.Path, frame_size: int, count: int) -> tuple[l
     """The first `count` frames of every video of a folder, as records hold them; bytes a frame in its files."""
     import cv2
 
-    from discovr_jax.data.video_io import READERS, read_video
+    from discovr_jax.data.read import READERS, read_video
     from tfds_builders.letterbox import letterbox
 
     cv2.setNumThreads(1)

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from discovr_jax.data import video_io
+from discovr_jax.data import read
 
 # Folders that operating systems, archives and network disks make, besides those that begin with a dot.
 _NOT_THE_USERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
@@ -156,7 +156,7 @@ def list_files(root: str | os.PathLike, depth: int | None = None) -> Files:
                 continue
             key = plain((inside / name).as_posix())
             try:
-                kind = video_io.format_of(path)
+                kind = read.format_of(path)
             except OSError:  # it may not be opened; with a suffix that is read its reader will say so
                 kind = None
             if kind is None:
@@ -182,13 +182,13 @@ def is_hidden(name: str) -> bool:
 
 def bare(name: str) -> str:
     """A name without the suffix of a format that is read."""
-    known = sorted(video_io.READERS, key=len, reverse=True)
+    known = sorted(read.READERS, key=len, reverse=True)
     return next((name[: -len(suffix)] for suffix in known if name.lower().endswith(suffix)), name)
 
 
 def suffixes() -> list[str]:
     """Of the formats that are read."""
-    return sorted(video_io.READERS)
+    return sorted(read.READERS)
 
 
 def told(suffix: str, private: bool) -> str:
@@ -196,7 +196,7 @@ def told(suffix: str, private: bool) -> str:
     if not suffix:
         return NO_SUFFIX
     kinds = mimetypes.MimeTypes(filenames=())
-    known = suffix in _KNOWN or suffix in kinds.types_map[True] or suffix in video_io.READERS
+    known = suffix in _KNOWN or suffix in kinds.types_map[True] or suffix in read.READERS
     return suffix if known or not private else OTHER
 
 

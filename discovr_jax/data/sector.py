@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from discovr_jax.data.video_io import Video
+from discovr_jax.data.io.video import Video
 
 # Distance from grey (0-255) of a coloured pixel: above the tints of grey maps, below traces, text and Doppler.
 SATURATED = 80

@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 
-from discovr_jax.data import nifti_io, records
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data import records
+from discovr_jax.data.io import nifti
+from discovr_jax.data.io.video import VideoError
 from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.letterbox import letterbox
 
@@ -67,7 +68,7 @@ class Builder(echo_builder.EchoBuilder):
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
         """Reads the half cycle and its masks, upright, and brings both to `frame_size` with square pixels."""
         fields = dict(clip.fields)
-        sequence, spacing = nifti_io.read_nifti(clip.path)
+        sequence, spacing = nifti.read_nifti(clip.path)
         if not (sequence.min() >= 0 and sequence.max() <= 255):  # NaN is neither
             raise VideoError(f"{clip.path}: values from {sequence.min()} to {sequence.max()}, expected 0 to 255.")
         # A file whose header scales its values is read as float.
@@ -180,7 +181,7 @@ def _masks(clip: echo_builder.Clip, frames: np.ndarray, fields: dict) -> tuple[d
         masks[frame] = _read_masks(pathlib.Path(f"{prefix}_{phase}_gt.nii.gz"), (1, *frames.shape[1:]))[0]
         still = pathlib.Path(f"{prefix}_{phase}.nii.gz")
         # If the still picture is not that frame of the sequence, the frame number or the mask is in doubt.
-        if still.is_file() and not np.array_equal(nifti_io.read_nifti(still)[0], frames[frame : frame + 1]):
+        if still.is_file() and not np.array_equal(nifti.read_nifti(still)[0], frames[frame : frame + 1]):
             flags.add("still_differs")
     if np.count_nonzero(masks[fields["ed_frame"]] == 1) < np.count_nonzero(masks[fields["es_frame"]] == 1):
         flags.add("ed_smaller_than_es")
@@ -188,7 +189,7 @@ def _masks(clip: echo_builder.Clip, frames: np.ndarray, fields: dict) -> tuple[d
 
 
 def _read_masks(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    masks = nifti_io.read_nifti(path)[0]
+    masks = nifti.read_nifti(path)[0]
     if masks.shape != shape:
         raise VideoError(f"{path}: masks are {masks.shape}, the pictures {shape} (frames, rows, columns).")
     classes = range(len(records.MASK_CLASSES))

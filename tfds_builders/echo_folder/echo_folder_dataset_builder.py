@@ -4,8 +4,9 @@ import math
 import pathlib
 
 from discovr_jax.data import file_listing, private, records
+from discovr_jax.data.io.video import NotAClip, VideoError
+from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
-from discovr_jax.data.video_io import NoClipError, VideoError, read_video
 from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.echo_folder import listing
 from tfds_builders.letterbox import letterbox
@@ -95,7 +96,7 @@ class Builder(echo_builder.EchoBuilder):
                 f"{clip.path}: the reader failed with {type(error).__name__}; that may be its own fault."
             ) from None
         if "colour_doppler" in flags and not keep_doppler:
-            raise NoClipError(f"{clip.path}: colour Doppler; --keep_doppler takes it in.")
+            raise NotAClip(f"{clip.path}: colour Doppler; --keep_doppler takes it in.")
         if whole_frame:
             alone, flags = video, flags & {"colour_doppler"}
         frames, placement = letterbox(alone.frames, frame_size, alone.spacing)

@@ -12,8 +12,8 @@ from pydicom import examples, uid
 
 from discovr_jax import prepare
 from discovr_jax.data import audit, records
+from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
-from discovr_jax.data.video_io import read_video
 from tests.builder_case import BuilderCase, moving_square, notes, split_of, write_table, write_video
 from tfds_builders.echo_folder import echo_folder_dataset_builder as echo_folder
 from tfds_builders.letterbox import letterbox

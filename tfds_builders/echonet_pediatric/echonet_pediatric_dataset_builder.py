@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from discovr_jax.data import records
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tfds_builders import echo_builder, tables, tracings, unusable
 from tfds_builders.letterbox import letterbox
 

@@ -5,7 +5,7 @@ import math
 import pathlib
 
 from discovr_jax.data import records, sector
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.letterbox import letterbox
 from tfds_builders.splits import hashed_split

@@ -9,7 +9,7 @@ import pytest
 from pydicom import uid
 
 from discovr_jax.data import audit, records
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tests.builder_case import BuilderCase, notes, read, split_of, write_table
 from tfds_builders.echo_phantom import files as phantom_files
 from tfds_builders.echo_phantom import layouts

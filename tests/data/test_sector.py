@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import sector
-from discovr_jax.data.video_io import Video, read_video
+from discovr_jax.data.io.video import Video
+from discovr_jax.data.read import read_video
 from tests.builder_case import write_video
 from tfds_builders.echo_phantom.simulator import draw_heart, simulate
 from tfds_builders.letterbox import letterbox

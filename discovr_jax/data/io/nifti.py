@@ -5,11 +5,17 @@ import pathlib
 
 import numpy as np
 
-from discovr_jax.data.video_io import VideoError, check_size
+from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
 
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 # Bytes of a file that hold its header, and bytes up to which its pixels must have begun.
 _START, _MOST_OFFSET = 540, 2**20
+
+
+def read_video(path: pathlib.Path) -> Video:
+    """A sequence of grey pictures, as `read_nifti` has it; its frame rate is not known."""
+    frames, spacing = read_nifti(path)
+    return Video(grey_levels(path, frames), math.nan, spacing)
 
 
 def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:

@@ -1,97 +1,19 @@
-"""Reads a video file as grey frames. Formats are looked up by suffix in `READERS`, DICOM also by its content."""
+"""Reads a video container (AVI, MP4, ...) as grey frames by PyAV (FFmpeg)."""
 
-import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
 from discovr_jax.data import colour
+from discovr_jax.data.io.video import MAX_SIDE, Video, VideoError, check_size
 
-# No echocardiogram is larger; a header that says so is damaged, and would take all memory.
-MAX_FRAMES, MAX_SIDE, MAX_BYTES = 20_000, 4096, 4 * 2**30
 # What FFmpeg may take a file for: others of its formats are lists that have it open further files or addresses.
 _CONTAINERS = "avi,mov,mp4,matroska,webm,gif"
 
 
-class VideoError(ValueError):
-    """A video that cannot be used: missing, empty, damaged, cut off, of one frame, or of unknown format."""
-
-
-class NoClipError(VideoError):
-    """A sound file that holds no clip to use: a still, or colour Doppler. A study is full of them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Video:
-    """Decoded frames.
-
-    Attributes:
-      frames: uint8 [T, H, W], grey, full range 0-255.
-      fps: frames per second as the container says; NaN if it does not.
-      spacing: millimetres a pixel, row then column; None if the file does not say.
-      colour: uint8 [T, H, W], distance from grey (largest less smallest of R, G, B); None for grey pictures.
-      region: top, left, bottom, right (exclusive) of the picture on the screen; None if the file does not say.
-    """
-
-    frames: np.ndarray
-    fps: float
-    spacing: tuple[float, float] | None = None
-    colour: np.ndarray | None = None
-    region: tuple[int, int, int, int] | None = None
-
-
-def read_video(path: str | os.PathLike) -> Video:
-    """Decodes a whole video to grey.
-
-    Raises:
-      VideoError: naming the file and what is wrong with it.
-    """
-    path = pathlib.Path(path)
-    if not os.path.isfile(path):  # pathlib's raises errors for names that no file can have
-        raise VideoError(f"{path}: no such file.")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty (0 bytes); download or copy it again.")
-    kind = format_of(path)
-    if kind is None:
-        raise VideoError(
-            f"{path}: its format is not known; known are {', '.join(sorted(READERS))}, "
-            "and DICOM of any name."
-        )
-    try:
-        video = READERS[kind](path)
-    except (VideoError, MemoryError):
-        raise
-    except Exception as error:  # decoders raise errors of many kinds, whose words could quote the file
-        raise VideoError(f"{path}: not a readable {kind} file ({type(error).__name__}); copy it again.") from None
-    if len(video.frames) < 2:
-        raise NoClipError(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
-    return video
-
-
-def format_of(path: pathlib.Path) -> str | None:
-    """The suffix in `READERS` that a file goes by: its own, or ".dcm" if it begins as DICOM does; else None."""
-    for suffix in (path.suffix.lower(), "".join(path.suffixes[-2:]).lower()):
-        if suffix in READERS:
-            return suffix
-    return ".dcm" if os.path.isfile(path) and _is_dicom(path) else None
-
-
-def check_size(path: pathlib.Path, frames: int, height: int, width: int, pixel_bytes: int = 1) -> None:
-    """Raises VideoError if a header announces more frames, pixels or bytes than any echocardiogram has."""
-    size = frames * height * width * pixel_bytes
-    if frames > MAX_FRAMES or max(height, width) > MAX_SIDE or size > MAX_BYTES:
-        raise VideoError(
-            f"{path}: {frames} frames of {height} x {width}, {size} bytes, are more than {MAX_FRAMES} frames, "
-            f"{MAX_SIDE} pixels a side or {MAX_BYTES} bytes; the header is damaged, or this is no echocardiogram."
-        )
-    if min(frames, height, width) < 0:
-        raise VideoError(f"{path}: {frames} frames of {height} x {width}; the header is damaged, copy it again.")
-
-
-def _read_av(path: pathlib.Path) -> Video:
+def read_ffmpeg(path: pathlib.Path) -> Video:
     """AVI, MP4, MKV and GIF by PyAV (FFmpeg)."""
     import av
 
@@ -103,7 +25,7 @@ def _read_av(path: pathlib.Path) -> Video:
             os.fspath(path.absolute()),
             options={"max_pixels": str(MAX_SIDE**2)},
             container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
-            metadata_errors="ignore",  # nobody reads them
+            **_lenient_metadata(av.__version__),
         ) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: the file holds no video stream.")
@@ -150,6 +72,14 @@ def _read_av(path: pathlib.Path) -> Video:
     return Video(np.stack(frames), fps, colour=tints)
 
 
+def _lenient_metadata(version: str) -> dict[str, str]:
+    """What lets `av.open` pass over titles and comments that are not UTF-8, which nobody reads.
+
+    PyAV before 19 refuses the file unless told not to; from 19 on it keeps the bytes and knows no such argument.
+    """
+    return {"metadata_errors": "ignore"} if int(version.partition(".")[0]) < 19 else {}
+
+
 def _luma(frame) -> tuple[np.ndarray, np.ndarray | None]:
     """The luma of a PyAV frame as uint8 [H, W] in full range, and its distance from grey (None if it is grey).
 
@@ -180,29 +110,3 @@ def _stretch(values: np.ndarray, low: int, span: int) -> np.ndarray:
 
 def _plane(plane) -> np.ndarray:
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-
-
-def _read_dicom(path: pathlib.Path) -> Video:
-    from discovr_jax.data import dicom_io
-
-    return dicom_io.read_dicom(path)
-
-
-def _is_dicom(path: pathlib.Path) -> bool:
-    """Whether a file begins as DICOM does; archives often have no suffix, or a number for one."""
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _read_array(path: pathlib.Path) -> Video:
-    from discovr_jax.data import array_io
-
-    read = {".npy": array_io.read_npy, ".npz": array_io.read_npz}
-    return read.get(path.suffix.lower(), array_io.read_nifti)(path)
-
-
-READERS: dict[str, Callable[[pathlib.Path], Video]] = {
-    **dict.fromkeys((".avi", ".mp4", ".mkv", ".gif"), _read_av),
-    **dict.fromkeys((".npy", ".npz", ".nii", ".nii.gz"), _read_array),
-    ".dcm": _read_dicom,
-}

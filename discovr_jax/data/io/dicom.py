@@ -13,8 +13,9 @@ import zlib
 
 import numpy as np
 
-from discovr_jax.data import colour, video_io
-from discovr_jax.data.video_io import NoClipError, Video, VideoError, check_size
+from discovr_jax.data import colour
+from discovr_jax.data.io import video
+from discovr_jax.data.io.video import NotAClip, Video, VideoError, check_size
 
 _PALETTES = tuple(
     f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
@@ -94,7 +95,7 @@ def read_dicom(path: pathlib.Path) -> Video:
         if kind not in KINDS:
             raise VideoError(f"{path}: photometric interpretation is not known; known are {', '.join(KINDS)}.")
         if declared < 2:
-            raise NoClipError(f"{path}: one frame, a still; a video needs at least 2.")
+            raise NotAClip(f"{path}: one frame, a still; a video needs at least 2.")
         check_size(path, declared, height, width, max(samples * bits // 8, 1))
         try:
             _check_pictures(path, header, declared, height * width * max(samples * bits // 8, 1))
@@ -129,8 +130,8 @@ def _check_deflated(path: pathlib.Path, content) -> None:
         if not data:
             break
         total += len(inflate.decompress(data, _CHUNK))
-        if total > video_io.MAX_BYTES:
-            raise VideoError(f"{path}: more than {video_io.MAX_BYTES} bytes when inflated; this is no echocardiogram.")
+        if total > video.MAX_BYTES:
+            raise VideoError(f"{path}: more than {video.MAX_BYTES} bytes when inflated; this is no echocardiogram.")
     content.seek(0)
 
 
@@ -148,7 +149,7 @@ def _check_pictures(path: pathlib.Path, header, count: int, size: int) -> None:
         return
     for number, picture in enumerate(encaps.generate_frames(header.PixelData, number_of_frames=count)):
         sides = _picture_size(picture) or (0, 0)
-        if max(sides) > video_io.MAX_SIDE or len(picture) > 2 * size + _CHUNK:
+        if max(sides) > video.MAX_SIDE or len(picture) > 2 * size + _CHUNK:
             raise VideoError(f"{path}: frame {number} ({sides}, {len(picture)} bytes) is too large; it is damaged.")
 
 

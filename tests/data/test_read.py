@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from discovr_jax.data import video_io
-from discovr_jax.data.video_io import VideoError, read_video
+from discovr_jax.data import read
+from discovr_jax.data.io.ffmpeg import _lenient_metadata
+from discovr_jax.data.io.video import VideoError, check_size
+from discovr_jax.data.read import read_video
 from tests.builder_case import moving_square, write_video
 
 
@@ -26,6 +28,19 @@ def test_expands_limited_range_to_full_range(tmp_path):
     frames = read_video(tmp_path / "clip.mp4").frames
     assert frames.min() == 0 and frames.max() == 255
     assert np.abs(frames.astype(int) - ramp).max() <= 2
+
+
+def test_metadata_that_is_not_text_does_not_matter(tmp_path):
+    write_video(tmp_path / "clip.mkv", moving_square(12), fps=25)
+    data = (tmp_path / "clip.mkv").read_bytes()
+    assert data.count(b"ENCODER") >= 1  # the name of a tag of every Matroska file
+    (tmp_path / "clip.mkv").write_bytes(data.replace(b"Lavf", b"\xe9\xff\xfe\xe8"))
+    assert len(read_video(tmp_path / "clip.mkv").frames) == 12
+
+
+def test_opens_with_the_arguments_that_this_pyav_knows():
+    for version, arguments in (("14.0.0", {"metadata_errors": "ignore"}), ("19.0.2", {}), ("20.1.0rc1", {})):
+        assert _lenient_metadata(version) == arguments
 
 
 def test_upper_case_suffix(avi):
@@ -176,7 +191,7 @@ def test_nifti(tmp_path):
         image = nibabel.Nifti1Image(array, np.diag([0.3, 0.5, 1, 1]))
         image.header["descrip"] = b"DOE^JANE"
         nibabel.save(image, tmp_path / name)
-        assert video_io.format_of(tmp_path / name) == "".join((tmp_path / name).suffixes)
+        assert read.format_of(tmp_path / name) == "".join((tmp_path / name).suffixes)
         video = read_video(tmp_path / name)
         np.testing.assert_array_equal(video.frames, grey)
         assert video.spacing == pytest.approx((0.5, 0.3))
@@ -195,5 +210,5 @@ def test_absurd_headers_are_refused_before_memory_is_asked_for(tmp_path):
         read_video(tmp_path / "huge.npy")
     for frames, height, width in ((20_001, 8, 8), (2, 4097, 8), (2, 8, 4097), (5000, 1000, 1000)):
         with pytest.raises(VideoError, match="no echocardiogram"):
-            video_io.check_size(tmp_path / "x", frames, height, width)
-    video_io.check_size(tmp_path / "x", 1002, 1040, 768)
+            check_size(tmp_path / "x", frames, height, width)
+    check_size(tmp_path / "x", 1002, 1040, 768)

@@ -1,4 +1,4 @@
-"""Reads NumPy arrays (.npy, .npz) and NIfTI images as grey frames. Pickled objects are never loaded."""
+"""Reads NumPy arrays (.npy, .npz) as grey frames. Pickled objects are never loaded."""
 
 import io
 import math
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from discovr_jax.data import colour, nifti_io
-from discovr_jax.data.video_io import Video, VideoError, check_size
+from discovr_jax.data import colour
+from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
 
 # Names by which an .npz may call its frames, and its other entries that are read, if they are there.
 FRAMES, FPS, SPACING = "frames", "fps", "spacing"
@@ -17,7 +17,7 @@ _HEADER = 2**14  # bytes that hold the header of any array of numbers
 
 
 def read_npy(path: pathlib.Path) -> Video:
-    """An array [T, H, W] or [T, H, W, 3] (red, green, blue); see `grey_levels` for the numbers allowed.
+    """An array [T, H, W] or [T, H, W, 3] (red, green, blue); see `video.grey_levels` for the numbers allowed.
 
     Raises:
       VideoError: another shape or kind of array, or no readable file.
@@ -55,33 +55,6 @@ def read_npz(path: pathlib.Path) -> Video:
             return _video(path, read(name, _check_frames), fps, known)
     except zipfile.BadZipFile as error:
         raise VideoError(f"{path}: not a readable .npz file ({type(error).__name__}).") from None
-
-
-def read_nifti(path: pathlib.Path) -> Video:
-    """A sequence of grey pictures; see `nifti_io`."""
-    frames, spacing = nifti_io.read_nifti(path)
-    return Video(grey_levels(path, frames), np.nan, spacing)
-
-
-def grey_levels(path: pathlib.Path, values: np.ndarray) -> np.ndarray:
-    """Numbers of any kind as grey levels: uint8 of the same shape.
-
-    uint8 is taken as it is, other integers if they lie in 0 to 255. Floats are 0 to 1 (times 255) if none is
-    above 1, else 0 to 255; they are rounded.
-
-    Raises:
-      VideoError: values below 0 or above 255, not finite, or no numbers.
-    """
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype.kind not in "iuf":
-        raise VideoError(f"{path}: holds {values.dtype}; frames are uint8, other integers from 0 to 255, or floats.")
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
-        raise VideoError(f"{path}: values from {low} to {high}; grey levels are 0 to 255, or 0 to 1 as floats.")
-    if values.dtype.kind == "f":
-        values = np.rint(values * (255 if high <= 1 else 1))
-    return values.astype(np.uint8)
 
 
 def _video(path, values: np.ndarray, fps: float = np.nan, spacing=None) -> Video:
