@@ -141,11 +141,10 @@ def read_listing(path, folder):
 
 
 def read_input(path, folder):
-    from discovr_jax import extract
+    from discovr_jax import inputs
 
-    paths, base = extract._find(path)
-    for one in paths:
-        extract._identity(one, base, b"salt", show=False, hide=False)
+    for one in inputs.find(path).files:
+        inputs.identity(one, b"salt")
 
 
 # Weights -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax import extract
+from discovr_jax import inputs
 from discovr_jax.convert import names, state, torch_files
 from discovr_jax.convert.sizes import ConversionError, Hints
 from discovr_jax.data import file_listing, read
@@ -234,8 +234,8 @@ def test_cells_that_are_no_names(tmp_path, cell):
     except tables.SourceError as error:
         assert "list.csv cannot be read" in str(error)
     try:
-        assert len(extract._find(tmp_path / "list.csv")[0]) == 2
-    except extract.ExtractError as error:
+        assert len(inputs.find(tmp_path / "list.csv").files) == 2
+    except inputs.InputError as error:
         assert "list.csv cannot be read" in str(error)
 
 
@@ -246,9 +246,9 @@ def test_long_cells_are_not_repeated_and_long_paths_name_no_file(tmp_path):
         with pytest.raises(tables.SourceError) as error:
             parse()
         assert len(str(error.value)) < 600
-    ((path,), base) = extract._find(tmp_path / "list.csv")
-    assert len(extract._identity(path, base, b"salt", show=False, hide=False)) == 16
-    refused(path, "no such file")
+    with pytest.raises(inputs.InputError, match="Row 1: no such file") as error:
+        inputs.find(tmp_path / "list.csv")
+    assert len(str(error.value)) < 600
 
 
 # Weights -----------------------------------------------------------------------------------------------------------
