@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax import chips, flops, train_step
+from discovr_jax import chips, flops, storage, train_step
 from discovr_jax import experiment as experiment_lib
 
 REACHED = 0.4  # share of the peak that matrix products are taken to reach in the prediction of scaling
@@ -142,7 +142,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--topologies", default="v5e:4x4,v5p:4x4x4,v6e:8x8,gpu:h200:8")
     parser.add_argument("--clips", type=int, help="on each device; default: as many as fit")
     parser.add_argument("--output", help="file for the rows, JSON lines")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(storage.expand_home(arguments))
     jax.config.update("jax_platforms", "cpu")
     module = importlib.import_module(f"configs.{given.config}")
     topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}

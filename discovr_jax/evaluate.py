@@ -190,6 +190,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     """
     from discovr_jax.evaluation import extraction
 
+    experiment_lib.check_settings(config)
     given, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
     free = ("model.remat", "model.dtype", "model.attention")
     workdir.compare(directory, given, only="model.", free=free, defaults=defaults)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax import optim, sharding, train_step
 from discovr_jax.config_error import ConfigError
-from discovr_jax.data import mixture
+from discovr_jax.data import labels, mixture
 from discovr_jax.fidelity import OPTIONS, option
 from discovr_jax.losses.objective import Options
 from discovr_jax.models import attention
@@ -177,6 +177,14 @@ def make_options(config: ConfigDict) -> Options:
         signal_floor=config.scd.signal_floor,
         position_momentum=config.scd.position_momentum,
     )
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises ConfigError for what is wrong with a config whatever the data, before records are looked for."""
+    make_experiment(config, max(config.batch_size, 1))  # of any size
+    mixture.check_filter(config.data)
+    for name in mixture.all_named(config):
+        labels.rule_fields(mixture.abnormal_rule(config.data, name))
 
 
 def make_experiment(config: ConfigDict, num_train: int) -> Experiment:

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from discovr_jax import inputs as inputs_lib
+from discovr_jax import storage
 from discovr_jax.checkpoint import CheckpointError
 from discovr_jax.data import file_listing, private, read, sector
 from discovr_jax.data.io.video import NotAClip, Video, VideoError
@@ -232,7 +233,7 @@ class _Progress:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if a table was written, 1 with the reason on stderr if not."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(storage.expand_home(argv))
     try:
         encoder = load_encoder(
             args.checkpoint,

@@ -86,6 +86,7 @@ def load_encoder(
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
     prefix, module = BRANCHES[branch]
+    path = os.path.expanduser(path)
     evaluated = scored.find(path) if branch == SCORED else None
     readout, readout_from = _readout(path, readout, evaluated)
     lengths = dict(evaluated.features.get("mean_lengths", {})) if evaluated and readout == "all" else {}

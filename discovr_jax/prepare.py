@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from discovr_jax import storage
 from discovr_jax.config_error import ConfigError
 from discovr_jax.data import audit, bucket, mixture, records
 
@@ -163,6 +164,8 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
             )
         print(f"{path} is already complete; remove it to build it again.", file=sys.stderr)
     else:
+        if problem := storage.rename_problem(path.parent):
+            raise SourceError(f"--data_dir: {problem}.")
         for leftover in path.parent.glob("incomplete.*"):
             shutil.rmtree(leftover)
         download = tfds.download.DownloadConfig(manual_dir=manual_dir)
@@ -249,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument(f"--{option.name}", default=option.default, help=option.help, **kind)
     command = commands.add_parser("check", help="verify records")
     command.add_argument("directory", type=pathlib.Path, help="the folder that holds dataset_info.json")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(storage.expand_home(arguments))
     if given.command == "check":
         notes: list[str] = []
         problems = audit.check(given.directory, Progress("records"), lambda line: notes.append(f"note: {line}"))

@@ -11,6 +11,8 @@ import socket
 import tempfile
 import time
 
+from discovr_jax import storage
+
 logger = logging.getLogger(__name__)
 
 METRICS_VERSION = 1  # in the first line of metrics.jsonl
@@ -49,6 +51,8 @@ def locked(workdir: str | pathlib.Path):
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if problem := storage.rename_problem(workdir):
+            raise WorkdirError(f"--workdir={problem}")
         yield
     finally:
         os.close(handle)

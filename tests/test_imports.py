@@ -56,7 +56,8 @@ ALLOWED = {
     "configs": (),
     "discovr_jax.masking": (),
     "discovr_jax.optim": (),
-    "discovr_jax.workdir": (),
+    "discovr_jax.storage": (),
+    "discovr_jax.workdir": ("discovr_jax.storage",),
     "discovr_jax.health": (),
     "discovr_jax.checkpoint": (),
     "discovr_jax.sharding": ("discovr_jax.optim",),
@@ -72,7 +73,7 @@ ALLOWED = {
     ),
     "discovr_jax.evaluation": ("discovr_jax.models", "discovr_jax.data"),
     # The phantom is measured against the pixel baseline.
-    "tfds_builders": ("discovr_jax.data", "discovr_jax.evaluation.baselines"),
+    "tfds_builders": ("discovr_jax.data", "discovr_jax.evaluation.baselines", "discovr_jax.storage"),
 }
 
 
