@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 
 import pytest
 
@@ -29,7 +30,8 @@ def test_flags_of_main_are_expanded(monkeypatch):
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     config_flags.DEFINE_config_file("config", None, "", flag_values=values)
-    parse_flags(["main", "--config=adult", "--workdir=~/x", "--config.data.data_dir=~/data"], values)
+    monkeypatch.setattr(sys, "argv", ["main", "--config=adult", "--workdir=~/x", "--config.data.data_dir=~/data"])
+    parse_flags(sys.argv, values)
     assert (values.workdir, values.config.data.data_dir) == ("/home/me/x", "/home/me/data")
 
 
