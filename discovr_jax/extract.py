@@ -26,7 +26,7 @@ import numpy as np
 
 from discovr_jax.checkpoint import CheckpointError
 from discovr_jax.data import private, read, sector
-from discovr_jax.data.io.video import Video, VideoError
+from discovr_jax.data.io.video import Video, VideoError, at_constant_rate
 from discovr_jax.inference import Encoder, load_encoder
 from discovr_jax.models import readouts
 
@@ -205,8 +205,8 @@ def _read_ahead(pool, chunks, whole_frame: bool) -> Iterator[tuple[int, Sequence
 def _read(path: pathlib.Path, whole_frame: bool) -> tuple[Video, set[str], tuple] | str:
     """A video, its flags and the shape that it has in the file; or why it cannot be read, without its path."""
     try:
-        video = read.read_video(path)
-        kept, flags = (video, set()) if whole_frame else sector.isolate_video(video)
+        video = at_constant_rate(path, read.read_video(path))
+        kept, flags = (video, set(video.flags)) if whole_frame else sector.isolate_video(video)
         return kept, flags, video.frames.shape
     except VideoError as error:
         return str(error).replace(f"{path}: ", "").replace(str(path), "the file")
@@ -231,7 +231,7 @@ def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool
         features = encoder.embed(
             [video.frames for _, video, _ in good],
             fps=[fps for _, _, fps in good],
-            spacing=[video.spacing for _, video, _ in good],
+            spacing=[video.pixel_size for _, video, _ in good],
         )
         for (row, _, _), vector in zip(good, features, strict=True):
             row["features"] = vector.tolist()  # a float32 survives the way through JSON bit for bit

@@ -24,6 +24,7 @@ def test_reads_all_frames_as_grey_with_the_frame_rate(avi):
 
 def test_expands_limited_range_to_full_range(tmp_path):
     ramp = np.tile(np.linspace(0, 255, 128).astype(np.uint8), (4, 64, 1))
+    ramp[1::2] = ramp[1::2, :, ::-1]
     write_video(tmp_path / "clip.mp4", ramp, codec="libx264")
     frames = read_video(tmp_path / "clip.mp4").frames
     assert frames.min() == 0 and frames.max() == 255
@@ -85,7 +86,7 @@ def test_other_unusable_files_say_why(tmp_path):
         "empty.avi": "0 bytes",
         "empty.npy": "0 bytes",
         "text.avi": "decoding failed",
-        "notes.txt": r"format is not known; known are \.avi, \.dcm, \.gif, \.mkv, \.mp4, .*DICOM",
+        "notes.txt": r"format is not known; known are \.avi, \.dcm, \.gif, \.m4v, \.mkv, \.mov, \.mp4, .*DICOM",
         "one.avi": "at least 2",
         "absent.avi": "no such file",
     }.items():
@@ -121,6 +122,7 @@ def test_colour_is_told_from_grey(tmp_path, suffix, codec):
 
     rgb = np.full((4, 48, 64, 3), 90, np.uint8)
     rgb[:, 16:32, 16:48] = 220, 30, 30
+    rgb[::2, 40:] = 60
     with av.open(str(tmp_path / f"clip{suffix}"), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = rgb.shape[1:3]
@@ -147,11 +149,11 @@ def test_arrays(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
         video = read_video(tmp_path / f"{name}.npy")
         np.testing.assert_array_equal(video.frames, grey, err_msg=name)
-        assert video.frames.dtype == np.uint8 and np.isnan(video.fps) and video.spacing is None
+        assert video.frames.dtype == np.uint8 and np.isnan(video.fps) and np.isnan(video.pixel_spacing).all()
     np.savez_compressed(tmp_path / "a.npz", other=np.zeros(3), frames=grey, fps=30, spacing=[0.5, 0.25])
     video = read_video(tmp_path / "a.npz")
     np.testing.assert_array_equal(video.frames, grey)
-    assert (video.fps, video.spacing) == (30, (0.5, 0.25))
+    assert (video.fps, video.pixel_spacing) == (30, (0.5, 0.25))
     np.savez(tmp_path / "b.npz", grey)
     np.testing.assert_array_equal(read_video(tmp_path / "b.npz").frames, grey)
 
@@ -194,7 +196,7 @@ def test_nifti(tmp_path):
         assert read.format_of(tmp_path / name) == "".join((tmp_path / name).suffixes)
         video = read_video(tmp_path / name)
         np.testing.assert_array_equal(video.frames, grey)
-        assert video.spacing == pytest.approx((0.5, 0.3))
+        assert video.pixel_spacing == pytest.approx((0.5, 0.3))
     data = (tmp_path / "b.nii.gz").read_bytes()
     (tmp_path / "cut.nii.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(VideoError, match="cut.nii.gz: not a readable"):
