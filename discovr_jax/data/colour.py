@@ -12,11 +12,11 @@ _GREY = 24
 # A grey map has one hue, whose strength is one curve over the luma. It is looked for in bins of so many lumas, from a
 # least one on (darker pixels have no chroma); so many pixels per frame, of so many frames, are looked at.
 _DARK, _BIN, _PIXELS, _FRAMES = 32, 16, 4096, 64
-# Levels of chroma: how far pixels may be from their bin's median, a bin from the hue (at least, and as a share of its
-# strength), how much bins in a row may differ, and from where on a map is a tint at all.
+# Levels of chroma: how far pixels may be from their bin's median and from the map, a bin from the hue (at least, and
+# as a share of its strength), how much bins in a row may differ, and from where on a map is a tint at all.
 _NEAR, _ONE_HUE, _ONE_HUE_SHARE, _STEEPEST, _LEAST_TINT = 12.0, 4.0, 0.15, 16.0, 6.0
-# Share of a bin's pixels that must be near its median, and of all pixels that must be in bins on the map.
-_MAJORITY, _ON_MAP = 0.6, 0.8
+# Share of a bin's pixels that must be near its median, and of all pixels that must be on the map.
+_MAJORITY, _ON_MAP = 0.6, 0.7
 
 
 class Colours:
@@ -102,8 +102,8 @@ def _fit_tint(light: np.ndarray, chroma: np.ndarray) -> np.ndarray | None:
     if not total.any():
         return None
     hue = total / np.linalg.norm(total)
-    curve, on_map = [(0.0, 0.0)], 0
-    for number, count, median in zip(numbers, counts, medians, strict=True):
+    curve = [(0.0, 0.0)]
+    for number, median in zip(numbers, medians, strict=True):
         centre, strength = (number + 0.5) * _BIN, float(median @ hue)
         aside = np.linalg.norm(median - strength * hue)
         step = abs(strength - curve[-1][1]) * _BIN / min(centre - curve[-1][0], _DARK + _BIN / 2)
@@ -112,10 +112,11 @@ def _fit_tint(light: np.ndarray, chroma: np.ndarray) -> np.ndarray | None:
             continue
         if np.mean(np.abs(chroma[bins == number] - median).max(1) <= _NEAR) >= _MAJORITY:
             curve.append((centre, strength))
-            on_map += count
-    if on_map < _ON_MAP * len(bins) or max(strength for _, strength in curve) < _LEAST_TINT:
+    if max(strength for _, strength in curve) < _LEAST_TINT:
         return None
-    return np.rint(hue[:, None] * np.interp(np.arange(256), *zip(*curve, strict=True))).astype(np.int16)
+    tint = np.rint(hue[:, None] * np.interp(np.arange(256), *zip(*curve, strict=True))).astype(np.int16)
+    near = (np.abs(chroma - tint[:, light[bright]].T) <= _NEAR).all(1)
+    return tint if near.mean() >= _ON_MAP else None
 
 
 def _shrunk(luma_: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -212,7 +212,7 @@ def _luma(header, values: np.ndarray, space: str | None):
         return (255 - frames if kind == "MONOCHROME1" else frames), None, flags
     flags = ()
     if values.dtype != np.uint8 or int(header.BitsStored) != 8:
-        values, flags = dicom_grey.grey(header, values, looked_up=False)
+        values, flags = dicom_grey.grey(header, values, apply_lookups=False)
     space = _space_of(values, space)
     if space == "YBR":
         frames = np.ascontiguousarray(values[..., 0])

@@ -183,11 +183,12 @@ def _turned(matrix: np.ndarray | None, video: Video) -> Video:
         pictures = pictures.transpose(0, 2, 1) if sideways else pictures
         return np.ascontiguousarray(pictures[:, :: -1 if rows < 0 else 1, :: -1 if columns < 0 else 1])
 
+    mirrored = a * d - b * c < 0
     return dataclasses.replace(
         video,
         frames=turn(video.frames),
         colour=turn(video.colour),
         pixel_aspect=1 / video.pixel_aspect if sideways else video.pixel_aspect,
-        rotation=round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90,
-        flags=(*video.flags, "mirrored") if a * d - b * c < 0 else video.flags,
+        rotation=round(math.degrees(math.atan2(b, -a if mirrored else a)) / 90) % 4 * 90,
+        flags=(*video.flags, "mirrored") if mirrored else video.flags,
     )

@@ -47,8 +47,9 @@ class Video:
       frame_times: float64 [T], seconds since the first frame, increasing; None if the file holds no time stamps.
       pixel_aspect: width of a pixel divided by its height; NaN if unknown.
       rotation: degrees, clockwise, by which the stored pictures were turned: 0, 90, 180 or 270.
-      flags: what is odd about the file: `irregular_frame_times`, and `implausible_fps`, `implausible_frame_times`,
-        `implausible_pixel_spacing`, `implausible_pixel_aspect` for values that were taken as unknown.
+      flags: what is odd about the file: `mirrored` (left to right, after the rotation), `irregular_frame_times`, and
+        `implausible_fps`, `implausible_frame_times`, `implausible_pixel_spacing`, `implausible_pixel_aspect` for values
+        that were taken as unknown. Readers add theirs.
 
     Raises:
       ValueError: frames of another shape or dtype, or as many times as there are no frames.
