@@ -28,7 +28,7 @@ from discovr_jax import inputs as inputs_lib
 from discovr_jax import storage
 from discovr_jax.checkpoint import CheckpointError
 from discovr_jax.data import file_listing, private, read, sector
-from discovr_jax.data.io.video import NotAClip, Video, VideoError
+from discovr_jax.data.io.video import NotAClip, Video, VideoError, at_constant_rate
 from discovr_jax.feature_table import LISTS, FeatureTable, write_json
 from discovr_jax.inference import Encoder, load_encoder
 from discovr_jax.inputs import Input
@@ -156,8 +156,8 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple] | tupl
     if path is None:
         return QUARANTINE, one.reason
     try:
-        video = read.read_video(path)
-        kept, flags = (video, set()) if whole_frame else sector.isolate_video(video)
+        video = at_constant_rate(path, read.read_video(path))
+        kept, flags = (video, set(video.flags)) if whole_frame else sector.isolate_video(video)
         return kept, flags, video.frames.shape
     except VideoError as error:
         kind = SKIPPED if isinstance(error, NotAClip) else QUARANTINE
@@ -196,7 +196,7 @@ def _add_features(encoder: Encoder, good: list) -> None:
         features = encoder.embed(
             [video.frames for _, video, _ in good],
             fps=[fps for _, _, fps in good],
-            spacing=[video.spacing for _, video, _ in good],
+            spacing=[video.pixel_size for _, video, _ in good],
         )
         for (row, _, _), vector in zip(good, features, strict=True):
             row["features"] = vector

@@ -6,6 +6,8 @@ The ranges are wide: from a fetus of 20 weeks to the largest adult heart, with r
 import dataclasses
 import math
 
+from discovr_jax.data.io.video import FPS
+
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
@@ -34,7 +36,7 @@ PLAUSIBLE = {
     "ivsd": Measurement("cm", 0.03, 5, (_MILLIMETRES, _METRES)),
     "lvidd": Measurement("cm", 0.2, 15, (_MILLIMETRES, _METRES)),
     "lvpwd": Measurement("cm", 0.03, 5, (_MILLIMETRES, _METRES)),
-    "fps": Measurement("frames per second", 1, 1000),
+    "fps": Measurement("frames per second", *FPS),
 }
 
 

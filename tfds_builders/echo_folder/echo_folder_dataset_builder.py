@@ -3,8 +3,10 @@
 import math
 import pathlib
 
+import numpy as np
+
 from discovr_jax.data import file_listing, private, records
-from discovr_jax.data.io.video import NotAClip, VideoError
+from discovr_jax.data.io.video import NotAClip, VideoError, at_constant_rate
 from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
 from tfds_builders import echo_builder, tables, unusable
@@ -87,7 +89,7 @@ class Builder(echo_builder.EchoBuilder):
         fields = dict(clip.fields)
         keep_doppler, whole_frame = fields.pop("keep_doppler"), fields.pop("whole_frame")
         try:
-            video = read_video(clip.path)
+            video = at_constant_rate(clip.path, read_video(clip.path))
             alone, flags = isolate_video(video)
         except VideoError:
             raise
@@ -98,16 +100,21 @@ class Builder(echo_builder.EchoBuilder):
         if "colour_doppler" in flags and not keep_doppler:
             raise NotAClip(f"{clip.path}: colour Doppler; --keep_doppler takes it in.")
         if whole_frame:
-            alone, flags = video, flags & {"colour_doppler"}
-        frames, placement = letterbox(alone.frames, frame_size, alone.spacing)
+            alone, flags = video, flags & {"colour_doppler", *video.flags}
+        frames, placement = letterbox(alone.frames, frame_size, alone.pixel_size)
         if frames is not alone.frames:
             flags.add("resized")
         if math.isnan(fields["fps"]):
             fields["fps"] = video.fps
         return records.make_record(
             frames, id=clip.id, patient_id=clip.patient_id, dataset="echo_folder", flags=sorted(flags),
-            pixel_spacing=placement.spacing(alone.spacing or (math.nan, math.nan)), **fields,
+            pixel_spacing=placement.spacing(alone.pixel_spacing), **fields,
         )  # fmt: skip
+
+    @staticmethod
+    def raw_frames(clip: echo_builder.Clip) -> np.ndarray:
+        """As the file has them, at the record's rate."""
+        return at_constant_rate(clip.path, read_video(clip.path)).frames
 
     def _generate_splits(self, dl_manager, download_config):
         splits = super()._generate_splits(dl_manager, download_config)

@@ -56,14 +56,14 @@ class Builder(echo_builder.EchoBuilder):
         video, sector_flags = sector.isolate_video(video)
         if "mirrored" in flags:
             video = dataclasses.replace(video, frames=video.frames[:, :, ::-1])
-        frames, placement = letterbox(video.frames, frame_size, video.spacing)
+        frames, placement = letterbox(video.frames, frame_size, video.pixel_size)
         if frames is not video.frames:
             flags.add("resized")
         if math.isnan(fields["fps"]):
             fields["fps"] = video.fps
         return records.make_record(
             frames, id=clip.id, patient_id=clip.patient_id, dataset="rvenet", view="A4C",
-            pixel_spacing=placement.spacing(video.spacing or (math.nan, math.nan)),
+            pixel_spacing=placement.spacing(video.pixel_spacing),
             flags=sorted(flags | sector_flags), **fields,
         )  # fmt: skip
 

@@ -3,7 +3,9 @@
 import io
 import math
 import pathlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +15,8 @@ from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
 
 # Names by which an .npz may call its frames, and its other entries that are read, if they are there.
 FRAMES, FPS, SPACING = "frames", "fps", "spacing"
+# What NumPy and zipfile raise for damaged files.
+_BAD_DATA = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 _HEADER = 2**14  # bytes that hold the header of any array of numbers
 
 
@@ -27,7 +31,10 @@ def read_npy(path: pathlib.Path) -> Video:
 
 
 def read_npz(path: pathlib.Path) -> Video:
-    """The array `frames` (or the only one there is) as `read_npy` takes it, with `fps` and `spacing` [2] in mm."""
+    """The array `frames` (or the only one there is) as `read_npy` takes it, with `fps` and `spacing` [2] in mm.
+
+    NaN, and what no echocardiogram can have, is unknown.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             # Of two members of one name only one would be looked at.
@@ -51,17 +58,19 @@ def read_npz(path: pathlib.Path) -> Video:
                 return [float(value) for value in read(key, check).ravel()]
 
             (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
-            known = None if SPACING not in members else (spacing[0], spacing[1])
-            return _video(path, read(name, _check_frames), fps, known)
-    except zipfile.BadZipFile as error:
+            return _video(path, read(name, _check_frames), fps, spacing)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # another method, or a password
         raise VideoError(f"{path}: not a readable .npz file ({type(error).__name__}).") from None
 
 
-def _video(path, values: np.ndarray, fps: float = np.nan, spacing=None) -> Video:
-    frames = grey_levels(path, values)
-    if frames.ndim == 3:
-        return Video(frames, fps, spacing)
-    return Video(np.stack([colour.luma(frame) for frame in frames]), fps, spacing, colour.of_rgb(frames))
+def _video(path, values: np.ndarray, fps: float = math.nan, spacing=(math.nan, math.nan)) -> Video:
+    levels, chroma = grey_levels(path, values), colour.Colours()
+    if levels.ndim == 3:
+        return Video(levels, fps, spacing)
+    frames = np.stack([colour.luma(frame) for frame in levels])
+    for frame in levels:
+        chroma.add_rgb(frame)
+    return Video(frames, fps, spacing, chroma.distance(frames))
 
 
 def _check_frames(path, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -87,8 +96,8 @@ def _read(path, file, check: Callable[[pathlib.Path, tuple[int, ...], np.dtype],
         found += file.readinto(raw[found:])
         if found < len(raw):
             raise VideoError(f"{path}: cut off, {found} of {len(raw)} bytes; copy it again.")
-    except VideoError:
-        raise
-    except Exception as error:  # NumPy's own words would quote the file
+    except _BAD_DATA as error:  # NumPy's own words would quote the file
+        if isinstance(error, VideoError):
+            raise
         raise VideoError(f"{path}: not a readable NumPy array ({type(error).__name__}).") from None
     return values.reshape(shape, order="F" if order else "C")
