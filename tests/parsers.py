@@ -67,7 +67,7 @@ def write_videos(*forms):
 
 
 OTHER_VIDEOS = (
-    (".mov", "mjpeg"), (".mpg", "mpeg1video"), ("2.mpeg", "mpeg2video"), (".wmv", "wmv2"), (".webm", "libvpx"),
+    (".mov", "mjpeg"), (".mpg", "mpeg1video"), ("2.mpeg", "mpeg2video"), (".wmv", "wmv2"), (".webm", "libvpx-vp9"),
 )  # fmt: skip
 
 
