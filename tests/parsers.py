@@ -66,6 +66,11 @@ def write_videos(*forms):
     return write
 
 
+OTHER_VIDEOS = (
+    (".mov", "mjpeg"), (".mpg", "mpeg1video"), ("2.mpeg", "mpeg2video"), (".wmv", "wmv2"), (".webm", "libvpx-vp9"),
+)  # fmt: skip
+
+
 def write_gif(folder):
     from PIL import Image
 
@@ -95,6 +100,15 @@ def write_dicom(folder):
         ds.PixelData, ds.NumberOfFrames = encaps.encapsulate([frame, frame]), 2
         ds["PixelData"].is_undefined_length = True
         ds.save_as(folder / f"{ds.file_meta.TransferSyntaxUID.keyword}.dcm")
+    write_video(folder / "clip.mp4", moving_square(6, 48, 64), codec="libx264")
+    ds = pydicom.dcmread(folder / "grey.dcm")
+    ds.file_meta.TransferSyntaxUID = uid.MPEG4HP41
+    ds.PixelData = encaps.encapsulate([(folder / "clip.mp4").read_bytes()])
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(folder / "video.dcm")
+    (folder / "clip.mp4").unlink()
+    window = {"RescaleSlope": "2", "RescaleIntercept": "-50", "WindowCenter": "200", "WindowWidth": "400"}
+    test_dicom.write(folder / "wide.dcm", "MONOCHROME2", grey.astype(np.int16).tobytes(), bits=12, **window)
     tags = {
         f"{name}PaletteColorLookupTable{part}": value
         for name in ("Red", "Green", "Blue")
@@ -314,6 +328,7 @@ PARSERS = (
     Parser("DICOM", write_dicom, read_video, 300),
     Parser("AVI", write_videos((".avi", "mjpeg"), ("2.avi", "mpeg4")), read_video),
     Parser("MP4, MKV", write_videos((".mp4", "libx264"), (".mkv", "libx264")), read_video),
+    Parser("MOV, MPEG, WMV, WebM", write_videos(*OTHER_VIDEOS), read_video),
     Parser("GIF", write_gif, read_video),
     Parser("NIfTI", write_nifti, read_video),
     Parser("NPY, NPZ", write_arrays, read_video),

@@ -142,6 +142,19 @@ def test_colour_doppler_is_told_from_a_trace(screen, phantom):
     assert "colour_doppler" not in sector.isolate_video(Video(frames, 50.0, colour=line))[1]
 
 
+@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.86, 0.62), (1, 0.84, 0.45), (0.62, 0.8, 1)])
+def test_a_tinted_grey_map_has_the_sector_of_a_grey_one_and_no_doppler(screen, fan, tmp_path, tint):
+    np.save(tmp_path / "a.npy", np.rint(screen[0][..., None] * np.array(tint)).astype(np.uint8))
+    video = read_video(tmp_path / "a.npy")
+    assert overlap(sector.find_sector(video.frames, video.colour).mask, fan) > 0.9
+    assert sector.isolate_video(video)[1] == {"sector_isolated"}
+
+
+def test_flags_of_a_file_go_on(phantom):
+    video = Video(phantom, 50.0, flags=("mirrored",))
+    assert sector.isolate_video(video)[1] == {"mirrored"}
+
+
 def test_the_region_that_a_file_names_is_all_that_is_searched(phantom):
     """Two pictures side by side: the file says that the right one is meant."""
     frames = np.concatenate([phantom[::-1], np.zeros_like(phantom)[:, :, :20], phantom], axis=2)

@@ -59,7 +59,9 @@ def read_npz(path: pathlib.Path) -> Video:
 
             (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
             return _video(path, read(name, _check_frames), fps, spacing)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # another method, or a password
+    except (*_BAD_DATA, NotImplementedError, RuntimeError) as error:  # the last two: another method, or a password
+        if isinstance(error, VideoError):
+            raise
         raise VideoError(f"{path}: not a readable .npz file ({type(error).__name__}).") from None
 
 

@@ -16,6 +16,9 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
 from discovr_jax.data.io import dicom_pixels, dicom_values, video
 from discovr_jax.data.io.video import NotAClip, Video, VideoError
 
@@ -29,8 +32,11 @@ _VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 # Value representations whose length takes four bytes.
 _WIDE = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _CHUNK = 2**20  # bytes
-# What pydicom raises for files that are damaged or no DICOM (InvalidDicomError is an Exception of its own).
-_BAD_DATA = (ValueError, KeyError, EOFError, OSError, NotImplementedError, struct.error, zlib.error)
+# What pydicom raises for files that are damaged or no DICOM.
+_BAD_DATA = (
+    InvalidDicomError, BytesLengthException, ValueError, KeyError, EOFError, OSError, NotImplementedError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 
 def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryIO], Video]) -> Video:
@@ -47,8 +53,6 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
       NotAClip: a still, or no B-mode picture: a spectrum, M-mode, a volume, a report.
       VideoError: no DICOM, no pixels, a photometric interpretation that is not known, or damaged.
     """
-    import pydicom
-
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it logs, like its warnings, quotes values
     with warnings.catch_warnings(action="ignore"):
         try:
@@ -59,7 +63,7 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
             syntax = header.file_meta.get("TransferSyntaxUID")
             found = "PixelData" in header
             _check_class(path, header)
-        except (pydicom.errors.InvalidDicomError, *_BAD_DATA) as error:
+        except _BAD_DATA as error:
             if isinstance(error, VideoError):
                 raise
             raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); copy it again.") from None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from discovr_jax.data.io.dicom_values import numbers
+from discovr_jax.data.io.dicom_values import BAD_VALUE, numbers
 
 _PALETTES = tuple(
     f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
@@ -150,7 +150,7 @@ def _has_table(header, name: str) -> bool:
     try:
         item = (header.get(name) or [None])[0]
         return item is not None and len(item.LUTDescriptor) == 3 and len(item.LUTData) > 0
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError):  # as of `numbers`; or no such item
+    except (AttributeError, *BAD_VALUE):  # the first: the item has no such element
         return False
 
 

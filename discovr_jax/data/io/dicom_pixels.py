@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from pydicom.errors import BytesLengthException
 
 from discovr_jax.data import colour
 from discovr_jax.data.io import dicom_codestream, dicom_grey, video
@@ -47,7 +48,7 @@ _SHARE, _AWAY, _PICTURE = 0.8, 6, 8.0
 _CHUNK = 2**20  # bytes
 _WORDS = 400  # characters of a library's message that are passed on
 # What pydicom and the decoders raise for pixels that cannot be decoded.
-_BAD_PIXELS = (ValueError, RuntimeError, NotImplementedError)
+_BAD_PIXELS = (ValueError, RuntimeError, NotImplementedError, BytesLengthException)
 
 
 def decode(path: pathlib.Path, header) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
@@ -83,7 +84,7 @@ def video_stream(path: pathlib.Path, header) -> bytes:
 
     try:
         return next(encaps.generate_frames(header.PixelData, number_of_frames=1))
-    except (ValueError, StopIteration) as error:
+    except (*_BAD_PIXELS, StopIteration) as error:
         words = " ".join(str(error).split())[:_WORDS]
         raise VideoError(f"{path}: its video stream cannot be taken out ({words}); copy it again.") from None
 
@@ -167,18 +168,20 @@ def _check_pictures(path: pathlib.Path, header, count: int, size: int) -> dicom_
       count, size: frames, and bytes of one when decompressed, as the header has them.
 
     Raises:
-      VideoError: a picture says that it is larger than any echocardiogram. Its decoder would believe that rather than
-        the header, and ask for memory accordingly.
+      VideoError: there are fewer, or one says that it is larger than any echocardiogram. Its decoder would believe that
+        rather than the header, and ask for memory accordingly.
     """
     from pydicom import encaps
 
-    first = None
+    first, number = None, -1
     for number, picture in enumerate(encaps.generate_frames(header.PixelData, number_of_frames=count)):
         stream = dicom_codestream.parse(picture)
         sides = (stream.height, stream.width) if stream is not None else (0, 0)
         if max(sides) > video.MAX_SIDE or len(picture) > 2 * size + _CHUNK:
             raise VideoError(f"{path}: frame {number} ({sides}, {len(picture)} bytes) is too large; it is damaged.")
         first = stream if number == 0 else first
+    if number + 1 < count:
+        raise VideoError(f"{path}: it holds {number + 1} of {count} frames; it is cut off, copy it again.")
     return first
 
 

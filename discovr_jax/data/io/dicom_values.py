@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from pydicom.errors import BytesLengthException
 
 from discovr_jax.data.io.video import FPS, is_plausible
 
@@ -20,6 +21,9 @@ TAGS = (
 # Codes of the standard (PS3.3 C.8.5.5.1): spatial formats, data types (tissue and colour flow; spectra), and the unit.
 PLANE, _PICTURES, _SPECTRA, _CENTIMETRES = 1, (1, 2), (3, 4), 3
 _NO_CLIPS = {2: "M-mode", 3: "a spectral Doppler"}
+# What pydicom raises for a value that is not what its tag demands, when it is asked for it. A fraction where integers
+# belong is a TypeError.
+BAD_VALUE = (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, BytesLengthException)
 _UNREADABLE = math.inf  # what no limit of `Video` lets through: the value becomes unknown, and a flag says so
 
 
@@ -31,8 +35,7 @@ def numbers(dataset, name: str) -> list[float] | None:
             return []
         items = [value] if isinstance(value, str | bytes | float | int) or not hasattr(value, "__iter__") else value
         return [float(item) for item in items]
-    # Pydicom converts a value when it is asked for; a fraction where integers belong is a TypeError.
-    except (ValueError, TypeError, KeyError, OverflowError, NotImplementedError):
+    except BAD_VALUE:
         return None
 
 
@@ -108,7 +111,7 @@ def no_picture(header) -> str | None:
 def _regions(header) -> list[Any]:
     try:
         return [region for region in header.get("SequenceOfUltrasoundRegions") or [] if hasattr(region, "get")]
-    except (ValueError, TypeError, KeyError, NotImplementedError):  # as of `numbers`
+    except BAD_VALUE:
         return []
 
 

@@ -50,6 +50,8 @@ def decode(path: pathlib.Path, source: str | BinaryIO) -> Video:
             if not container.streams.video:
                 raise VideoError(f"{path}: the file holds no video stream.")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: its codec is not known to this FFmpeg; convert it, for example to H.264.")
             # Videos are decoded in parallel by process; threads inside a codec would only compete with those.
             stream.codec_context.thread_count = 1
             # Without this FFmpeg conceals a damaged picture with grey blocks instead of reporting it.

@@ -1,5 +1,7 @@
 """Optional values of a header that are wrong, and objects that are no clips."""
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -191,4 +193,33 @@ def test_video_streams_in_an_object(tmp_path, codec, container, syntax):
     ds.PixelData = encaps.encapsulate([b"no stream at all" * 20])
     ds.save_as(path, enforce_file_format=True)
     with pytest.raises(VideoError, match="a.dcm.*decoding failed"):
+        read.read_video(path)
+
+
+def test_numbers_of_the_wrong_length_are_unknown(tmp_path, grey):
+    """Pydicom has an error of its own for these, raised when the value is asked for."""
+    path = write(tmp_path / "a.dcm", grey, SequenceOfUltrasoundRegions=[region(2, 1, 9, 6)])
+    data = path.read_bytes()
+    place = data.index(b"\x18\x00\x18\x60UL\x04\x00")  # RegionLocationMinX0, four bytes
+    assert struct.unpack_from("<I", data, place + 8) == (2,)
+    cut = data[: place + 6] + struct.pack("<H", 2) + data[place + 8 : place + 10] + data[place + 12 :]
+    sequence = data.index(b"\x18\x00\x11\x60SQ")  # undefined or known, its length and the item's
+    for start in (sequence + 8, sequence + 16):
+        (length,) = struct.unpack_from("<I", cut, start)
+        if length != 2**32 - 1:
+            cut = cut[:start] + struct.pack("<I", length - 2) + cut[start + 4 :]
+    path.write_bytes(cut)
+    video = read.read_video(path)
+    np.testing.assert_array_equal(video.frames, grey)
+    assert video.region is None
+
+
+def test_fewer_pictures_than_frames(tmp_path, grey):
+    path = write(tmp_path / "a.dcm", grey)
+    ds = pydicom.dcmread(path)
+    ds.compress(uid.RLELossless)
+    pictures = list(encaps.generate_frames(ds.PixelData, number_of_frames=3))
+    ds.PixelData = encaps.encapsulate(pictures[:2])
+    ds.save_as(path)
+    with pytest.raises(VideoError, match="2 of 3 frames|cannot be decoded"):
         read.read_video(path)
