@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import pathlib
 import stat
 
 import pytest
@@ -12,7 +13,7 @@ from tensorflow_datasets.core import shuffle
 from discovr_jax.data import audit, records
 from tests import made_up
 from tests.made_up import clip
-from tfds_builders import reading, shards
+from tfds_builders import reading, shards, unusable
 from tfds_builders.tables import SourceError
 
 
@@ -228,3 +229,22 @@ def test_a_bucket_gives_back_what_was_added(tmp_path):
     assert len(bucket) == 3 and bucket.size == 7
     bucket.del_file()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "hint"),
+    [
+        (("0XD", "0XE"), ("0XA", "0XB"), " List.csv names 0XD, 0XE; in /in lie 0XA, 0XB."),
+        (("0xa",), ("0XA",), " 1 differ in upper and lower case only (0xa in List.csv, 0XA on disk)."),
+        (("0XA",), (), " /in holds no videos."),
+        (("0XA",), ("0XA",), ""),
+    ],
+)
+def test_rows_and_files_without_counterpart_say_what_may_be_wrong(names, files, hint):
+    rows = {name: {"where": f"List.csv line {line}"} for line, name in enumerate(names, 2)}
+    videos = {name: pathlib.Path(f"/in/{name}.avi") for name in files}
+    bad, said = unusable.unmatched(rows, videos, pathlib.Path("/in"), "List.csv")
+    assert said == hint and len(bad) == len(set(names) ^ set(files))
+    if bad:
+        with pytest.raises(SourceError, match=f"{len(bad)} of {len(bad)} rows and files have no counterpart(?s:.)*no such"):
+            unusable.Unusable(100, False, bad, said).stop_if_most_are(0)
