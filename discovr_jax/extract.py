@@ -2,7 +2,8 @@
 
 python -m discovr_jax.extract --checkpoint=runs/adult --input=DIR_OR_CSV --output=features.parquet
 
-Reads what `prepare echo_folder` reads, by the same rule; a CSV names the files in a column `path`, below its own folder. As in its records, all but the ultrasound sector is cut off (--whole_frame leaves it). Beside the table:
+Reads what `prepare echo_folder` reads, by the same rule; a CSV names the files, below its own folder, in a column
+`path`. As in its records, all but the ultrasound sector is cut off (--whole_frame leaves it). Beside the table:
 NAME.card.json (weights, preprocessing), NAME.quarantine.csv (files that could not be read, with the reasons) and
 NAME.skipped.csv (sound files that hold no clip: stills and the like).
 Killed, the same command goes on where it stopped. DICOM is private: its rows are named by row number and a salted
