@@ -98,7 +98,7 @@ def _open(source: str | BinaryIO):
     try:
         headed = limits | {"format_whitelist": _HEADED}
         return av.open(source, options={"max_pixels": str(MAX_SIDE**2)}, container_options=headed, **more)
-    except (av.error.InvalidDataError, av.error.ArgumentError):  # unknown, or not on the list
+    except av.error.FFmpegError:  # not on the list, which is an error of another name in each PyAV
         if not isinstance(source, str):
             source.seek(0)
         # Without options for streams: PyAV before 18 crashes where they are not known before they are looked for.
