@@ -11,8 +11,9 @@ import numpy as np
 from discovr_jax.data import colour
 from discovr_jax.data.io.video import ASPECT, MAX_SIDE, Video, VideoError, check_size, is_plausible
 
-# What FFmpeg may take a file for: others of its formats are lists that have it open further files or addresses.
-_CONTAINERS = "avi,mov,mp4,m4v,matroska,webm,gif,asf,mpeg,mpegvideo,mpegts,h264,hevc"
+# What FFmpeg may take a file for: others of its formats are lists that have it open further files or addresses. Those
+# of the second group have no header that names their streams.
+_HEADED, _HEADLESS = "avi,mov,mp4,matroska,webm,gif,asf", "mpeg,mpegvideo,mpegts,m4v,h264,hevc"
 # Containers whose header says when the video stream ends, to the frame; Matroska's is that of all streams, rounded.
 _EXACT_ENDS, _ROUGH_ENDS = ("avi", "mov"), ("matroska",)
 
@@ -41,12 +42,7 @@ def decode(path: pathlib.Path, source: str | BinaryIO) -> Video:
     chroma, times = colour.Colours(), []
     matrix, aspect = None, None
     try:
-        with av.open(
-            source,
-            options={"max_pixels": str(MAX_SIDE**2)},
-            container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
-            **_lenient_metadata(av.__version__),
-        ) as container:
+        with _open(source) as container:
             if not container.streams.video:
                 raise VideoError(f"{path}: the file holds no video stream.")
             stream = container.streams.video[0]
@@ -91,6 +87,22 @@ def decode(path: pathlib.Path, source: str | BinaryIO) -> Video:
             pixel_aspect=ratio if is_plausible(ratio, ASPECT) else math.nan,
         ),
     )  # fmt: skip
+
+
+def _open(source: str | BinaryIO):
+    """The opened container; raises PyAV's errors."""
+    import av
+
+    more = _lenient_metadata(av.__version__)
+    limits = {"protocol_whitelist": "file"}
+    try:
+        headed = limits | {"format_whitelist": _HEADED}
+        return av.open(source, options={"max_pixels": str(MAX_SIDE**2)}, container_options=headed, **more)
+    except av.error.FFmpegError:  # not on the list, which is an error of another name in each PyAV
+        if not isinstance(source, str):
+            source.seek(0)
+        # Without options for streams: PyAV before 18 crashes where they are not known before they are looked for.
+        return av.open(source, container_options=limits | {"format_whitelist": _HEADLESS}, **more)
 
 
 def _lenient_metadata(version: str) -> dict[str, str]:
