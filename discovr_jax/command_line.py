@@ -7,7 +7,7 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 
-from discovr_jax import renamed_keys
+from discovr_jax import renamed_keys, storage
 from discovr_jax.runs.workdir import flatten
 
 _LONGEST = 4000  # characters of an error in an argument, which may quote it
@@ -45,6 +45,7 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
         argv = [*argv[:at], f"--config={argv[at + 1]}", *argv[at + 2 :]]
     if any(len(argument.partition("=")[0]) > _LONGEST_NAME for argument in argv[1:]):
         sys.exit(f"error: an argument begins with a name of more than {_LONGEST_NAME} characters")
+    argv = [*argv[:1], *storage.expand_home(argv[1:])]
     try:
         argv = renamed_keys.flags([f"--config={config_path(a[9:])}" if a.startswith("--config=") else a for a in argv])
         sys.argv = argv  # where ml_collections looks for overrides

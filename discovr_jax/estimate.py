@@ -17,6 +17,7 @@ import math
 import jax
 from ml_collections import ConfigDict
 
+from discovr_jax import storage
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method import views
@@ -143,7 +144,7 @@ def main(arguments=None) -> None:
     parser.add_argument("--topologies", default="v5e:4x4,v5p:4x4x4,v6e:8x8,gpu:h200:8")
     parser.add_argument("--clips", type=int, help="on each device; default: as many as fit")
     parser.add_argument("--output", help="file for the rows, JSON lines")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(storage.expand_home(arguments))
     jax.config.update("jax_platforms", "cpu")
     module = importlib.import_module(f"discovr_jax.configs.{given.config}")
     topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}

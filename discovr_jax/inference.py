@@ -18,6 +18,8 @@ from flax import traverse_util
 from discovr_jax.convert import read as weights_lib
 from discovr_jax.data import colour, facts, transforms
 from discovr_jax.data.letterbox import letterbox
+from discovr_jax.evaluation import scored
+from discovr_jax.evaluation.features.cache import join
 from discovr_jax.method.experiment import make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
@@ -31,6 +33,7 @@ BRANCHES = {
     "image_teacher": ("teacher/image_encoder", "image_teacher"),
     "image_student": ("params/image_encoder", "image_student"),
 }
+SCORED, DECODER = "video_teacher", "params/decoder/"  # what evaluations score, and the decoder that belongs to it
 FITS = ("letterbox", "squeeze")
 OUTPUTS = ("video", "frames", "tokens")
 
@@ -39,46 +42,72 @@ def load_encoder(
     path: str | os.PathLike,
     branch: str = "video_teacher",
     *,
-    readout: str = "cls",
-    clips: int = 3,
+    readout: str | None = None,
+    clips: int | None = None,
     fit: str = "letterbox",
     channels: int = 1,
     num_frames: int | None = None,
     image_size: int | None = None,
     trained_fps: float | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     batch_size: int = 8,
 ) -> "Encoder":
     """Load one encoder of a checkpoint.
 
+    What is left out is as in the evaluation of these weights, so that features are those that were scored; where
+    there was none (a converted public checkpoint), the readout is CLS, in float32, the mean of 3 clips.
+
     Args:
       path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file.
       branch: "video_teacher" (the one to use), "video_student", "image_teacher" or "image_student".
-      readout: "cls", "mean", "std_of_mean" or "mean_of_std"; see `models.readouts`.
+      readout: one of `models.readouts.KNOWN`; or "best", what the evaluation's validation chose (for the first of
+        its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there is one.
       clips: evenly spaced clips of a video; features are averaged over them.
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
       channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights with imagenet intensity).
       num_frames, image_size: of a clip, where they are to differ from training: positions are then counted in
         the checkpoint's own grid (`positions.flat_positions`).
       trained_fps: frames per second of the training clips, where the checkpoint does not say.
-      dtype: of the activations.
+      dtype: of the activations, "float32" or "bfloat16".
       batch_size: clips a batch.
 
     Raises:
       CheckpointError, ConversionError: the weights cannot be read.
+      ReadoutError: "best" or "all" of weights that were not evaluated.
       ValueError: an option of no known value.
     """
     for name, value, known in (
         ("branch", branch, tuple(BRANCHES)),
-        ("readout", readout, readouts_lib.NAMES),
         ("fit", fit, FITS),
         ("channels", channels, (1, 3)),
+        ("dtype", dtype, (None, "float32", "bfloat16")),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
     prefix, module = BRANCHES[branch]
-    loaded = weights_lib.read(path, lambda name: name.startswith(f"{prefix}/"), only=module)
+    path = os.path.expanduser(path)
+    evaluated = scored.find(path) if branch == SCORED else None
+    readout, readout_from = _readout(path, readout, evaluated)
+    lengths = dict(evaluated.features.get("mean_lengths", {})) if evaluated and readout == "all" else {}
+    if readout == "all" and not lengths:
+        raise scored.ReadoutError(
+            f"readout 'all' divides each readout by its mean length on the training videos, which no evaluation of the "
+            f"{SCORED} in {path} says: evaluate it (--mode=eval), or choose another readout"
+        )
+    decoded = any(name.startswith(readouts_lib.DECODER) for name in (readout, *lengths))
+    if decoded and branch != SCORED:
+        raise ValueError(f"readout {readout!r} is of {SCORED}, not of {branch}")
+    prefixes = {prefix.partition("/")[2]: f"{prefix}/"} | ({"decoder": DECODER} if decoded else {})
+    loaded = weights_lib.read(
+        path, lambda name: name.startswith(tuple(prefixes.values())), only="" if decoded else module
+    )
     config = loaded.config
+    if evaluated:
+        config.data.update(evaluated.features.get("clip", {}))
+        config.eval.map_side = evaluated.settings["map_side"]
+        clips = clips or evaluated.settings["clips"]
+        dtype = dtype or evaluated.features.get("dtype")
+    clips, dtype = clips or 3, dtype or "float32"
     config.model.dtype, config.model.remat, config.model.attention = dtype, "none", "auto"
     trained = make_model(config)
     if num_frames or image_size:
@@ -95,19 +124,49 @@ def load_encoder(
     options = {
         "branch": branch,
         "readout": readout,
+        "readout_from": readout_from,
+        "map_side": config.eval.map_side,
+        "mean_lengths": lengths,
         "clips": clips,
         "num_frames": config.data.num_frames,
         "stride": config.data.stride,
         "trained_fps": trained_fps,
+        # Records are made first, and from them the clips.
+        "frame_size": config.data.image_size if image_size else config.data.frame_size,
         "image_size": config.data.image_size,
         "fit": fit,
         "channels": channels,
         "intensity": config.model.intensity,
         "dtype": dtype,
     }
-    arrays = {name.removeprefix(f"{prefix}/"): array for name, array in loaded.arrays.items()}
-    params = traverse_util.unflatten_dict(arrays, sep="/")
+    params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
+    if decoded and not params["decoder"]:
+        raise scored.ReadoutError(f"readout {readout!r}: {path} holds no decoder; choose another")
     return Encoder(make_model(config), params, options, batch_size)
+
+
+def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:
+    """The readout that is meant by `load_encoder`'s argument, and who chose it."""
+    if readout in readouts_lib.KNOWN:
+        return readout, "named"
+    best, _, part = (readout or scored.BEST).partition(":")
+    if best != scored.BEST:
+        known = (*readouts_lib.KNOWN, scored.BEST, f"{scored.BEST}:EVALUATOR")
+        raise ValueError(f"readout must be one of {known}, not {readout!r}")
+    if evaluated and evaluated.readouts:
+        return evaluated.chosen(part)
+    if readout is None:
+        return "cls", "these weights were not evaluated"
+    raise scored.ReadoutError(
+        f"readout {readout!r}: no evaluation of the checkpoint at {path} is beside it: evaluate it (--mode=eval), or "
+        f"name one of {', '.join(readouts_lib.KNOWN)}"
+    )
+
+
+def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict:
+    """The tree of the arrays whose path starts so."""
+    found = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return traverse_util.unflatten_dict(found, sep="/")
 
 
 class Encoder:
@@ -115,18 +174,24 @@ class Encoder:
 
     Attributes:
       options: what turns a video into features; JSON values.
-      width: D.
+      width: D of a video's features.
       weights_sha256: of the encoder's arrays.
     """
 
     def __init__(self, model, params: dict, options: dict[str, Any], batch_size: int):
-        self.options, self.width = options, model.width
-        self.weights_sha256 = fingerprint(params)
+        """
+        Args:
+          params: {"video_encoder" or "image_encoder": its parameters}, and "decoder" where the readout is its.
+        """
+        self.options = options
         self._model, self._batch_size = model, batch_size
         self._video = options["branch"].startswith("video")
-        module = "video_encoder" if self._video else "image_encoder"
-        self._params = jax.device_put({module: params})
+        self.weights_sha256 = fingerprint(params["video_encoder" if self._video else "image_encoder"])
+        self._params = jax.device_put(params)
         self._forward = jax.jit(self._encode, static_argnames="output")
+        frames = jax.ShapeDtypeStruct((1, model.grid.frames, options["image_size"], options["image_size"]), np.uint8)
+        shape = jax.eval_shape(self._encode_video, self._params, frames, jax.ShapeDtypeStruct((1,), np.int32))
+        self.width = shape.shape[1]
 
     def embed(
         self, frames: np.ndarray | Sequence[np.ndarray], fps: float | Sequence[float | None] | None = None,
@@ -194,7 +259,10 @@ class Encoder:
         found = []
         for start in transforms.even_starts(len(video), o["num_frames"], stride, o["clips"]):
             which, num_valid = transforms.clip_indices(len(video), o["num_frames"], stride, int(start))
-            frames = _fitted(video[which[:num_valid]], o["image_size"], o["fit"], o["channels"], spacing)
+            frames = video[which[:num_valid]]
+            # What has the clip's size is not enlarged to the records' and back.
+            side = o["image_size"] if frames.shape[1:3] == (o["image_size"],) * 2 else o["frame_size"]
+            frames = _resized(_fitted(frames, side, o["fit"], o["channels"], spacing), o["image_size"])
             padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
             found.append((np.concatenate([frames, padding]), num_valid))
         return found
@@ -211,22 +279,37 @@ class Encoder:
         return np.concatenate(rows)
 
     def _encode(self, params: dict, frames: jax.Array, num_valid: jax.Array, output: str) -> jax.Array:
-        model = self._model
-        if frames.ndim == 5:
-            frames = (frames / jnp.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
-        # Float32 means float32: accelerators would otherwise multiply in fewer bits.
-        with jax.default_matmul_precision("highest" if model.dtype == jnp.float32 else "default"):
-            method = "encode_video" if self._video else "encode_frames"
-            tokens = model.apply({"params": params}, frames, num_valid, method=method)
-        grid, cls = model.grid, tokens[:, 0]
-        if not self._video:
-            cls, tokens, grid = _as_clip(tokens, frames.shape[0], num_valid, model.grid)
         if output == "video":
-            return readouts_lib.readouts(tokens, num_valid, grid, 1)[self.options["readout"]]
-        places = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.width).astype(jnp.float32)
+            return self._encode_video(params, frames, num_valid)
+        cls, tokens, grid = self._tokens(params, frames, num_valid)
+        places = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self._model.width).astype(jnp.float32)
         if output == "tokens":
             return places
         return places.mean((2, 3)) if self._video else cls.astype(jnp.float32)
+
+    def _encode_video(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
+        """The readout of each clip, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
+        _, tokens, grid = self._tokens(params, frames, num_valid)
+        o = self.options
+        found = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
+        if "decoder" in params:
+            decoded = self._apply(params, tokens, method="decode_video")
+            maps = readouts_lib.readouts(decoded, num_valid, grid, o["map_side"])
+            found |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+        return join(found, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else found[o["readout"]]
+
+    def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
+        """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""
+        grid = self._model.grid
+        if frames.ndim == 5:
+            frames = (frames / jnp.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
+        tokens = self._apply(params, frames, num_valid, method="encode_video" if self._video else "encode_frames")
+        return (None, tokens, grid) if self._video else _as_clip(tokens, frames.shape[0], num_valid, grid)
+
+    def _apply(self, params: dict, *arrays, method: str):
+        # Float32 means float32: accelerators would otherwise multiply in fewer bits.
+        with jax.default_matmul_precision("highest" if self._model.dtype == jnp.float32 else "default"):
+            return self._model.apply({"params": params}, *arrays, method=method)
 
 
 def _as_clip(tokens, num_clips, num_valid, grid):
@@ -271,6 +354,13 @@ def _fitted(frames: np.ndarray, size: int, fit: str, channels: int, spacing=None
     if fit == "squeeze":
         return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
     return letterbox(frames, size, spacing)[0]
+
+
+def _resized(frames: np.ndarray, size: int) -> np.ndarray:
+    """Square frames uint8 [T, S, S(, 3)] at the clip's size, as `ClipReader` brings those of records to it."""
+    if frames.ndim == 4:
+        return np.stack([_resized(frames[..., i], size) for i in range(frames.shape[3])], axis=-1)
+    return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from discovr_jax import storage
 from discovr_jax.data import audit, bucket, mixture, records
 from discovr_jax.errors import ConfigError
 
@@ -65,6 +66,9 @@ def build(
       tfds_builders.tables.SourceError: the downloaded files are not usable; says which and why.
       ValueError: unknown dataset, frame size, variant or option; or records made with other options are there.
     """
+    from tfds_builders import reading
+
+    reading.leave_if_main_is_imported()
     config = records.config_name(frame_size, variant)
     cls = _builder_class(dataset, config, options)
     path = _folder(data_dir, dataset, config)
@@ -160,6 +164,8 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
             )
         print(f"{path} is already complete; remove it to build it again.", file=sys.stderr)
     else:
+        if problem := storage.rename_problem(path.parent):
+            raise SourceError(f"--data_dir: {problem}.")
         for leftover in path.parent.glob("incomplete.*"):
             shutil.rmtree(leftover)
         download = tfds.download.DownloadConfig(manual_dir=manual_dir)
@@ -246,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument(f"--{option.name}", default=option.default, help=option.help, **kind)
     command = commands.add_parser("check", help="verify records")
     command.add_argument("directory", type=pathlib.Path, help="the folder that holds dataset_info.json")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(storage.expand_home(arguments))
     if given.command == "check":
         notes: list[str] = []
         problems = audit.check(given.directory, Progress("records"), lambda line: notes.append(f"note: {line}"))

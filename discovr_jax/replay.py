@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from discovr_jax import storage
 from discovr_jax.data import mixture, pipeline
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m discovr_jax.replay", description=__doc__)
     parser.add_argument("dump", type=pathlib.Path, help="WORKDIR/nonfinite/checkpoints/step_N")
     parser.add_argument("--data_dir", help="where the records are, if they were moved")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(storage.expand_home(arguments))
     try:
         figures, reproduced = replay(given.dump, given.data_dir)
     except (CheckpointError, ValueError) as error:

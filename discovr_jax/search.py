@@ -19,7 +19,7 @@ import time
 import jax
 import numpy as np
 
-from discovr_jax import train
+from discovr_jax import storage, train
 from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.evaluation import evaluate, runner
 from discovr_jax.evaluation.features import cache as features
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trials", default="", help="names of trials, comma-separated; default: all")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(storage.expand_home(argv))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -54,6 +54,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
     Raises:
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ConfigError: each says what to do.
     """
+    # Before records are looked for, or made; what the evaluation refuses, not after days of training.
+    experiment_lib.check_settings(config)
+    if evaluate:
+        from discovr_jax.evaluation import dry_run as rehearsal
+
+        rehearsal.check(config, experiment_lib.make_model(config).depth)
     with contextlib.ExitStack() as closing:
         writes = distributed.is_first()
         if writes:
@@ -77,9 +83,6 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         sharding.check_batch(mesh, "batch_size", config.batch_size, config.accumulate)
         if evaluate:
             sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
-            from discovr_jax.evaluation import dry_run as rehearsal
-
-            rehearsal.check(config, experiment.model.depth)  # said now, not after days of training
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
         if writes:
             workdir.claim(directory, written, defaults)

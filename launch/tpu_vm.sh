@@ -20,14 +20,15 @@ tpu() { run gcloud compute tpus tpu-vm "$1" "$TPU" --zone="$ZONE" "${@:2}"; }
 state() { gcloud compute tpus tpu-vm describe "$TPU" --zone="$ZONE" --format='value(state)' 2>/dev/null || echo ABSENT; }
 
 setup() {
-  # Boot disks hold 100 GB: the records stay in the bucket, which is mounted.
+  # Boot disks hold 100 GB: the records stay in the bucket, which is mounted. Checkpoints are renamed when they are whole,
+  # which a mount of a flat bucket refuses without --rename-dir-limit.
   tpu ssh --worker=all --command="
     set -e
     command -v python3.11 >/dev/null || { sudo apt-get update -q && sudo apt-get install -qy python3.11-venv; }
     python3.11 -m venv ~/venv
     ~/venv/bin/pip install -q 'discovr_jax[tpu] @ $SOURCE'
     command -v gcsfuse >/dev/null || { sudo apt-get update -q && sudo apt-get install -qy gcsfuse; }
-    mkdir -p ~/bucket && { mountpoint -q ~/bucket || gcsfuse --implicit-dirs $BUCKET ~/bucket; }"
+    mkdir -p ~/bucket && { mountpoint -q ~/bucket || gcsfuse --implicit-dirs --rename-dir-limit=100000 $BUCKET ~/bucket; }"
 }
 
 # The last line of a finished run holds the hash of its state; a preempted run saves and leaves with code 0 too.

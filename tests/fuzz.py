@@ -27,7 +27,7 @@ SMALL = 2**26  # bytes that a decoded video may have here: MEMORY of tests.mutat
 
 def run(parser: Parser, folder: pathlib.Path, settings: hypothesis.settings, seed: int | None = None) -> Tally:
     """Reads damaged variants of the parser's files in `folder`, which is kept as it was in between."""
-    from discovr_jax.data import video_io
+    from discovr_jax.data.io import video
 
     if not folder.exists():
         folder.mkdir(parents=True)
@@ -49,11 +49,11 @@ def run(parser: Parser, folder: pathlib.Path, settings: hypothesis.settings, see
         finally:
             path.write_bytes(files[name])
 
-    before, video_io.MAX_BYTES = video_io.MAX_BYTES, SMALL
+    before, video.MAX_BYTES = video.MAX_BYTES, SMALL
     try:
         (one if seed is None else hypothesis.seed(seed)(one))()
     finally:
-        video_io.MAX_BYTES = before
+        video.MAX_BYTES = before
     return tally
 
 

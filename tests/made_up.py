@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from discovr_jax.data import records
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data.io.video import NotAClip, VideoError
 from tests.builder_case import moving_square
 from tfds_builders import echo_builder
 
@@ -14,7 +14,7 @@ from tfds_builders import echo_builder
 def clip(name: str, split: str, patient: str | None = None, **fields) -> echo_builder.Clip:
     """A clip of five frames that differ by `seed`; other fields go into the record, after it was made and checked.
 
-    "broken" makes it unreadable for that reason, "killed" ends the process that reads it.
+    "broken" makes it unreadable for that reason, "still" holds no clip, "killed" ends the process that reads it.
     """
     patient = name if patient is None else patient
     return echo_builder.Clip(name, patient, split, pathlib.Path(f"/made/up/{name}.avi"), f"row {name}", fields)
@@ -36,6 +36,8 @@ class Builder(echo_builder.EchoBuilder, skip_registration=True):
         fields = dict(clip.fields)
         if "broken" in fields:
             raise VideoError(f"{clip.path}: {fields['broken']}.")
+        if "still" in fields:
+            raise NotAClip(f"{clip.path}: a still.")
         if "killed" in fields:
             import os
 

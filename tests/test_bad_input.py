@@ -35,6 +35,14 @@ COMMANDS = {
         ["--config=adult", "--mode=plan", "--topology=cpu:8", "--config.model.patch=15"],
         "data.image_size = 112 must be a multiple of model.patch = 15, and data.num_frames = 64 of model.tubelet = 2",
     ),
+    "wrong variant, and no records": (
+        ["--config=adult:variant=q", "--config.data.data_dir=absent"],
+        "model.variant",
+    ),
+    "wrong rule, and no records": (
+        ["--config=adult", "--config.data.data_dir=absent", "--config.data.abnormal_rule=ef less 50"],
+        "Unknown rule 'ef less 50'",
+    ),
     "no records": (
         ["--config", "adult", "--config.data.data_dir=absent"],
         "No prepared records at absent/echonet_dynamic/112/1.0.0 (dataset_info.json is missing). Make the records "

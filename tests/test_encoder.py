@@ -13,7 +13,7 @@ import pytest
 import discovr_jax
 from discovr_jax import inference
 from discovr_jax.method import experiment
-from discovr_jax.models import positions
+from discovr_jax.models import positions, readouts
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 
 STRIDE, FRAMES, SIZE = 3, 4, 32  # of the tiny config
@@ -25,8 +25,10 @@ def workdir(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     checkpoints = Checkpoints(folder)
     older = tiny.state.replace(teacher=jax.tree.map(np.zeros_like, tiny.state.teacher))
+    config = experiment.config_dict(tiny.config)
+    config["data"]["frame_size"] = SIZE  # clips of the records' size
     for step, state in ((2, older), (5, tiny.state)):
-        checkpoints.save(step, state, {}, experiment.config_dict(tiny.config))
+        checkpoints.save(step, state, {}, config)
     checkpoints.close()
     return folder
 
@@ -181,6 +183,74 @@ def test_other_clips_count_positions_in_the_trained_grid(workdir, encoder, video
     expected = (2.5 / 2 - 0.5) * 16 + (5.5 / 2 - 0.5) * 4 + (3.5 / 2 - 0.5)
     assert flat[time, row, column] == expected
     np.testing.assert_array_equal(other._model.bind({}).clip_positions, flat.reshape(-1))
+
+
+def write_results(workdir, step, where="eval/5", **features):
+    """results.json with the least that says what was scored; knn chose the std map, lvef "all"."""
+    entries = {"lvef": "all", "knn": "std_map", "segmentation": "tokens"}
+    results = {
+        "step": step,
+        "settings": {"clips": 1, "map_side": 2},
+        "features": {"clip": {"num_frames": FRAMES}, "dtype": "float32", **features},
+        "readouts": {
+            name: {"chosen_by": "validation x", "encoders": {"discovr": {"chosen": chosen}}}
+            for name, chosen in entries.items()
+        },
+    }
+    (workdir / where).mkdir(parents=True, exist_ok=True)
+    (workdir / where / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture
+def evaluated(workdir, tmp_path):
+    """The workdir with an evaluation of its newest checkpoint."""
+    shutil.copytree(workdir, tmp_path / "run")
+    write_results(tmp_path / "run", 5, mean_lengths={"cls": 2.0, "mean": 0.5})
+    return tmp_path / "run"
+
+
+def test_the_default_readout_is_what_validation_chose(workdir, evaluated, tiny, video):
+    encoder = discovr_jax.load_encoder(evaluated, batch_size=1)
+    assert (encoder.options["readout"], encoder.options["clips"], encoder.width) == ("std_map", 1, 4 * 16)
+    assert encoder.options["readout_from"] == "knn on validation x, evaluation of step 5"
+    tokens = jnp.asarray(teacher_tokens(tiny, video, "encode_video"))
+    expected = readouts.readouts(tokens, jnp.full(1, FRAMES), tiny.model.grid, 2)
+    np.testing.assert_allclose(encoder.embed(video), expected["std_map"][0], atol=1e-5)
+    named = discovr_jax.load_encoder(evaluated, readout="best:lvef", batch_size=1)
+    joined = np.concatenate([expected["cls"][0] / 2, expected["mean"][0] / 0.5])
+    assert named.options["readout"] == "all"
+    np.testing.assert_allclose(named.embed(video), joined, atol=1e-5)
+    for path, name in ((evaluated / "checkpoints" / "step_2", "of another step"), (workdir, "never evaluated")):
+        assert discovr_jax.load_encoder(path, batch_size=1).options["readout"] == "cls", name
+        with pytest.raises(ValueError, match="no evaluation of the checkpoint"):
+            discovr_jax.load_encoder(path, readout="best")
+    with pytest.raises(ValueError, match="there are best:knn, best:lvef"):
+        discovr_jax.load_encoder(evaluated, readout="best:segmentation")
+    with pytest.raises(ValueError, match="no evaluation of the video_teacher"):
+        discovr_jax.load_encoder(workdir, readout="all")
+
+
+def test_results_of_an_earlier_checkpoint_are_not_taken_for_these(evaluated):
+    shutil.rmtree(evaluated / "eval")
+    write_results(evaluated, 2, ".")
+    assert discovr_jax.load_encoder(evaluated).options["readout"] == "cls"
+    write_results(evaluated, 5, "eval/5/echonet_dynamic")
+    assert discovr_jax.load_encoder(evaluated).options["readout"] == "std_map"
+    (evaluated / "results.json").write_text("{")
+    with pytest.raises(ValueError, match="results.json is damaged"):
+        discovr_jax.load_encoder(evaluated)
+
+
+def test_readouts_of_the_decoder_need_one(workdir, tiny, video):
+    """The teacher's tokens through the student's decoder, as the evaluation reads them."""
+    tokens = jnp.asarray(teacher_tokens(tiny, video, "encode_video"))
+    params = {"params": jax.tree.map(jnp.asarray, tiny.state.params)}
+    decoded = tiny.model.apply(params, tokens, method="decode_video")
+    expected = readouts.readouts(decoded, jnp.full(1, FRAMES), tiny.model.grid, 3)["std_map"]
+    encoder = discovr_jax.load_encoder(workdir, readout="decoder_std_map", clips=1, batch_size=1)
+    np.testing.assert_allclose(encoder.embed(video), expected[0], atol=1e-5)
+    with pytest.raises(ValueError, match="video_teacher, not of image_teacher"):
+        discovr_jax.load_encoder(workdir, "image_teacher", readout="decoder_std_map")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """A folder of videos to a table: names, quarantine, resuming, and nothing of a patient in what is written."""
 
 import csv
+import dataclasses
 import json
+import os
 import pathlib
 import shutil
 
@@ -11,8 +13,9 @@ import pytest
 
 import discovr_jax
 from discovr_jax import extract
+from discovr_jax.data import inputs, read, sector
 from discovr_jax.data import private as private_names
-from discovr_jax.data import sector, video_io
+from discovr_jax.evaluation.features import feature_table
 from discovr_jax.method import experiment
 from discovr_jax.runs.checkpoint import Checkpoints
 from tests.builder_case import moving_square, write_video
@@ -67,14 +70,15 @@ def test_rows_card_and_quarantine(encoder, archive, tmp_path, capsys):
     assert [row["format"] for row in found] == ["dcm", "dcm", "avi", "avi"]
     assert [row["num_frames"] for row in found] == [30, 30, 20, 30]
     assert (found[0]["height"], found[0]["width"], round(found[0]["fps"])) == (240, 320, 30)
-    video = video_io.read_video(archive / "two.avi")
+    video = read.read_video(archive / "two.avi")
     np.testing.assert_allclose(found[3]["features"], encoder.embed(video.frames, fps=video.fps), atol=1e-6)
     assert [row["flags"] for row in found[:2]] == ["sector_isolated"] * 2
     with open(out.with_suffix(".quarantine.csv"), newline="") as file:
         (bad,) = csv.DictReader(file)
     assert (bad["row"], bad["id"]) == ("3", "cut.avi") and "cut.avi" not in bad["reason"]
     assert card == json.loads(out.with_suffix(".card.json").read_text())
-    assert (card["inputs"], card["rows"], card["quarantined"]) == (5, 4, 1)
+    assert (card["inputs"], card["rows"], card["quarantined"], card["skipped"]) == (5, 4, 1, 0)
+    assert card["not_read"] == {".txt": 1, "without suffix": 1}
     assert card["weights_sha256"] == encoder.weights_sha256
     assert card["preprocessing"]["fit"] == "letterbox"
     assert sorted(p.name for p in out.parent.iterdir()) == ["f.card.json", "f.parquet", "f.quarantine.csv"]
@@ -129,13 +133,110 @@ def test_a_csv_gives_the_order(encoder, archive, tmp_path):
     assert card["quarantined"] == 1
     (archive / "list.csv").write_text("Path,class\ntwo.avi,Normal\n")
     assert extract.extract(encoder, archive / "list.csv", tmp_path / "h.parquet")["rows"] == 1
-    (archive / "list.csv").write_text("file\ntwo.avi\n")
-    with pytest.raises(extract.ExtractError, match="no column 'path'"):
-        extract.extract(encoder, archive / "list.csv", tmp_path / "g.parquet")
+    for text, words in (
+        ("file\ntwo.avi\n", "no column 'path'"),
+        ("path;label\ntwo.avi;1\n", r"no column 'path'. Its cells are separated by semicolons \(;\): save"),
+        ("path\nvideos/two.avi\n", "Row 1: no such file.* 1 of these 1 would be found without their first 1 folder"),
+        ("path\n.Trash/two.avi\n", "hidden files and folders are not read"),
+    ):
+        (archive / "list.csv").write_text(text)
+        with pytest.raises(inputs.InputError, match=words):
+            extract.extract(encoder, archive / "list.csv", tmp_path / "g.parquet")
+
+
+def test_a_csv_names_files_as_that_of_prepare_does(encoder, archive, tmp_path):
+    """Backslashes, names without suffix, whole paths."""
+    listed = ["a\\one.avi", "a/one", "two", str(archive / "two.avi")]
+    (archive / "list.csv").write_text("\n".join(["path", *listed]) + "\n")
+    card = extract.extract(encoder, archive / "list.csv", tmp_path / "f.parquet")
+    assert (card["rows"], card["quarantined"]) == (4, 0)
+    assert [row["num_frames"] for row in rows(tmp_path / "f.parquet")] == [20, 20, 30, 30]
+
+
+def test_one_file_never_ends_an_extraction(encoder, tmp_path, monkeypatch):
+    """A frame rate that cannot be met, a name that is no UTF-8, a still, an error of the reader; a sound one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a_sound", "b_odd", "c_still", "d_fails"):
+        np.save(folder / f"{name}.npy", moving_square(1 if "still" in name else 20))
+    os.rename(folder / "a_sound.npy", os.fsencode(folder) + b"/Caf\xe9.npy")
+    embed, read_video = encoder.embed, read.read_video
+
+    def odd(frames, fps, spacing):
+        if any(rate == 7 for rate in fps):
+            raise ValueError("fps must be what it is not")
+        return embed(frames, fps=fps, spacing=spacing)
+
+    def fails(path):
+        if path.name == "d_fails.npy":
+            raise TypeError("not the file's fault")
+        video = read_video(path)
+        return dataclasses.replace(video, fps=7) if path.name == "b_odd.npy" else video
+
+    monkeypatch.setattr(encoder, "embed", odd)
+    monkeypatch.setattr(read, "read_video", fails)
+    card = extract.extract(encoder, folder, tmp_path / "f.parquet")
+    assert [row["id"] for row in rows(tmp_path / "f.parquet")] == ["Caf%E9.npy"]
+    assert (card["rows"], card["quarantined"], card["skipped"]) == (1, 2, 1)
+    listed = {}
+    for kind in ("quarantine", "skipped"):
+        with open(tmp_path / f"f.{kind}.csv", newline="") as file:
+            listed[kind] = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert listed["quarantine"] == {
+        "b_odd.npy": "it cannot be embedded: fps must be what it is not",
+        "d_fails.npy": "the reader failed with TypeError; that may be its own fault",
+    }
+    assert list(listed["skipped"]) == ["c_still.npy"]
+
+
+def test_parts_are_put_together_in_their_order_whatever_their_number(tmp_path):
+    """Numbers of six and seven digits, more than one row group, bit for bit; a part that was cut short is made anew."""
+    table = feature_table.FeatureTable(tmp_path / "f.parquet")
+    table.partial.mkdir()
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    for number, vector in zip((1_000_000, 99_999, 100_000), values, strict=True):
+        row = {"row": number, "id": str(number), "format": "npy"}
+        bad = row | {"row": -number, "list": "quarantine", "reason": f"reason {number}"}
+        table.write_part(number, [row | {"features": vector}, bad], 4)
+    assert table.done() == {99_999: 2, 100_000: 2, 1_000_000: 2}
+    (table.partial / "part-7.parquet").write_bytes((table.partial / "part-99999.parquet").read_bytes()[:100])
+    assert table.done() == {99_999: 2, 100_000: 2, 1_000_000: 2} and not (table.partial / "part-7.parquet").exists()
+    assert table.finish({"features": 4})["rows"] == 3
+    found = rows(tmp_path / "f.parquet")
+    assert [row["row"] for row in found] == [99_999, 100_000, 1_000_000]
+    np.testing.assert_array_equal(np.array([row["features"] for row in found], np.float32), values[[1, 2, 0]])
+    with open(tmp_path / "f.quarantine.csv", newline="") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == ["reason 99999", "reason 100000", "reason 1000000"]
+
+
+def test_a_table_is_put_together_in_little_memory(tmp_path, monkeypatch):
+    """64 parts of 1 MiB in groups of 4: never more than a few groups at once."""
+    import pyarrow as pa
+
+    monkeypatch.setattr(feature_table, "_ROW_GROUP", 4 * 2**20)
+    table = feature_table.FeatureTable(tmp_path / "f.parquet")
+    table.partial.mkdir()
+    vector = np.zeros(2**14, np.float32)
+    for number in range(64):
+        table.write_part(number, [{"row": 16 * number + i, "features": vector} for i in range(16)], len(vector))
+    before, most = pa.total_allocated_bytes(), []
+    read_parts = feature_table.FeatureTable._read
+
+    def watched(self):
+        for part in read_parts(self):
+            most.append(pa.total_allocated_bytes() - before)
+            yield part
+
+    monkeypatch.setattr(feature_table.FeatureTable, "_read", watched)
+    assert table.finish({"features": len(vector)})["rows"] == 1024
+    assert max(most) < 24 * 2**20  # all of it is 64 MiB
+    assert pq.ParquetFile(tmp_path / "f.parquet").num_row_groups == 16
+
+
 
 
 def test_the_sector_alone_is_embedded_as_records_hold_it_unless_told_otherwise(encoder, archive, tmp_path):
-    screen = video_io.read_video(archive / "DOE^JANE" / "IM0001.dcm")
+    screen = read.read_video(archive / "DOE^JANE" / "IM0001.dcm")
     alone, _ = sector.isolate_video(screen)
     for name, video, options in (("a", alone, {}), ("b", screen, {"whole_frame": True})):
         extract.extract(encoder, archive / "DOE^JANE" / "IM0001.dcm", tmp_path / f"{name}.parquet", **options)
@@ -147,7 +248,7 @@ def test_the_sector_alone_is_embedded_as_records_hold_it_unless_told_otherwise(e
 def test_frame_rate_is_used_unless_told_otherwise(encoder, archive, tmp_path, monkeypatch):
     extract.extract(encoder, archive / "two.avi", tmp_path / "a.parquet")
     extract.extract(encoder, archive / "two.avi", tmp_path / "b.parquet", use_fps=False)
-    video = video_io.read_video(archive / "two.avi")
+    video = read.read_video(archive / "two.avi")
     plain = rows(tmp_path / "b.parquet")[0]["features"]
     np.testing.assert_allclose(plain, encoder.embed(video.frames), atol=1e-6)
     monkeypatch.setitem(encoder.options, "trained_fps", None)
@@ -186,22 +287,22 @@ def test_resumes_where_it_was_stopped(encoder, archive, tmp_path, monkeypatch):
 
 
 def test_nothing_to_do(encoder, tmp_path):
-    with pytest.raises(extract.ExtractError, match="no videos"):
+    with pytest.raises(inputs.InputError, match="no videos"):
         extract.extract(encoder, tmp_path, tmp_path / "f.parquet")
-    with pytest.raises(extract.ExtractError, match="no such file"):
+    with pytest.raises(inputs.InputError, match="no such file"):
         extract.extract(encoder, tmp_path / "absent", tmp_path / "f.parquet")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.avi").write_bytes(b"")
-    with pytest.raises(extract.ExtractError, match="none of the 1 files"):
+    with pytest.raises(extract.ExtractError, match="none of the 1 files gave features: 1 could not be read.*0 bytes"):
         extract.extract(encoder, tmp_path / "in", tmp_path / "f.parquet")
     assert not (tmp_path / "f.parquet").exists()
 
 
 def test_command(workdir, archive, tmp_path, capsys):
     arguments = [f"--checkpoint={workdir}", f"--input={archive}", f"--output={tmp_path / 'f.parquet'}"]
-    assert extract.main([*arguments, "--readout=mean", "--clips=2"]) == 0
+    assert extract.main([*arguments, "--readout=mean_map", "--clips=2"]) == 0
     out = capsys.readouterr().out
-    assert "4 rows of 16 features" in out and "f.quarantine.csv" in out
+    assert "4 rows of 144 features" in out and "f.quarantine.csv" in out
     assert extract.main([*arguments, "--readout=cls"]) == 1
     assert "choose another" in capsys.readouterr().err
     assert extract.main([arguments[0].replace("run", "gone"), *arguments[1:]]) == 1

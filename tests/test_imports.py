@@ -54,7 +54,9 @@ def members(prefix):
 
 # What a part may import of ours besides itself: the directions of DESIGN section 3. A module belongs to the longest
 # prefix; what is not named (the commands) may import everything but `main`.
-BASE = ("discovr_jax.errors", "discovr_jax.trees", "discovr_jax.file_lock", "discovr_jax.renamed_keys")
+BASE = tuple(
+    f"discovr_jax.{name}" for name in ("errors", "trees", "file_lock", "renamed_keys", "storage")
+)
 BELOW = ("discovr_jax.data", "discovr_jax.models", "discovr_jax.losses")
 METHOD = (*BELOW, "discovr_jax.method", "discovr_jax.parallel", "discovr_jax.configs")
 RESULTS = tuple(f"discovr_jax.evaluation.{name}" for name in ("interface", "results", "results_io", "metrics"))
@@ -119,6 +121,20 @@ def test_nothing_imports_training_but_what_is_run():
         command = '__name__ == "__main__"' in path.read_text(encoding="utf-8")
         runs = command or within(name, ("discovr_jax.main", "discovr_jax.benchmark"))
         assert runs or "discovr_jax.train" not in found, name
+
+
+def test_readers_of_video_import_only_what_they_yield():
+    """Of ours; the table of suffixes alone knows the readers, so that none imports another in a circle."""
+    below = ("discovr_jax.data.io.video", "discovr_jax.data.colour")
+    folder = "discovr_jax.data.io"
+    for name, path in members(folder).items():
+        family = f"{folder}.{name.rpartition('.')[2].partition('_')[0]}"  # dicom and dicom_pixels are one reader
+        wrong = {n for n in imports(path) if within(n, OURS) and not within(n, below) and not n.startswith(family)}
+        assert wrong <= {folder}, f"{name} imports {sorted(wrong)}"
+    for name, path in MODULES.items():
+        if name != "discovr_jax.data.read" and not within(name, (folder, "tfds_builders.camus")):
+            wrong = {n for n in imports(path) if within(n, [folder]) and not within(n, below[:1])} - {folder}
+            assert not wrong, f"{name} imports {sorted(wrong)}; read by discovr_jax.data.read"
 
 
 STDLIB = tuple(sys.stdlib_module_names)

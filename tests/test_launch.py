@@ -45,6 +45,7 @@ def test_tpu_vm_creates_installs_and_runs_on_all_hosts():
     create, setup, train = [line for line in done.stdout.splitlines() if line.startswith("+ gcloud")]
     assert "tpu-vm create name --zone=zone --accelerator-type=v5litepod-16" in create
     assert "--worker=all" in setup and "discovr_jax[tpu]" in setup
+    assert "--rename-dir-limit=" in setup  # without it no checkpoint can be finished in the bucket
     (command,) = [word for word in shlex.split(train) if word.startswith("--command=")]
     assert "--worker=all" in train
     words = shlex.split(command.removeprefix("--command="))

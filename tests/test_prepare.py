@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import os
 import pathlib
@@ -8,12 +9,14 @@ import sys
 import time
 
 import ml_collections
+import numpy as np
 import pytest
 
 from discovr_jax import prepare
 from discovr_jax.data import audit, records
 from tests.builder_case import moving_square, write_video
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADER = "FileName,EF,ESV,EDV,FrameHeight,FrameWidth,FPS,NumberOfFrames,Split\n"
 
 
@@ -117,10 +120,10 @@ def test_leftovers_of_an_interrupted_build_are_removed(built, tmp_path):
 SLOW = """
 import os, sys, time
 from discovr_jax import prepare
-from discovr_jax.data import video_io
+from discovr_jax.data import read
 from tfds_builders import reading
 
-real = video_io.READERS[".avi"]
+real = read.READERS[".avi"]
 
 def slow(path):
     with open(os.environ["PIDS"], "a") as file:
@@ -129,7 +132,7 @@ def slow(path):
         time.sleep(60)
     return real(path)
 
-video_io.READERS[".avi"] = slow
+read.READERS[".avi"] = slow
 reading._CLIPS_PER_WORKER = 1
 if __name__ == "__main__":
     prepare.main(sys.argv[1:])
@@ -139,6 +142,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_build_leaves_nothing_that_looks_complete_and_can_be_repeated(tmp_path, workers):
     native = write_native(tmp_path / "native")
+    table = native / "FileList.csv"  # the slow video becomes the second of val: the first of each split is read first
+    table.write_text(table.read_text().replace("0XB,60,40,100,112,112,50,6,TRAIN", "0XB,60,40,100,112,112,50,6,VAL"))
     config_dir = tmp_path / "records" / "echonet_dynamic" / "112"
     (tmp_path / "slow.py").write_text(SLOW)
     process = subprocess.Popen(
@@ -274,3 +279,23 @@ def test_ensure_records_simulates_once(tmp_path, monkeypatch):
     assert len(records.open_source(tmp_path, "echonet_dynamic", "112", "train")) == 2
     with pytest.raises(records.RecordsError, match="asks for other clips than data.data_dir"):
         prepare.ensure_records(config(tmp_path, train=2, val=1, test=1, seed=5))
+
+
+def test_a_script_without_the_guard_is_told_in_one_line(tmp_path):
+    """Each worker imports the script, which would make the records once more and wait for its own parent."""
+    native = tmp_path / "native_files"
+    native.mkdir()
+    for number in range(16):
+        np.save(native / f"{number}.npy", moving_square(3, seed=number))
+    call = f"prepare.build('echo_folder', {str(native)!r}, 'records', show_paths=True, workers=2)\n"
+    for name, text in (("bare.py", call), ("guarded.py", f"if __name__ == '__main__':\n    {call}")):
+        (tmp_path / name).write_text(f"from discovr_jax import prepare\n{text}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run_script = functools.partial(
+        subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    said = run_script([sys.executable, "bare.py"])
+    last = said.stderr.strip().splitlines()[-1]
+    assert said.returncode == 1 and 'below the line `if __name__ == "__main__":`' in last
+    assert "bootstrapping" not in said.stderr and "Waiting for another" not in said.stderr
+    assert run_script([sys.executable, "guarded.py"]).returncode == 0

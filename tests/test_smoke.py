@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+import discovr_jax
 from discovr_jax import train
 from discovr_jax.data import records
 from discovr_jax.evaluation import evaluate, runner
 from discovr_jax.evaluation import results_io as output
 from discovr_jax.evaluation.features import cache as features
 from discovr_jax.evaluation.report import report
+from discovr_jax.models.readouts import KNOWN
 from discovr_jax.parallel import mesh as sharding
 from tests import run_case
 
@@ -112,6 +114,31 @@ def test_results_follow_the_schema(smoke):
         rows = list(csv.DictReader(lines))
     assert {row["encoder"] for row in rows} == FAMILIES_OF.keys()
     assert len([row for row in rows if row["encoder"] == "discovr" and row["family"] == "lvef"]) == 5
+
+
+def test_load_encoder_gives_the_features_that_were_scored(smoke):
+    """Every readout of the evaluation, of its records' frames, against what it kept; the default is what it chose."""
+    config, directory, summary = smoke
+    source = records.open_source(config.data.data_dir, "echonet_dynamic", "112", "test")
+    taken = [source[index] for index in range(len(source))]
+    frames = [records.decode_frames(record["frames"], 112, 112) for record in taken]
+    cached = {}
+    for split in ("train", "test"):
+        (file,) = (directory / "eval" / "features").glob(f"echonet_dynamic-discovr-0-{split}-{'?' * 20}.npz")
+        with np.load(file) as archive:
+            cached[split] = {name: archive[name] for name in archive.files}
+    cached = features.add_all(cached)["test"]
+    assert set(cached) == set(config.eval.readouts) == set(KNOWN)
+    chosen = {
+        part: entry["encoders"]["discovr"]["chosen"]
+        for part, entry in summary.results["readouts"].items()
+        if "discovr" in entry["encoders"]
+    }
+    # "all" is all of them, side by side.
+    for asked, name in (("all", "all"), (None, chosen["knn"]), ("best:lvef", chosen["lvef"])):
+        encoder = discovr_jax.load_encoder(directory, readout=asked)
+        assert (encoder.options["readout"], encoder.width) == (name, cached[name].shape[1])
+        np.testing.assert_allclose(encoder.embed(frames), cached[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_the_report_is_one_file_that_needs_no_network(smoke):

@@ -5,24 +5,28 @@ A dataset's builder says which clips there are (`find_clips`) and how one is rea
 
 import abc
 import collections
-import csv
 import dataclasses
 import functools
+import itertools
+import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from discovr_jax.data import contact_sheet, records
-from discovr_jax.data.video_io import VideoError, read_video
+from discovr_jax.data import contact_sheet, measurements, records
+from discovr_jax.data.io.video import VideoError
+from discovr_jax.data.read import read_video
 from tfds_builders import reading, shards
 from tfds_builders.tables import SourceError
+from tfds_builders.unusable import Bad, Unusable, write_csv
 
-# Once this many bad clips are known, more would not help anyone to find the cause.
-_BAD_LISTED = 20
+# Share of implausible values from which on a whole column is doubted.
+_DOUBTED = 0.05
+_LISTED = 20  # ids in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,31 +55,6 @@ class Clip:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bad:
-    """A video that cannot become a record: the file and the reason."""
-
-    file: str
-    reason: str
-
-
-def unmatched(
-    rows: Mapping[str, dict], videos: Mapping[str, pathlib.Path], directory: pathlib.Path, table: str
-) -> list[Bad]:
-    """Rows of a table without a video, then videos without a row.
-
-    Args:
-      rows: by the video's stem, each with its place in the table as "where".
-      videos: by stem.
-      directory: where they were looked for, for messages.
-      table: what messages call the table.
-    """
-    absent = [
-        Bad(name, f"{row['where']}: no such file in {directory}") for name, row in rows.items() if name not in videos
-    ]
-    return absent + [Bad(path.name, f"no row in {table}") for name, path in videos.items() if name not in rows]
-
-
-@dataclasses.dataclass(frozen=True)
 class Listing:
     """What a dataset's tables and folders hold.
 
@@ -83,11 +62,13 @@ class Listing:
       clips: in the order of the table.
       bad: files or rows known to be unusable before any video is read.
       notes: counts worth knowing (unknown labels, tracings without video), kept in metadata.json.
+      hint: why rows may have found no file, a sentence with a space in front; empty if nothing is known.
     """
 
     clips: list[Clip]
     bad: list[Bad]
     notes: dict[str, int]
+    hint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +103,8 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Attributes:
       OPTIONS: what this dataset offers beyond the arguments below; the values are in `self.options`.
+      IS_STUDY: files that hold no clip (stills, `NotAClip`) are skipped and counted, as they belong into a study;
+        elsewhere they are unusable, as the dataset's tables promise a video.
 
     Args:
       max_bad: how many unusable videos are tolerated (and listed in quarantine.csv) before the build fails.
@@ -131,6 +114,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     OPTIONS: tuple[Option, ...] = ()
+    IS_STUDY = False
 
     VERSION = tfds.core.Version(records.BUILDER_VERSION)
     BUILDER_CONFIGS = [
@@ -194,24 +178,33 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         by_split = {
             split: [clip for clip in self._listing.clips if clip.split == split] for split in records.SPLITS
         }
-        # TFDS cannot write a split without examples, so one that the dataset does not have is left out.
-        generate = self._beam_examples if self._with_beam else self._generate_examples
-        return {split: generate(clips) for split, clips in by_split.items() if clips}
+        by_split = {split: clips for split, clips in by_split.items() if clips}
+        if self._with_beam:
+            return {split: self._beam_examples(clips) for split, clips in by_split.items()}
+        return self._without_empty({split: self._generate_examples(clips) for split, clips in by_split.items()})
 
     def _generate_examples(self, clips: list[Clip]) -> Iterator[tuple[str, dict]]:
-        found = False
         for clip, record in self._reader.read(clips):
             if isinstance(record, VideoError):
-                self._add_bad(clip, record)
+                self._unusable.add(clip, record)
             else:
-                found = True
                 yield clip.id, record
             if self._progress:
                 self._done += 1
                 self._progress(self._done, len(self._listing.clips))
-        self._stop_if_too_many_bad()
-        if not found:
-            raise SourceError(f"Split '{clips[0].split}' has no readable video. {_listed(self._bad)}")
+
+    def _without_empty(self, examples: dict[str, Iterator]) -> dict[str, Iterator]:
+        """Only the splits that have a readable video: TFDS cannot write one without, and finds out too late."""
+        found = {split: (next(each, None), each) for split, each in examples.items()}
+        if not any(first for first, _ in found.values()):
+            raise SourceError(f"No video is usable. {self._unusable.listed()}")
+        for split, (first, _) in found.items():
+            if first is None:
+                if not self.IS_STUDY:  # its tables promise this split
+                    raise SourceError(f"Split '{split}' has no usable video. {self._unusable.listed()}")
+                count = sum(clip.split == split for clip in self._listing.clips)
+                self._listing.notes[f"no {split} split (all of its files skipped or unusable)"] = count
+        return {split: itertools.chain([first], each) for split, (first, each) in found.items() if first is not None}
 
     def _beam_examples(self, clips: list[Clip]):
         """The same examples as an Apache Beam transform."""
@@ -223,11 +216,13 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_splits(self, dl_manager, download_config) -> Sequence:
         # TFDS calls this while self.data_path is the temporary folder that it renames at the very end, so the
         # files written here appear together with the records or not at all.
-        self._listing = listing = self.find_clips(pathlib.Path(dl_manager.manual_dir))
+        listing = self.find_clips(pathlib.Path(dl_manager.manual_dir))
+        self._unusable = Unusable(self._max_bad, self.IS_STUDY, listing.bad, listing.hint)
+        self._unusable.stop_if_most_are(len(listing.clips))
+        listing = dataclasses.replace(listing, clips=_plausible(listing.clips, listing.notes))
+        self._listing = listing
         _check_splits(listing.clips)
-        self._bad = list(listing.bad)
         self._done = 0
-        self._stop_if_too_many_bad()
         self._with_beam = bool(download_config.beam_runner or download_config.beam_options)
         size = self.builder_config.frame_size
         workers = 1 if self._with_beam else self._workers
@@ -247,8 +242,9 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         rows = [row for source in sources for row in _manifest(source)]
         if self._with_beam:
             self._find_bad({row["id"] for row in rows})
+        self._unusable.stop_if_too_many(pathlib.Path(self.data_path).parent)
         write_csv(self.data_path / "manifest.csv", records.MANIFEST, rows)
-        write_csv(self.data_path / "quarantine.csv", ("file", "reason"), map(dataclasses.asdict, self._bad))
+        self._unusable.write(pathlib.Path(self.data_path))
         self._write_contact_sheet(sources)
         self.info.metadata.update(
             schema_version=records.SCHEMA_VERSION,
@@ -256,7 +252,8 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             options=self.recorded_options,
             patients=records.count_patients(rows),
             manifest_sha256=records.manifest_hash(pathlib.Path(self.data_path)),
-            quarantined=len(self._bad),
+            quarantined=len(self._unusable.bad),
+            skipped=len(self._unusable.skipped),
             notes=listing.notes,
         )
         return splits
@@ -269,8 +266,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             error = reading.read_one(self.read_clip, self.builder_config.frame_size, clip)
             if not isinstance(error, VideoError):
                 error = VideoError("a worker of Beam could not read it, this machine can")
-            self._add_bad(clip, error)
-        self._stop_if_too_many_bad()
+            self._unusable.add(clip, error)
 
     def _write_contact_sheet(self, sources: list[records.RecordSource], count: int = 24, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -298,30 +294,6 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         private.chmod(0o600)
         contact_sheet.write(private, pairs)
 
-    def _add_bad(self, clip: Clip, error: VideoError) -> None:
-        reason = f"{clip.where}: {error}"
-        if clip.name:
-            reason = reason.replace(os.fspath(clip.path), clip.name)
-        self._bad.append(Bad(clip.name or clip.path.name, reason))
-        if len(self._bad) >= _BAD_LISTED:
-            self._stop_if_too_many_bad()
-
-    def _stop_if_too_many_bad(self) -> None:
-        if len(self._bad) > self._max_bad:
-            raise SourceError(
-                f"{len(self._bad)} unusable video(s), {self._max_bad} allowed. {_listed(self._bad)}\n"
-                f"Copy or download them again, or accept the loss with --max_bad={len(self._bad)} or more: "
-                "they are then left out and listed in quarantine.csv."
-            )
-
-
-def write_csv(path: os.PathLike, columns: Sequence[str], rows) -> None:
-    """Writes dicts as CSV with LF line ends."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
 
 def _examples(read_clip: Callable, frame_size: int, clip: Clip) -> Iterator[tuple[str, dict]]:
     record = reading.read_one(read_clip, frame_size, clip)
@@ -344,15 +316,37 @@ def _manifest(source: records.RecordSource) -> Iterator[dict]:
         } | {name: record[name] for name in records.SCALAR_FIELDS}
 
 
-def _listed(bad: Sequence[Bad]) -> str:
-    lines = [f"\n  {item.file}: {item.reason}" for item in bad[:_BAD_LISTED]]
-    return "Unusable:" + "".join(lines) + ("\n  ..." if len(bad) > _BAD_LISTED else "")
+def _plausible(clips: Sequence[Clip], notes: dict[str, int]) -> list[Clip]:
+    """The clips, with single measurements that no heart has unknown and counted in `notes` as FIELD_implausible.
+
+    Raises:
+      SourceError: so many of a column are that its unit must be another, or the column another.
+    """
+    clips = list(clips)
+    for field in measurements.PLAUSIBLE:
+        known = [number for number, clip in enumerate(clips) if not math.isnan(clip.fields.get(field, math.nan))]
+        wrong = {
+            number: reason
+            for number in known
+            if (reason := measurements.implausible(field, clips[number].fields[field]))
+        }
+        if len(wrong) > _DOUBTED * len(known):
+            first, reason = next(iter(wrong.items()))
+            raise SourceError(
+                f"{clips[first].where}: {reason}. So are {len(wrong)} of {len(known)} values of {field}: correct the "
+                "table, or the column that is taken for it."
+            )
+        for number in wrong:
+            clips[number] = dataclasses.replace(clips[number], fields=clips[number].fields | {field: math.nan})
+        if wrong:
+            notes[f"{field}_implausible"] = len(wrong)
+    return clips
 
 
 def _check_splits(clips: Sequence[Clip]) -> None:
     """Raises SourceError unless every clip has a patient, every patient is in one split, every id occurs once."""
     if not clips:
-        raise SourceError("The dataset's table lists no clips.")
+        raise SourceError("The dataset's tables list no videos.")
     split_of: dict[str, Clip] = {}
     for clip in clips:
         if not clip.patient_id:
@@ -365,4 +359,4 @@ def _check_splits(clips: Sequence[Clip]) -> None:
             )
     doubled = [name for name, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
     if doubled:
-        raise SourceError(f"Clip ids occur more than once: {doubled[:_BAD_LISTED]}.")
+        raise SourceError(f"Clip ids occur more than once: {doubled[:_LISTED]}.")

@@ -2,12 +2,14 @@
 
 import collections
 import concurrent.futures
+import inspect
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data.io.video import VideoError
 from tfds_builders.tables import SourceError
 
 # Below this many clips a worker costs more to start than it saves.
@@ -32,11 +34,13 @@ class Reader:
         self._pool = None
 
     def __enter__(self) -> "Reader":
+        leave_if_main_is_imported()
         if self._workers > 1:
             # Not fork: the caller may run threads (jax, TFDS) whose locks a forked child would inherit.
             context = multiprocessing.get_context("spawn")
+            self._started = context.Event()
             self._pool = concurrent.futures.ProcessPoolExecutor(
-                self._workers, context, initializer=_start_worker
+                self._workers, context, initializer=_start_worker, initargs=(self._started,)
             )
         return self
 
@@ -48,7 +52,7 @@ class Reader:
         """Yields (clip, its record or the VideoError that says why there is none), in the order of `clips`.
 
         Raises:
-          SourceError: a worker was killed.
+          SourceError: a worker was killed, or none came up.
         """
         if self._pool is None:
             for clip in clips:
@@ -56,7 +60,10 @@ class Reader:
             return
         waiting: collections.deque = collections.deque()
         for clip in clips:
-            waiting.append((clip, self._pool.submit(read_one, *self._arguments, clip)))
+            try:
+                waiting.append((clip, self._pool.submit(read_one, *self._arguments, clip)))
+            except concurrent.futures.process.BrokenProcessPool:
+                raise self._broken(clip, waiting) from None
             if len(waiting) >= _WAITING * self._workers:
                 yield self._first(waiting)
         while waiting:
@@ -67,10 +74,31 @@ class Reader:
         try:
             return clip, future.result()
         except concurrent.futures.process.BrokenProcessPool:
-            raise SourceError(
-                f"A process that read videos was killed, at {clip.where} or up to {len(waiting)} clips further on. "
-                "If the machine ran out of memory, try fewer --workers."
-            ) from None
+            raise self._broken(clip, waiting) from None
+
+    def _broken(self, clip, waiting) -> SourceError:
+        """Why the pool is broken."""
+        if not self._started.is_set():
+            return SourceError(
+                "No process that reads videos came up. A script must make records below the line "
+                "`if __name__ == \"__main__\":`, as each of these processes imports it; or give workers=1."
+            )
+        return SourceError(
+            f"A process that read videos was killed, at {clip.where} or up to {len(waiting)} clips further on. "
+            "If the machine ran out of memory, try fewer --workers."
+        )
+
+
+def leave_if_main_is_imported() -> None:
+    """Ends this process if it is a worker that is importing the caller's script, which lacks the guard.
+
+    There it would make the records once more, and wait for ever for the process that waits for it.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__mp_main__":
+            sys.exit(1)  # what to do the first process says
+        frame = frame.f_back
 
 
 def read_one(read_clip: Callable, frame_size: int, clip) -> dict | VideoError:
@@ -84,9 +112,11 @@ def read_one(read_clip: Callable, frame_size: int, clip) -> dict | VideoError:
         raise
 
 
-def _start_worker() -> None:
-    """Ends this worker when its parent is gone, which also covers a parent that was killed."""
+def _start_worker(started) -> None:
+    """Says that a worker came up; ends it when its parent is gone, which also covers a parent that was killed."""
     import cv2
+
+    started.set()
 
     cv2.setNumThreads(1)  # The workers share the cores already.
     parent = multiprocessing.parent_process()

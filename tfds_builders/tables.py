@@ -1,13 +1,15 @@
 """CSV tables and folders as datasets ship them: header case, byte-order marks, names with suffix or not."""
 
 import csv
+import dataclasses
 import math
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-VIDEO_SUFFIXES = (".avi", ".mp4")
-DICOM_SUFFIXES = (".dcm",)
+from discovr_jax.data import file_listing
+
+_ARRAYS = (".npy", ".npz", ".nii", ".nii.gz")
 _QUOTED = 300  # characters of a file that a message repeats at most
 
 
@@ -68,7 +70,10 @@ def _rows(path: pathlib.Path, columns: Sequence[str], name: str) -> list[dict[st
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in columns if name.lower() not in header]
         if missing:
-            raise SourceError(f"{path}: missing column(s) {', '.join(missing)}; the header is {str(header)[:_QUOTED]}.")
+            raise SourceError(
+                f"{path}: missing column(s) {', '.join(missing)}; the header is {str(header)[:_QUOTED]}."
+                f"{file_listing.separator_hint(header)}"
+            )
         doubled = [name for name in columns if header.count(name.lower()) > 1]
         if doubled:
             raise SourceError(f"{path}: column(s) {', '.join(doubled)} occur more than once.")
@@ -103,10 +108,8 @@ def number(row: dict[str, str], column: str) -> float:
 
 
 def stem(name: str) -> str:
-    """A video's name without folder and video extension ("Videos/0X1F.avi" -> "0X1F"; "a.b" stays "a.b")."""
-    name = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
-    base, suffix = os.path.splitext(name)
-    return base if suffix.lower() in (*VIDEO_SUFFIXES, *DICOM_SUFFIXES) else name
+    """A video's name without folder and the suffix of a format ("Videos/0X1F.avi" -> "0X1F"; "a.b" stays "a.b")."""
+    return file_listing.bare(file_listing.plain(name.strip()).rsplit("/", 1)[-1])
 
 
 def by_stem(rows: Iterable[dict[str, str]], column: str) -> dict[str, dict[str, str]]:
@@ -128,28 +131,29 @@ def by_stem(rows: Iterable[dict[str, str]], column: str) -> dict[str, dict[str, 
     return keyed
 
 
-def list_videos(
-    directory: pathlib.Path, suffixes: Sequence[str] = VIDEO_SUFFIXES, *, deep: bool = False
-) -> dict[str, pathlib.Path]:
-    """Video files in a folder, keyed by stem, sorted; hidden ones (macOS "._x.avi") are left out.
+def list_videos(directory: pathlib.Path, depth: int = 0) -> tuple[dict[str, pathlib.Path], dict[str, int]]:
+    """Video files in a folder, keyed by stem, sorted (`file_listing.list_files`), and what is not read, counted.
+
+    Arrays are not read either: in the public sets they are masks and the like, never the videos.
 
     Args:
       directory: the folder.
-      suffixes: of videos, in lower case.
-      deep: also those in the folders directly within it.
+      depth: levels of folders within it that are looked into too.
 
     Raises:
       SourceError: no such folder, or two files with the same stem.
     """
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory. The dataset's README shows the expected layout.")
-    paths = [*directory.glob("*"), *(directory.glob("*/*") if deep else ())]
-    videos: dict[str, pathlib.Path] = {}
-    for path in sorted(paths):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+    files = file_listing.list_files(directory, depth)
+    arrays = {name: suffix for name in files.videos for suffix in _ARRAYS if name.lower().endswith(suffix)}
+    files = dataclasses.replace(files, not_read=files.not_read | arrays)
+    names: dict[str, str] = {}
+    for name in files.videos:
+        if name in arrays:
             continue
-        if path.stem in videos:
-            names = [str(found.relative_to(directory)) for found in (videos[path.stem], path)]
-            raise SourceError(f"{directory}: {names[0]} and {names[1]} share a name; remove one.")
-        videos[path.stem] = path
-    return videos
+        first = names.setdefault(stem(name), name)
+        if first != name:
+            raise SourceError(f"{directory}: {first} and {name} share a name; remove one.")
+    notes = {f"not_read {what}": count for what, count in files.counts(private=False).items()}
+    return {key: files.videos[names[key]] for key in sorted(names)}, notes

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import sys
 
+from discovr_jax import storage
 from discovr_jax.benchmark import machine
 
 COMMANDS = {
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    given, overrides = parser.parse_known_args(arguments)
+    given, overrides = parser.parse_known_args(storage.expand_home(arguments))
     try:
         if hasattr(given, "config"):
             given.config = machine.read_config(given.config, overrides)

@@ -115,7 +115,7 @@ def _read_clips(directory: pathlib.Path, frame_size: int, count: int) -> tuple[l
     import cv2
 
     from discovr_jax.data.letterbox import letterbox
-    from discovr_jax.data.video_io import READERS, read_video
+    from discovr_jax.data.read import READERS, read_video
 
     cv2.setNumThreads(1)
     clips, size, frames = [], 0, 0

@@ -11,12 +11,13 @@ import json
 import pathlib
 import sys
 
+from discovr_jax import storage
 from discovr_jax.runs.checkpoint import CheckpointError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if it did what was asked, 1 with the reason on stderr if not."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_args(storage.expand_home(argv))
     try:
         return args.run(args)
     except (ValueError, CheckpointError, OSError) as error:

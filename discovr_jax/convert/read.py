@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -38,7 +37,8 @@ def read(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "")
     Raises:
       CheckpointError, ConversionError: nothing there, damaged, incomplete, or refused.
     """
-    if not pathlib.Path(path).is_file():
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
         arrays, meta = checkpoint.read_arrays(path, wanted)
         return Weights(saved_config(meta["config"]), arrays)
     from discovr_jax.convert import state, torch_files

@@ -8,15 +8,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from discovr_jax.data import labels, mixture, records
+from discovr_jax.data import labels, measurements, mixture, records
 
 RULES = tuple(sorted(set(mixture.RULES.values())))
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
-# Wide enough for any heart: a value outside is a unit or a column mixed up.
-_RANGES = {
-    "fps": (1, 1000), "ef": (0, 100), "rvef": (0, 100), "edv": (0, 1000), "esv": (0, 1000),
-    "ivsd": (0, 10), "lvidd": (0, 20), "lvpwd": (0, 10), "source_label": (-1, 1),
-}  # fmt: skip
 
 
 def open_all(path: pathlib.Path) -> dict[str, records.RecordSource]:
@@ -48,7 +43,7 @@ def summarise(path: pathlib.Path) -> dict:
     Returns:
       {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "views":
       {view: records}, "known": {label: records}, "rules": {rule: {"normal", "abnormal", "unknown"}}}}, "flags":
-      {flag: records}, "quarantined": videos left out, "notes": {what: count}}.
+      {flag: records}, "quarantined": videos left out, "skipped": files that hold no clip, "notes": {what: count}}.
     """
     about = metadata(path)
     rows = records.manifest_rows(path) or []
@@ -72,6 +67,7 @@ def summarise(path: pathlib.Path) -> dict:
         "splits": splits,
         "flags": dict(sorted(flags.items())),
         "quarantined": about["quarantined"],
+        "skipped": about.get("skipped", 0),
         "notes": about["notes"],
     }
 
@@ -100,6 +96,8 @@ def format_summary(summary: dict) -> str:
         lines.append("  flags: " + ", ".join(f"{flag} {count}" for flag, count in summary["flags"].items()))
     if notes := [f"{what} {count}" for what, count in summary["notes"].items() if count]:
         lines.append("  source: " + ", ".join(notes))
+    if summary["skipped"]:
+        lines.append(f"  skipped, as they hold no clip: {summary['skipped']} (skipped.csv)")
     lines.append(f"  quarantined: {summary['quarantined']}")
     return "\n".join(lines)
 
@@ -191,9 +189,11 @@ def _record_problems(record: dict) -> Iterator[str]:
         yield f"schema version {record['schema_version']}, this code reads {records.SCHEMA_VERSION}."
     if record["num_frames"] != count:
         yield f"num_frames is {record['num_frames']}, there are {count} frames."
-    for name, (low, high) in _RANGES.items():
-        if not np.isnan(record[name]) and not low <= record[name] <= high:
-            yield f"{name} is {record[name]}, outside {low} to {high}."
+    for name in measurements.PLAUSIBLE:
+        if reason := measurements.implausible(name, float(record[name])):
+            yield f"{name} is {record[name]:g}: {reason}."
+    if record["source_label"] not in (-1, 0, 1):
+        yield f"source_label is {record['source_label']}, not -1, 0 or 1."
     if record["esv"] > record["edv"]:
         yield f"esv {record['esv']} is above edv {record['edv']}."
     for name in ("ed_frame", "es_frame"):

@@ -59,6 +59,12 @@ def abnormal_rule(data: ml_collections.ConfigDict, name: str) -> str:
     return data.abnormal_rule or RULES[dataset]
 
 
+def check_filter(data: ml_collections.ConfigDict) -> None:
+    """Raises ConfigError if data.train_filter is not known."""
+    if data.train_filter not in ("normal", "all"):
+        raise ConfigError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
+
+
 def config_name(data: ml_collections.ConfigDict, name: str) -> str:
     """Builder config of a dataset's records: the variant, if the name holds one, and the frame size."""
     return records.config_name(data.frame_size, name.partition("/")[2])

@@ -156,7 +156,7 @@ def train_batches(
     words = np.random.SeedSequence(config.seed).generate_state(1 + len(shares))
     first_seed, clip_seed, *other_seeds = (int(word) for word in words)
     streams = [
-        grain.MapDataset.source([(position, index) for index in indices]).shuffle(seed=seed).repeat()
+        grain.MapDataset.source(_Places(position, np.asarray(indices))).shuffle(seed=seed).repeat()
         for position, (indices, seed) in enumerate(zip(selected.values(), (first_seed, *other_seeds), strict=True))
     ]
     batches = (
@@ -188,8 +188,7 @@ def training_records(
     Raises:
       ValueError: an unknown filter or rule, or a dataset of which nothing is left.
     """
-    if data.train_filter not in ("normal", "all"):
-        raise ConfigError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
+    mixture.check_filter(data)
     selected = {}
     for name in mixture.weights(data):
         source = sources[name]
@@ -283,6 +282,20 @@ def _once(reader, make, tasks: list[tuple], batch_size: int, workers: int, proce
     batches = grain.MapDataset.source(weighted).map(_Weighted(make)).batch(rows, drop_remainder=True)
     batches = batches.slice(slice(process_index, None, process_count))
     return Batches(batches, rows * reader.clip_bytes, min(workers, len(batches)), 0, "eval", {})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Places:
+    """(position of a dataset, index) of each of its chosen records; an array, as it travels to every worker."""
+
+    position: int
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[int, int]:
+        return self.position, int(self.indices[place])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -234,11 +234,8 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
     except ValueError as error:
         raise RecordsError(f"Records at {path} are in a folder of another name: {error} {remedy}") from error
     source = RecordSource(path, split, shards, builder.info.features, frame_size)
-    found = source[0]["schema_version"]
-    if found != SCHEMA_VERSION:
-        raise RecordsError(
-            f"Records at {path} have schema version {found}, this code reads {SCHEMA_VERSION}. {remedy}"
-        )
+    if (found := source[0]["schema_version"]) != SCHEMA_VERSION:
+        raise RecordsError(f"Records at {path} have schema version {found}, this code reads {SCHEMA_VERSION}. {remedy}")
     return source
 
 
@@ -296,7 +293,8 @@ class RecordSource:
         return f"RecordSource({os.fspath(self.path)!r}, {self.split!r}, {len(self)} records)"
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "_reader"}
+        # A worker opens the files itself, and never looks at the columns.
+        return {name: value for name, value in vars(self).items() if name != "_reader"} | {"_columns": {}}
 
     @functools.cached_property
     def _reader(self):

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from discovr_jax.data.video_io import Video
+from discovr_jax.data.io.video import Video
 
 # Distance from grey (0-255) of a coloured pixel: above the tints of grey maps, below traces, text and Doppler.
 SATURATED = 80
@@ -92,8 +92,8 @@ def isolate_video(video: Video) -> tuple[Video, set[str]]:
     Where the file says which region of the screen is the picture, only that is searched.
 
     Returns:
-      The video (its spacing holds on), and flags out of `sector_not_found` (kept as it is), `sector_isolated`
-      (something was cut off or blackened), `colour_doppler`.
+      The video (its spacing holds on), and its flags with those out of `sector_not_found` (kept as it is),
+      `sector_isolated` (something was cut off or blackened), `colour_doppler`.
     """
     frames, colour = video.frames, video.colour
     if video.region is not None:
@@ -101,7 +101,7 @@ def isolate_video(video: Video) -> tuple[Video, set[str]]:
         frames = frames[:, top:bottom, left:right]
         colour = colour if colour is None else colour[:, top:bottom, left:right]
     sector = find_sector(frames, colour)
-    flags = set() if sector.found else {"sector_not_found"}
+    flags = set(video.flags) | (set() if sector.found else {"sector_not_found"})
     if colour is not None and shows_doppler(colour, sector):
         flags.add("colour_doppler")
     isolated = isolate(frames, sector)

@@ -162,9 +162,16 @@ def evaluate_state(
     )
     pictures = token_runner.run(evaluation, runner.chosen(config, everything), context)
     seen = step * config.batch_size
+    # How the studied encoder's features were made: `load_encoder` makes the same.
+    made = {
+        "clip": {key: config.data[key] for key in extraction.CLIP_KEYS},
+        "dtype": config.model.dtype,
+        "mean_lengths": features.mean_lengths(evaluation.features["discovr"][0]["train"]),
+    }
     results = runner.write(
-        evaluation, directory, step, config.eval.dataset, share.writes, clips_seen=seen, manifest_sha256=manifest
-    )
+        evaluation, directory, step, config.eval.dataset, share.writes,
+        clips_seen=seen, manifest_sha256=manifest, features=made,
+    )  # fmt: skip
     logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
     shown = samples.of_clips(config, state, model, sources["test"], mesh)
     if not share.writes:
@@ -196,6 +203,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
     """
     from discovr_jax.evaluation.features import extract as extraction
 
+    experiment_lib.check_settings(config)
     given, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
     free = ("model.remat", "model.dtype", "model.attention")
     workdir.compare(directory, given, only="model.", free=free, defaults=defaults)

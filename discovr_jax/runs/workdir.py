@@ -8,7 +8,7 @@ import pathlib
 import socket
 import tempfile
 
-from discovr_jax import renamed_keys
+from discovr_jax import renamed_keys, storage
 
 
 class WorkdirError(RuntimeError):
@@ -44,6 +44,8 @@ def locked(workdir: str | pathlib.Path):
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        if problem := storage.rename_problem(workdir):
+            raise WorkdirError(f"--workdir={problem}")
         yield
     finally:
         os.close(handle)

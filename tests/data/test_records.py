@@ -119,7 +119,12 @@ def test_record_fields_are_columns_in_record_order(data_dir):
 def test_source_is_small_and_readable_after_pickling(data_dir):
     source = open_train(data_dir)
     source[0]  # An open reader must not be pickled.
+    small = len(pickle.dumps(source))
+    records.record_fields(source, ["id"])
+    source._columns["id"] = np.repeat(source._columns["id"], 100_000)
+    assert len(pickle.dumps(source)) == small < 20_000  # nor the columns, which grow with the records
     again = pickle.loads(pickle.dumps(source))
+    assert records.record_fields(again, ["id"])["id"].tolist() == [source[0]["id"], source[1]["id"]]
     assert [again[i]["id"] for i in range(2)] == [source[i]["id"] for i in range(2)]
     for index in (-1, 2):
         with pytest.raises(IndexError):

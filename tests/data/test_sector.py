@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import sector
+from discovr_jax.data.io.video import Video
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.video_io import Video, read_video
+from discovr_jax.data.read import read_video
 from tests.builder_case import write_video
 from tfds_builders.echo_phantom.simulator import draw_heart, simulate
 
@@ -141,12 +142,25 @@ def test_colour_doppler_is_told_from_a_trace(screen, phantom):
     assert "colour_doppler" not in sector.isolate_video(Video(frames, 50.0, colour=line))[1]
 
 
+@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.86, 0.62), (1, 0.84, 0.45), (0.62, 0.8, 1)])
+def test_a_tinted_grey_map_has_the_sector_of_a_grey_one_and_no_doppler(screen, fan, tmp_path, tint):
+    np.save(tmp_path / "a.npy", np.rint(screen[0][..., None] * np.array(tint)).astype(np.uint8))
+    video = read_video(tmp_path / "a.npy")
+    assert overlap(sector.find_sector(video.frames, video.colour).mask, fan) > 0.9
+    assert sector.isolate_video(video)[1] == {"sector_isolated"}
+
+
+def test_flags_of_a_file_go_on(phantom):
+    video = Video(phantom, 50.0, flags=("mirrored",))
+    assert sector.isolate_video(video)[1] == {"mirrored"}
+
+
 def test_the_region_that_a_file_names_is_all_that_is_searched(phantom):
     """Two pictures side by side: the file says that the right one is meant."""
     frames = np.concatenate([phantom[::-1], np.zeros_like(phantom)[:, :, :20], phantom], axis=2)
-    video, _ = sector.isolate_video(Video(frames, 50.0, spacing=(0.5, 0.4), region=(0, 132, 112, 244)))
+    video, _ = sector.isolate_video(Video(frames, 50.0, pixel_spacing=(0.5, 0.4), region=(0, 132, 112, 244)))
     np.testing.assert_array_equal(video.frames, phantom)
-    assert (video.spacing, video.region) == ((0.5, 0.4), None)
+    assert (video.pixel_spacing, video.region) == ((0.5, 0.4), None)
 
 
 def test_spacing_holds_through_crop_and_resize():
@@ -154,9 +168,9 @@ def test_spacing_holds_through_crop_and_resize():
     y, x = np.mgrid[:150, :400]
     disc = ((y - 60) * 0.5) ** 2 + ((x - 250) * 0.25) ** 2 <= 20**2
     frames = np.where(disc, np.random.default_rng(0).integers(100, 255, (8, 150, 400)), 0).astype(np.uint8)
-    video, _ = sector.isolate_video(Video(frames, 50.0, spacing=(0.5, 0.25)))
-    square, placement = letterbox(video.frames, 112, video.spacing)
-    rows, columns = placement.spacing(video.spacing)
+    video, _ = sector.isolate_video(Video(frames, 50.0, pixel_spacing=(0.5, 0.25)))
+    square, placement = letterbox(video.frames, 112, video.pixel_spacing)
+    rows, columns = placement.spacing(video.pixel_spacing)
     seen = square.max(0) > 60
     assert np.ptp(np.flatnonzero(seen.any(1))) * rows == pytest.approx(40, abs=1)
     assert np.ptp(np.flatnonzero(seen.any(0))) * columns == pytest.approx(40, abs=1)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import pathlib
 import stat
 
 import pytest
@@ -12,7 +13,7 @@ from tensorflow_datasets.core import shuffle
 from discovr_jax.data import audit, records
 from tests import made_up
 from tests.made_up import clip
-from tfds_builders import reading, shards
+from tfds_builders import reading, shards, unusable
 from tfds_builders.tables import SourceError
 
 
@@ -65,8 +66,75 @@ def test_quarantine_names_public_files_and_hides_private_ones(tmp_path):
 
 
 def test_a_split_of_which_nothing_is_left_stops_the_build(tmp_path):
-    with pytest.raises(SourceError, match="Split 'val' has no readable video"):
+    with pytest.raises(SourceError, match="Split 'val' has no usable video"):
         made_up.build(tmp_path, made_up.sound(clip("c", "val", broken="empty")), max_bad=5)
+
+
+def test_one_run_counts_all_that_is_unusable(tmp_path, capsys):
+    """25 in two splits, more than a message lists: all are tried, counted and listed, and that count is enough."""
+    bad = [clip(f"bad{number:02d}", "val" if number % 2 else "train", broken="cut off") for number in range(25)]
+    words = r"25 unusable video.s., 3 allowed; all were tried(?s:.)*--max_bad=25:"
+    with pytest.raises(SourceError, match=words) as error:
+        made_up.build(tmp_path, made_up.sound(*bad), max_bad=3, workers=1)
+    assert "and 5 more" in str(error.value) and not list(tmp_path.rglob("*.array_record*"))
+    with (tmp_path / "made_up" / "112" / "unusable.csv").open(newline="") as file:
+        assert sorted(row["file"] for row in csv.DictReader(file)) == [f"bad{number:02d}.avi" for number in range(25)]
+    assert "4 unusable, 3 allowed (--max_bad). The rest is read to count all" in capsys.readouterr().err
+    path = made_up.build(tmp_path, made_up.sound(*bad), max_bad=25, workers=1)
+    assert audit.metadata(path)["quarantined"] == 25 and not (path.parent / "unusable.csv").exists()
+
+
+class Study(made_up.Builder, skip_registration=True):
+    """A folder of a scanner's own, in which stills are normal."""
+
+    IS_STUDY = True
+
+
+def test_files_without_a_clip_are_skipped_in_a_study_and_bad_elsewhere(tmp_path):
+    stills = [clip(f"still{number}", split, still=True) for number, split in enumerate(("train", "val", "test"))]
+    path = made_up.build(tmp_path / "study", made_up.sound(*stills), cls=Study)
+    about = audit.metadata(path)
+    assert (about["skipped"], about["quarantined"]) == (3, 0) and len(quarantine(path)) == 0
+    with (path / "skipped.csv").open(newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["still0.avi", "still1.avi", "still2.avi"]
+    assert "skipped, as they hold no clip: 3" in audit.format_summary(audit.summarise(path))
+    with pytest.raises(SourceError, match="3 unusable"):
+        made_up.build(tmp_path / "public", made_up.sound(*stills))
+
+
+def test_a_split_of_stills_alone_is_left_out_of_a_study_and_said(tmp_path):
+    path = made_up.build(tmp_path, made_up.sound(clip("c", "val", still=True)), cls=Study)
+    assert set(audit.open_all(path)) == {"train", "test"} and audit.check(path) == []
+    assert audit.metadata(path)["notes"] == {"no val split (all of its files skipped or unusable)": 1}
+    with pytest.raises(SourceError, match="No video is usable. Skipped, as they hold no clip:\n  a.avi: row a: "):
+        stills = [clip(name, split, still=True) for name, split in (("a", "train"), ("b", "val"), ("c", "test"))]
+        made_up.build(tmp_path / "none", stills, cls=Study)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("ef", 0.55, "ef is outside 2 to 100 percent; it seems to be a fraction of 1: give percent .times 100."),
+        ("rvef", 0.45, "rvef .* a fraction of 1"),
+        ("edv", 0.12, "edv is outside 0.35 to 1000 mL; it seems to be in litres"),
+        ("ivsd", 11, "ivsd is outside 0.03 to 5 cm; it seems to be in millimetres: give cm .times 0.1."),
+        ("lvidd", 47, "lvidd .* in millimetres"),
+        ("fps", 0.02, "fps is outside 1 to 1000 frames per second"),
+    ],
+)
+def test_a_column_of_another_unit_stops_the_build_and_says_which(tmp_path, field, value, words):
+    clips = made_up.sound(*(clip(name, split, **{field: value}) for name, split in (("a", "train"), ("c", "val"))))
+    with pytest.raises(SourceError, match=f"row a: {words}.*So are 2 of 2 values of {field}"):
+        made_up.build(tmp_path, clips)
+
+
+def test_a_single_implausible_value_becomes_unknown_and_is_counted(tmp_path):
+    """One of 25: an odd row of a public table, not another unit."""
+    clips = [clip(f"m{number:02d}", "train", rvef=0.4 if number == 3 else 45.0) for number in range(25)]
+    path = made_up.build(tmp_path, [*made_up.sound(), *clips], workers=1)
+    rows = {row["id"]: row["rvef"] for row in records.manifest_rows(path)}
+    assert (rows["m03"], rows["m04"]) == ("nan", "45.0")
+    assert audit.metadata(path)["notes"] == {"rvef_implausible": 1} and audit.check(path) == []
 
 
 def test_an_error_of_the_builder_names_the_row(tmp_path):
@@ -122,7 +190,7 @@ def test_contact_sheet_shows_the_source_of_public_sets_only(tmp_path):
 
 
 def test_contact_sheet_does_without_a_source_that_is_gone(tmp_path, monkeypatch):
-    from discovr_jax.data.video_io import read_video
+    from discovr_jax.data.read import read_video
 
     monkeypatch.setattr(made_up.Builder, "raw_frames", staticmethod(lambda clip: read_video(clip.path)))
     assert (made_up.build(tmp_path, made_up.sound()) / "contact_sheet.png").stat().st_size > 0
@@ -161,3 +229,22 @@ def test_a_bucket_gives_back_what_was_added(tmp_path):
     assert len(bucket) == 3 and bucket.size == 7
     bucket.del_file()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "hint"),
+    [
+        (("0XD", "0XE"), ("0XA", "0XB"), " List.csv names 0XD, 0XE; in /in lie 0XA, 0XB."),
+        (("0xa",), ("0XA",), " 1 differ in upper and lower case only (0xa in List.csv, 0XA on disk)."),
+        (("0XA",), (), " /in holds no videos."),
+        (("0XA",), ("0XA",), ""),
+    ],
+)
+def test_rows_and_files_without_counterpart_say_what_may_be_wrong(names, files, hint):
+    rows = {name: {"where": f"List.csv line {line}"} for line, name in enumerate(names, 2)}
+    videos = {name: pathlib.Path(f"/in/{name}.avi") for name in files}
+    bad, said = unusable.unmatched(rows, videos, pathlib.Path("/in"), "List.csv")
+    assert said == hint and len(bad) == len(set(names) ^ set(files))
+    if bad:
+        with pytest.raises(SourceError, match=f"{len(bad)} of {len(bad)} rows and files have no counterpart"):
+            unusable.Unusable(100, False, bad, said).stop_if_most_are(0)

@@ -6,10 +6,11 @@ import re
 
 import numpy as np
 
-from discovr_jax.data import nifti_io, records
+from discovr_jax.data import records
+from discovr_jax.data.io import nifti
+from discovr_jax.data.io.video import VideoError
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.video_io import VideoError
-from tfds_builders import echo_builder, tables
+from tfds_builders import echo_builder, tables, unusable
 
 _REMEDY = (
     "Download CAMUS_public (NIfTI) from https://humanheart-project.creatis.insa-lyon.fr, unpack it, and point "
@@ -46,20 +47,20 @@ class Builder(echo_builder.EchoBuilder):
         by_range = self.options["split"] == "id_range"
         splits = {name: _id_range(name) for name in folders} if by_range else _official_splits(root)
         bad = [
-            echo_builder.Bad(name, f"listed in the split files, but there is no folder {root / name}")
+            unusable.Bad(name, f"listed in the split files, but there is no folder {root / name}")
             for name in splits
             if name not in folders
         ]
         clips = []
         for name, folder in folders.items():
             if name not in splits:
-                bad.append(echo_builder.Bad(name, "in none of the split files"))
+                bad.append(unusable.Bad(name, "in none of the split files"))
                 continue
             for chamber in _VIEWS:
                 try:
                     clips.append(_clip(name, chamber, folder, splits[name]))
                 except VideoError as error:
-                    bad.append(echo_builder.Bad(f"{name}_{chamber}", str(error)))
+                    bad.append(unusable.Bad(f"{name}_{chamber}", str(error)))
         notes = {f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips) for label in ("ef", "fps")}
         return echo_builder.Listing(clips, bad, notes)
 
@@ -67,7 +68,7 @@ class Builder(echo_builder.EchoBuilder):
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
         """Reads the half cycle and its masks, upright, and brings both to `frame_size` with square pixels."""
         fields = dict(clip.fields)
-        sequence, spacing = nifti_io.read_nifti(clip.path)
+        sequence, spacing = nifti.read_nifti(clip.path)
         if not (sequence.min() >= 0 and sequence.max() <= 255):  # NaN is neither
             raise VideoError(f"{clip.path}: values from {sequence.min()} to {sequence.max()}, expected 0 to 255.")
         # A file whose header scales its values is read as float.
@@ -180,7 +181,7 @@ def _masks(clip: echo_builder.Clip, frames: np.ndarray, fields: dict) -> tuple[d
         masks[frame] = _read_masks(pathlib.Path(f"{prefix}_{phase}_gt.nii.gz"), (1, *frames.shape[1:]))[0]
         still = pathlib.Path(f"{prefix}_{phase}.nii.gz")
         # If the still picture is not that frame of the sequence, the frame number or the mask is in doubt.
-        if still.is_file() and not np.array_equal(nifti_io.read_nifti(still)[0], frames[frame : frame + 1]):
+        if still.is_file() and not np.array_equal(nifti.read_nifti(still)[0], frames[frame : frame + 1]):
             flags.add("still_differs")
     if np.count_nonzero(masks[fields["ed_frame"]] == 1) < np.count_nonzero(masks[fields["es_frame"]] == 1):
         flags.add("ed_smaller_than_es")
@@ -188,7 +189,7 @@ def _masks(clip: echo_builder.Clip, frames: np.ndarray, fields: dict) -> tuple[d
 
 
 def _read_masks(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    masks = nifti_io.read_nifti(path)[0]
+    masks = nifti.read_nifti(path)[0]
     if masks.shape != shape:
         raise VideoError(f"{path}: masks are {masks.shape}, the pictures {shape} (frames, rows, columns).")
     classes = range(len(records.MASK_CLASSES))

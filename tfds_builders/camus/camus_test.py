@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import audit, records
-from discovr_jax.data.nifti_io import read_nifti
+from discovr_jax.data.io.nifti import read_nifti
 from tests.builder_case import BuilderCase, notes, phantom_dice, read, split_of
 from tfds_builders.camus.camus_dataset_builder import Builder
 from tfds_builders.echo_phantom import layouts

@@ -3,11 +3,14 @@
 import math
 import pathlib
 
-from discovr_jax.data import private, records
+import numpy as np
+
+from discovr_jax.data import file_listing, private, records
+from discovr_jax.data.io.video import NotAClip, VideoError, at_constant_rate
 from discovr_jax.data.letterbox import letterbox
+from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
-from discovr_jax.data.video_io import VideoError, read_video
-from tfds_builders import echo_builder, tables
+from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.echo_folder import listing
 from tfds_builders.splits import hashed_split
 
@@ -22,6 +25,7 @@ class Builder(echo_builder.EchoBuilder):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Point --manual_dir at the folder that holds the videos, at any depth."
     RELEASE_NOTES = {records.BUILDER_VERSION: "First release."}
+    IS_STUDY = True
     OPTIONS = (
         echo_builder.Option("csv", str, None, "table with columns Path, class; see the README", recorded=False),
         echo_builder.Option(
@@ -46,19 +50,22 @@ class Builder(echo_builder.EchoBuilder):
             raise tables.SourceError(f"--patient_from must be {' or '.join(PATIENT_FROM)}.")
         salt = self._open_salt()
         root = manual_dir.absolute()
-        notes = {}
+        files, notes, hidden = file_listing.list_files(root), {}, salt is not None
+        not_read = files.counts(hidden)
+        if not files.videos:
+            others = f" Not read: {file_listing.in_words(not_read)}." if not_read else ""
+            raise tables.SourceError(f"{manual_dir} holds no videos.{others} {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
         if self.options["csv"] is None:
-            rows = listing.list_files(root)
-            if not rows:
-                raise tables.SourceError(f"{manual_dir} holds no videos. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+            rows = listing.list_files(files)
         else:
             file = pathlib.Path(self.options["csv"]).expanduser()
-            rows, notes["videos_without_row"] = listing.read_csv(file if file.exists() else root / file, root)
+            rows, notes["videos_without_row"] = listing.read_csv(file if file.exists() else root / file, files)
         clips = [self._clip(row, salt) for row in rows]
         notes |= {
             "class_unknown": sum(row.source_label < 0 for row in rows),
             "patients_unknown": sum(not self._patient(row) for row in rows),
         }
+        notes |= {f"not_read {what}": count for what, count in not_read.items()}
         self._disjoint = VERIFIED.format("the folder" if self.options["patient_from"] == "folder" else "the CSV")
         if notes["patients_unknown"]:
             self._disjoint = UNVERIFIED
@@ -69,11 +76,12 @@ class Builder(echo_builder.EchoBuilder):
             private.write_map(self.private_dir, private.ID_MAP, "path", names)
             private.write_map(self.private_dir, private.PATIENT_MAP, "patient", patients)
         bad = [
-            echo_builder.Bad(clip.name, f"{clip.where}: no such file, with or without suffix")
+            unusable.Bad(clip.name, f"{clip.where}: {files.why_not(row.name, hidden)}")
             for clip, row in pairs
             if row.path is None
         ]
-        return echo_builder.Listing([clip for clip, row in pairs if row.path is not None], bad, notes)
+        hint = files.hint([row.name for row in rows if row.path is None], hidden)
+        return echo_builder.Listing([clip for clip, row in pairs if row.path is not None], bad, notes, hint)
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
@@ -81,25 +89,32 @@ class Builder(echo_builder.EchoBuilder):
         fields = dict(clip.fields)
         keep_doppler, whole_frame = fields.pop("keep_doppler"), fields.pop("whole_frame")
         try:
-            video = read_video(clip.path)
+            video = at_constant_rate(clip.path, read_video(clip.path))
             alone, flags = isolate_video(video)
         except VideoError:
             raise
         except Exception as error:  # its words could quote the file
-            raise VideoError(f"{clip.path}: unreadable ({type(error).__name__}).") from None
+            raise VideoError(
+                f"{clip.path}: the reader failed with {type(error).__name__}; that may be its own fault."
+            ) from None
         if "colour_doppler" in flags and not keep_doppler:
-            raise VideoError(f"{clip.path}: colour Doppler; --keep_doppler takes it in.")
+            raise NotAClip(f"{clip.path}: colour Doppler; --keep_doppler takes it in.")
         if whole_frame:
-            alone, flags = video, flags & {"colour_doppler"}
-        frames, placement = letterbox(alone.frames, frame_size, alone.spacing)
+            alone, flags = video, flags & {"colour_doppler", *video.flags}
+        frames, placement = letterbox(alone.frames, frame_size, alone.pixel_size)
         if frames is not alone.frames:
             flags.add("resized")
         if math.isnan(fields["fps"]):
             fields["fps"] = video.fps
         return records.make_record(
             frames, id=clip.id, patient_id=clip.patient_id, dataset="echo_folder", flags=sorted(flags),
-            pixel_spacing=placement.spacing(alone.spacing or (math.nan, math.nan)), **fields,
+            pixel_spacing=placement.spacing(alone.pixel_spacing), **fields,
         )  # fmt: skip
+
+    @staticmethod
+    def raw_frames(clip: echo_builder.Clip) -> np.ndarray:
+        """As the file has them, at the record's rate."""
+        return at_constant_rate(clip.path, read_video(clip.path)).frames
 
     def _generate_splits(self, dl_manager, download_config):
         splits = super()._generate_splits(dl_manager, download_config)

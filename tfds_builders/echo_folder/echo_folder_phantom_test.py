@@ -6,8 +6,8 @@ import numpy as np
 
 from discovr_jax import prepare
 from discovr_jax.data import audit, records
+from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import find_sector
-from discovr_jax.data.video_io import read_video
 from tfds_builders.echo_phantom import layouts
 
 

@@ -10,7 +10,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from discovr_jax.data import video_io
+from discovr_jax.data import file_listing, measurements
 from tfds_builders.tables import SourceError
 
 CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
@@ -44,12 +44,12 @@ class Row:
     view: str = ""
 
 
-def list_files(root: pathlib.Path) -> list[Row]:
+def list_files(files: file_listing.Files) -> list[Row]:
     """Every video below the root, in the order of their names; what is known is that it is there."""
-    return [Row(name, path, f"file {number}") for number, (name, path) in enumerate(_videos(root).items(), 1)]
+    return [Row(name, path, f"file {number}") for number, (name, path) in enumerate(files.videos.items(), 1)]
 
 
-def read_csv(file: pathlib.Path, root: pathlib.Path) -> tuple[list[Row], int]:
+def read_csv(file: pathlib.Path, files: file_listing.Files) -> tuple[list[Row], int]:
     """The rows of a CSV, in its order, each with its file if there is one.
 
     Returns:
@@ -58,22 +58,18 @@ def read_csv(file: pathlib.Path, root: pathlib.Path) -> tuple[list[Row], int]:
     Raises:
       SourceError: no such file, columns missing or doubled, a cell that is not allowed, two rows for one file.
     """
-    videos = _videos(root)
-    without_suffix: dict[str, list[str]] = {}
-    for name in videos:
-        without_suffix.setdefault(_bare(name), []).append(name)
     found: dict[str, Row] = {}
     for cells, where in _cells(file):
-        listed = _below(cells["path"], root, where)
-        fitting = [listed] if listed in videos else without_suffix.get(listed, [])
+        listed = _below(cells["path"], files.root, where)
+        fitting = files.find(listed)
         if len(fitting) > 1:
             raise SourceError(f"{where}: {len(fitting)} files have this name; give it its suffix.")
-        name = fitting[0] if fitting else listed
+        name = fitting[0] if fitting else file_listing.plain(listed)
         if name in found:
             raise SourceError(f"{where}: the same file as {found[name].where}; remove one row.")
         found[name] = Row(
             name,
-            videos.get(name),
+            files.videos.get(name),
             where,
             re.sub(r"^(\d+)\.0+$", r"\1", cells.get("patient_id", "")),  # a whole number, as some tools write it
             _known(cells, "split", SPLITS, where) if "split" in cells else "",
@@ -86,23 +82,7 @@ def read_csv(file: pathlib.Path, root: pathlib.Path) -> tuple[list[Row], int]:
             raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")
     if not found:
         raise SourceError("The CSV has a header and no rows.")
-    return list(found.values()), len(set(videos) - set(found))
-
-
-def _videos(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Files of a known format below the root, keyed by their names, sorted.
-
-    Hidden ones are left out, and DICOMDIR, the index of an archive, which begins as DICOM does.
-    """
-    paths = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-    left = {name for name, path in paths.items() if path.name.upper() == "DICOMDIR" or "/." in f"/{name}"}
-    return {name: paths[name] for name in sorted(set(paths) - left) if video_io.format_of(paths[name]) is not None}
-
-
-def _bare(name: str) -> str:
-    """A name without the suffix of a known format."""
-    known = sorted(video_io.READERS, key=len, reverse=True)
-    return next((name[: -len(suffix)] for suffix in known if name.lower().endswith(suffix)), name)
+    return list(found.values()), len(set(files.videos) - set(found))
 
 
 def _below(listed: str, root: pathlib.Path, where: str) -> str:
@@ -132,6 +112,7 @@ def _cells(file: pathlib.Path) -> Iterator[tuple[dict[str, str], str]]:
                 raise SourceError(
                     f"The first line of the CSV names no column {' and '.join(missing)}. It needs "
                     f"{', '.join(REQUIRED)} (cells empty where unknown), and takes {', '.join(OPTIONAL)}."
+                    f"{file_listing.separator_hint(header)}"
                 )
             doubled = [name for name in places if header.count(name) > 1]
             if doubled:
@@ -164,8 +145,10 @@ def _number(cells: dict[str, str], column: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.inf
-    if not 0 <= value < math.inf or (column == "fps" and value == 0) or (column == "ef" and value > 100):
-        raise SourceError(f"{where}: {column} is no {'percentage' if column == 'ef' else 'frame rate'}.")
+    if not math.isfinite(value):
+        raise SourceError(f"{where}: {column} is not a number.")
+    if reason := measurements.implausible(column, value):
+        raise SourceError(f"{where}: {reason}.")
     return value
 
 

@@ -6,6 +6,7 @@ python -m tfds_builders.echo_phantom --layout echonet_dynamic --output DIR --tra
 import argparse
 import os
 
+from discovr_jax import storage
 from tfds_builders.echo_phantom import layouts
 
 
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=400, help="patients in the test split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_args(storage.expand_home(arguments))
     counts = {"train": flags.train, "val": flags.val, "test": flags.test}
     try:
         print(layouts.write(flags.layout, flags.output, counts, flags.seed, flags.workers))

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tfds_builders.echo_phantom import files, layout_echo_folder, layouts, scanner, views
 from tfds_builders.echo_phantom.simulator import simulate
 

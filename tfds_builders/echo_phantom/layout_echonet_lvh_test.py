@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tfds_builders.echo_phantom import files, layout_echonet_lvh, layouts, long_axis
 
 COUNTS = {"train": 3, "val": 1, "test": 1}

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tfds_builders import splits
 from tfds_builders.echo_phantom import dicom_files, files, layout_rvenet, layouts
 from tfds_builders.echo_phantom.apical import FourChamber

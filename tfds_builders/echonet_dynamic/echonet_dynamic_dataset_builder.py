@@ -6,9 +6,10 @@ import pathlib
 import numpy as np
 
 from discovr_jax.data import records
+from discovr_jax.data.io.video import VideoError
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.video_io import VideoError, read_video
-from tfds_builders import echo_builder, tables, tracings
+from discovr_jax.data.read import read_video
+from tfds_builders import echo_builder, tables, tracings, unusable
 
 _REMEDY = (
     "Download EchoNet-Dynamic from https://echonet.github.io/dynamic (free registration), unpack it, and "
@@ -28,19 +29,19 @@ class Builder(echo_builder.EchoBuilder):
         root = tables.find_root(manual_dir, "FileList.csv", _REMEDY)
         columns = ("FileName", "EF", "ESV", "EDV", "FPS", "NumberOfFrames", "Split")
         rows = tables.by_stem(tables.read_table(root / "FileList.csv", columns), "FileName")
-        videos = tables.list_videos(root / "Videos")
+        videos, not_read = tables.list_videos(root / "Videos")
         traced = _read_tracings(root / "VolumeTracings.csv")
         clips = [
             _clip(name, row, videos[name], traced.get(name, {})) for name, row in rows.items() if name in videos
         ]
-        bad = echo_builder.unmatched(rows, videos, root / "Videos", "FileList.csv")
+        bad, hint = unusable.unmatched(rows, videos, root / "Videos", "FileList.csv")
         notes = {
             f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips)
             for label in ("ef", "esv", "edv", "fps")
         }
         notes["videos_without_tracing"] = sum(not clip.tracings for clip in clips)
         notes["tracings_without_row"] = len(set(traced) - set(rows))
-        return echo_builder.Listing(clips, bad, notes)
+        return echo_builder.Listing(clips, bad, notes | not_read, hint)
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:

@@ -105,6 +105,7 @@ def test_pictures_survive_in_the_record(files):
 
 def test_full_size_video_is_letterboxed_and_flagged(files):
     tall = np.full((6, 120, 60), 180, np.uint8)
+    tall[3:] = 150  # something must change, or it is a still
     write_video(files.directory / "Videos" / f"{NAMES[3]}.avi", tall)
     record = read(build(files), NAMES[3])
     frame = records.decode_frames(record["frames"], 112, 112, [0])[0]
@@ -115,6 +116,7 @@ def test_full_size_video_is_letterboxed_and_flagged(files):
 
 def test_odd_sizes_and_their_tracings_are_scaled_alike(files):
     tall = np.full((6, 225, 113), 180, np.uint8)
+    tall[3:] = 150
     write_video(files.directory / "Videos" / f"{NAMES[0]}.avi", tall)
     files.trace((0, tracing(0, 0, 112, 224)), (1, tracing(0, 0, 112, 100)))
     record = read(build(files), NAMES[0])

@@ -7,8 +7,8 @@ import numpy as np
 
 from discovr_jax.data import records, sector
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.video_io import read_video
-from tfds_builders import echo_builder, tables
+from discovr_jax.data.read import read_video
+from tfds_builders import echo_builder, tables, unusable
 
 _REMEDY = (
     "Download EchoNet-LVH from https://echonet.github.io/lvh (free registration), unpack it, and point --manual_dir at "
@@ -35,15 +35,16 @@ class Builder(echo_builder.EchoBuilder):
         by_name: dict[str, list[dict]] = {}
         for row in tables.read_table(root / "MeasurementsList.csv", columns):
             by_name.setdefault(tables.stem(row["HashedFileName"]).upper(), []).append(row)
-        videos = {name.upper(): path for name, path in tables.list_videos(root, deep=True).items()}
+        found, not_read = tables.list_videos(root, depth=1)
+        videos = {name.upper(): path for name, path in found.items()}
         first = {name: rows[0] for name, rows in by_name.items()}
         clips = [_clip(name, rows, videos[name]) for name, rows in by_name.items() if name in videos]
         notes = {f"{calc}_unknown": sum(math.isnan(clip.fields[calc]) for clip in clips) for calc in _DIASTOLE}
         known = _DIASTOLE + _SYSTOLE
         others = [row["Calc"] for rows in by_name.values() for row in rows if row["Calc"].lower() not in known]
         notes |= {f"calc_{name}_not_known": others.count(name) for name in sorted(set(others))}
-        bad = echo_builder.unmatched(first, videos, root, "MeasurementsList.csv")
-        return echo_builder.Listing(clips, bad, notes)
+        bad, hint = unusable.unmatched(first, videos, root, "MeasurementsList.csv")
+        return echo_builder.Listing(clips, bad, notes | not_read, hint)
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:

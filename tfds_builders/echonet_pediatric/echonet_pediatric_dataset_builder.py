@@ -1,5 +1,6 @@
 """EchoNet-Pediatric: apical and short-axis videos of children, ejection fraction and tracings. See README.md."""
 
+import collections
 import dataclasses
 import math
 import pathlib
@@ -8,8 +9,8 @@ import numpy as np
 
 from discovr_jax.data import records
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.video_io import read_video
-from tfds_builders import echo_builder, tables, tracings
+from discovr_jax.data.read import read_video
+from tfds_builders import echo_builder, tables, tracings, unusable
 
 VIEWS = ("A4C", "PSAX")
 _REMEDY = (
@@ -52,20 +53,23 @@ class Builder(echo_builder.EchoBuilder):
         if test == val or not {test, val} <= set(_FOLDS):
             raise ValueError(f"test_fold and val_fold must be two of the folds 0 to 9, got {test} and {val}.")
         split_of = dict.fromkeys(_FOLDS, "train") | {test: "test", val: "val"}
-        clips, bad, orphans = [], [], 0
+        clips, bad, hint, orphans = [], [], "", 0
+        not_read: collections.Counter[str] = collections.Counter()
         for view in self.builder_config.views:
             directory = tables.find_root(manual_dir, f"{view}/FileList.csv", _REMEDY) / view
             table = f"{view}/FileList.csv"
             rows = tables.read_table(directory / "FileList.csv", ("FileName", "EF", "Split"), table)
             rows = tables.by_stem(rows, "FileName")
-            videos = tables.list_videos(directory / "Videos")
+            videos, others = tables.list_videos(directory / "Videos")
+            not_read.update(others)
             traced = _read_tracings(directory / "VolumeTracings.csv", f"{view}/VolumeTracings.csv")
             clips += [
                 _clip(name, row, videos[name], view, split_of, traced.get(name, {}))
                 for name, row in rows.items()
                 if name in videos
             ]
-            bad += echo_builder.unmatched(rows, videos, directory / "Videos", table)
+            unfit, why = unusable.unmatched(rows, videos, directory / "Videos", table)
+            bad, hint = bad + unfit, hint + why
             orphans += len(set(traced) - set(rows))
         fractions: dict[str, set[float]] = {}
         for clip in clips:
@@ -76,7 +80,7 @@ class Builder(echo_builder.EchoBuilder):
             "videos_without_tracing": sum(not clip.tracings.get("frames") for clip in clips),
             "tracings_without_row": orphans,
         }
-        return echo_builder.Listing(clips, bad, notes)
+        return echo_builder.Listing(clips, bad, notes | not_read, hint)
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:

@@ -6,8 +6,8 @@ import pathlib
 
 from discovr_jax.data import records, sector
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.video_io import read_video
-from tfds_builders import echo_builder, tables
+from discovr_jax.data.read import read_video
+from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.splits import hashed_split
 
 _REMEDY = (
@@ -35,14 +35,15 @@ class Builder(echo_builder.EchoBuilder):
             "RVEF", "Split",
         )  # fmt: skip
         rows = tables.by_stem(tables.read_table(root / "codebook.csv", columns), "FileName")
-        videos = tables.list_videos(root, tables.DICOM_SUFFIXES, deep=True)
+        videos, not_read = tables.list_videos(root, depth=1)
+        bad, hint = unusable.unmatched(rows, videos, root, "codebook.csv")
         seed = self.options["split_seed"]
         clips = [_clip(name, row, videos[name], seed) for name, row in rows.items() if name in videos]
         notes = {f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips) for label in ("rvef", "fps")}
         # What the codebook calls the views is not documented, so what was found is written down.
         views = [row["VideoViewType"] or "empty" for row in rows.values()]
         notes |= {f"view_type_{view}": views.count(view) for view in sorted(set(views))}
-        return echo_builder.Listing(clips, echo_builder.unmatched(rows, videos, root, "codebook.csv"), notes)
+        return echo_builder.Listing(clips, bad, notes | not_read, hint)
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
@@ -55,14 +56,14 @@ class Builder(echo_builder.EchoBuilder):
         video, sector_flags = sector.isolate_video(video)
         if "mirrored" in flags:
             video = dataclasses.replace(video, frames=video.frames[:, :, ::-1])
-        frames, placement = letterbox(video.frames, frame_size, video.spacing)
+        frames, placement = letterbox(video.frames, frame_size, video.pixel_size)
         if frames is not video.frames:
             flags.add("resized")
         if math.isnan(fields["fps"]):
             fields["fps"] = video.fps
         return records.make_record(
             frames, id=clip.id, patient_id=clip.patient_id, dataset="rvenet", view="A4C",
-            pixel_spacing=placement.spacing(video.spacing or (math.nan, math.nan)),
+            pixel_spacing=placement.spacing(video.pixel_spacing),
             flags=sorted(flags | sector_flags), **fields,
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 from pydicom import uid
 
 from discovr_jax.data import audit, records
-from discovr_jax.data.video_io import read_video
+from discovr_jax.data.read import read_video
 from tests.builder_case import BuilderCase, notes, read, split_of, write_table
 from tfds_builders.echo_phantom import files as phantom_files
 from tfds_builders.echo_phantom import layouts
@@ -143,7 +143,7 @@ def test_the_phantom_s_labels_and_sectors_are_the_truth(tmp_path):
         record = read(directory, row["FileName"])
         assert record["rvef"] == pytest.approx(float(row["RVEF"])) and "mirrored" in record["flags"]
         # The record's 112 pixels are the longer side of the sector on the scanner's screen.
-        spacing = read_video(native / f"{row['FileName']}.dcm").spacing
+        spacing = read_video(native / f"{row['FileName']}.dcm").pixel_spacing
         sector = phantom_files.read_truth(native, row["FileName"])["sector"]
         side = max(np.ptp(np.flatnonzero(sector.any(axis))) + 1 for axis in (0, 1))
         assert record["pixel_spacing"] == pytest.approx(np.array(spacing) * side / 112, rel=0.08)

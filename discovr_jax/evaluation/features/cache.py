@@ -157,14 +157,25 @@ def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
     Returns:
       The same with "all" in each split.
     """
-    parts = sorted(splits["train"])
-    if len(parts) < 2:
+    if len(splits["train"]) < 2:
         return {name: dict(features) for name, features in splits.items()}
-    lengths = {part: _mean_length(splits["train"][part]) for part in parts}
-    return {
-        name: {**features, "all": np.concatenate([features[part] / lengths[part] for part in parts], axis=1)}
-        for name, features in splits.items()
-    }
+    lengths = mean_lengths(splits["train"])
+    return {name: {**features, "all": join(features, lengths)} for name, features in splits.items()}
+
+
+def mean_lengths(train: Readouts) -> dict[str, float]:
+    """Of each readout of the training videos (but "all"), what `join` divides it by."""
+    return {part: _mean_length(train[part]) for part in sorted(train) if part != "all"}
+
+
+def join(features: Readouts, lengths: Mapping[str, float], concatenate: Callable = np.concatenate) -> Any:
+    """The readout "all": those of `lengths` side by side, each divided by its length.
+
+    Args:
+      features: {readout: float [N, D]}.
+      concatenate: of the kind of arrays that they are.
+    """
+    return concatenate([features[part] / lengths[part] for part in sorted(lengths)], axis=1)
 
 
 def _mean_length(array: np.ndarray) -> float:

@@ -1,8 +1,12 @@
+import sys
+
 import numpy as np
 import pytest
 
-from discovr_jax.data import video_io
-from discovr_jax.data.video_io import VideoError, read_video
+from discovr_jax.data import read
+from discovr_jax.data.io.ffmpeg import _lenient_metadata
+from discovr_jax.data.io.video import NotAClip, VideoError, check_size
+from discovr_jax.data.read import read_video
 from tests.builder_case import moving_square, write_video
 
 
@@ -22,10 +26,24 @@ def test_reads_all_frames_as_grey_with_the_frame_rate(avi):
 
 def test_expands_limited_range_to_full_range(tmp_path):
     ramp = np.tile(np.linspace(0, 255, 128).astype(np.uint8), (4, 64, 1))
+    ramp[1::2] = ramp[1::2, :, ::-1]
     write_video(tmp_path / "clip.mp4", ramp, codec="libx264")
     frames = read_video(tmp_path / "clip.mp4").frames
     assert frames.min() == 0 and frames.max() == 255
     assert np.abs(frames.astype(int) - ramp).max() <= 2
+
+
+def test_metadata_that_is_not_text_does_not_matter(tmp_path):
+    write_video(tmp_path / "clip.mkv", moving_square(12), fps=25)
+    data = (tmp_path / "clip.mkv").read_bytes()
+    assert data.count(b"ENCODER") >= 1  # the name of a tag of every Matroska file
+    (tmp_path / "clip.mkv").write_bytes(data.replace(b"Lavf", b"\xe9\xff\xfe\xe8"))
+    assert len(read_video(tmp_path / "clip.mkv").frames) == 12
+
+
+def test_opens_with_the_arguments_that_this_pyav_knows():
+    for version, arguments in (("14.0.0", {"metadata_errors": "ignore"}), ("19.0.2", {}), ("20.1.0rc1", {})):
+        assert _lenient_metadata(version) == arguments
 
 
 def test_upper_case_suffix(avi):
@@ -70,7 +88,7 @@ def test_other_unusable_files_say_why(tmp_path):
         "empty.avi": "0 bytes",
         "empty.npy": "0 bytes",
         "text.avi": "decoding failed",
-        "notes.txt": r"format is not known; known are \.avi, \.dcm, \.gif, \.mkv, \.mp4, .*DICOM",
+        "notes.txt": r"format is not known; known are \.avi, \.dcm, \.gif, \.m4v, \.mkv, \.mov, \.mp4, .*DICOM",
         "one.avi": "at least 2",
         "absent.avi": "no such file",
     }.items():
@@ -106,6 +124,7 @@ def test_colour_is_told_from_grey(tmp_path, suffix, codec):
 
     rgb = np.full((4, 48, 64, 3), 90, np.uint8)
     rgb[:, 16:32, 16:48] = 220, 30, 30
+    rgb[::2, 40:] = 60
     with av.open(str(tmp_path / f"clip{suffix}"), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = rgb.shape[1:3]
@@ -132,11 +151,11 @@ def test_arrays(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
         video = read_video(tmp_path / f"{name}.npy")
         np.testing.assert_array_equal(video.frames, grey, err_msg=name)
-        assert video.frames.dtype == np.uint8 and np.isnan(video.fps) and video.spacing is None
+        assert video.frames.dtype == np.uint8 and np.isnan(video.fps) and np.isnan(video.pixel_spacing).all()
     np.savez_compressed(tmp_path / "a.npz", other=np.zeros(3), frames=grey, fps=30, spacing=[0.5, 0.25])
     video = read_video(tmp_path / "a.npz")
     np.testing.assert_array_equal(video.frames, grey)
-    assert (video.fps, video.spacing) == (30, (0.5, 0.25))
+    assert (video.fps, video.pixel_spacing) == (30, (0.5, 0.25))
     np.savez(tmp_path / "b.npz", grey)
     np.testing.assert_array_equal(read_video(tmp_path / "b.npz").frames, grey)
 
@@ -176,10 +195,10 @@ def test_nifti(tmp_path):
         image = nibabel.Nifti1Image(array, np.diag([0.3, 0.5, 1, 1]))
         image.header["descrip"] = b"DOE^JANE"
         nibabel.save(image, tmp_path / name)
-        assert video_io.format_of(tmp_path / name) == "".join((tmp_path / name).suffixes)
+        assert read.format_of(tmp_path / name) == "".join((tmp_path / name).suffixes)
         video = read_video(tmp_path / name)
         np.testing.assert_array_equal(video.frames, grey)
-        assert video.spacing == pytest.approx((0.5, 0.3))
+        assert video.pixel_spacing == pytest.approx((0.5, 0.3))
     data = (tmp_path / "b.nii.gz").read_bytes()
     (tmp_path / "cut.nii.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(VideoError, match="cut.nii.gz: not a readable"):
@@ -195,5 +214,61 @@ def test_absurd_headers_are_refused_before_memory_is_asked_for(tmp_path):
         read_video(tmp_path / "huge.npy")
     for frames, height, width in ((20_001, 8, 8), (2, 4097, 8), (2, 8, 4097), (5000, 1000, 1000)):
         with pytest.raises(VideoError, match="no echocardiogram"):
-            video_io.check_size(tmp_path / "x", frames, height, width)
-    video_io.check_size(tmp_path / "x", 1002, 1040, 768)
+            check_size(tmp_path / "x", frames, height, width)
+    check_size(tmp_path / "x", 1002, 1040, 768)
+
+
+@pytest.mark.parametrize("error", [TypeError("open() got an unexpected keyword"), AttributeError("DOE^JANE")])
+def test_an_error_of_the_program_is_not_told_of_the_file(avi, monkeypatch, error):
+    """As when a new PyAV took an argument away: every file was said to be damaged."""
+
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("av.open", broken)
+    with pytest.raises(VideoError, match=rf"clip\.avi: an error inside the program.*{type(error).__name__}") as caught:
+        read_video(avi)
+    assert "copy it again" not in str(caught.value) and "JANE" not in str(caught.value)
+    assert "test_read.py" in str(caught.value)  # where it was raised
+
+
+def test_a_package_that_is_missing_is_named(avi, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(VideoError, match="clip.avi: reading .avi needs a package that cannot be imported: av"):
+        read_video(avi)
+
+
+def test_a_still_is_no_clip_whatever_holds_it(tmp_path):
+    grey = moving_square(1, 40, 40)
+    np.save(tmp_path / "one.npy", grey)
+    np.save(tmp_path / "many.npy", np.repeat(grey, 30, 0))
+    np.save(tmp_path / "black.npy", np.zeros((4, 40, 40), np.uint8))
+    for name in ("one", "many", "black"):
+        with pytest.raises(NotAClip, match=f"{name}.npy.*still"):
+            read_video(tmp_path / f"{name}.npy")
+    noise = np.random.default_rng(0).integers(0, 9, (30, 40, 40), np.uint8)
+    np.save(tmp_path / "noisy.npy", grey // 2 + noise)
+    assert len(read_video(tmp_path / "noisy.npy").frames) == 30
+
+
+def test_unknown_and_implausible_values_of_arrays(tmp_path):
+    grey = moving_square(5, 40, 60)
+    for values, flags in (
+        ({"fps": 0.0}, ("implausible_fps",)),
+        ({"fps": np.nan}, ()),
+        ({"spacing": [np.nan, 1.0]}, ("implausible_pixel_spacing",)),
+        ({"spacing": [np.nan, np.nan]}, ()),
+    ):
+        np.savez(tmp_path / "a.npz", frames=grey, **values)
+        video = read_video(tmp_path / "a.npz")
+        assert np.isnan(video.fps) and np.isnan(video.pixel_spacing).all() and video.flags == flags
+
+
+def test_nifti_with_a_unit_that_it_does_not_know(tmp_path):
+    nibabel = pytest.importorskip("nibabel", reason="reading NIfTI needs nibabel")
+    nibabel.save(nibabel.Nifti1Image(moving_square(5, 40, 60).T, np.diag([0.3, 0.5, 1, 1])), tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[123] = 7  # xyzt_units
+    (tmp_path / "a.nii").write_bytes(data)
+    video = read_video(tmp_path / "a.nii")
+    assert np.isnan(video.pixel_spacing).all() and len(video.frames) == 5

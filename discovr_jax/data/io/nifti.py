@@ -2,14 +2,23 @@
 
 import math
 import pathlib
+import zlib
 
 import numpy as np
 
-from discovr_jax.data.video_io import VideoError, check_size
+from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
 
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+# What Python and NumPy raise for damaged files, besides nibabel's own errors.
+_BAD_DATA = (ValueError, EOFError, OSError, zlib.error)
 # Bytes of a file that hold its header, and bytes up to which its pixels must have begun.
 _START, _MOST_OFFSET = 540, 2**20
+
+
+def read_video(path: pathlib.Path) -> Video:
+    """A sequence of grey pictures, as `read_nifti` has it; its frame rate is not known."""
+    frames, spacing = read_nifti(path)
+    return Video(grey_levels(path, frames), math.nan, spacing)
 
 
 def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
@@ -20,7 +29,7 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
 
     Returns:
       Numbers [T, H, W], of the file's own type unless its header scales them, and the millimetres between rows and
-      between columns.
+      between columns (NaN if the unit is unknown to NIfTI).
 
     Raises:
       VideoError: no such file, or not a readable image of one grey value a pixel.
@@ -37,15 +46,18 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
         check_size(path, frames, height, width, max(8, item) if scaled else item)
         values = np.asanyarray(image.dataobj)
         across, down = (float(step) for step in image.header.get_zooms()[:2])
-        unit = image.header.get_xyzt_units()[0]
-    except (VideoError, MemoryError):
-        raise
-    except Exception as error:  # nibabel raises errors of many kinds, whose words could quote the header
+    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_BAD_DATA) as error:
+        if isinstance(error, VideoError):
+            raise
+        # Its words could quote the header.
         raise VideoError(f"{path}: not a readable NIfTI file ({type(error).__name__}); copy it again.") from None
     frames = values.reshape(*values.shape[:2], -1)
     if values.ndim < 2 or frames.shape[2] != max(values.shape[2:], default=1) or values.dtype.names:
         raise VideoError(f"{path}: an image of shape {values.shape}, {values.dtype} is no sequence of grey pictures.")
-    millimetres = MILLIMETRES[unit]
+    try:
+        millimetres = MILLIMETRES[image.header.get_xyzt_units()[0]]
+    except KeyError:  # a code that NIfTI does not know
+        millimetres = math.nan
     return np.ascontiguousarray(frames.T), (down * millimetres, across * millimetres)
 
 

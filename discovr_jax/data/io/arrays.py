@@ -1,23 +1,27 @@
-"""Reads NumPy arrays (.npy, .npz) and NIfTI images as grey frames. Pickled objects are never loaded."""
+"""Reads NumPy arrays (.npy, .npz) as grey frames. Pickled objects are never loaded."""
 
 import io
 import math
 import pathlib
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 
-from discovr_jax.data import colour, nifti_io
-from discovr_jax.data.video_io import Video, VideoError, check_size
+from discovr_jax.data import colour
+from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
 
 # Names by which an .npz may call its frames, and its other entries that are read, if they are there.
 FRAMES, FPS, SPACING = "frames", "fps", "spacing"
+# What NumPy and zipfile raise for damaged files.
+_BAD_DATA = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 _HEADER = 2**14  # bytes that hold the header of any array of numbers
 
 
 def read_npy(path: pathlib.Path) -> Video:
-    """An array [T, H, W] or [T, H, W, 3] (red, green, blue); see `grey_levels` for the numbers allowed.
+    """An array [T, H, W] or [T, H, W, 3] (red, green, blue); see `video.grey_levels` for the numbers allowed.
 
     Raises:
       VideoError: another shape or kind of array, or no readable file.
@@ -27,7 +31,10 @@ def read_npy(path: pathlib.Path) -> Video:
 
 
 def read_npz(path: pathlib.Path) -> Video:
-    """The array `frames` (or the only one there is) as `read_npy` takes it, with `fps` and `spacing` [2] in mm."""
+    """The array `frames` (or the only one there is) as `read_npy` takes it, with `fps` and `spacing` [2] in mm.
+
+    NaN, and what no echocardiogram can have, is unknown.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             # Of two members of one name only one would be looked at.
@@ -51,44 +58,21 @@ def read_npz(path: pathlib.Path) -> Video:
                 return [float(value) for value in read(key, check).ravel()]
 
             (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
-            known = None if SPACING not in members else (spacing[0], spacing[1])
-            return _video(path, read(name, _check_frames), fps, known)
-    except zipfile.BadZipFile as error:
+            return _video(path, read(name, _check_frames), fps, spacing)
+    except (*_BAD_DATA, NotImplementedError, RuntimeError) as error:  # the last two: another method, or a password
+        if isinstance(error, VideoError):
+            raise
         raise VideoError(f"{path}: not a readable .npz file ({type(error).__name__}).") from None
 
 
-def read_nifti(path: pathlib.Path) -> Video:
-    """A sequence of grey pictures; see `nifti_io`."""
-    frames, spacing = nifti_io.read_nifti(path)
-    return Video(grey_levels(path, frames), np.nan, spacing)
-
-
-def grey_levels(path: pathlib.Path, values: np.ndarray) -> np.ndarray:
-    """Numbers of any kind as grey levels: uint8 of the same shape.
-
-    uint8 is taken as it is, other integers if they lie in 0 to 255. Floats are 0 to 1 (times 255) if none is
-    above 1, else 0 to 255; they are rounded.
-
-    Raises:
-      VideoError: values below 0 or above 255, not finite, or no numbers.
-    """
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype.kind not in "iuf":
-        raise VideoError(f"{path}: holds {values.dtype}; frames are uint8, other integers from 0 to 255, or floats.")
-    low, high = (values.min(), values.max()) if values.size else (0, 0)
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
-        raise VideoError(f"{path}: values from {low} to {high}; grey levels are 0 to 255, or 0 to 1 as floats.")
-    if values.dtype.kind == "f":
-        values = np.rint(values * (255 if high <= 1 else 1))
-    return values.astype(np.uint8)
-
-
-def _video(path, values: np.ndarray, fps: float = np.nan, spacing=None) -> Video:
-    frames = grey_levels(path, values)
-    if frames.ndim == 3:
-        return Video(frames, fps, spacing)
-    return Video(np.stack([colour.luma(frame) for frame in frames]), fps, spacing, colour.of_rgb(frames))
+def _video(path, values: np.ndarray, fps: float = math.nan, spacing=(math.nan, math.nan)) -> Video:
+    levels, chroma = grey_levels(path, values), colour.Colours()
+    if levels.ndim == 3:
+        return Video(levels, fps, spacing)
+    frames = np.stack([colour.luma(frame) for frame in levels])
+    for frame in levels:
+        chroma.add_rgb(frame)
+    return Video(frames, fps, spacing, chroma.distance(frames))
 
 
 def _check_frames(path, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -114,8 +98,8 @@ def _read(path, file, check: Callable[[pathlib.Path, tuple[int, ...], np.dtype],
         found += file.readinto(raw[found:])
         if found < len(raw):
             raise VideoError(f"{path}: cut off, {found} of {len(raw)} bytes; copy it again.")
-    except VideoError:
-        raise
-    except Exception as error:  # NumPy's own words would quote the file
+    except _BAD_DATA as error:  # NumPy's own words would quote the file
+        if isinstance(error, VideoError):
+            raise
         raise VideoError(f"{path}: not a readable NumPy array ({type(error).__name__}).") from None
     return values.reshape(shape, order="F" if order else "C")

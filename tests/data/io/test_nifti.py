@@ -2,8 +2,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from discovr_jax.data.nifti_io import read_nifti
-from discovr_jax.data.video_io import VideoError
+from discovr_jax.data.io.nifti import read_nifti
+from discovr_jax.data.io.video import VideoError
 
 
 def write(path, array, zooms, unit="mm", slope=None):

@@ -1,0 +1,120 @@
+"""Reads a video file as grey frames. `READERS` is the one table of the suffixes read; DICOM goes by its content too."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from discovr_jax.data.io.video import NotAClip, Video, VideoError
+
+# A clip whose pixels change over time by less than this on average is one picture, repeated: coding it again changes
+# grey levels by that much, and a heart, a lung or noise by more. So many frames are looked at, evenly spaced, and of
+# large ones every other pixel or fewer.
+_STILL, _FRAMES, _SIDE = 0.5, 16, 512
+# Pixels darker than this are background, which does not change anyway.
+_BACKGROUND = 16
+
+
+def read_video(path: str | os.PathLike) -> Video:
+    """Decodes a whole video to grey.
+
+    Raises:
+      NotAClip: it is sound, but no moving B-mode picture; see there.
+      VideoError: naming the file and what is wrong with it.
+    """
+    path = pathlib.Path(path)
+    if not os.path.isfile(path):  # pathlib's raises errors for names that no file can have
+        raise VideoError(f"{path}: no such file.")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty (0 bytes); download or copy it again.")
+    kind = format_of(path)
+    if kind is None:
+        raise VideoError(
+            f"{path}: its format is not known; known are {', '.join(sorted(READERS))}, "
+            "and DICOM of any name."
+        )
+    try:
+        video = READERS[kind](path)
+    except (VideoError, MemoryError):
+        raise
+    except ImportError as error:
+        package = error.name or "of those that setup.py names"
+        raise VideoError(f"{path}: reading {kind} needs a package that cannot be imported: {package}.") from None
+    except Exception as error:  # its words, and the traceback, could quote the file
+        raise VideoError(
+            f"{path}: an error inside the program, not a known sign of damage ({_place(error)}). If other {kind} files "
+            "are read, this one is unusual: please report it, without the file."
+        ) from None
+    if len(video.frames) < 2:
+        raise NotAClip(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
+    if _change(video) < _STILL:
+        raise NotAClip(f"{path}: a still, repeated {len(video.frames)} times: nothing in its picture moves.")
+    return video
+
+
+def _change(video: Video) -> float:
+    """Standard deviation over time, in grey levels, averaged over the pixels of the picture that are not black."""
+    top, left, bottom, right = video.region or (0, 0, *video.frames.shape[1:])
+    chosen = np.linspace(0, len(video.frames) - 1, min(len(video.frames), _FRAMES)).round().astype(int)
+    step = -(-max(bottom - top, right - left) // _SIDE)
+    frames = video.frames[chosen, top:bottom:step, left:right:step]
+    lit = frames.max(0) >= _BACKGROUND
+    return float(frames[:, lit].std(0, dtype=np.float32).mean()) if lit.any() else 0.0
+
+
+def _place(error: BaseException) -> str:
+    """Kind and place of an error, without its words: those could quote the file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    file = pathlib.Path(trace.tb_frame.f_code.co_filename)
+    return f"{type(error).__name__} at {file.parent.name}/{file.name}:{trace.tb_lineno}"
+
+
+def format_of(path: pathlib.Path) -> str | None:
+    """The suffix in `READERS` that a file goes by: its own, or ".dcm" if it begins as DICOM does; else None."""
+    for suffix in (path.suffix.lower(), "".join(path.suffixes[-2:]).lower()):
+        if suffix in READERS:
+            return suffix
+    return ".dcm" if os.path.isfile(path) and _is_dicom(path) else None
+
+
+def _is_dicom(path: pathlib.Path) -> bool:
+    """Whether a file begins as DICOM does; archives often have no suffix, or a number for one."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _read_ffmpeg(path: pathlib.Path) -> Video:
+    from discovr_jax.data.io import ffmpeg
+
+    return ffmpeg.read_ffmpeg(path)
+
+
+def _read_dicom(path: pathlib.Path) -> Video:
+    from discovr_jax.data.io import dicom, ffmpeg
+
+    return dicom.read_dicom(path, ffmpeg.decode)
+
+
+def _read_array(path: pathlib.Path) -> Video:
+    from discovr_jax.data.io import arrays
+
+    return arrays.read_npy(path) if path.suffix.lower() == ".npy" else arrays.read_npz(path)
+
+
+def _read_nifti(path: pathlib.Path) -> Video:
+    from discovr_jax.data.io import nifti
+
+    return nifti.read_video(path)
+
+
+READERS: dict[str, Callable[[pathlib.Path], Video]] = {
+    **dict.fromkeys((".avi", ".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".wmv", ".mkv", ".webm", ".gif"), _read_ffmpeg),
+    **dict.fromkeys((".npy", ".npz"), _read_array),
+    **dict.fromkeys((".nii", ".nii.gz"), _read_nifti),
+    ".dcm": _read_dicom,
+}

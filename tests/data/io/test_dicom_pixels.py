@@ -1,0 +1,250 @@
+"""What the samples of DICOM objects are: decided by codestreams, look-ups and the samples, not by a wrong header."""
+
+import io
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from discovr_jax.data import read
+from discovr_jax.data.io import dicom_codestream
+from discovr_jax.data.io.video import VideoError
+from tests.data.io import test_dicom
+
+pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
+from pydicom import encaps, uid  # noqa: E402 (after the skip)
+
+HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture
+def grey():
+    """uint8 [3, 48, 64]: a bright field with a dark disc that moves, black around it, the full range of levels."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    frames = np.zeros((3, HEIGHT, WIDTH))
+    for number, frame in enumerate(frames):
+        frame[:] = np.where((y - 24) ** 2 + (x - 24 - 6 * number) ** 2 < 90, 30, 60 + 3 * x)
+        frame[:, :8] = 0
+        frame[40:] = np.linspace(0, 255, WIDTH)
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def write(path, kind, samples, **tags):
+    many = samples.ndim == 4
+    size = {"Rows": HEIGHT, "Columns": WIDTH, "NumberOfFrames": len(samples)}
+    bits = 8 * samples.itemsize
+    depth = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1}
+    tags = size | depth | {"PixelRepresentation": int(samples.dtype.kind == "i")} | tags
+    return test_dicom.write(path, kind, samples.tobytes(), samples=3 if many else 1, **tags)
+
+
+def compress(path, pictures, syntax):
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = encaps.encapsulate(pictures)
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+def jpeg(picture, **how):
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG", quality=95, **how)
+    return out.getvalue()
+
+
+def without(data, *markers):
+    """A JPEG without the segments of these markers."""
+    out, place = bytearray(data[:2]), 2
+    while data[place + 1] != 0xDA:
+        length = 2 + struct.unpack_from(">H", data, place + 2)[0]
+        out += b"" if data[place + 1] in markers else data[place : place + length]
+        place += length
+    return bytes(out + data[place:])
+
+
+def adobe(transform):
+    return b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
+
+
+STREAMS = {  # what the codestream says; its pixels are YCbCr, or RGB where the name says so
+    "JFIF": lambda rgb: jpeg(rgb),
+    "JFIF, full chroma": lambda rgb: jpeg(rgb, subsampling=0),
+    "Adobe says YCbCr": lambda rgb: (lambda d: d[:2] + adobe(1) + d[2:])(without(jpeg(rgb, subsampling=0), 0xE0)),
+    "no marker, subsampled": lambda rgb: without(jpeg(rgb), 0xE0),
+    "no marker, grey": lambda rgb: without(jpeg(rgb, subsampling=0), 0xE0),
+    "Adobe says RGB": lambda rgb: jpeg(rgb, keep_rgb=True),
+    "named R, G, B": lambda rgb: without(jpeg(rgb, keep_rgb=True), 0xEE),
+}
+
+
+@pytest.mark.parametrize("label", ["RGB", "YBR_FULL_422", "YBR_FULL"])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_the_codestream_of_a_jpeg_decides_its_colour_space(tmp_path, grey, stream, label):
+    rgb = np.repeat(grey[..., None], 3, -1)
+    path = write(tmp_path / "a.dcm", label, rgb)
+    video = read.read_video(compress(path, [STREAMS[stream](frame) for frame in rgb], uid.JPEGBaseline8Bit))
+    assert np.abs(video.frames.astype(int) - grey).mean() < 2
+    assert video.colour is None or (video.colour >= 80).mean() < 0.001
+
+
+@pytest.mark.parametrize("label,stored", [("RGB", "YBR_FULL"), ("YBR_FULL", "RGB")])
+def test_planes_that_are_plainly_of_the_other_colour_space(tmp_path, grey, label, stored):
+    planes = [grey, np.full_like(grey, 128), np.full_like(grey, 128)] if stored == "YBR_FULL" else [grey] * 3
+    video = read.read_video(write(tmp_path / "a.dcm", label, np.stack(planes, -1)))
+    np.testing.assert_array_equal(video.frames, grey)
+    assert video.colour is None
+
+
+def test_a_jpeg_of_one_component_labelled_rgb(tmp_path, grey):
+    path = write(tmp_path / "a.dcm", "RGB", np.repeat(grey[..., None], 3, -1))
+    video = read.read_video(compress(path, [jpeg(frame) for frame in grey], uid.JPEGBaseline8Bit))
+    assert np.abs(video.frames.astype(int) - grey).mean() < 2
+
+
+def test_what_codestreams_say_of_themselves(grey):
+    rgb = np.repeat(grey[0][..., None], 3, -1)
+    found = dicom_codestream.parse(jpeg(rgb))
+    assert (found.height, found.width, found.components, found.precision, found.space) == (48, 64, 3, 8, "YBR")
+    assert dicom_codestream.parse(jpeg(rgb, keep_rgb=True)).space == "RGB"
+    ds = pydicom.dcmread(pydicom.data.get_testdata_file("SC_rgb_gdcm_KY.dcm"))
+    found = dicom_codestream.parse(next(encaps.generate_frames(ds.PixelData, number_of_frames=1)))
+    assert (found.height, found.width, found.components, found.precision) == (100, 100, 3, 8)
+    assert dicom_codestream.parse(b"\xff\xd8\xff") is None and dicom_codestream.parse(b"\xff\x4f\xff\x51\0") is None
+
+
+def sequence(first, depth, table):
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [len(table), first, depth])
+    item.add_new("LUTData", "US", [int(value) for value in table])
+    return [item]
+
+
+def wide(grey):
+    """Name: the samples, the tags, and how many levels a rounding may be off."""
+    signed = grey.astype(np.int16) - 128
+    u16 = grey.astype(np.uint16)
+    linear = {"WindowCenter": "128", "WindowWidth": "256"}
+    table = np.arange(256) ** 2 // 255
+    return {
+        "16 bits with a window": (u16, linear, 0),
+        "16 bits filled to 255, no window": (u16, {}, 0),
+        "16 bits filled to 4095": (u16 * 16, {}, 1),
+        "12 of 16 bits": (u16 * 16, {"BitsStored": 12, "HighBit": 11}, 1),
+        "12 bits at the top of 16": (u16 * 256, {"BitsStored": 12, "HighBit": 15}, 1),
+        "8 bits said, 12 used": (u16 * 16, {"BitsStored": 8, "HighBit": 7}, 1),
+        "signed, 8 bits": (signed.astype(np.int8), {}, 0),
+        "signed, 16 bits filled to 8": (signed, {}, 0),
+        "signed type, no negative number": (grey.astype(np.int16), {}, 0),
+        "signed, 12 bits, rescaled": (
+            signed * 16, {"BitsStored": 12, "HighBit": 11, "RescaleSlope": "1", "RescaleIntercept": "2048"}, 1,
+        ),
+        "signed, 12 bits, sign not carried on": (
+            (signed * 16) & 0xFFF, {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1}, 1,
+        ),
+        "rescaled, with a window": (
+            u16, {"RescaleSlope": "2", "RescaleIntercept": "-100", "WindowCenter": "155.5", "WindowWidth": "511"}, 1,
+        ),
+        "LINEAR_EXACT": (u16, {"WindowCenter": "127.5", "WindowWidth": "255", "VOILUTFunction": "LINEAR_EXACT"}, 0),
+        "several windows, the first counts": (u16, {"WindowCenter": ["128", "40"], "WindowWidth": ["256", "80"]}, 0),
+        "a window of no width": (u16, {"WindowCenter": "128", "WindowWidth": "0"}, 0),
+        "a window that shows nothing": (u16, {"WindowCenter": "40000", "WindowWidth": "100"}, 0),
+        "a window that cannot be read": (u16, {"WindowCenter": "128", "WindowWidth": None}, 0),
+        "a VOI table": (np.sqrt(u16 * 255.0).round().astype(np.uint16), {"VOILUTSequence": sequence(0, 16, table)}, 2),
+        "a modality table": (255 - u16, {"ModalityLUTSequence": sequence(0, 16, np.arange(256)[::-1])}, 0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", wide(np.zeros((3, HEIGHT, WIDTH), np.uint8)))
+def test_grey_of_any_depth_and_sign_has_the_full_range(tmp_path, grey, kind):
+    samples, tags, off = wide(grey)[kind]
+    tags = {name: value for name, value in tags.items() if value is not None}
+    frames = read.read_video(write(tmp_path / "a.dcm", "MONOCHROME2", samples, **tags)).frames
+    assert np.abs(frames.astype(int) - grey).max() <= off
+    inverted = read.read_video(write(tmp_path / "b.dcm", "MONOCHROME1", samples, **tags)).frames
+    np.testing.assert_array_equal(inverted, 255 - frames)
+
+
+def test_a_window_cuts_as_the_standard_says(tmp_path, grey):
+    """PS3.3 C.11.2.1.2.1: center 100, width 51: black up to 74.5, white above 124.5, linear between."""
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, WindowCenter="100", WindowWidth="51")
+    frames = read.read_video(path).frames
+    expected = np.clip(((grey - 99.5) / 50 + 0.5) * 255, 0, 255)
+    assert np.abs(frames - expected).max() <= 0.5
+
+
+def test_odd_depths_and_windows_are_flagged(tmp_path, grey):
+    u16 = grey.astype(np.uint16)
+    flags = read.read_video(write(tmp_path / "a.dcm", "MONOCHROME2", u16)).flags
+    assert flags == ("bits_unlike_header",)
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, WindowCenter="9999", WindowWidth="2")
+    assert read.read_video(path).flags == ("implausible_window",)
+
+
+def test_colour_of_sixteen_bits(tmp_path, grey):
+    rgb = np.repeat(grey[..., None], 3, -1).astype(np.uint16) * 257
+    video = read.read_video(write(tmp_path / "a.dcm", "RGB", rgb))
+    assert np.abs(video.frames.astype(int) - grey).max() <= 1 and video.colour is None
+
+
+@pytest.mark.parametrize("depth,factor", [(16, 1), (16, 257), (8, 1)])
+@pytest.mark.parametrize("order", "<>")
+def test_a_palette_has_the_depth_that_is_used_in_either_byte_order(tmp_path, grey, depth, factor, order):
+    table = (np.arange(256) * factor).astype(f"{order}u{depth // 8}")
+    if depth == 8 and order == ">":
+        table = table.view("<u2").byteswap()  # OW: two entries a word
+    tags = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, depth]
+        tags[f"{name}PaletteColorLookupTableData"] = table.tobytes()
+    path = write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags)
+    if order == ">":
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+        ds["PixelData"].VR = "OB"
+        pydicom.dcmwrite(path, ds, force_encoding=True, little_endian=False, implicit_vr=False)
+    video = read.read_video(path)
+    np.testing.assert_array_equal(video.frames, grey)
+    assert video.colour is None
+
+
+def test_pydicoms_own_words_say_cause_and_remedy(tmp_path, grey):
+    rgb = np.repeat(grey[..., None], 3, -1)
+    path = write(tmp_path / "a.dcm", "YBR_FULL_422", rgb)  # three bytes a pixel, not two
+    with pytest.raises(VideoError, match="a.dcm.*third larger than expected.*Photometric") as error:
+        read.read_video(path)
+    assert "copy it again" not in str(error.value) and "decoder" not in str(error.value)
+
+
+def jpeg_xl(path, samples, pictures, number):
+    """An object of a transfer syntax that pydicom does not know, and would not write."""
+    compress(write(path, "MONOCHROME2", samples), pictures, uid.HTJ2KLossless)
+    data = path.read_bytes()
+    assert data.count(b"1.2.840.10008.1.2.4.201") == 1
+    path.write_bytes(data.replace(b"1.2.840.10008.1.2.4.201", b"1.2.840.10008.1.2.4." + number))
+    return path
+
+
+def test_jpeg_xl_names_what_to_install(tmp_path, grey, monkeypatch):
+    path = jpeg_xl(tmp_path / "a.dcm", grey, [b"\xff\x0a" + bytes(20)] * 3, b"110")
+    for name in ("imagecodecs", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(VideoError, match="JPEG XL.*pip install imagecodecs"):
+        read.read_video(path)
+
+
+def test_jpeg_xl_is_decoded_by_what_is_installed(tmp_path, grey, monkeypatch):
+    decoder = types.SimpleNamespace(jpegxl_decode=lambda data: grey[data[2]])
+    monkeypatch.setitem(sys.modules, "imagecodecs", decoder)
+    path = jpeg_xl(tmp_path / "a.dcm", grey, [b"\xff\x0a" + bytes([number, 0]) for number in range(3)], b"111")
+    np.testing.assert_array_equal(read.read_video(path).frames, grey)
+
+
+@pytest.mark.parametrize("name", ["PixelRepresentation", "BitsStored", "Rows"])
+def test_what_the_header_lacks_is_named(tmp_path, grey, name):
+    with pytest.raises(VideoError, match=f"lacks {name}"):
+        read.read_video(write(tmp_path / "a.dcm", "MONOCHROME2", grey, **{name: None}))
