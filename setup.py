@@ -1,4 +1,4 @@
-"""Package discovr_jax: see README.md. Versions tested together are in constraints.txt."""
+"""Package discovr_jax: see README.md. Versions tested together are in constraints/, one file per Python line."""
 
 import pathlib
 
@@ -14,6 +14,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
     packages=setuptools.find_packages(include=["discovr_jax*", "tfds_builders*", "configs*"]),
     package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt"]},
     install_requires=[
@@ -52,7 +53,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
-        "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints-beam.txt
+        "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",

@@ -168,7 +168,7 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
                 from apache_beam.options.pipeline_options import PipelineOptions
             except ImportError as error:
                 raise ValueError(
-                    "--beam_options needs Apache Beam: pip install -c constraints-beam.txt '.[beam]', "
+                    "--beam_options needs Apache Beam: pip install -c constraints/beam.txt '.[beam]', "
                     "in an environment of its own."
                 ) from error
             download = dataclasses.replace(download, beam_options=PipelineOptions(list(beam_options)))
