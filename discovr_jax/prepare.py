@@ -9,7 +9,6 @@ What lies beside the records, and how fast it is: docs/data.md.
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import importlib
 import os
 import pathlib
@@ -19,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+from discovr_jax import file_lock
 from discovr_jax.config_error import ConfigError
 from discovr_jax.data import audit, bucket, mixture, records
 
@@ -191,10 +191,10 @@ def _exclusive(path: pathlib.Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / ".lock", "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(lock, wait=False)
         except BlockingIOError:
             print(f"Waiting for another process that builds {path}.", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            file_lock.lock(lock, wait=True)
         yield
 
 

@@ -1,7 +1,6 @@
 """The folder of a run: its lock, its config, its metrics. No jax in here."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import math
@@ -10,6 +9,8 @@ import pathlib
 import socket
 import tempfile
 import time
+
+from discovr_jax import file_lock
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def locked(workdir: str | pathlib.Path):
         raise WorkdirError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another") from None
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(handle, wait=False)
         except BlockingIOError:
             owner = os.read(handle, 256).decode(errors="replace").strip() or "unknown"
             raise WorkdirError(

@@ -79,7 +79,7 @@ ALLOWED = {
 @pytest.mark.parametrize("part", ALLOWED)
 def test_direction(part):
     for name, path in members(part).items():
-        allowed = (part, "discovr_jax.config_error", *ALLOWED[part])
+        allowed = (part, "discovr_jax.config_error", "discovr_jax.file_lock", *ALLOWED[part])
         wrong = {found for found in imports(path) if within(found, OURS) and not within(found, allowed)}
         assert not wrong, f"{name} imports {sorted(wrong)}"
 
