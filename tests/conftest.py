@@ -2,34 +2,20 @@
 
 # ruff: noqa: E402 (the flags and the import hook come before the imports that they act on)
 import os
-import re
-import subprocess
-import sys
 
-# Compiling dominates these tests, so the CPU backend is told not to optimise.
-XLA_FLAGS = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_use_fusion_emitters=false",  # gone since jaxlib 0.11
-    # Eight devices share the machine's cores with whatever else runs. Where one of them gets no time for 40 s
-    # the backend ends the process, without a word and with exit code 1.
-    "--xla_cpu_collective_call_terminate_timeout_seconds=300",
+from tests import xla_flags
+
+# Before jax is imported.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        xla_flags.compiled_fast(),
+        # Eight devices share the machine's cores with whatever else runs. Where one of them gets no time for 40 s
+        # the backend ends the process, without a word and with exit code 1.
+        "--xla_cpu_collective_call_terminate_timeout_seconds=300",
+    )
 )
-
-
-def known(flags):
-    """Those of the flags that the installed XLA knows: it ends a process for an unknown one, without a word."""
-    environment = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", "import jax; jax.devices()"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    unknown = re.search(r"Unknown flags? in XLA_FLAGS: (.*)", done.stderr)
-    return [flag for flag in flags if not unknown or flag not in unknown[1].split()]
-
-
-# Before jax is imported. The workers of pytest-xdist inherit what their parent has found.
-if XLA_FLAGS[0] not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *known(XLA_FLAGS)])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dataclasses
