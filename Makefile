@@ -2,11 +2,11 @@
 PYTHON ?= python3
 RUNS ?= runs
 MINUTES ?= 10
-VENV ?= .venv
+VENV := .venv
 BIN := $(VENV)/bin
 # The Python line, such as py313: each has its own versions that are tested together.
 LINE := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
-CONSTRAINTS ?= $(wildcard constraints/$(LINE).txt)
+CONSTRAINTS := $(wildcard constraints/$(LINE).txt)
 STAMP := $(VENV)/.installed-$(LINE)
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS))
 
