@@ -24,7 +24,7 @@ setuptools.setup(
         "clu>=0.0.12",
         "etils[epath]>=1.9",
         "flax>=0.12",
-        "grain>=0.2.12",
+        "grain>=0.2.15",
         "importlib_resources>=6",  # tensorflow-datasets needs it and does not declare it
         "jax>=0.8",
         "jaxtyping>=0.3",
@@ -46,7 +46,7 @@ setuptools.setup(
         "safetensors>=0.4",
         "scikit-learn>=1.5",
         "tensorboardX>=2.6.2",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "threadpoolctl>=3.1",
     ],
     extras_require={
