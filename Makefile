@@ -4,9 +4,13 @@ RUNS ?= runs
 MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# The Python line, such as py313: each has its own versions that are tested together.
+LINE := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+CONSTRAINTS := $(wildcard constraints/$(LINE).txt)
+STAMP := $(VENV)/.installed-$(LINE)
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS))
 
-.PHONY: demo pretrain-phantom test test-long chaos fuzz lint clean
+.PHONY: demo pretrain-phantom test test-newest test-long chaos fuzz lint constraints clean
 
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)
@@ -19,6 +23,11 @@ pretrain-phantom: $(STAMP)
 # Two at a time; the tests of a file stay together, since they share what takes long to make.
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 --dist=loadfile
+
+# The same with the newest release of everything, in an environment of its own: what users will meet first.
+test-newest:
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
 
 # What takes minutes: runs of several processes.
 test-long: $(STAMP)
@@ -37,11 +46,21 @@ lint: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --minutes=$(MINUTES)
 
-$(STAMP): setup.py constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[test]"
+# An environment of another Python line is made anew.
+$(STAMP): setup.py $(CONSTRAINTS)
+	@test -n "$(LINE)" || { echo "$(PYTHON) is no Python; set PYTHON=python3.12, for example" >&2; exit 1; }
+	@echo "$(LINE): $(if $(CONSTRAINTS),versions of $(CONSTRAINTS),the newest release of everything (no constraints file))"
+	test -e $(VENV)/.installed-$(LINE) || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) setuptools wheel
+	$(PIP) --no-build-isolation -e ".[test]"
 	touch $@
 
+# Renews the versions that are tested together; run the tests with each line afterwards.
+COMPILE = .venv-uv/bin/uv pip compile -q --upgrade --no-annotate --custom-compile-command "make constraints" setup.py
+constraints:
+	$(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install -q --disable-pip-version-check uv
+	for line in 11 12 13 14; do $(COMPILE) --extra test --python-version 3.$$line -o constraints/py3$$line.txt || exit 1; done
+	$(COMPILE) --extra test --extra beam --python-version 3.11 -o constraints/beam.txt
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv .venv-newest .venv-uv build dist *.egg-info

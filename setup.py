@@ -1,4 +1,4 @@
-"""Package discovr_jax: see README.md. Versions tested together are in constraints.txt."""
+"""Package discovr_jax: see README.md. Versions tested together are in constraints/, one file per Python line."""
 
 import pathlib
 
@@ -14,6 +14,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
     packages=sorted({*setuptools.find_packages(include=["discovr_jax*", "tfds_builders*"]), "discovr_jax.configs"}),
     package_dir={"discovr_jax.configs": "configs"},
     package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"]},
@@ -24,29 +25,29 @@ setuptools.setup(
         "clu>=0.0.12",
         "etils[epath]>=1.9",
         "flax>=0.12",
-        "grain>=0.2.12",
+        "grain>=0.2.15",
         "importlib_resources>=6",  # tensorflow-datasets needs it and does not declare it
         "jax>=0.8",
         "jaxtyping>=0.3",
         "lz4>=4.3",
-        "matplotlib>=3.8",
+        "matplotlib>=3.9",
         "ml-collections>=1.0",
         "nibabel>=5.3",
-        "numpy>=1.26",
-        "opencv-python-headless>=4.9",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.10.0.84",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.25",
-        "pandas>=2.1",
+        "pandas>=2.2.2",
         "pillow>=10",  # decodes JPEG in DICOM
-        "pyarrow>=15",
+        "pyarrow>=16",
         "pydicom>=3",
         "pylibjpeg>=2",  # with the next one, decodes JPEG 2000 in DICOM
         "pylibjpeg-openjpeg>=2.3",
         "python-gdcm>=3.0.24",  # decodes lossless JPEG and JPEG-LS in DICOM
         "safetensors>=0.4",
-        "scikit-learn>=1.4",
+        "scikit-learn>=1.5",
         "tensorboardX>=2.6.2",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "threadpoolctl>=3.1",
     ],
     extras_require={
@@ -55,7 +56,7 @@ setuptools.setup(
         "torch": ["torch>=2.6"],
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
-        "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints-beam.txt
+        "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",

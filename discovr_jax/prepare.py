@@ -9,7 +9,6 @@ What lies beside the records, and how fast it is: docs/data.md.
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import importlib
 import os
 import pathlib
@@ -19,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from discovr_jax import storage
+from discovr_jax import file_lock, storage
 from discovr_jax.data import audit, bucket, mixture, records
 from discovr_jax.errors import ConfigError
 
@@ -174,7 +173,7 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
                 from apache_beam.options.pipeline_options import PipelineOptions
             except ImportError as error:
                 raise ValueError(
-                    "--beam_options needs Apache Beam: pip install -c constraints-beam.txt '.[beam]', "
+                    "--beam_options needs Apache Beam: pip install -c constraints/beam.txt '.[beam]', "
                     "in an environment of its own."
                 ) from error
             download = dataclasses.replace(download, beam_options=PipelineOptions(list(beam_options)))
@@ -197,10 +196,10 @@ def _exclusive(path: pathlib.Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / ".lock", "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(lock, wait=False)
         except BlockingIOError:
             print(f"Waiting for another process that builds {path}.", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            file_lock.lock(lock, wait=True)
         yield
 
 

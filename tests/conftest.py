@@ -3,16 +3,14 @@
 # ruff: noqa: E402 (the flags and the import hook come before the imports that they act on)
 import os
 
-from discovr_jax import trees
+from tests import xla_flags
 
-# Before jax is imported. Compiling dominates these tests, so the CPU backend is told not to optimise.
+# Before jax is imported.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_use_fusion_emitters=false",
+        xla_flags.compiled_fast(),
         # Eight devices share the machine's cores with whatever else runs. Where one of them gets no time for 40 s
         # the backend ends the process, without a word and with exit code 1.
         "--xla_cpu_collective_call_terminate_timeout_seconds=300",
@@ -32,17 +30,19 @@ import pytest
 
 # Shapes and dtypes of the public functions are checked in tests only. (Not in losses.objective: its
 # dataclasses are pytrees, which hold shardings as well as arrays.)
-TYPED = ("dino", "monitors", "pixel", "scd", "sinkhorn")
+TYPED = ("dino", "jepa", "monitors", "pixel", "scd", "sinkhorn")
 jaxtyping.install_import_hook(
     [
         *(f"discovr_jax.losses.{name}" for name in TYPED),
         "discovr_jax.method.masking",
+        "discovr_jax.method.views",
         "discovr_jax.models.patches",
         "discovr_jax.models.positions",
     ],
     "typeguard.typechecked",
 )
 
+from discovr_jax import trees
 from discovr_jax.configs import base
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step

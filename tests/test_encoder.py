@@ -55,6 +55,18 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_loading_needs_no_file_locks():
+    """Windows has no fcntl."""
+    code = (
+        "import sys; sys.modules['fcntl'] = None; import discovr_jax; assert callable(discovr_jax.load_encoder); "
+        "from discovr_jax import file_lock; file_lock.lock(0, wait=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "OSError: training and preparing records need the file locks of Linux or macOS; on Windows run them in WSL"
+    )
+
+
 def test_features_are_those_of_the_teacher(encoder, tiny, video):
     tokens = teacher_tokens(tiny, video, "encode_video")
     found = encoder.embed(video)

@@ -1,16 +1,13 @@
 """Writes the shards of records, and what TFDS shuffles before that."""
 
 import contextlib
+import functools
 import os
-import pathlib
-import struct
+import tempfile
 from collections.abc import Iterator
 
 from array_record.python import array_record_module
-from tensorflow_datasets.core import shuffle, writer
-
-_WORD = 2**64 - 1
-_HEADER = struct.Struct("<QQQ")  # high and low half of the key, bytes of the example
+from tensorflow_datasets.core import hashing, shuffle, writer
 
 
 class ShardWriter(writer.ExampleWriter):
@@ -31,47 +28,71 @@ class ShardWriter(writer.ExampleWriter):
         shard.close()
 
 
-class Bucket:
-    """Keyed examples in a plain file: what TFDS' shuffler puts on disk once a split outgrows its memory (1 GB).
+class Shuffler:
+    """Puts serialized examples in the order of their keys' hashes, as `tensorflow_datasets.core.shuffle.Shuffler` does.
 
-    Its own bucket asks TensorFlow for the file. Here the file is open only while an example is added, so a thousand
-    buckets need no thousand open files.
+    That one asks TensorFlow for files once a split outgrows its memory (`shuffle.MAX_MEM_BUFFER_SIZE`, 1 GB). Here the
+    examples then go to one plain file, and only their hashes and places stay in memory.
     """
 
-    def __init__(self, path: os.PathLike):
-        self._path = pathlib.Path(path)
-        self._length = 0
-        self.size = 0
+    def __init__(
+        self,
+        dirpath: os.PathLike,
+        hash_salt: str,
+        disable_shuffling: bool,
+        ignore_duplicates: bool,
+        closing: contextlib.ExitStack,
+    ):
+        """
+        Args:
+          dirpath: folder of the file, which has no name there.
+          closing: closes the file where it is not read to its end.
+          hash_salt: name of the split.
+          disable_shuffling, ignore_duplicates: False; no builder here asks for them.
+        """
+        assert not disable_shuffling and not ignore_duplicates
+        self._hasher = hashing.Hasher(hash_salt)
+        self._file = closing.enter_context(
+            tempfile.SpooledTemporaryFile(max_size=shuffle.MAX_MEM_BUFFER_SIZE, dir=os.fspath(dirpath))
+        )
+        self._places: list[tuple[int, int, int]] = []  # hash, first byte, bytes
+        self.size = 0  # bytes of all examples
 
-    def __len__(self) -> int:
-        return self._length
+    @property
+    def num_examples(self) -> int:
+        return len(self._places)
 
-    def add(self, key: int, data: bytes) -> None:
-        """Appends an example under a key of 128 bits."""
-        with self._path.open("ab") as file:
-            file.write(_HEADER.pack(key >> 64, key & _WORD, len(data)))
-            file.write(data)
-        self._length += 1
+    @property
+    def bucket_lengths(self) -> list[int]:
+        return [len(self._places)]
+
+    def add(self, key: str | bytes | int, data: bytes) -> None:
+        """Appends an example; its key is hashed to 128 bits."""
+        self._places.append((self._hasher.hash_key(key), self.size, len(data)))
+        self._file.write(data)
         self.size += len(data)
 
-    def read_values(self) -> Iterator[tuple[int, bytes]]:
-        """Keys and examples in the order in which they were added."""
-        if not self._length:
-            return
-        with self._path.open("rb") as file:
-            while header := file.read(_HEADER.size):
-                high, low, size = _HEADER.unpack(header)
-                yield (high << 64) | low, file.read(size)
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Hashes and examples, once.
 
-    def del_file(self) -> None:
-        """Removes the file."""
-        self._path.unlink(missing_ok=True)
+        Raises:
+          shuffle.DuplicatedKeysError: two examples have the same key.
+        """
+        before = None
+        with self._file as file:
+            for hashed, start, size in sorted(self._places):
+                file.seek(start)
+                data = file.read(size)
+                if before and before[0] == hashed:
+                    raise shuffle.DuplicatedKeysError(data, before[1])
+                before = (hashed, data)
+                yield before
 
 
 @contextlib.contextmanager
 def shuffled_in_plain_files() -> Iterator[None]:
     """While this is open TFDS shuffles without TensorFlow, whatever the size of a split."""
     with contextlib.ExitStack() as restoring:
-        restoring.callback(setattr, shuffle, "_Bucket", shuffle._Bucket)
-        shuffle._Bucket = Bucket
+        restoring.callback(setattr, shuffle, "Shuffler", shuffle.Shuffler)
+        shuffle.Shuffler = functools.partial(Shuffler, closing=restoring)
         yield

@@ -130,7 +130,7 @@ def _safe_globals() -> list:
     import argparse
 
     numbers = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
-    scalar = np._core.multiarray.scalar
+    scalar, _ = np.float32(0).__reduce__()  # the function by which NumPy pickles scalars
     # Files written with NumPy 1 call the module by its old name.
     return [argparse.Namespace, np.dtype, *numbers, scalar, (scalar, "numpy.core.multiarray.scalar")]
 

@@ -4,13 +4,13 @@ array_record opens local files only, and any process may need any record, becaus
 is small beside a boot disk: about 1.2 MB a clip at 112 pixels.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
 import pathlib
 import shutil
 
+from discovr_jax import file_lock
 from discovr_jax.data import records
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.
     home = cache / hashlib.sha256(repr((url, told)).encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
     with open(f"{home}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        file_lock.lock(lock, wait=True)
         if not (home / inside).is_dir():
             _copy(store, root, files, url, home, inside)
     return home

@@ -32,6 +32,7 @@ RULES = (
     (r"head/last$", PartitionSpec("fsdp", "model")),
     (r"prototypes/vectors$", PartitionSpec("model", "fsdp")),
     (r"decoder/(from_encoder|head)/kernel$", PartitionSpec("fsdp", "model")),
+    (r"projector/(fc\d|last)/kernel$", PartitionSpec("fsdp", "model")),
     (r"pixel_head/kernel$", PartitionSpec("fsdp", "model")),
     (r"(cls_token|mask_token|bias|scale)$", PartitionSpec()),
     (r"(^|/)(step|skipped|count)$", PartitionSpec()),

@@ -1,14 +1,13 @@
 """The folder of a run: its lock and its config. No jax in here."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
 import socket
 import tempfile
 
-from discovr_jax import renamed_keys, storage
+from discovr_jax import file_lock, renamed_keys, storage
 
 
 class WorkdirError(RuntimeError):
@@ -36,7 +35,7 @@ def locked(workdir: str | pathlib.Path):
         raise WorkdirError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another") from None
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file_lock.lock(handle, wait=False)
         except BlockingIOError:
             owner = os.read(handle, 256).decode(errors="replace").strip() or "unknown"
             raise WorkdirError(

@@ -14,7 +14,7 @@ import time
 
 import psutil
 
-from tests import run_case
+from tests import run_case, xla_flags
 
 # All branches, but one masked view each, which is less to trace. A log line every step, so that none can be missing
 # unseen; two evaluations.
@@ -27,12 +27,8 @@ OVERRIDES = {
     "eval.every": "12 steps",
     "eval.readouts": "('cls', 'mean_of_std')",
 }
-# Compiled fast, not fast code, for one device, whatever this process has.
-ONE_DEVICE = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-    "JAX_PLATFORMS": "cpu",
-}
+# For one device, whatever this process has.
+ONE_DEVICE = {"XLA_FLAGS": xla_flags.compiled_fast(), "JAX_PLATFORMS": "cpu"}
 TIMEOUT = 900  # seconds without what is waited for: it hangs
 DISK_MIB = 64
 # Files of a process cannot grow beyond this many bytes, where no small disk can be mounted.

@@ -1,5 +1,6 @@
 """What the base of the builders does for all of them."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -216,18 +217,23 @@ def test_a_split_larger_than_the_memory_of_the_shuffler_is_built_alike(tmp_path,
     for name in ("manifest.csv", *(file.name for file in whole.glob("*.array_record*"))):
         assert (spilled / name).read_bytes() == (whole / name).read_bytes(), name
     assert not list(spilled.glob("bucket*"))
-    assert shuffle._Bucket.__module__ == shuffle.__name__  # TFDS is left as it was
+    assert shuffle.Shuffler.__module__ == shuffle.__name__  # TFDS is left as it was
 
 
-def test_a_bucket_gives_back_what_was_added(tmp_path):
-    bucket = shards.Bucket(tmp_path / "bucket")
-    added = [(2**127 + 5, b"first"), (3, b""), (2**64, b"\x00\xff")]
-    assert list(bucket.read_values()) == []
+def shuffler(folder):
+    return shards.Shuffler(folder, "train", False, False, contextlib.ExitStack())
+
+
+@pytest.mark.parametrize("memory", [1, 100])  # bytes: in a file, in memory
+def test_examples_come_in_the_order_of_their_keys_hashes(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", memory)
+    ours = shuffler(tmp_path)
+    added = [("a", b"first"), ("b", b""), ("c", b"\x00\xff")]
     for key, data in added:
-        bucket.add(key, data)
-    assert list(bucket.read_values()) == added
-    assert len(bucket) == 3 and bucket.size == 7
-    bucket.del_file()
+        ours.add(key, data)
+    assert ours.size == 7 and ours.num_examples == 3 and ours.bucket_lengths == [3]
+    hashes = [int(hashlib.md5(b"train" + key.encode()).hexdigest(), 16) for key, _ in added]
+    assert list(ours) == sorted(zip(hashes, (data for _, data in added), strict=True))
     assert not list(tmp_path.iterdir())
 
 
@@ -248,3 +254,11 @@ def test_rows_and_files_without_counterpart_say_what_may_be_wrong(names, files, 
     if bad:
         with pytest.raises(SourceError, match=f"{len(bad)} of {len(bad)} rows and files have no counterpart"):
             unusable.Unusable(100, False, bad, said).stop_if_most_are(0)
+
+
+def test_two_examples_of_one_key_are_refused(tmp_path):
+    ours = shuffler(tmp_path)
+    for data in (b"first", b"second"):
+        ours.add("a", data)
+    with pytest.raises(shuffle.DuplicatedKeysError):
+        list(ours)
