@@ -74,8 +74,8 @@ def get_config() -> ConfigDict:
     c.model.dtype = "bfloat16"  # of activations; parameters, softmax, losses and teachers are float32
     c.model.remat = "none"  # what the backward pass recomputes: nothing, all inside "blocks" (least memory), or
     # all but the results of matrix products ("dots")
-    c.model.attention = "auto"  # "whole"; "tiled" and "cudnn" are faster on a single CPU device and on GPUs in 16 bits,
-    # where "auto" chooses them
+    c.model.attention = "auto"  # "whole"; "tiled" is faster on a single CPU device and "cudnn" on GPUs
+    # in 16 bits, where "auto" chooses them
     c.model.num_prototypes = 3000  # of SCD; keep at least 8 times the patches of a frame
 
     c.head = ConfigDict()

@@ -38,8 +38,8 @@ def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | 
 
     Args:
       clip: global gradient norm, None or 0 for none.
-      image_rate: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its loss
-        would not do: Adam divides by the gradient's size, and only that loss reaches the branch.)
+      image_rate: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its
+        loss would not do: Adam divides by the gradient's size, and only that loss reaches the branch.)
 
     Raises:
       ConfigError: image_rate below 0.

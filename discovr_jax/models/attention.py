@@ -33,7 +33,7 @@ def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`whole` for a single CPU device: scores are made in tiles that stay in its caches, and again for the gradient.
+    """`whole` for a single CPU device: scores are made in tiles that stay in its caches, and again for gradients.
 
     A tile is several (clip, head) pairs, or of a long sequence some queries of one pair. The loop over tiles runs
     through the batch: on a mesh it would gather what the devices share out.
@@ -130,7 +130,8 @@ def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """`whole` for GPUs: cuDNN's flash attention, which writes no scores, where it takes the tokens.
 
     Those are 16-bit floats in heads of a multiple of 8, up to 128. Its tiles are of 128 tokens, so several short
-    sequences are asked as one in which each sees its own tokens only. All else, and a lone CLS that asks, is `whole`.
+    sequences are asked as one in which each sees its own tokens only. All else, and the query of CLS alone, is
+    `whole`.
     """
     taken = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
     batch, count = q.shape[:2]

@@ -26,7 +26,7 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
       float32 [B, D] each: `cls`; `mean` token; `std_of_mean`, temporal deviation of the frame-mean token;
       `mean_of_std`, mean over places of the temporal deviation of each place's token.
       float32 [B, cells * D] each, cells in raster order: `mean_map`, the mean token of a cell; `std_map`, the mean
-      over its places of the temporal deviation. They say where something moves, which no mean over places does.
+      over its places of the temporal deviation. They say where something moves, as no mean over places does.
 
     Raises:
       ConfigError: map_side below 1.

@@ -136,8 +136,8 @@ def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None
     wanted = batch or config.batch_size
     if wanted % parts:
         raise PlanError(
-            f"a batch of {wanted} cannot be cut into {parts} equal parts (mesh {dict(mesh.shape)}, accumulate "
-            f"{config.accumulate}): give --batch as a multiple of {parts}, or another mesh"
+            f"a batch of {wanted} cannot be cut into {parts} equal parts (mesh {dict(mesh.shape)}, "
+            f"accumulate {parts // shards}): give --batch as a multiple of {parts}, or another mesh"
         )
     videos = _training_videos(config)
     measure = functools.partial(aot.extend_step if quick else aot.compile_step, config, videos, mesh, topology)

@@ -60,7 +60,8 @@ class Target:
     def weighted(self) -> np.ndarray:
         """(target, weight) of all training videos, for `loss`: float32 [videos, 2]; weight 0 where it is unknown.
 
-        Both classes of a label weigh the same in total; a measurement is brought to zero mean and unit deviation.
+        Both classes of a label weigh the same in total; a measurement is brought to zero
+        mean and unit deviation.
         """
         known, values = self.known["train"], self.values["train"]
         found = np.zeros((len(known), 2), np.float32)
