@@ -7,7 +7,7 @@ A name is that of a builder, with a variant of it after a slash where it has som
 import ml_collections
 import numpy as np
 
-from discovr_jax.data import bucket, facts, records
+from discovr_jax.data import bucket, facts, labels, records
 from discovr_jax.errors import ConfigError
 
 # The rule of each dataset where data.abnormal_rule is None; forms and meaning: discovr_jax/data/labels.py.
@@ -63,6 +63,13 @@ def check_filter(data: ml_collections.ConfigDict) -> None:
     """Raises ConfigError if data.train_filter is not known."""
     if data.train_filter not in ("normal", "all"):
         raise ConfigError(f"data.train_filter must be 'normal' or 'all', got '{data.train_filter}'.")
+
+
+def check_labels(config: ml_collections.ConfigDict) -> None:
+    """Raises ConfigError if the filter, or a rule of a dataset that is read, cannot be."""
+    check_filter(config.data)
+    for name in all_named(config):
+        labels.rule_fields(abnormal_rule(config.data, name))
 
 
 def config_name(data: ml_collections.ConfigDict, name: str) -> str:

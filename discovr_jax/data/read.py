@@ -8,10 +8,10 @@ import numpy as np
 
 from discovr_jax.data.io.video import NotAClip, Video, VideoError
 
-# A clip whose pixels change over time by less than this on average is one picture, repeated: coding it again changes
-# grey levels by that much, and a heart, a lung or noise by more. So many frames are looked at, evenly spaced, and of
-# large ones every other pixel or fewer.
-_STILL, _FRAMES, _SIDE = 0.5, 16, 512
+# A clip whose pixels change over time by less than the first on average, and of which not one in a thousand changes by
+# the second, is one picture, repeated: coding it again changes grey levels by that much, and a heart, a lung or noise by
+# more. So many frames are looked at, evenly spaced, and of large ones every other pixel or fewer.
+_STILL, _STILL_ANYWHERE, _FRAMES, _SIDE = 0.5, 8.0, 16, 512
 # Pixels darker than this are background, which does not change anyway.
 _BACKGROUND = 16
 
@@ -48,19 +48,22 @@ def read_video(path: str | os.PathLike) -> Video:
         ) from None
     if len(video.frames) < 2:
         raise NotAClip(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
-    if _change(video) < _STILL:
+    if _still(video):
         raise NotAClip(f"{path}: a still, repeated {len(video.frames)} times: nothing in its picture moves.")
     return video
 
 
-def _change(video: Video) -> float:
-    """Standard deviation over time, in grey levels, averaged over the pixels of the picture that are not black."""
+def _still(video: Video) -> bool:
+    """Whether the pixels of the picture that are not black have hardly any standard deviation over time."""
     top, left, bottom, right = video.region or (0, 0, *video.frames.shape[1:])
     chosen = np.linspace(0, len(video.frames) - 1, min(len(video.frames), _FRAMES)).round().astype(int)
     step = -(-max(bottom - top, right - left) // _SIDE)
     frames = video.frames[chosen, top:bottom:step, left:right:step]
     lit = frames.max(0) >= _BACKGROUND
-    return float(frames[:, lit].std(0, dtype=np.float32).mean()) if lit.any() else 0.0
+    if not lit.any():
+        return True
+    change = frames[:, lit].std(0, dtype=np.float32)
+    return bool(change.mean() < _STILL and np.quantile(change, 0.999) < _STILL_ANYWHERE)
 
 
 def _place(error: BaseException) -> str:

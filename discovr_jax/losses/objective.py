@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from discovr_jax.losses import monitors
 from discovr_jax.losses.interface import Batch, Inputs, Memory, Options
@@ -39,7 +40,8 @@ def objective(
         inputs = dataclasses.replace(inputs, memory=result.memory)
     if teacher.cls is not None and teacher.cls.shape[0] > 2:  # two clips always lie on a line
         metrics["features/rank"] = monitors.feature_rank(teacher.cls)
-    total = sum(options.weights[name] * value for name, value in losses.items())
+    weighted = (options.weights[name] * value for name, value in losses.items())
+    total = sum(weighted, start=jnp.zeros((), jnp.float32))
     metrics |= {f"loss/{name}": value for name, value in losses.items()} | {"loss/total": total}
     return total, jax.lax.stop_gradient((inputs.memory, metrics))
 

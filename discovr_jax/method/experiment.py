@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from discovr_jax import configs, renamed_keys
-from discovr_jax.data import facts, labels, mixture
+from discovr_jax.data import facts, mixture
 from discovr_jax.errors import ConfigError
 from discovr_jax.losses.interface import Options
 from discovr_jax.losses.terms import TERMS, outputs
@@ -209,9 +209,7 @@ def make_views(config: ConfigDict) -> views.ViewOptions:
 def check_settings(config: ConfigDict) -> None:
     """Raises ConfigError for what is wrong with a config whatever the data, before records are looked for."""
     make_experiment(config, max(config.batch_size, 1))  # of any size
-    mixture.check_filter(config.data)
-    for name in mixture.all_named(config):
-        labels.rule_fields(mixture.abnormal_rule(config.data, name))
+    mixture.check_labels(config)
 
 
 def make_experiment(config: ConfigDict, num_train: int) -> Experiment:

@@ -168,7 +168,7 @@ def mean_lengths(train: Readouts) -> dict[str, float]:
     return {part: _mean_length(train[part]) for part in sorted(train) if part != "all"}
 
 
-def join(features: Readouts, lengths: Mapping[str, float], concatenate: Callable = np.concatenate) -> Any:
+def join(features: Mapping[str, Any], lengths: Mapping[str, float], concatenate: Callable = np.concatenate) -> Any:
     """The readout "all": those of `lengths` side by side, each divided by its length.
 
     Args:
