@@ -9,7 +9,7 @@ import numpy as np
 from discovr_jax.data.io.video import NotAClip, Video, VideoError
 
 # A clip whose pixels change over time by less than the first on average, and of which not one in a thousand changes by
-# the second, is one picture, repeated: coding it again changes grey levels by that much, and a heart, a lung or noise by
+# the second, is one picture, repeated: coding it again changes grey levels by so much, and a heart, a lung or noise by
 # more. So many frames are looked at, evenly spaced, and of large ones every other pixel or fewer.
 _STILL, _STILL_ANYWHERE, _FRAMES, _SIDE = 0.5, 8.0, 16, 512
 # Pixels darker than this are background, which does not change anyway.
