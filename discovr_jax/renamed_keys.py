@@ -1,5 +1,6 @@
 """Config keys, and values of keys, that had another name in earlier versions: the old names keep working."""
 
+import copy
 import logging
 from typing import Any
 
@@ -13,7 +14,7 @@ VALUES: dict[str, dict[str, str]] = {}  # key by its new name -> {old value: new
 
 def current(config: dict) -> dict:
     """A saved config, nested, with today's names; it is left as it was. Says nothing: its user typed none of them."""
-    found = {key: current(value) if isinstance(value, dict) else value for key, value in config.items()}
+    found = copy.deepcopy(config)
     _rename(found, said=False)
     return found
 
@@ -59,10 +60,10 @@ def _holder(config: Any, key: str) -> tuple[Any, str]:
     """The section that holds a dotted key, None where it is not there, and the key's last name."""
     *sections, last = key.split(".")
     for section in sections:
-        if config is None or section not in config:
+        if not isinstance(config, dict | ConfigDict) or section not in config:
             return None, last
         config = config[section]
-    return config, last
+    return (config if isinstance(config, dict | ConfigDict) else None), last
 
 
 def _say(old: str, new: str) -> None:

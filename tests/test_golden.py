@@ -210,8 +210,8 @@ def test_four_steps(golden):
         state, metrics = step(state, *golden.inputs(f"traj/{number}/"))
         for theirs, ours in terms.items():
             assert_close(metrics[ours], z[f"traj/{number}/{theirs}"], GRADIENT, f"step {number}, {theirs}")
-    trees = {"params": state.params, "teacher": state.teacher}
-    final = {trees.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trees)}
+    ends = {"params": state.params, "teacher": state.teacher}
+    final = {trees.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(ends)}
     met = set()
     for key in z.files:
         name = key.removeprefix("traj/final_norm/")

@@ -24,6 +24,9 @@ def test_a_saved_config_gets_todays_names_without_a_word(caplog):
     assert renamed_keys.current(saved) == {"optim": {"lr": 2.0, "min_lr": 0.5}, "loss": {"kind": "simple"}}
     assert saved["speed"] == 2.0 and "floor" in saved["optim"] and not caplog.records
     assert renamed_keys.current({"optim": {"b1": 0.9}}) == {"optim": {"b1": 0.9}}
+    # A section's name as a key elsewhere, and a damaged file.
+    for other in ({"eval": {"optim": 3, "speed": 1}}, {"optim": 3}):
+        assert renamed_keys.current(other) == other
 
 
 def test_a_config_file_with_an_old_name_is_read_with_one_warning(caplog):

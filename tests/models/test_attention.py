@@ -171,6 +171,6 @@ def test_cudnn_is_not_asked_for_what_it_does_not_take_or_where_it_does_not_pay(
 
 
 def test_unknown_implementation(config):
-    config.model.attention = "flash"
-    with pytest.raises(ValueError, match="model.attention must be one of .*'whole', 'tiled', 'cudnn'.*, not 'flash'"):
+    config.model.attention = "ring"
+    with pytest.raises(ValueError, match="model.attention must be one of .*'whole', 'tiled', 'cudnn'.*, not 'ring'"):
         experiment.make_model(config)

@@ -27,11 +27,11 @@ def named(tree):
 
 def test_every_leaf_has_a_rule_and_every_rule_a_leaf(make_tiny):
     """The union of DISCOVR, VideoMAE and biased attention uses every rule; none is left for nothing."""
-    trees = [
+    states = [
         make_tiny(**{"model.video_qkv_bias": "qv", "model.image_qkv_bias": "qv"}).abstract,
         make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 1.0}).abstract,
     ]
-    unused = [set(sharding.unused_rules(tree)) for tree in trees]  # raises for a leaf without a rule
+    unused = [set(sharding.unused_rules(tree)) for tree in states]  # raises for a leaf without a rule
     assert unused[0] & unused[1] == set()
     assert unused[0] == {"pixel_head/kernel$"}
 
