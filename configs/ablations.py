@@ -33,16 +33,16 @@ TRIALS = {
         "head.outputs": 256, "dino.centering": "mean", "dino.center_momentum": 0.99, "dino.center_start": "zero"
     },
     "two_beats": {"data.stride": 6},
-    "study": {"data.stride": 6, "loss.vid": 0.1, "loss.img": 0.1, "optim.image_rate": 0.03},  # docs/results.md
+    "study": {"data.stride": 6, "loss.vid": 0.1, "loss.img": 0.1, "optim.image_lr_scale": 0.03},  # docs/results.md
     "mask75": {"mask.ratio": 0.75},
     "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
     "tube_views": {"mask.kind": "tube", "mask.video_views": 2, "mask.image_views": 2},
     "lr3e-4": {"optim.lr": 3e-4},
     "lr1e-3": {"optim.lr": 1e-3},
-    "image_rate1": {"optim.image_rate": 1.0},
+    "image_rate1": {"optim.image_lr_scale": 1.0},
     "momentum_to_1": {"ema.momentum": (0.99, 1.0)},
-    "flattened": {"model.positions": "flattened"},
-    "imagenet": {"model.intensity": "imagenet"},
+    "flattened": {"model.positions": "1d"},
+    "imagenet": {"model.input_normalisation": "imagenet"},
     "coarse": {"data.image_size": 64, "data.num_frames": 32, "data.stride": 3, "model.patch": 16},
     "small": {"data.image_size": 32, "model.patch": 4},
     "batch32": {"batch_size": 32},

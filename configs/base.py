@@ -16,8 +16,8 @@ def by_fidelity(kind: type):
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of weights, masks, data order and augmentation
-    c.batch_size = 128  # clips a step, over all devices and processes
-    c.accumulate = 1  # parts that a batch goes through the students in: less memory, a fifth more time, equal numbers
+    c.batch_size = 128  # clips per step, over all devices and processes
+    c.gradient_accumulation_steps = 1  # about 20 % slower each, the same result
     c.duration = "400 epochs"  # length of the run
     c.fidelity = "paper"  # "paper", or "released": the public code's step; selects the keys `by_fidelity`
     c.init_from = ""  # workdir or converted checkpoint whose weights the run starts from; "" starts anew
@@ -64,17 +64,17 @@ def get_config() -> ConfigDict:
     c.model.tubelet = 2  # frames of a video patch
     c.model.video_qkv_bias = by_fidelity(str)  # "none" (also the published weights) or "qv" (public code)
     c.model.image_qkv_bias = "none"  # likewise
-    c.model.positions = "flattened"  # sinusoid of a token's number in the clip, as the public code; or of its place
-    # along each of the "axes": a small model learns sooner what lies beside what (docs/learning.md)
+    c.model.positions = "1d"  # sinusoid of a token's number in the clip, as the public code; or of its place
+    # along each of the "factorised": a small model learns sooner what lies beside what (docs/learning.md)
     c.model.position_grid = optional(tuple)  # (tubelets, rows, columns) in which positions are counted: the
     # grid of `init_from`'s checkpoint where its clips have another size; None for this run's own grid
-    c.model.intensity = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip
+    c.model.input_normalisation = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip
     c.model.motion = "none"  # input of the video encoder: grey; "energy" adds a channel of motion energy, "deviation"
     # also takes the mean frame of the clip away (models/patches.py)
     c.model.dtype = "bfloat16"  # of activations; parameters, softmax, losses and teachers are float32
     c.model.remat = "none"  # what the backward pass recomputes: nothing, all inside "blocks" (least memory), or
     # all but the results of matrix products ("dots")
-    c.model.attention = "auto"  # "whole"; "tiled" is faster on a single CPU device and "cudnn" on GPUs
+    c.model.attention = "auto"  # "reference"; "memory_efficient" is faster on a single CPU device and "flash" on GPUs
     # in 16 bits, where "auto" chooses them
     c.model.num_prototypes = 3000  # of SCD; keep at least 8 times the patches of a frame
 
@@ -146,7 +146,7 @@ def get_config() -> ConfigDict:
     c.optim = ConfigDict()
     c.optim.lr = optional(float)  # absolute peak rate; takes the place of base_lr where it is set
     c.optim.base_lr = 1.5e-4  # peak rate per 256 clips
-    c.optim.image_rate = 1.0  # rate of the image student and its head, as a share of the others'
+    c.optim.image_lr_scale = 1.0  # rate of the image student and its head, as a share of the others'
     c.optim.min_lr = 1e-6  # floor of the cosine
     c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none
     c.optim.decay = by_fidelity(str)  # "cosine" or "constant" after the warm-up

@@ -24,7 +24,7 @@ def require_config() -> None:
 
 def show_log() -> logging.Logger:
     """Our log on the terminal, with the time; returns it."""
-    # Our lines only: Orbax, Grain and TFDS log theirs through absl, a page a checkpoint, and ten pages for an error
+    # Our lines only: Orbax, Grain and TFDS log theirs through absl, a page per checkpoint, and ten pages for an error
     # that they raise as well.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logger = logging.getLogger("discovr_jax")

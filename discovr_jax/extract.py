@@ -30,7 +30,7 @@ from discovr_jax.data import inputs as inputs_lib
 from discovr_jax.data.inputs import Input
 from discovr_jax.data.io.video import NotAClip, Video, VideoError, at_constant_rate
 from discovr_jax.evaluation.features.feature_table import LISTS, FeatureTable, write_json
-from discovr_jax.inference import Encoder, load_encoder
+from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.runs.checkpoint import CheckpointError
 
@@ -43,7 +43,7 @@ class ExtractError(ValueError):
 
 
 def extract(
-    encoder: Encoder,
+    encoder: VideoEncoder,
     source: str | os.PathLike,
     output: str | os.PathLike,
     *,
@@ -54,7 +54,7 @@ def extract(
     whole_frame: bool = False,
     workers: int = 4,
 ) -> dict:
-    """Embed every video of `source` and write the table, one row a video in the order of the input.
+    """Embed every video of `source` and write the table, one row per video in the order of the input.
 
     Args:
       encoder: see `load_encoder`.
@@ -166,7 +166,7 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple] | tupl
         return QUARANTINE, f"the reader failed with {type(error).__name__}; that may be its own fault"
 
 
-def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
+def _embed(encoder: VideoEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
     for one, found in zip(chunk, videos, strict=True):
@@ -191,7 +191,7 @@ def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool
     return rows
 
 
-def _add_features(encoder: Encoder, good: list) -> None:
+def _add_features(encoder: VideoEncoder, good: list) -> None:
     if good:
         features = encoder.embed(
             [video.frames for _, video, _ in good],

@@ -51,7 +51,7 @@ def load_encoder(
     trained_fps: float | None = None,
     dtype: str | None = None,
     batch_size: int = 8,
-) -> "Encoder":
+) -> "VideoEncoder":
     """Load one encoder of a checkpoint.
 
     What is left out is as in the evaluation of these weights, so that features are those that were scored; where
@@ -64,7 +64,7 @@ def load_encoder(
         its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there is one.
       clips: evenly spaced clips of a video; features are averaged over them.
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
-      channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights with imagenet intensity).
+      channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights of input_normalisation "imagenet").
       num_frames, image_size: of a clip, where they are to differ from training: positions are then counted in
         the checkpoint's own grid (`positions.flat_positions`).
       trained_fps: frames per second of the training clips, where the checkpoint does not say.
@@ -98,7 +98,7 @@ def load_encoder(
     if decoded and branch != SCORED:
         raise ValueError(f"readout {readout!r} is of {SCORED}, not of {branch}")
     prefixes = {prefix.partition("/")[2]: f"{prefix}/"} | ({"decoder": DECODER} if decoded else {})
-    loaded = weights_lib.read(
+    loaded = weights_lib.read_weights(
         path, lambda name: name.startswith(tuple(prefixes.values())), only="" if decoded else module
     )
     config = loaded.config
@@ -115,8 +115,10 @@ def load_encoder(
         config.model.position_grid = grid
         config.data.num_frames = num_frames or config.data.num_frames
         config.data.image_size = image_size or config.data.image_size
-    if channels == 3 and config.model.intensity != "imagenet":
-        raise ValueError(f"channels=3 needs weights of intensity 'imagenet', not {config.model.intensity!r}")
+    if channels == 3 and config.model.input_normalisation != "imagenet":
+        raise ValueError(
+            f"channels=3 needs weights of input_normalisation 'imagenet', not {config.model.input_normalisation!r}"
+        )
     if trained_fps is None:
         about = facts.of(config.data.dataset)
         nominal = about.nominal_fps if about else None
@@ -136,13 +138,13 @@ def load_encoder(
         "image_size": config.data.image_size,
         "fit": fit,
         "channels": channels,
-        "intensity": config.model.intensity,
+        "input_normalisation": config.model.input_normalisation,
         "dtype": dtype,
     }
     params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
     if decoded and not params["decoder"]:
         raise scored.ReadoutError(f"readout {readout!r}: {path} holds no decoder; choose another")
-    return Encoder(make_model(config), params, options, batch_size)
+    return VideoEncoder(make_model(config), params, options, batch_size)
 
 
 def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:
@@ -169,7 +171,7 @@ def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict:
     return traverse_util.unflatten_dict(found, sep="/")
 
 
-class Encoder:
+class VideoEncoder:
     """A frozen encoder with its preprocessing; made by `load_encoder`.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The door: flags, jax.distributed, dispatch. No logic lives here.
+"""Entry point: flags, jax.distributed, dispatch. No logic lives here.
 
 python -m discovr_jax.main --config=configs/adult.py --workdir=DIR [--mode=train|eval|plan] [--config.KEY=VALUE ...]
 python -m discovr_jax.main --mode=compare --workdirs=A,B,C [--workdir=OUT]
@@ -19,7 +19,7 @@ from discovr_jax.runs.workdir import WorkdirError
 # What the storage of a workdir or of records can do to a run; any other OSError is a defect of ours.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
-INCOMPLETE = 3  # exit code of an evaluation in which some evaluator could not run; the others have their figures
+INCOMPLETE = 3  # exit code of an evaluation in which some evaluator could not run; the others have their metrics
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan", "compare"], "See README.md.")
@@ -28,7 +28,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run this command together.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _TOPOLOGY = flags.DEFINE_string("topology", "", "plan: v5e:4x4, v5p:4x4x4, v6e:8x8, gpu:h200:8 or cpu:8.")
-_BATCH = flags.DEFINE_integer("batch", None, "plan: clips a step, instead of the config's.")
+_BATCH = flags.DEFINE_integer("batch", None, "plan: clips per step, instead of the config's.")
 _SWEEP = flags.DEFINE_bool("sweep", False, "plan: compare mesh shapes.")
 _QUICK = flags.DEFINE_bool("quick", False, "plan: compile a few blocks and extend to all, in a fraction of the time.")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A config file or its name, with :arguments.")
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     from discovr_jax.data.records import RecordsError
     from discovr_jax.errors import ConfigError
     from discovr_jax.evaluation import compare, evaluate
-    from discovr_jax.parallel import processes as distributed
+    from discovr_jax.parallel import processes
     from discovr_jax.planning import chips, plan
     from discovr_jax.runs.checkpoint import CheckpointError
     from discovr_jax.runs.step_watch import NonFiniteError
@@ -60,15 +60,15 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}"
     try:
         if _MODE.value == "compare":
-            compare.compare(_WORKDIRS.value or [], workdir)
+            compare.compare_runs(_WORKDIRS.value or [], workdir)
             return
         if _MODE.value == "plan":
             chips.simulate(chips.parse_topology(_TOPOLOGY.value, config.mesh.slices))
             plan.plan_workdir(config, workdir, _TOPOLOGY.value, _BATCH.value, _SWEEP.value, _QUICK.value)
             return
-        distributed.initialise(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        if not distributed.is_first():
-            logger.setLevel(logging.ERROR)  # what goes for all, the first says
+        processes.initialise(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if not processes.is_first():
+            logger.setLevel(logging.ERROR)  # only process 0 logs
         logger.info("workdir %s, %d device(s): %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
         if _MODE.value == "train":
             train.train_and_evaluate(config, workdir, evaluate.evaluate_state)
@@ -76,14 +76,14 @@ def main(argv: list[str]) -> None:
             sys.exit(INCOMPLETE)
     except Exception as error:
         told = (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError)
-        told += (chips.TopologyError, plan.PlanError, distributed.DistributedError, ConfigError)
+        told += (chips.TopologyError, plan.PlanError, processes.DistributedError, ConfigError)
         message = str(error) if isinstance(error, told) else None
         if isinstance(error, OSError) and error.errno in _STORAGE:
             message = (
                 f"{error.filename or workdir}: {error.strerror}. Make space, or repair the storage or its "
                 "permissions; then the same command resumes"
             )
-        distributed.leave(error, message)
+        processes.leave(error, message)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,17 @@ from ml_collections import ConfigDict
 
 logger = logging.getLogger(__name__)
 
-KEYS: dict[str, str] = {}  # old key -> new key
-VALUES: dict[str, dict[str, str]] = {}  # key by its new name -> {old value: new value}
+# Old key -> new key.
+KEYS: dict[str, str] = {
+    "accumulate": "gradient_accumulation_steps",
+    "optim.image_rate": "optim.image_lr_scale",
+    "model.intensity": "model.input_normalisation",
+}
+# Key by its new name -> {old value: new value}.
+VALUES: dict[str, dict[str, str]] = {
+    "model.attention": {"whole": "reference", "tiled": "memory_efficient", "cudnn": "flash"},
+    "model.positions": {"flattened": "1d", "axes": "factorised"},
+}
 
 
 def current(config: dict) -> dict:

@@ -16,7 +16,7 @@ from discovr_jax.data import mixture, pipeline
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import option
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.runs.step_watch import described
 
@@ -50,13 +50,13 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
     sources = mixture.open_training(config.data)
     chosen = pipeline.training_records(sources, config.data)
     experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = mesh_lib.make_mesh(config.mesh)
     crop = option(config, "data.crop")
     second_clip = experiment.views.positive == "other_beat"
     with pipeline.train_batches(
         sources, config, crop=crop, second_clip=second_clip, start_step=int(step)
     ) as batches:
-        placed = {name: jax.device_put(value, sharding.batch_sharding(mesh)) for name, value in next(batches).items()}
+        placed = {name: jax.device_put(value, mesh_lib.batch_sharding(mesh)) for name, value in next(batches).items()}
     seen, now = meta["data"]["batch"], described(placed)
     if seen is not None and seen != now:
         differ = ", ".join(sorted(name for name in seen if seen[name] != now[name]))

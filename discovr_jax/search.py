@@ -4,7 +4,7 @@ python -m discovr_jax.search --config=configs/ablations.py --workdir=runs/search
     [--trials=NAME,...] [--steps=300] [--seed=0]
 
 The config file has TRIALS, {name: overrides}. Each trial trains in its own folder (resumable), then one JSON line with
-its overrides, seed, steps, commit and validation figures is appended to the output. Trials with a line are skipped.
+its overrides, seed, steps, commit and validation metrics is appended to the output. Trials with a line are skipped.
 """
 
 import argparse
@@ -22,10 +22,10 @@ import numpy as np
 from discovr_jax import storage, train
 from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.evaluation import evaluate, runner
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.method import experiment
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import metrics_log
 
 PENALTIES = np.logspace(0, 5, 11)
@@ -46,9 +46,9 @@ def validation_figures(splits: dict[str, dict[str, np.ndarray]], targets: dict[s
     from sklearn.preprocessing import StandardScaler
 
     found = {}
-    for readout, train_features in features.add_all(splits)["train"].items():
+    for readout, train_features in feature_cache.add_all(splits)["train"].items():
         scaler = StandardScaler().fit(train_features)
-        x, query = scaler.transform(train_features), scaler.transform(features.add_all(splits)["val"][readout])
+        x, query = scaler.transform(train_features), scaler.transform(feature_cache.add_all(splits)["val"][readout])
         found[readout] = {}
         for name in targets["train"]:
             y, truth = targets["train"][name], targets["val"][name]
@@ -69,15 +69,17 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
     sources = {split: mixture.open_source(config.data, config.data.dataset, split) for split in ("train", "val")}
     chosen = pipeline.training_records({config.data.dataset: sources["train"]}, config.data)
     built = experiment.make_experiment(config, len(chosen[config.data.dataset]))
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = mesh_lib.make_mesh(config.mesh)
     embed = evaluate.make_embed(built.model, mesh, config.eval.map_side)
     params = evaluate.scored(summary.state, ())
     untrained = next(evaluate.untrained_weights(built, [config.seed + 1], mesh, ()))
-    embeds = [*(lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)), extraction.pixels().embed]
+    embeds = [*(lambda f, n, p=p: embed(p, f, n) for p in (params, untrained)), feature_extraction.pixels().embed]
     splits = [{}, {}, {}]
     for split, source in sources.items():
         with pipeline.eval_batches(source, config, batch_size=config.eval.batch_size) as batches:
-            for slot, readouts in zip(splits, features.extract(embeds, batches, len(source)), strict=True):
+            for slot, readouts in zip(
+                splits, feature_cache.extract_features(embeds, batches, len(source)), strict=True
+            ):
                 slot[split] = readouts
     targets = {split: attributes(config, source) for split, source in sources.items()}
     rows = [row for row in metrics_log.read_metrics(directory) if "loss/total" in row]

@@ -1,4 +1,4 @@
-"""The one training loop. Everything it needs is built elsewhere; this file reads top to bottom."""
+"""The training loop. Everything it needs is built elsewhere; this file reads top to bottom."""
 
 import contextlib
 import dataclasses
@@ -17,10 +17,10 @@ from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method.fidelity import option
 from discovr_jax.method.schedules import should_run
-from discovr_jax.parallel import mesh as sharding
-from discovr_jax.parallel import processes as distributed
+from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.parallel import processes
 from discovr_jax.prepare import ensure_records
-from discovr_jax.runs import collapse as health
+from discovr_jax.runs import collapse as collapse_lib
 from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import Checkpoints
 from discovr_jax.runs.step_watch import StepWatch
@@ -57,39 +57,39 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
     # Before records are looked for, or made; what the evaluation refuses, not after days of training.
     experiment_lib.check_settings(config)
     if evaluate:
-        from discovr_jax.evaluation import dry_run as rehearsal
+        from discovr_jax.evaluation import dry_run
 
-        rehearsal.check(config, experiment_lib.make_model(config).depth)
+        dry_run.check_evaluators(config, experiment_lib.make_model(config).depth)
     with contextlib.ExitStack() as closing:
-        writes = distributed.is_first()
+        writes = processes.is_first()
         if writes:
             closing.enter_context(workdir.locked(directory))
-        preemption = closing.enter_context(distributed.Preemption())
+        preemption = closing.enter_context(processes.Preemption())
         # Build -------------------------------------------------------------------------------------------
         if writes:
             try:
                 with preemption.interrupting():
                     ensure_records(config)
-            except distributed.Preempted:
+            except processes.Preempted:
                 logger.info("SIGTERM while records were being made; the same command goes on with them")
                 raise SystemExit(0) from None
-        distributed.wait("records")
+        processes.wait("records")
         sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
-        mesh = sharding.make_mesh(config.mesh)
-        part, parts = sharding.batch_part(mesh)
-        sharding.check_batch(mesh, "batch_size", config.batch_size, config.accumulate)
+        mesh = mesh_lib.make_mesh(config.mesh)
+        part, parts = mesh_lib.batch_part(mesh)
+        mesh_lib.check_batch(mesh, "batch_size", config.batch_size, config.gradient_accumulation_steps)
         if evaluate:
-            sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
+            mesh_lib.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
         if writes:
             workdir.claim(directory, written, defaults)
-        distributed.wait("workdir")
-        workdir.compare(directory, written, defaults=defaults, claimed=True)
+        processes.wait("workdir")
+        workdir.require_same_config(directory, written, defaults=defaults, claimed=True)
         abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
-        logger.info("state on the mesh %s\n%s", dict(mesh.shape), sharding.shard_table(abstract, mesh))
+        logger.info("state on the mesh %s\n%s", dict(mesh.shape), mesh_lib.shard_table(abstract, mesh))
 
         # Restore -----------------------------------------------------------------------------------------
         checkpoints = Checkpoints(directory, config.checkpoint.keep)
@@ -132,7 +132,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # data position always agree, and its line in metrics.jsonl is written before it.
         step, total, results, metrics = first, experiment.total, None, {}
         inputs_of_step = tuple(experiment.input_shapes(1))
-        collapse = health.Watch(config.model.num_prototypes, config.dino.centering)
+        collapse = collapse_lib.Watch(config.model.num_prototypes, config.dino.centering)
         watch = StepWatch(
             directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
         )
@@ -143,7 +143,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             with clock.paused():
                 checkpoints.save(step, state, position | {"next_step": step}, written)
 
-        with feed.device_batches(batches, sharding.batch_sharding(mesh)) as stream:
+        with feed.device_batches(batches, mesh_lib.batch_sharding(mesh)) as stream:
             while True:
                 stop = preemption.requested(step)
                 if metrics and (should_run(step, experiment.log_every, total) or stop):
@@ -159,7 +159,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 # After the checkpoint: what fails in a long evaluation costs no training.
                 at_end = step == total and config.eval.at_end
                 periodic = _periodic(step, experiment.eval_every)
-                periodic = periodic and not distributed.gathered(log.has(step, "eval/"))[0]
+                periodic = periodic and not processes.gathered(log.has(step, "eval/"))[0]
                 unscored = bool(evaluate) and (at_end or periodic)
                 if unscored and not stop:
                     if at_end:
@@ -170,7 +170,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                             results = evaluate(config, directory, state, step, experiment, mesh)
                         log.write(step, _figures(results))
                         unscored = False
-                    except distributed.Preempted:
+                    except processes.Preempted:
                         stop = True
                         if step > first and not due:
                             save(step, state)
@@ -200,7 +200,7 @@ def init_state(experiment: experiment_lib.Experiment, mesh, seed: int) -> train_
         return train_step.init_state(experiment.model, experiment.tx, experiment.masks, key)
 
     key = experiment_lib.initial_key(seed)
-    places = sharding.shardings(jax.eval_shape(init, key), mesh)
+    places = mesh_lib.shardings(jax.eval_shape(init, key), mesh)
     return jax.jit(init, out_shardings=places)(key)
 
 
@@ -209,7 +209,7 @@ def state_sha256(state: train_step.TrainState) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         digest.update(path_name(path).encode())
-        digest.update(np.ascontiguousarray(sharding.to_host(leaf)).tobytes())
+        digest.update(np.ascontiguousarray(mesh_lib.to_host(leaf)).tobytes())
     return digest.hexdigest()
 
 
@@ -218,7 +218,7 @@ def _periodic(step: int, every: int) -> bool:
 
 
 def _figures(results: dict) -> dict:
-    """The trained encoder's figures of an evaluation, for metrics.jsonl."""
+    """The trained encoder's metrics of an evaluation, for metrics.jsonl."""
     trained = results["encoders"].get("discovr", {})
     return {f"eval/{name}": figure["value"] for name, figure in trained.items()}
 

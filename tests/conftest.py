@@ -46,7 +46,7 @@ from discovr_jax import trees
 from discovr_jax.configs import base
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 
 # Tracing makes millions of objects; looking through all of them for cycles took a sixth of the tests' time.
 gc.freeze()
@@ -163,7 +163,7 @@ def make_mesh():
 
     def make(*shape):
         devices = jax.devices()[: int(np.prod(shape))]
-        return sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)) | {"slices": 1}, devices)
+        return mesh_lib.make_mesh(dict(zip(mesh_lib.AXES, shape, strict=True)) | {"slices": 1}, devices)
 
     return make
 

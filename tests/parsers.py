@@ -197,7 +197,7 @@ def read_weights(path, folder):
     from discovr_jax.convert import state, torch_files
     from discovr_jax.convert.sizes import Hints
 
-    source = torch_files.read(path)
+    source = torch_files.read_torch_file(path)
     hints = Hints(heads=2, decoder_heads=2, num_frames=4, image_size=16)
     try:
         state.from_torch(source.tensors, Hints.from_args(source.args).over(hints))
@@ -216,11 +216,11 @@ def write_converted(folder):
 
 def read_converted(path, folder):
     from discovr_jax.convert import folder as folders
-    from discovr_jax.convert import read as weights
+    from discovr_jax.convert import read as weights_lib
     from discovr_jax.method.experiment import make_model
 
     folders.read_report(folder)
-    make_model(weights.read(folder, lambda name: name.startswith("teacher/video_encoder/")).config)
+    make_model(weights_lib.read_weights(folder, lambda name: name.startswith("teacher/video_encoder/")).config)
 
 
 # Records and runs --------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def read_run(path, folder):
     from discovr_jax.runs import metrics_log, workdir
 
     metrics_log.read_metrics(folder)
-    workdir.compare(folder, {"model": {"width": 16}}, only="model.width")
+    workdir.require_same_config(folder, {"model": {"width": 16}}, only="model.width")
 
 
 # Arguments ---------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from discovr_jax.data import feed
 from discovr_jax.evaluation import evaluate
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Overrides of phantom.py:smoke. Both classes are in every split under this rule.
@@ -142,12 +142,12 @@ def largest_file(size: int):
 
 
 def one_device(shape):
-    """`sharding.make_mesh` on the first device, whatever the config says."""
+    """`mesh_lib.make_mesh` on the first device, whatever the config says."""
     del shape
     return make_mesh({"data": 1, "fsdp": 1, "model": 1, "slices": 1}, jax.devices()[:1])
 
 
-make_mesh = sharding.make_mesh
+make_mesh = mesh_lib.make_mesh
 
 
 def traced_once(patch) -> None:
@@ -188,7 +188,7 @@ def traced_once(patch) -> None:
 
 def weight_figures(config, directory, state, step, experiment, mesh) -> dict:
     """Stands in for the evaluation: one figure that any change of the teacher's weights changes."""
-    total = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(sharding.to_host(state.teacher)))
+    total = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(mesh_lib.to_host(state.teacher)))
     return {"encoders": {"discovr": {"weights/sum": {"value": total}}}}
 
 
@@ -240,7 +240,7 @@ def rows(directory) -> list[dict]:
 def main() -> None:
     name, at, *sys.argv[1:] = sys.argv[1:]
     feed.device_batches = cut_short(int(at), functools.partial(send, name))
-    sharding.make_mesh = one_device
+    mesh_lib.make_mesh = one_device
     evaluate.evaluate_state = weight_figures
     runpy.run_module("discovr_jax.main", run_name="__main__", alter_sys=True)
 

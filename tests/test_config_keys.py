@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.configs import base
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import workdir
 from tests.test_configs import CASES, ROOT, load
 
@@ -36,7 +36,7 @@ def keys_read_by_running():
         config = Recorder(load(name, arg), seen)
         experiment = experiment_lib.make_experiment(config, 600)
         experiment_lib.make_train_step(experiment, config)
-    sharding.make_mesh(Recorder(base.get_config(), seen).mesh)
+    mesh_lib.make_mesh(Recorder(base.get_config(), seen).mesh)
     return seen
 
 

@@ -16,8 +16,7 @@ from ml_collections import config_flags
 
 from discovr_jax.configs import ablations, base, baselines
 from discovr_jax.data import mixture
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import runner
+from discovr_jax.evaluation import interface, runner
 from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import fidelity
@@ -268,10 +267,10 @@ def test_the_papers_recipe():
     """The numbers of the paper, read off the objects that the run uses."""
     e = experiment_lib.make_experiment(load("adult"), 6400)
     grid, schedules, options, masks = e.model.grid, e.schedules, e.options, e.masks
-    assert (grid.tokens, grid.places, grid.frames, e.model.width, e.model.depth) == (1568, 49, 64, 768, 12)
+    assert (grid.tokens, grid.num_positions, grid.frames, e.model.width, e.model.depth) == (1568, 49, 64, 768, 12)
     assert (e.model.head_hidden, e.model.head_bottleneck, e.model.head_outputs) == (2048, 256, 16384)
     assert (e.model.num_prototypes, e.model.decoder_width, e.model.decoder_depth) == (3000, 384, 4)
-    assert (e.model.video_qkv_bias, e.model.intensity) == ("none", "imagenet")
+    assert (e.model.video_qkv_bias, e.model.input_normalisation) == ("none", "imagenet")
     assert e.model.outputs == outputs(("vid", "img", "scd"))
     assert (masks.kind, masks.ratio, masks.video_views, masks.image_views) == ("tube", 0.9, 4, 4)
     assert (schedules.total, schedules.warmup, schedules.peak_lr) == (20_000, 2000, 7.5e-5)
@@ -313,7 +312,7 @@ def test_evaluators_take_their_options(config):
         options.pop("at_end", None)
         assert kind in runner.TYPES + runner.TOKEN_TYPES
         if kind in ("regression", "labels", "retrieval", "transfer"):
-            assert field in task.MEASUREMENTS
+            assert field in interface.MEASUREMENTS
         path = ROOT / "discovr_jax" / "evaluation" / "evaluators" / f"{kind}.py"  # importing costs seconds
         body = ast.parse(path.read_text(encoding="utf-8")).body
         functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}

@@ -10,7 +10,7 @@ from discovr_jax import prepare, train
 from discovr_jax.data import feed
 from discovr_jax.evaluation import evaluate
 from discovr_jax.evaluation.report import report
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from tests import run_case
 
 PHANTOM = {"data.simulate.train": 2, "data.simulate.val": 1, "data.simulate.test": 1}  # patients
@@ -37,7 +37,7 @@ def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once; nothing is drawn."""
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
-        patch.setattr(sharding, "make_mesh", run_case.one_device)
+        patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
         patch.setattr(report, "write_report", lambda *_, **__: "no report")
         run_case.traced_once(patch)

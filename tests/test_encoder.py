@@ -190,7 +190,7 @@ def test_other_clips_count_positions_in_the_trained_grid(workdir, encoder, video
     np.testing.assert_array_equal(same.embed(video), encoder.embed(video))
     other = discovr_jax.load_encoder(workdir, clips=1, batch_size=1, num_frames=8, image_size=64)
     assert other.embed(video, output="tokens").shape == (1, 4, 8, 8, 16)
-    flat = positions.flat_positions((4, 8, 8), (2, 4, 4)).reshape(4, 8, 8)
+    flat = positions.sincos_1d((4, 8, 8), (2, 4, 4)).reshape(4, 8, 8)
     time, row, column = 2, 5, 3
     expected = (2.5 / 2 - 0.5) * 16 + (5.5 / 2 - 0.5) * 4 + (3.5 / 2 - 0.5)
     assert flat[time, row, column] == expected

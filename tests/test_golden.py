@@ -75,11 +75,11 @@ class Golden:
             for parent in parents:
                 node = node.setdefault(parent, {})
             node[last] = array
-        position_mean = np.zeros((self.model.grid.places, self.model.width), np.float32)
+        position_mean = np.zeros((self.model.grid.num_positions, self.model.width), np.float32)
         zero = np.zeros((), np.int32)
         empty = jax.eval_shape(self.experiment.tx.init, tree["params"])
         opt_state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), empty)
-        memory = interface.Memory(tree["memory"]["centers"], position_mean)
+        memory = interface.LossState(tree["memory"]["centers"], position_mean)
         return train_step.TrainState(zero, zero, tree["params"], tree["teacher"], opt_state, memory)
 
     def inputs(self, prefix=""):
@@ -118,7 +118,7 @@ def forward(golden):
         frames, num_valid = batch["frames"], batch["num_valid"]
         seen = model.apply({"params": teacher}, frames, num_valid, method="teacher")
         student = model.apply({"params": params}, frames, num_valid, masks, method="student")
-        order = masking.visible_then_hidden(masks.global_view, model.grid.tokens)
+        order = masking.visible_then_masked(masks.decoder_view, model.grid.tokens)
 
         def encode(module, mask_list, patches):
             return module(patches, jnp.stack(mask_list, 1).reshape(-1, mask_list[0].shape[1]))
@@ -129,7 +129,7 @@ def forward(golden):
             local = encode(module.video_encoder, masks.local_views, patches)[:, 0]
             image = encode(module.image_encoder, masks.image_views, frame_patches)[:, 0]
             return {
-                "video_student_global_tokens": encode(module.video_encoder, (masks.global_view,), patches),
+                "video_student_global_tokens": encode(module.video_encoder, (masks.decoder_view,), patches),
                 "video_student_local_cls": local.reshape(frames.shape[0], -1, model.width).swapaxes(0, 1),
                 "image_student_cls": image.reshape(frame_patches.shape[0], -1, model.width).swapaxes(0, 1),
             }

@@ -261,7 +261,7 @@ def test_a_header_of_safetensors_that_claims_too_much(tmp_path):
     ):
         (tmp_path / f"{name}.safetensors").write_bytes(content)
         with pytest.raises(ConversionError, match=f"{name}.safetensors is no readable"):
-            torch_files.read(tmp_path / f"{name}.safetensors")
+            torch_files.read_torch_file(tmp_path / f"{name}.safetensors")
 
 
 def test_arguments_in_safetensors_that_are_none(tmp_path):
@@ -271,9 +271,9 @@ def test_arguments_in_safetensors_that_are_none(tmp_path):
         metadata = {"args": args, "epoch": epoch}
         safetensors.numpy.save_file({"a": np.ones(2, np.float32)}, tmp_path / "a.safetensors", metadata)
         with pytest.raises(ConversionError, match="a.safetensors is no readable"):
-            torch_files.read(tmp_path / "a.safetensors")
+            torch_files.read_torch_file(tmp_path / "a.safetensors")
     write_safetensors(tmp_path)
-    assert torch_files.read(tmp_path / "a.safetensors").epoch == 7
+    assert torch_files.read_torch_file(tmp_path / "a.safetensors").epoch == 7
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,13 @@ def test_tensors_of_absurd_sizes(tmp_path, changes, words):
     changed = tensors() | {name: np.zeros(shape, np.float32) for name, shape in changes.items()}
     safetensors.numpy.save_file(changed, tmp_path / "a.safetensors")
     with pytest.raises(ConversionError, match=words):
-        state.from_torch(torch_files.read(tmp_path / "a.safetensors").tensors, HINTS)
+        state.from_torch(torch_files.read_torch_file(tmp_path / "a.safetensors").tensors, HINTS)
 
 
 def test_views_that_repeat_one_number(torch, tmp_path):
     torch.save({"model": {"a": torch.ones(1).expand(10**6, 10**6)}}, tmp_path / "a.pth")
     with pytest.raises(ConversionError, match="a.pth: tensor a .* holds fewer numbers"):
-        torch_files.read(tmp_path / "a.pth")
+        torch_files.read_torch_file(tmp_path / "a.pth")
 
 
 def test_a_pth_archive_with_members_outside_writes_nothing(torch, tmp_path):
@@ -310,5 +310,5 @@ def test_a_pth_archive_with_members_outside_writes_nothing(torch, tmp_path):
         archive.writestr("../../escaped", "x")
         archive.writestr("/escaped", "x")
     with pytest.raises(ConversionError, match="a.pth cannot be read"):
-        torch_files.read(tmp_path / "in" / "a.pth")
+        torch_files.read_torch_file(tmp_path / "in" / "a.pth")
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.pth"] and not pathlib.Path("/escaped").exists()

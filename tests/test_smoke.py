@@ -15,12 +15,11 @@ from threadpoolctl import threadpool_limits
 import discovr_jax
 from discovr_jax import train
 from discovr_jax.data import records
-from discovr_jax.evaluation import evaluate, runner
-from discovr_jax.evaluation import results_io as output
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation import evaluate, results_io, runner
+from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.report import report
 from discovr_jax.models.readouts import KNOWN
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from tests import run_case
 
 FAMILIES = {
@@ -47,7 +46,7 @@ def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once; the linear algebra here is too small for threads."""
     folder = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
-        patch.setattr(sharding, "make_mesh", run_case.one_device)
+        patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         run_case.traced_once(patch)
         yield
 
@@ -91,7 +90,7 @@ def test_results_follow_the_schema(smoke):
     config, directory, summary = smoke
     results = json.loads((directory / "results.json").read_text())
     assert results == json.loads((directory / "eval" / "9" / "results.json").read_text())
-    assert results == json.loads(json.dumps(output.plain(summary.results)))
+    assert results == json.loads(json.dumps(results_io.plain(summary.results)))
     assert results.keys() >= TOP_LEVEL
     # No other dataset is named; nothing was asked to train the encoder.
     assert [skip["evaluator"] for skip in results["skipped"]] == ["transfer", "finetune", "reconstruction"]
@@ -127,7 +126,7 @@ def test_load_encoder_gives_the_features_that_were_scored(smoke):
         (file,) = (directory / "eval" / "features").glob(f"echonet_dynamic-discovr-0-{split}-{'?' * 20}.npz")
         with np.load(file) as archive:
             cached[split] = {name: archive[name] for name in archive.files}
-    cached = features.add_all(cached)["test"]
+    cached = feature_cache.add_all(cached)["test"]
     assert set(cached) == set(config.eval.readouts) == set(KNOWN)
     chosen = {
         part: entry["encoders"]["discovr"]["chosen"]
@@ -162,7 +161,7 @@ def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cac
     assert again["encoders"] == summary.results["encoders"] and again["paired"] == summary.results["paired"]
     assert "| discovr - random " in caplog.text and "9 training steps; 5 test videos" in caplog.text
 
-    monkeypatch.setattr(features, "extract", lambda *_: pytest.fail("features were computed again"))
+    monkeypatch.setattr(feature_cache, "extract_features", lambda *_: pytest.fail("features were computed again"))
     monkeypatch.setattr(runner, "_run_readout", lambda *_: pytest.fail("heads were fitted again"))
     cached = evaluate.evaluate_workdir(config, directory)
     assert {**cached, "commit": ""} == {**again, "commit": ""}
@@ -187,7 +186,7 @@ def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
         asked.append(everything)
         raise InterruptedError
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "run_evaluators", run)
     experiment, mesh = train.experiment_lib.make_experiment(config, 10), run_case.one_device(None)
     monkeypatch.setattr(evaluate, "untrained_weights", lambda *_: [])
     for step in (3, 9):

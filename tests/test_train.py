@@ -20,8 +20,8 @@ from discovr_jax.data import feed
 from discovr_jax.evaluation import evaluate
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
-from discovr_jax.parallel import mesh as sharding
-from discovr_jax.parallel import processes as distributed
+from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.parallel import processes
 from discovr_jax.runs import checkpoint, step_watch, workdir
 from tests import run_case
 
@@ -47,7 +47,7 @@ def environment(tmp_path_factory):
 def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once."""
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(tmp_path_factory.getbasetemp()):
-        patch.setattr(sharding, "make_mesh", run_case.one_device)
+        patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         run_case.traced_once(patch)
         yield
 
@@ -308,7 +308,7 @@ def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, 
 
     weight_figures = run_case.weight_figures
     with monkeypatch.context() as patch:
-        patch.setattr(distributed, "ASK_AGAIN", 0.1)
+        patch.setattr(processes, "ASK_AGAIN", 0.1)
         patch.setattr(run_case, "weight_figures", evaluate)
         assert not run(tmp_path).finished
     assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
@@ -369,7 +369,7 @@ def test_eight_devices_agree_with_one_which_can_go_on_from_them(run, tmp_path, m
 
     one = first_step(tmp_path / "one")
     with monkeypatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", run_case.make_mesh)
+        patch.setattr(mesh_lib, "make_mesh", run_case.make_mesh)
         eight = first_step(tmp_path / "eight", {"mesh.data": 4, "mesh.fsdp": 2})
     assert len(eight.state.step.sharding.device_set) == 8 and len(one.state.step.sharding.device_set) == 1
     assert float(eight.metrics["loss/total"]) == pytest.approx(float(one.metrics["loss/total"]), rel=1e-5)

@@ -6,9 +6,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax.data import records
-from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation import results as results_lib
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.discovr import ClipGrid
 
@@ -64,7 +64,7 @@ def make_config(**data):
 def patches(frames):
     """[..., 16, 16] -> [..., 16 places, 16 pixels]."""
     cut = frames.reshape(*frames.shape[:-2], GRID.rows, PATCH, GRID.cols, PATCH)
-    return np.swapaxes(cut, -3, -2).reshape(*frames.shape[:-2], GRID.places, PATCH**2)
+    return np.swapaxes(cut, -3, -2).reshape(*frames.shape[:-2], GRID.num_positions, PATCH**2)
 
 
 class Seeing:
@@ -98,21 +98,21 @@ class Blind(Seeing):
 
 
 def encoder(eyes, key):
-    return tokens.Encoder(eyes.of_frame, eyes.of_clip, key, GRID, PATCH, PATCH**2)
+    return tokens.TokenEncoder(eyes.of_frame, eyes.of_clip, key, GRID, PATCH, PATCH**2)
 
 
 def make_context(directory, config=None, sources=None, eyes=None, tuner=None):
     """An (evaluation, context) with the encoders "discovr", which sees, and "random", blind, of two seeds."""
     config = config or make_config()
-    sources = sources or {split: Records(split) for split in extraction.SPLITS}
+    sources = sources or {split: Records(split) for split in feature_extraction.SPLITS}
     eyes = eyes or {"discovr": [Seeing()], "random": [Blind(1), Blind(2)]}
     encoders = {
         name: [encoder(one, f"{name} {seed}") for seed, one in enumerate(group)] for name, group in eyes.items()
     }
-    fields = extraction.read_fields(sources, config, "echonet_dynamic")
-    evaluation = entries.start({name: [{}] * len(group) for name, group in encoders.items()}, fields, config)
+    fields = feature_extraction.read_fields(sources, config, "echonet_dynamic")
+    evaluation = results_lib.start({name: [{}] * len(group) for name, group in encoders.items()}, fields, config)
     folder = pathlib.Path(directory)
-    context = tokens.Context(config, sources, fields, encoders, folder, features.ALONE, tuner)
+    context = tokens.TokenContext(config, sources, fields, encoders, folder, feature_cache.ALONE, tuner)
     return evaluation, context
 
 

@@ -20,7 +20,7 @@ from discovr_jax.benchmark import machine, step
 from discovr_jax.losses import scd
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.models import attention, discovr, encoders, layers, patches
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import aot, chips
 
 HELP = "the step without each of its optimisations"
@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> None:
         told, header = f"{given.topology}, compiled {aot.COMPILERS[aot.platform(mesh)]}", COUNTS
         measure = functools.partial(_counted, config, topology, mesh)
     else:
-        mesh = sharding.make_mesh(config.mesh)
+        mesh = mesh_lib.make_mesh(config.mesh)
         told = f"{machine.description()}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}"
         header, measure = TIMES, functools.partial(_timed, config, given)
     print(f"{told}\n{config.model.variant}, {config.model.dtype}, batch {config.batch_size}\n")
@@ -125,7 +125,7 @@ def _teacher_twice() -> list[tuple]:
             return once(self, frames, num_valid)
         # Another order of frames, so that the compiler does not find out that it is the same work.
         tokens = self.encode_frames(jnp.roll(frames, 1, axis=1), num_valid, 1)
-        tokens = jnp.roll(tokens[:, 1:].reshape(*frames.shape[:2], self.grid.places, self.width), -1, axis=1)
+        tokens = jnp.roll(tokens[:, 1:].reshape(*frames.shape[:2], self.grid.num_positions, self.width), -1, axis=1)
         return once(self, frames, num_valid).replace(image_tokens=tokens)
 
     return [(discovr.Discovr, "teacher", teacher)]
@@ -191,11 +191,11 @@ def _one_product() -> list[tuple]:
 
 
 def _flash(form) -> Callable[[], list[tuple]]:
-    return lambda: [(layers, "IMPLEMENTATIONS", attention.IMPLEMENTATIONS | {"cudnn": form})]
+    return lambda: [(layers, "IMPLEMENTATIONS", attention.IMPLEMENTATIONS | {"flash": form})]
 
 
 def _unpacked(q, k, v):
-    return attention.cudnn(q, k, v) if q.shape[1] >= attention.TILE_TOKENS else attention.whole(q, k, v)
+    return attention.flash(q, k, v) if q.shape[1] >= attention.TILE_TOKENS else attention.reference(q, k, v)
 
 
 def _float32_heads() -> list[tuple]:
@@ -217,7 +217,7 @@ ABLATIONS = {
     "last_block": Ablation("all tokens in the last block, though only CLS is read", _all_tokens),
     "gradients": Ablation("LayerNorm and GELU with automatic gradients", _traced_gradients),
     "three_products": Ablation("one product for q, k and v, then cut", _one_product),
-    "cudnn": Ablation("no flash attention of cuDNN", _flash(attention.whole)),
+    "flash": Ablation("no flash attention of cuDNN", _flash(attention.reference)),
     "packed": Ablation("cuDNN, but no short sequences in its tiles", _flash(_unpacked)),
     "half_heads": Ablation("heads and prototype scores in float32", _float32_heads),
     "half_kernel": Ablation("Sinkhorn's exponentials in float32", _sinkhorn(dtype=jnp.dtype("float32"))),

@@ -9,7 +9,7 @@ from discovr_jax.benchmark import machine
 from discovr_jax.benchmark.step import NUM_TRAIN, noise
 from discovr_jax.evaluation import evaluate
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 
 HELP = "the frozen encoder, as evaluation runs it"
 
@@ -23,7 +23,7 @@ def run(given: argparse.Namespace) -> None:
     """Prints the table."""
     config = given.config
     experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = mesh_lib.make_mesh(config.mesh)
     params = evaluate.scored(train.init_state(experiment, mesh, config.seed), config.eval.readouts)
     embed = evaluate.make_embed(experiment.model, mesh, config.eval.map_side)
     batch = noise(config, config.eval.batch_size)

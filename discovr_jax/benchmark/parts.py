@@ -47,7 +47,7 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
     if decodes:
 
         def decode(masks, params, encoded):
-            method = lambda module: module.decoder(encoded, masks.global_view, module.clip_positions)  # noqa: E731
+            method = lambda module: module.decoder(encoded, masks.decoder_view, module.clip_positions)  # noqa: E731
             return model.apply({"params": params}, method=method)
 
         found["decoder"] = lambda state, batch, masks, inputs: _forward_and_backward(
@@ -78,9 +78,9 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
     )
     every = "image_logits" in model.outputs or model.scd_frames == "all"
     shapes = {
-        "encoded": (*drawn.global_view.shape, width),
+        "encoded": (*drawn.decoder_view.shape, width),
         "decoded": (batch_size, grid.tokens, width),
-        "image_tokens": (batch_size, grid.frames if every else grid.time, grid.places, width),
+        "image_tokens": (batch_size, grid.frames if every else grid.time, grid.num_positions, width),
         "video_cls": (batch_size, len(drawn.local_views), width),
         "image_cls": (batch_size * grid.frames, len(drawn.image_views), width),
     }
@@ -137,4 +137,4 @@ def _clips(batch):
 
 
 def _video_views(masks: Masks, outputs, decodes):
-    return ((masks.global_view,) if decodes else ()) + (masks.local_views if "video_logits" in outputs else ())
+    return ((masks.decoder_view,) if decodes else ()) + (masks.local_views if "video_logits" in outputs else ())

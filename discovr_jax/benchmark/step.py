@@ -18,7 +18,7 @@ from discovr_jax.benchmark import trace as trace_lib
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method import views
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import flops
 
 HELP = "the training step, its parts and its memory"
@@ -80,9 +80,9 @@ class Ready:
 def prepare(config) -> Ready:
     """The step of a run on this machine's devices."""
     experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = mesh_lib.make_mesh(config.mesh)
     state = train.init_state(experiment, mesh, config.seed)
-    batch = jax.device_put(noise(config, config.batch_size), sharding.batch_sharding(mesh))
+    batch = jax.device_put(noise(config, config.batch_size), mesh_lib.batch_sharding(mesh))
     compiled = experiment_lib.jit_train_step(experiment, config, mesh).lower(state, batch).compile()
     return Ready(experiment, compiled, state, batch)
 

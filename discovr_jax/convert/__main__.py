@@ -31,7 +31,7 @@ def from_torch(args: argparse.Namespace) -> int:
     from discovr_jax.convert.sizes import Hints
 
     folder.check_free(args.output)
-    source = torch_files.read(args.checkpoint)
+    source = torch_files.read_torch_file(args.checkpoint)
     flags = Hints(args.heads, args.decoder_heads, args.num_frames, args.image_size)
     converted = state.from_torch(source.tensors, flags.over(Hints.from_args(source.args)), args.allow)
     with open(args.checkpoint, "rb") as file:
@@ -48,10 +48,10 @@ def from_torch(args: argparse.Namespace) -> int:
 def to_torch(args: argparse.Namespace) -> int:
     """A checkpoint of ours to a state dict that the public code loads."""
     from discovr_jax.convert import folder, state, torch_files
-    from discovr_jax.convert import read as weights
+    from discovr_jax.convert import read as weights_lib
 
     parts = ("params/", "teacher/", "memory/")
-    source = weights.read(args.checkpoint, lambda path: path.startswith(parts))
+    source = weights_lib.read_weights(args.checkpoint, lambda path: path.startswith(parts))
     report, computed = folder.read_report(args.checkpoint) or ({}, None)
     tensors = state.to_torch(source.arrays, source.config, computed, args.allow)
     torch_files.write(args.output, tensors, report.get("epoch"))

@@ -77,7 +77,7 @@ class Golden:
         return {n.removeprefix(prefix): self[n] for n in self._arrays if n.startswith(prefix)}
 
 
-def read(path: str | os.PathLike) -> Golden:
+def read_golden(path: str | os.PathLike) -> Golden:
     """Open a golden file.
 
     Raises:
@@ -106,18 +106,18 @@ def run(path: str | os.PathLike) -> list[Row]:
     Raises:
       ConversionError: no golden file, or a state that does not convert.
     """
-    golden = read(path)
-    return compare(evaluate(golden), golden)
+    golden = read_golden(path)
+    return compare_outputs(golden_outputs(golden), golden)
 
 
-def evaluate(golden: Golden) -> dict[str, np.ndarray]:
+def golden_outputs(golden: Golden) -> dict[str, np.ndarray]:
     """Our value of every number of the file, under its name there, from the file's state and inputs."""
     with jax.default_matmul_precision("highest"):
         setup = set_up(golden)
         return _step(golden, setup) | _sinkhorn(golden) | _trajectory(golden, setup)
 
 
-def compare(ours: Mapping[str, np.ndarray], golden: Golden) -> list[Row]:
+def compare_outputs(ours: Mapping[str, np.ndarray], golden: Golden) -> list[Row]:
     """One row a number, and one for the labels of every assignment. What is not compared fails."""
     rows = []
     for name, value in ours.items():
@@ -161,14 +161,14 @@ def set_up(golden: Golden) -> Setup:
     run = experiment.make_experiment(c, num_train=batch)
     tree = traverse_util.unflatten_dict(converted.arrays, sep="/")
     tree = jax.tree.map(jnp.asarray, tree)
-    positions = jnp.zeros((run.model.grid.places, run.model.width))
+    positions = jnp.zeros((run.model.grid.num_positions, run.model.width))
     start = train_step.TrainState(
         step=jnp.int32(0),
         skipped=jnp.int32(0),
         params=tree["params"],
         teacher=tree["teacher"],
         opt_state=run.tx.init(tree["params"]),
-        memory=interface.Memory(tree["memory"]["centers"], positions),
+        memory=interface.LossState(tree["memory"]["centers"], positions),
     )
     return Setup(run, c, start, converted.computed)
 
@@ -242,9 +242,9 @@ def _outputs(model: Discovr, params: dict, teacher: dict, batch: dict, masks: Ma
     def views(module):
         clip = module.video_patches(frames, num_valid)
         single = module.frame_patches(frames, num_valid)
-        seen = module.video_encoder(clip, masks.global_view)
-        decoded = module.decoder(seen[:, 1:], masks.global_view)
-        order = masking.visible_then_hidden(masks.global_view, module.grid.tokens)
+        seen = module.video_encoder(clip, masks.decoder_view)
+        decoded = module.decoder(seen[:, 1:], masks.decoder_view)
+        order = masking.visible_then_masked(masks.decoder_view, module.grid.tokens)
         return {
             "video_student_global_tokens": seen,
             "video_student_local_cls": jnp.stack(
@@ -268,9 +268,9 @@ def _scores(run, params, teacher, memory, batch, masks) -> dict[str, jax.Array]:
     frames, num_valid = batch["frames"], batch["num_valid"]
     seen = run.model.apply({"params": teacher}, frames, num_valid, method="teacher")
     student = run.model.apply({"params": params}, frames, num_valid, masks, method="student")
-    order = masking.visible_then_hidden(masks.global_view, run.model.grid.tokens)
-    hidden = masking.hidden(masks.global_view, run.model.grid.tokens)
-    inputs = interface.Batch(num_valid, run.model.grid.frames, hidden, order, None, None)
+    order = masking.visible_then_masked(masks.decoder_view, run.model.grid.tokens)
+    masked = masking.masked(masks.decoder_view, run.model.grid.tokens)
+    inputs = interface.Batch(num_valid, run.model.grid.frames, masked, order, None, None)
     video, image = scd.scd_scores(run.options, student, seen, memory, inputs)
     return {"video": video, "image": image}
 

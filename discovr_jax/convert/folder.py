@@ -110,7 +110,7 @@ def read_report(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.n
         raise ConversionError(f"{folder / REPORT} is damaged ({error}): convert the source again") from None
     if not isinstance(report, dict):
         raise ConversionError(f"{folder / REPORT} is damaged (no object): convert the source again")
-    return report, torch_files.read(folder / TORCH_ONLY).tensors
+    return report, torch_files.read_torch_file(folder / TORCH_ONLY).tensors
 
 
 def _plain(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

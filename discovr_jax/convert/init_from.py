@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax.convert.read import WeightsError, read
+from discovr_jax.convert.read import WeightsError, read_weights
 from discovr_jax.method.experiment import make_model
-from discovr_jax.parallel import processes as distributed
+from discovr_jax.parallel import processes
 from discovr_jax.runs import checkpoint
 from discovr_jax.trees import path_name
 
@@ -33,8 +33,8 @@ def initialise_from(state, config: ConfigDict):
     """
     path = folder = config.init_from
     if pathlib.Path(path).is_dir():  # the same step on every process, also of a workdir where training goes on
-        folder = distributed.gathered(str(checkpoint.newest_step(path)))[0]
-    weights = read(folder, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
+        folder = processes.gathered(str(checkpoint.newest_step(path)))[0]
+    weights = read_weights(folder, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
     kept = state.params, state.teacher, state.memory
     leaves, structure = jax.tree_util.tree_flatten_with_path(dict(zip((*TREES, "memory"), kept, strict=True)))
     names = [path_name(keys) for keys, _ in leaves]
@@ -116,7 +116,7 @@ def _compare(config: ConfigDict, theirs: ConfigDict) -> None:
             "meaning of its positions",
             *(here, there, config.init_from, there),
         )
-    for name in ("intensity", "positions", "motion"):
+    for name in ("input_normalisation", "positions", "motion"):
         if (ours := getattr(model, name)) != (others := getattr(source, name)):
             logger.warning("model.%s is %r here, %r in init_from", name, ours, others)
 

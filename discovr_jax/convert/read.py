@@ -26,7 +26,7 @@ class Weights:
     arrays: dict[str, np.ndarray]
 
 
-def read(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "") -> Weights:
+def read_weights(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "") -> Weights:
     """Read some arrays of a checkpoint in any form.
 
     Args:
@@ -44,7 +44,7 @@ def read(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "")
     from discovr_jax.convert import state, torch_files
     from discovr_jax.convert.sizes import Hints
 
-    source = torch_files.read(path)
+    source = torch_files.read_torch_file(path)
     converted = state.from_torch(source.tensors, Hints.from_args(source.args), only=only)
     for note in converted.notes:
         logger.info("%s: %s", path, note)

@@ -125,7 +125,7 @@ def to_torch(
     Raises:
       ConversionError: lists arrays that the public code has no tensor for; or the model counts positions otherwise.
     """
-    if config.model.positions != "flattened":
+    if config.model.positions != "1d":
         raise ConversionError(
             f"model.positions={config.model.positions!r}: the public code knows flattened positions only, and would "
             "compute other features from these weights"
@@ -172,7 +172,7 @@ def compute(name: str, config: ConfigDict) -> np.ndarray:
     if name.endswith("weight_g"):
         return np.ones((config.head.outputs, 1), np.float32)
     model = experiment.make_model(config)
-    tokens = model.grid.places if name.startswith("image") else model.grid.tokens
+    tokens = model.grid.num_positions if name.startswith("image") else model.grid.tokens
     table = positions.encoder_positions(tokens, model.width)
     return np.concatenate([np.zeros((1, model.width), np.float32), table])[None]
 

@@ -28,7 +28,7 @@ class Source:
     epoch: int | None
 
 
-def read(path: str | os.PathLike) -> Source:
+def read_torch_file(path: str | os.PathLike) -> Source:
     """Read a .safetensors file, or whatever else as a PyTorch file; optimizer state is ignored.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Several runs on the same test videos in one table, their differences paired, the paper's figures beside.
+"""Several runs on the same test videos in one table, their differences paired, the paper's metrics beside.
 
 python -m discovr_jax.main --mode=compare --workdirs=A,B,C [--workdir=OUT]
 
@@ -20,16 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import published as paper
-from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import results_io as output
-from discovr_jax.evaluation import runner
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation import interface, published, results_io, runner
+from discovr_jax.evaluation import results as results_lib
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.metrics import bootstrap
-from discovr_jax.evaluation.report import display_names as names
-from discovr_jax.evaluation.report import html as page
-from discovr_jax.evaluation.report import table
+from discovr_jax.evaluation.report import display_names, html, table
 from discovr_jax.runs.workdir import WorkdirError, flatten
 
 logger = logging.getLogger(__name__)
@@ -61,7 +56,7 @@ class Run:
     simulated: bool
 
 
-def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str, Any]:
+def compare_runs(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str, Any]:
     """Compares the latest evaluations of runs and writes the table.
 
     Args:
@@ -77,7 +72,7 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
     """
     groups = {name: [read_run(path) for path in paths] for name, paths in parse(workdirs).items()}
     runs = [run for group in groups.values() for run in group]
-    check(runs)
+    check_comparable(runs)
     first = runs[0].results
     found: dict[str, Any] = {"columns": {name: {} for name in groups}, "paired": {}, "notes": []}
     scored = [{name for name, e in run.results["readouts"].items() if run.encoder in e["encoders"]} for run in runs]
@@ -88,11 +83,11 @@ def compare(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict[str,
     for family in families:
         _score(family, groups, found)
     name, leader = next((name, group[0]) for name, group in groups.items())
-    named = {entries.STUDIED, *(run.encoder for run in runs)}
+    named = {results_lib.STUDIED, *(run.encoder for run in runs)}
     for encoder, figures in leader.results["encoders"].items():
         if encoder not in named:
             found["columns"][f"{name}: {encoder}"] = figures
-    found["paper"] = paper.figures(first["dataset"])
+    found["paper"] = published.published_metrics(first["dataset"])
     found["notes"] += _notes(runs)
     _write(found, first, pathlib.Path(directory))
     return found
@@ -125,7 +120,7 @@ def read_run(item: str) -> Run:
     """
     folder, _, encoder = item.rpartition(":")
     if not folder or "/" in encoder:  # gs://bucket/run
-        folder, encoder = item, entries.STUDIED
+        folder, encoder = item, results_lib.STUDIED
     path = pathlib.Path(folder)
     again = f"score it again: --mode=eval --workdir={folder} with its --config"
     try:
@@ -139,14 +134,14 @@ def read_run(item: str) -> Run:
         if encoder not in results["encoders"]:
             raise WorkdirError(f"{folder} has no encoder {encoder!r}; there are {', '.join(results['encoders'])}")
         below = path / "eval" / str(results["step"])
-        places = (below / extraction.folder(results["dataset"]), below)
+        places = (below / feature_extraction.folder(results["dataset"]), below)
         place = next(each for each in places if _same_results(each, results))
         with (place / "predictions.csv").open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
         config = path / "config.json"
         data = json.loads(config.read_text(encoding="utf-8"))["data"] if config.exists() else {}
-        if reader.fieldnames != list(output.PREDICTION_COLUMNS) or not _complete(rows):
+        if reader.fieldnames != list(results_io.PREDICTION_COLUMNS) or not _complete(rows):
             raise WorkdirError(f"{place / 'predictions.csv'} has other columns than this version writes: {again}")
     except FileNotFoundError as error:
         raise WorkdirError(f"{folder} holds no evaluation ({error.filename} is missing): {again}") from None
@@ -157,7 +152,7 @@ def read_run(item: str) -> Run:
     grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in rows:
         grouped.setdefault((row["encoder"], row["family"]), []).append(row)
-    simulated = any(data.get("simulate", {}).get(split) for split in extraction.SPLITS)
+    simulated = any(data.get("simulate", {}).get(split) for split in feature_extraction.SPLITS)
     return Run(item, encoder, results, grouped, simulated)
 
 
@@ -171,7 +166,7 @@ def _complete(rows: Sequence[Mapping[str, str | None]]) -> bool:
     return all(None not in row and None not in row.values() for row in rows)
 
 
-def check(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[Run]) -> None:
     """Refuses runs that were not scored on the same videos by the same rule.
 
     Raises:
@@ -220,18 +215,18 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, An
                 raise WorkdirError(f"{run.name}: predictions.csv is damaged ({family}: {error})") from None
             if rows is None:
                 weights = bootstrap.patient_weights(patients, RESAMPLES)
-                rows = entries.Rows(ids, patients, target, weights)
+                rows = results_lib.Rows(ids, patients, target, weights)
             _check_rows(rows, ids, patients, target, f"{first.name} and {run.name}: {family}")
             made += predictions
-        figures[name] = entries.figures(rows, scores, made)
-        found["columns"][name] |= entries.summary(figures[name], rows.num_patients)
+        figures[name] = results_lib.metrics_of(rows, scores, made)
+        found["columns"][name] |= results_lib.summary(figures[name], rows.num_patients)
     for one, two in itertools.combinations(groups, 2):
-        pair = entries.summary(entries.difference(figures[two], figures[one]), rows.num_patients)
+        pair = results_lib.summary(results_lib.difference(figures[two], figures[one]), rows.num_patients)
         found["paired"].setdefault(f"{two} - {one}", {}).update(pair)
 
 
 def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
-    """Rows of predictions.csv of one encoder and family -> ids, patients, target [N], [Predictions, one a seed]."""
+    """Rows of predictions.csv of one encoder and family -> ids, patients, target [N], [Predictions, one per seed]."""
     seeds: dict[str, dict[str, list[Mapping[str, str]]]] = {}
     for line in lines:
         seeds.setdefault(line["seed"], {}).setdefault(line["output"], []).append(line)
@@ -242,12 +237,12 @@ def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
     made = []
     for outputs in seeds.values():
         values = {key: np.array([float(line["prediction"]) for line in part]) for key, part in outputs.items()}
-        made.append(task.Predictions(None, values.pop("", None), outputs=values))
+        made.append(interface.Predictions(None, values.pop("", None), outputs=values))
     target = np.array([float(line["target"]) for line in every[0]])
     return np.array(ids), np.array([int(line["patient"]) for line in every[0]]), target, made
 
 
-def _check_rows(rows: entries.Rows, ids, patients, target, where: str) -> None:
+def _check_rows(rows: results_lib.Rows, ids, patients, target, where: str) -> None:
     """Raises WorkdirError unless the test rows are those of the first run, in the same order."""
     if len(ids) != len(rows.ids) or (ids != rows.ids).any():
         only = len(set(rows.ids) - set(ids)), len(set(ids) - set(rows.ids))
@@ -261,7 +256,7 @@ def _check_rows(rows: entries.Rows, ids, patients, target, where: str) -> None:
 
 def _notes(runs: Sequence[Run]) -> list[str]:
     first = runs[0].results
-    trained = [run for run in runs if run.encoder == entries.STUDIED]
+    trained = [run for run in runs if run.encoder == results_lib.STUDIED]
     notes = [
         f"{first['n_test']} test videos of {first['n_test_patients']} patients, {first['dataset']}; abnormal: "
         f"{first['label_rule']}. In brackets: 95 % intervals, {RESAMPLES} resamples of patients; differences in the "
@@ -275,7 +270,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
         for run in runs[1:]
         if (different := _other_settings(run.results, first))
     ]
-    if paper.figures(first["dataset"]):
+    if published.published_metrics(first["dataset"]):
         notes.append(
             "The paper's figures are on its own splits with its own rule, neither of them published: read them beside, "
             "not against."
@@ -293,12 +288,12 @@ def _other_settings(results: Mapping[str, Any], first: Mapping[str, Any]) -> lis
 
 
 def _cells(found: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of the table: a figure a line, columns, differences and the paper."""
+    """Head and lines of the table: a metric a line, columns, differences and the paper."""
     head = ["figure", *found["columns"], *found["paired"], *(["paper"] if found["paper"] else [])]
-    keys = names.ordered(dict.fromkeys(key for figures in found["columns"].values() for key in figures))
+    keys = display_names.ordered(dict.fromkeys(key for figures in found["columns"].values() for key in figures))
     lines = []
     for key in keys:
-        named = names.described(first, key)
+        named = display_names.described(first, key)
         line = [f"{named.family}: {named.metric}"]
         line += [table.figure(figures.get(key), named.digits) for figures in found["columns"].values()]
         line += [table.figure(figures.get(key), named.digits, signed=True) for figures in found["paired"].values()]
@@ -313,7 +308,7 @@ def markdown(found: Mapping[str, Any], first: Mapping[str, Any]) -> str:
 
 
 def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathlib.Path) -> None:
-    output.write_text(directory / "compare.md", markdown(found, first) + "\n")
+    results_io.write_text(directory / "compare.md", markdown(found, first) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("kind", "name", "figure", "value", "low", "high"))
@@ -324,15 +319,15 @@ def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathli
                 writer.writerow((kind, name, key, *numbers))
     for key, value in found["paper"].items():
         writer.writerow(("paper", "paper", key, value, "", ""))
-    output.write_text(directory / "compare.csv", text.getvalue())
+    results_io.write_text(directory / "compare.csv", text.getvalue())
     head, lines = _cells(found, first)
     cells = [
-        [page.cell(*line[0].split(": ", 1), css="name")]
-        + [page.cell(value, interval.removesuffix(")")) for value, _, interval in (c.partition(" (") for c in line[1:])]
+        [html.cell(*line[0].split(": ", 1), css="name")]
+        + [html.cell(value, interval.removesuffix(")")) for value, _, interval in (c.partition(" (") for c in line[1:])]
         for line in lines
     ]
-    notes = (page.text(note, "muted") for note in found["notes"])
-    body = page.section("All figures", page.table(head, cells), *notes)
+    notes = (html.text(note, "muted") for note in found["notes"])
+    body = html.section("All figures", html.table(head, cells), *notes)
     lead = f"The same test videos of {first['dataset']} for every run. For research; not a medical device."
-    output.write_text(directory / "compare.html", page.page("Runs compared", lead, [body]))
+    results_io.write_text(directory / "compare.html", html.page("Runs compared", lead, [body]))
     logger.info("compared\n%s\nwritten to %s", markdown(found, first), directory)

@@ -6,14 +6,13 @@ import importlib
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import runner
+from discovr_jax.evaluation import interface, runner
 from discovr_jax.models import readouts
 
 _VIDEOS = 8  # made-up ones of a split
 
 
-def check(config, depth: int) -> None:
+def check_evaluators(config, depth: int) -> None:
     """Refuses what a long training should not be waited for: unknown readouts, evaluators, options or fields, values
     that no evaluator takes, blocks that the encoder has not.
 
@@ -34,24 +33,24 @@ def check(config, depth: int) -> None:
         if hasattr(module, "check"):
             module.check(name, options, depth)
         elif options["type"] in runner.TYPES:
-            with contextlib.suppress(task.Skip):
+            with contextlib.suppress(interface.Skip):
                 for part in runner.parts_of(name, options):
                     _rehearse(name, part)
 
 
-def _rehearse(name: str, part: task.Part) -> None:
+def _rehearse(name: str, part: interface.Part) -> None:
     """Runs a part on made-up videos. Raises ConfigError for what it refuses; a Skip there says nothing."""
     module, rng = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}"), np.random.default_rng(0)
-    columns = {field: rng.uniform(20, 70, _VIDEOS) for field in task.MEASUREMENTS}
+    columns = {field: rng.uniform(20, 70, _VIDEOS) for field in interface.MEASUREMENTS}
     columns |= {"label": np.arange(_VIDEOS) % 2.0, "id": np.arange(_VIDEOS).astype(str)}
     features = rng.normal(size=(_VIDEOS, 2))
-    with contextlib.suppress(task.Skip):
+    with contextlib.suppress(interface.Skip):
         try:
             target = columns[part.field]
-            splits = [task.Split(split, features, target, columns) for split in ("train", "val", "test")]
+            splits = [interface.Split(split, features, target, columns) for split in ("train", "val", "test")]
             module.evaluate(*splits, **part.options)
         except KeyError as error:
-            known = list(task.MEASUREMENTS)
+            known = list(interface.MEASUREMENTS)
             raise ConfigError(f"eval.evaluators.{name}: no field {error}; there are {known}") from None
         except (TypeError, ValueError) as error:
             raise ConfigError(f"eval.evaluators.{name}: {error}") from None

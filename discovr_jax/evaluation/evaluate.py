@@ -19,8 +19,8 @@ from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
-from discovr_jax.parallel import mesh as sharding
-from discovr_jax.parallel import processes as distributed
+from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.parallel import processes
 from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.trees import path_name
@@ -34,7 +34,7 @@ def make_embed(model: Discovr, mesh, map_side: int):
     Where they hold a decoder, its maps are among the readouts, as "decoder_...".
     Each process gives its rows of the batch and gets the readouts of all.
     """
-    batch = sharding.batch_sharding(mesh)
+    batch = mesh_lib.batch_sharding(mesh)
 
     def embed(params, frames, num_valid):
         tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
@@ -45,20 +45,20 @@ def make_embed(model: Discovr, mesh, map_side: int):
             found |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
         return found
 
-    jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=sharding.replicated(mesh))
+    jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=mesh_lib.replicated(mesh))
 
     def call(params, frames, num_valid):
-        return jax.device_get(jitted(params, *sharding.place_rows((frames, num_valid), mesh)))
+        return jax.device_get(jitted(params, *mesh_lib.place_rows((frames, num_valid), mesh)))
 
     return call
 
 
 def make_token_encoder(model: Discovr, mesh):
-    """`encoder(params) -> tokens.Encoder` of a teacher's params, jitted over the mesh as `make_embed`."""
+    """`encoder(params) -> tokens.TokenEncoder` of a teacher's params, jitted over the mesh as `make_embed`."""
     from discovr_jax.evaluation.features import tokens
 
-    batch = sharding.batch_sharding(mesh)
-    places = {"out_shardings": sharding.replicated(mesh)}
+    batch = mesh_lib.batch_sharding(mesh)
+    places = {"out_shardings": mesh_lib.replicated(mesh)}
 
     def of_clip(params, frames, num_valid):
         # The cache keeps float16; the CPU backend has none of its own to compute in.
@@ -66,7 +66,7 @@ def make_token_encoder(model: Discovr, mesh):
 
     def of_frame(params, frames, num_valid, position):
         grid = model.grid
-        by_time = of_clip(params, frames, num_valid)[:, 1:].reshape(len(frames), grid.time, grid.places, -1)
+        by_time = of_clip(params, frames, num_valid)[:, 1:].reshape(len(frames), grid.time, grid.num_positions, -1)
         return jnp.take_along_axis(by_time, (position // grid.tubelet)[:, None, None, None], axis=1)[:, 0]
 
     clips = jax.jit(of_clip, in_shardings=(None, batch, batch), **places)
@@ -74,9 +74,9 @@ def make_token_encoder(model: Discovr, mesh):
 
     def encoder(params, key: str):
         def call(jitted):
-            return lambda *arrays: jax.device_get(jitted(params, *sharding.place_rows(arrays, mesh)))
+            return lambda *arrays: jax.device_get(jitted(params, *mesh_lib.place_rows(arrays, mesh)))
 
-        return tokens.Encoder(call(frames), call(clips), key, model.grid, model.patch, model.width)
+        return tokens.TokenEncoder(call(frames), call(clips), key, model.grid, model.patch, model.width)
 
     return encoder
 
@@ -87,13 +87,13 @@ def make_tuner(model: Discovr, mesh, map_side: int, teachers: dict):
 
     def shardings(tree):
         leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        by_rule = sharding.shardings({name: leaf for name, leaf in leaves.items() if finetune.HEAD not in name}, mesh)
+        by_rule = mesh_lib.shardings({name: leaf for name, leaf in leaves.items() if finetune.HEAD not in name}, mesh)
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: by_rule.get(path_name(path), sharding.replicated(mesh)), tree
+            lambda path, _: by_rule.get(path_name(path), mesh_lib.replicated(mesh)), tree
         )
 
     return finetune.Tuner(
-        model, map_side, teachers, partial(sharding.place_rows, mesh=mesh), shardings, sharding.replicated(mesh)
+        model, map_side, teachers, partial(mesh_lib.place_rows, mesh=mesh), shardings, mesh_lib.replicated(mesh)
     )
 
 
@@ -109,15 +109,15 @@ def evaluate_state(
       The content of results.json.
     """
     from discovr_jax.evaluation import runner, token_runner
-    from discovr_jax.evaluation.features import cache as features
-    from discovr_jax.evaluation.features import extract as extraction
+    from discovr_jax.evaluation.features import cache as feature_cache
+    from discovr_jax.evaluation.features import extract as feature_extraction
     from discovr_jax.evaluation.features import tokens
     from discovr_jax.evaluation.report import report, table
 
     everything = step == experiment.total if everything is None else everything
-    sharding.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
+    mesh_lib.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     dataset = mixture.scored(config)
-    sources = {split: mixture.open_source(config.data, dataset, split) for split in extraction.SPLITS}
+    sources = {split: mixture.open_source(config.data, dataset, split) for split in feature_extraction.SPLITS}
     model = experiment.model
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
@@ -126,10 +126,10 @@ def evaluate_state(
     teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in weights.items()}
 
     def fingerprint(tree):
-        return trees.fingerprint(sharding.to_host(tree))
+        return trees.fingerprint(mesh_lib.to_host(tree))
 
     # What changes features without changing parameters. (Without motion, as keys always were: caches stay good.)
-    read_as = f"{model.intensity} {model.dtype}" + (f" {model.motion}" if model.motion != "none" else "")
+    read_as = f"{model.input_normalisation} {model.dtype}" + (f" {model.motion}" if model.motion != "none" else "")
     keys = {
         name: [f"{fingerprint(p)} {read_as}" for p in group] for name, group in teachers.items()
     }
@@ -142,16 +142,16 @@ def evaluate_state(
 
     def encoder(params, key):
         decoder = f" {fingerprint(params['decoder'])}" if "decoder" in params else ""
-        return features.Encoder(partial(embed, params), f"{key} {map_side}{decoder}")
+        return feature_cache.FeatureEncoder(partial(embed, params), f"{key} {map_side}{decoder}")
 
     encoders = of_all(weights, encoder)
     manifest = records.manifest_hash(sources["test"].path)
-    part, parts = sharding.batch_part(mesh)
-    share = features.Share(
-        part, parts, lambda rows: sharding.gather_rows(rows, mesh), distributed.is_first(), distributed.on_any
+    part, parts = mesh_lib.batch_part(mesh)
+    share = feature_cache.Share(
+        part, parts, lambda rows: mesh_lib.gather_rows(rows, mesh), processes.is_first(), processes.on_any
     )
-    evaluation = runner.run(config, sources, encoders, directory, share, everything)
-    context = tokens.Context(
+    evaluation = runner.run_evaluators(config, sources, encoders, directory, share, everything)
+    context = tokens.TokenContext(
         config,
         sources,
         evaluation.fields,
@@ -160,13 +160,13 @@ def evaluate_state(
         share,
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
     )
-    pictures = token_runner.run(evaluation, runner.chosen(config, everything), context)
+    pictures = token_runner.run_token_evaluators(evaluation, runner.chosen(config, everything), context)
     seen = step * config.batch_size
     # How the studied encoder's features were made: `load_encoder` makes the same.
     made = {
-        "clip": {key: config.data[key] for key in extraction.CLIP_KEYS},
+        "clip": {key: config.data[key] for key in feature_extraction.CLIP_KEYS},
         "dtype": config.model.dtype,
-        "mean_lengths": features.mean_lengths(evaluation.features["discovr"][0]["train"]),
+        "mean_lengths": feature_cache.mean_lengths(evaluation.features["discovr"][0]["train"]),
     }
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
@@ -201,20 +201,20 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
       CheckpointError: there is none.
       WorkdirError: it was trained with another model; data and evaluators may be others (of other clips a line warns).
     """
-    from discovr_jax.evaluation.features import extract as extraction
+    from discovr_jax.evaluation.features import extract as feature_extraction
 
     experiment_lib.check_settings(config)
     given, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
     free = ("model.remat", "model.dtype", "model.attention")
-    workdir.compare(directory, given, only="model.", free=free, defaults=defaults)
-    clips = tuple(f"data.{key}" for key in extraction.CLIP_KEYS)
+    workdir.require_same_config(directory, given, only="model.", free=free, defaults=defaults)
+    clips = tuple(f"data.{key}" for key in feature_extraction.CLIP_KEYS)
     for line in workdir.changes(directory, given, only=clips, free=(), defaults=defaults):
         logger.warning("the encoder was trained on other clips than it is scored on: %s", line)
     if not (pathlib.Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"--workdir={directory} holds no checkpoints: train first, or name another workdir")
     source = mixture.open_source(config.data, mixture.scored(config), "train")
     experiment = experiment_lib.make_experiment(config, len(source))
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = mesh_lib.make_mesh(config.mesh)
     checkpoints = Checkpoints(directory, read_only=True)  # training may be going on
     abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
     restored = checkpoints.restore_latest(abstract)
@@ -265,6 +265,6 @@ def untrained_weights(experiment, seeds: Iterable[int], mesh, names: Sequence[st
     def init(key):
         return scored(train_step.init_state(experiment.model, experiment.tx, experiment.masks, key), names)
 
-    jitted = jax.jit(init, out_shardings=sharding.replicated(mesh))  # traced once for all
+    jitted = jax.jit(init, out_shardings=mesh_lib.replicated(mesh))  # traced once for all
     for seed in seeds:
         yield jitted(experiment_lib.initial_key(seed))

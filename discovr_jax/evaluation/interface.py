@@ -33,7 +33,7 @@ class Split:
 
     Attributes:
       name: "train", "val" or "test"; used in messages only.
-      features: float64 [N, D], one row a video.
+      features: float64 [N, D], one row per video.
       target: float64 [N]; 0 normal and 1 abnormal, or a measurement in its unit.
       columns: {field: [N]}, whatever else is known of the videos ("id", "ef", ...).
     """
@@ -74,7 +74,7 @@ class Part:
     """A head with its data: an evaluator is one of them, or several that each choose their own readout.
 
     Attributes:
-      name: of the part, "knn" or "transfer_knn"; family: its figures go under FAMILY/METRIC.
+      name: of the part, "knn" or "transfer_knn"; family: its metrics go under FAMILY/METRIC.
       kind: module of the head.
       field: what is predicted, "label" or a measurement.
       scores: {METRIC: its name in the METRICS of the head}.
@@ -125,7 +125,7 @@ def require_both_classes(name: str, target: np.ndarray) -> None:
 
 
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Shifts and scales every column to zero mean and unit deviation *on the training split*.
+    """Shifts and scales every column to zero mean and unit standard deviation *on the training split*.
 
     A column that is constant there (up to rounding) is centred and not scaled: dividing by a deviation
     of 1e-9 would blow rounding up into a feature.
@@ -137,9 +137,9 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     Returns:
       The arrays in order, float64.
     """
-    mean, deviation = train.mean(0), train.std(0)
-    floor = 1e-6 * np.maximum(np.abs(mean), deviation.max(initial=0.0))
-    scale = np.where(deviation > floor, deviation, 1.0)
+    mean, std = train.mean(0), train.std(0)
+    floor = 1e-6 * np.maximum(np.abs(mean), std.max(initial=0.0))
+    scale = np.where(std > floor, std, 1.0)
     return [(np.asarray(array, np.float64) - mean) / scale for array in (train, *others)]
 
 

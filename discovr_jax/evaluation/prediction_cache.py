@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from discovr_jax import trees
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results_io as output
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation import interface, results_io
+from discovr_jax.evaluation.features import cache as feature_cache
 
-# {readout: predictions, one a seed and draw; or why there are none}
-Table = dict[str, list[task.Predictions] | task.Skip]
+# {readout: predictions, one per seed and draw; or why there are none}
+Table = dict[str, list[interface.Predictions] | interface.Skip]
 
 
 @functools.cache
@@ -44,7 +43,7 @@ class Store:
 
     directory: pathlib.Path | None = None
     dataset: str = ""
-    share: features.Share = features.ALONE
+    share: feature_cache.Share = feature_cache.ALONE
 
     def table(self, name: str, head: Any, data: Any, make: Callable[[], Table]) -> Table:
         """The predictions of one head on one encoder's readouts: read, or made.
@@ -56,9 +55,9 @@ class Store:
         """
         if self.directory is None:
             return make()
-        keys = [features.cache_key(code(), {"head": head}, [[trees.fingerprint(data)]])]
+        keys = [feature_cache.cache_key(code(), {"head": head}, [[trees.fingerprint(data)]])]
         names = [f"{self.dataset}-{name}"]
-        return _unpack(features.cached(self.directory, names, keys, lambda _: [_pack(make())], self.share)[0])
+        return _unpack(feature_cache.cached(self.directory, names, keys, lambda _: [_pack(make())], self.share)[0])
 
 
 NOWHERE = Store()
@@ -69,10 +68,10 @@ def _pack(made: Table) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     rest: dict[str, Any] = {}
     for readout, group in made.items():
-        if isinstance(group, task.Skip):
+        if isinstance(group, interface.Skip):
             rest[readout] = str(group)
             continue
-        rest[readout] = [output.plain({"details": each.details, "report": each.report}) for each in group]
+        rest[readout] = [results_io.plain({"details": each.details, "report": each.report}) for each in group]
         for number, each in enumerate(group):
             named = {"val": each.val, "test": each.test} | {f"output {n}": v for n, v in each.outputs.items()}
             arrays |= {f"{readout}/{number}/{n}": np.asarray(v) for n, v in named.items() if v is not None}
@@ -83,7 +82,7 @@ def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
     made: Table = {}
     for readout, group in json.loads(str(packed["json"])).items():
         if isinstance(group, str):
-            made[readout] = task.Skip(group)
+            made[readout] = interface.Skip(group)
             continue
         made[readout] = found = []
         for number, rest in enumerate(group):
@@ -91,5 +90,5 @@ def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
             arrays = {name.removeprefix(start): each for name, each in packed.items() if name.startswith(start)}
             val, test = arrays.pop("val", None), arrays.pop("test", None)
             outputs = {name.removeprefix("output "): each for name, each in arrays.items()}
-            found.append(task.Predictions(val, test, rest["details"], outputs, rest["report"]))
+            found.append(interface.Predictions(val, test, rest["details"], outputs, rest["report"]))
     return made

@@ -1,7 +1,7 @@
-"""From predictions of several encoders to the entries of results.json: figures, intervals, pairs, patients.
+"""From predictions of several encoders to the entries of results.json: metrics, intervals, pairs, patients.
 
     predictions of every encoder and seed, for the same test rows (videos, or frames of videos)
-      -> figures with bootstrap intervals over patients, seeds averaged inside each resample
+      -> metrics with bootstrap intervals over patients, seeds averaged inside each resample
       -> differences to the studied encoder in the same resamples
       -> the same by patient, where a patient has several rows
       -> rows of predictions.csv
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from discovr_jax.data import mixture
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import bootstrap
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 # The encoder under study: all others are baselines it is compared with.
 STUDIED = "discovr"
 
-# {encoder: [predictions, one a seed]}
-Made = Mapping[str, Sequence[task.Predictions]]
+# {encoder: [predictions, one per seed]}
+Made = Mapping[str, Sequence[interface.Predictions]]
 Metrics = Mapping[str, bootstrap.Metric]
-Figures = dict[str, np.ndarray]
+MetricValues = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Evaluation:
     Attributes:
       results: the content of results.json; step and commit join when it is written.
       predictions: one dict a row of predictions.csv (test rows, chosen readouts).
-      features: {encoder: [{split: {readout: float [N, D]}}, one a seed]}, "all" included.
+      features: {encoder: [{split: {readout: float [N, D]}}, one per seed]}, "all" included.
       fields: {split: {column: [N]}}, see `extraction.read_fields`.
     """
 
@@ -51,7 +51,7 @@ class Rows:
 
     Attributes:
       ids: str [N], unique; patients: [N].
-      target: float64 [N], NaN where a figure needs none.
+      target: float64 [N], NaN where a metric needs none.
       weights: int16 [R, N], how often each counts in each resample.
     """
 
@@ -73,7 +73,7 @@ def make_rows(ids: np.ndarray, patients: np.ndarray, target: np.ndarray, config)
 
 
 def start(features, fields, config) -> Evaluation:
-    """An evaluation without figures: what is scored, and how."""
+    """An evaluation without metrics: what is scored, and how."""
     names, dataset = list(features), mixture.scored(config)
     results: dict[str, Any] = {
         "dataset": dataset,
@@ -100,18 +100,18 @@ def patients_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def skip(
-    evaluation: Evaluation, family: str, reason: str | task.Skip, encoder: str = "all", readout: str = ""
+    evaluation: Evaluation, family: str, reason: str | interface.Skip, encoder: str = "all", readout: str = ""
 ) -> None:
     """Lists an evaluator, or one encoder or readout of it, as skipped."""
     where = {"evaluator": family, "encoder": encoder} | ({"readout": readout} if readout else {})
-    set_up = not isinstance(reason, task.NotSetUp)
+    set_up = not isinstance(reason, interface.NotSetUp)
     evaluation.results["skipped"].append({**where, "reason": str(reason), "set_up": set_up})
 
 
-def figures(rows: Rows, scores: Metrics, made: Sequence[task.Predictions]) -> Figures:
+def metrics_of(rows: Rows, scores: Metrics, made: Sequence[interface.Predictions]) -> MetricValues:
     """Every metric and its resamples, averaged over the seeds of one encoder.
 
-    A metric of an output (`metrics.On`) that some seed has not is left out.
+    A metric of an output (`video_metrics.On`) that some seed has not is left out.
 
     Returns:
       {metric: float64 [1 + R]}, see `bootstrap.distribution`.
@@ -125,12 +125,12 @@ def figures(rows: Rows, scores: Metrics, made: Sequence[task.Predictions]) -> Fi
     return found
 
 
-def summary(found: Figures, num_patients: int) -> dict[str, dict[str, Any]]:
-    """{metric: {"value", "low", "high"}} of `figures`."""
+def summary(found: MetricValues, num_patients: int) -> dict[str, dict[str, Any]]:
+    """{metric: {"value", "low", "high"}} of `metrics_of`."""
     return {name: bootstrap.interval(each, num_patients) for name, each in found.items()}
 
 
-def difference(first: Figures, second: Figures) -> Figures:
+def difference(first: MetricValues, second: MetricValues) -> MetricValues:
     """first - second, inside each resample, of the metrics that both have."""
     return {name: first[name] - second[name] for name in first if name in second}
 
@@ -152,18 +152,18 @@ def add(
     """Enters one evaluator's predictions into an evaluation.
 
     Args:
-      family: figures go under FAMILY/METRIC.
-      scores: {METRIC: function of `metrics`}, of the prediction, or of another output (`metrics.On`).
+      family: metrics go under FAMILY/METRIC.
+      scores: {METRIC: function of `metrics`}, of the prediction, or of another output (`video_metrics.On`).
       made: predictions for `rows`; an encoder that could not run is left out, one that has no features may join.
       kind: the module whose METRICS these are, for `--mode=compare`.
-      field: what is predicted: "label", a measurement of `task.MEASUREMENTS`, or another word.
+      field: what is predicted: "label", a measurement of `interface.MEASUREMENTS`, or another word.
       readouts: {encoder: the chosen one}.
       chosen_by: "validation auroc", say.
       part: name of the part, where a family has several, each with its own readouts; else the family's.
       names: {METRIC: its name in the module's METRICS} where that is another.
     """
     results, part = evaluation.results, part or family
-    found = {encoder: figures(rows, scores, group) for encoder, group in made.items()}
+    found = {encoder: metrics_of(rows, scores, group) for encoder, group in made.items()}
     _enter(results["encoders"], results["paired"], family, found, rows.num_patients)
     results["readouts"][part] = {
         "family": family,
@@ -184,7 +184,7 @@ def add(
     }
     # Sorted, so that the same resamples can be drawn from the numbers.
     numbers = {name: number for number, name in enumerate(np.unique(patients_of(evaluation.fields["test"])))}
-    used = {metric.output for metric in scores.values() if isinstance(metric, metrics.On)}
+    used = {metric.output for metric in scores.values() if isinstance(metric, video_metrics.On)}
     for encoder, group in made.items():
         common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
         for seed, each in enumerate(group):
@@ -200,7 +200,7 @@ def add(
 
 
 def _add_patients(results, family, part, rows: Rows, scores: Metrics, made: Made, field: str) -> None:
-    """The same figures by patient: predictions and outputs averaged over the rows of each."""
+    """The same metrics by patient: predictions and outputs averaged over the rows of each."""
     names, first, index = np.unique(rows.patients, return_index=True, return_inverse=True)
     lowest, highest = (_by_patient(rows.target, index, len(names), f) for f in (np.fmin, np.fmax))
     # A patient whose videos disagree about the diagnosis has none.
@@ -210,14 +210,14 @@ def _add_patients(results, family, part, rows: Rows, scores: Metrics, made: Made
     target = _mean_by_patient(rows.target, index)[agree]
     averaged = Rows(names[agree], names[agree], target, rows.weights[:, first[agree]])
 
-    def average(each: task.Predictions) -> task.Predictions:
+    def average(each: interface.Predictions) -> interface.Predictions:
         test = None if each.test is None else _mean_by_patient(each.test, index)[agree]
-        return task.Predictions(
+        return interface.Predictions(
             None, test, outputs={n: _mean_by_patient(v, index)[agree] for n, v in each.outputs.items()}
         )
 
     found = {
-        encoder: figures(averaged, scores, [average(each) for each in group]) for encoder, group in made.items()
+        encoder: metrics_of(averaged, scores, [average(each) for each in group]) for encoder, group in made.items()
     }
     entry = results["by_patient"] or {
         "encoders": {name: {} for name in results["encoders"]},
@@ -246,8 +246,8 @@ def _mean_by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
         return np.bincount(index, np.where(known, values, 0)) / np.bincount(index, known)
 
 
-def _enter(encoders, paired, family: str, found: Mapping[str, Figures], num_patients: int) -> None:
-    """Puts figures and differences under FAMILY/METRIC."""
+def _enter(encoders, paired, family: str, found: Mapping[str, MetricValues], num_patients: int) -> None:
+    """Puts metrics and differences under FAMILY/METRIC."""
 
     def flat(each):
         return {f"{family}/{name}": entry for name, entry in summary(each, num_patients).items()}
@@ -263,6 +263,6 @@ def _pairs(names: Sequence[str]) -> list[str]:
     return [f"{STUDIED}-{name}" for name in names if name != STUDIED and STUDIED in names]
 
 
-def _values(made: task.Predictions, metric: bootstrap.Metric) -> np.ndarray | None:
+def _values(made: interface.Predictions, metric: bootstrap.Metric) -> np.ndarray | None:
     """What a metric is computed from."""
-    return made.outputs.get(metric.output) if isinstance(metric, metrics.On) else made.test
+    return made.outputs.get(metric.output) if isinstance(metric, video_metrics.On) else made.test

@@ -1,8 +1,8 @@
-"""Runs the configured evaluators on the pooled features (one row a video) of all encoders.
+"""Runs the configured evaluators on the pooled features (one row per video) of all encoders.
 
     features of every encoder, seed and split
       -> for each evaluator: predictions for each readout -> the readout chosen on validation, by encoder
-      -> figures, intervals and differences (`entries`) -> results.json, predictions.csv
+      -> metrics, intervals and differences (`entries`) -> results.json, predictions.csv
 
 `config.eval.evaluators` is {family: options}. The family names the module; options may hold "type" to run one
 module under another name (`knn20: {"type": "knn", "k": 20}`), for a regression "field", the record field that it
@@ -23,13 +23,11 @@ from threadpoolctl import threadpool_limits
 from discovr_jax import trees
 from discovr_jax.data import mixture
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import prediction_cache as kept
-from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import results_io as output
+from discovr_jax.evaluation import interface, prediction_cache, results_io
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import labels
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.extract import SPLITS
 
@@ -39,7 +37,7 @@ TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")  # lik
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
-# {encoder: [{split: {readout: float [N, D]}}, one a seed]}
+# {encoder: [{split: {readout: float [N, D]}}, one per seed]}
 EncodersFeatures = Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]]
 
 
@@ -47,45 +45,45 @@ EncodersFeatures = Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]
 class _Task:
     """A part with its videos: what is the same for every encoder and readout."""
 
-    part: task.Part
+    part: interface.Part
     module: Any
     encoders: EncodersFeatures
     columns: dict[str, dict[str, np.ndarray]]  # of the videos whose target is known, by split
     known: dict[str, np.ndarray]  # bool [N] a split
     target: dict[str, np.ndarray]  # float64 [known] a split
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
-    rows: entries.Rows
+    rows: results_lib.Rows
 
-    def val_figure(self, made: Sequence[task.Predictions]) -> float:
-        """The figure that readouts are chosen by, averaged over seeds and draws."""
+    def val_figure(self, made: Sequence[interface.Predictions]) -> float:
+        """The metric that readouts are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
         return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in made]))
 
 
-def run(
-    config, sources, encoders, workdir, share: features.Share = features.ALONE, everything: bool = True
-) -> entries.Evaluation:
+def run_evaluators(
+    config, sources, encoders, workdir, share: feature_cache.Share = feature_cache.ALONE, everything: bool = True
+) -> results_lib.Evaluation:
     """Extracts (or reads cached) features of all encoders and the pixel baseline, and evaluates them.
 
     Args:
       config: data.* (for the clips and `abnormal_rule`), eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
-      encoders: {"discovr": [Encoder], "random": [Encoder, one a seed]}.
+      encoders: {"discovr": [Encoder], "random": [Encoder, one per seed]}.
       workdir: cached features, and what heads said of them, go to workdir/eval/features.
-      share: of this process, where several evaluate together; all of them get the same figures.
+      share: of this process, where several evaluate together; all of them get the same metrics.
       everything: False leaves out the evaluators that run `at_end` only.
 
     Returns:
       The evaluation, for `write`.
     """
-    everyone = {**encoders, "pixels": [extraction.pixels(share)]}
+    everyone = {**encoders, "pixels": [feature_extraction.pixels(share)]}
     from discovr_jax.data import records
 
     directory = pathlib.Path(workdir) / "eval" / "features"
 
     def read(dataset, opened):
-        fields = extraction.read_fields(opened, config, dataset)
-        return extraction.extract(config, dataset, opened, fields, everyone, directory, share), fields
+        fields = feature_extraction.read_fields(opened, config, dataset)
+        return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
 
     found, fields = read(mixture.scored(config), sources)
     banks: dict[str, Any] = {}
@@ -98,11 +96,11 @@ def run(
                 reason = str(error)
             if any(share.on_any([bool(reason)])):
                 reason = reason or "another process cannot"
-                banks[bank] = task.Skip(f"the other dataset cannot be read: {reason}")
+                banks[bank] = interface.Skip(f"the other dataset cannot be read: {reason}")
             else:
                 banks[bank] = read(bank, opened)
-    store = kept.Store(directory, extraction.folder(mixture.scored(config)), share)
-    return evaluate(found, fields, config, everything, banks, store)
+    store = prediction_cache.Store(directory, feature_extraction.folder(mixture.scored(config)), share)
+    return evaluate_features(found, fields, config, everything, banks, store)
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -123,24 +121,24 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
     return found
 
 
-def evaluate(
+def evaluate_features(
     encoders: EncodersFeatures,
     fields: Fields,
     config,
     everything: bool = True,
-    banks: Mapping[str, tuple[EncodersFeatures, Fields] | task.Skip] | None = None,
-    store: kept.Store = kept.NOWHERE,
-) -> entries.Evaluation:
+    banks: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
+    store: prediction_cache.Store = prediction_cache.NOWHERE,
+) -> results_lib.Evaluation:
     """Every configured evaluator of pooled features on every encoder.
 
-    A figure of an encoder with several seeds is the mean over the seeds, also inside each resample. An
+    A metric of an encoder with several seeds is the mean over the seeds, also inside each resample. An
     evaluator that cannot run is listed under "skipped" with the reason; the others go on.
 
     Args:
       encoders: {name: [features of a seed]}; "all" is added here.
       fields: {split: {"id", "patient_id", "label", measurements}}, arrays [N] in the order of the features.
       config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
-      everything: see `run`.
+      everything: see `run_evaluators`.
       banks: {dataset: (features, fields) of its splits train and val, or why there are none}, for `transfer`.
       store: of what heads predict.
 
@@ -149,38 +147,38 @@ def evaluate(
     """
     _check_lengths(encoders, fields)
     data: dict[str, Any] = {
-        "": ({name: [features.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
+        "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
     }
     for bank, given in (banks or {}).items():
-        if isinstance(given, task.Skip):
+        if isinstance(given, interface.Skip):
             data[bank] = given
             continue
         bank_features, bank_fields = given
         _check_lengths(bank_features, bank_fields)
         joined = {
             name: [
-                features.add_all({**seed, "test": own["test"]})
+                feature_cache.add_all({**seed, "test": own["test"]})
                 for seed, own in zip(bank_features[name], group, strict=True)
             ]
             for name, group in encoders.items()
         }
         data[bank] = joined, {**bank_fields, "test": fields["test"]}
-    evaluation, remembered = entries.start(data[""][0], fields, config), {}
+    evaluation, remembered = results_lib.start(data[""][0], fields, config), {}
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
             continue
         try:
             parts = parts_of(name, options)
-        except task.Skip as skip:
-            entries.skip(evaluation, name, skip)
+        except interface.Skip as skip:
+            results_lib.skip(evaluation, name, skip)
             continue
         for part in parts:
             try:
-                if isinstance(data[part.bank], task.Skip):
+                if isinstance(data[part.bank], interface.Skip):
                     raise data[part.bank]
                 job = _prepare(part, *data[part.bank], config)
-            except task.Skip as skip:
-                entries.skip(evaluation, part.name, skip)
+            except interface.Skip as skip:
+                results_lib.skip(evaluation, part.name, skip)
                 continue
             counts = {split: len(job.target[split]) for split in SPLITS}
             counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
@@ -190,7 +188,7 @@ def evaluate(
     return evaluation
 
 
-def parts_of(name: str, options: dict[str, Any]) -> list[task.Part]:
+def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
     """The parts of one of the `chosen` evaluators of pooled features.
 
     Raises:
@@ -204,33 +202,37 @@ def parts_of(name: str, options: dict[str, Any]) -> list[task.Part]:
             return module.parts(name, **options)
         except TypeError as error:
             raise ConfigError(f"eval.evaluators.{name}: {error}") from None
-    field = options.pop("field", module.TARGET) if module.TARGET in task.MEASUREMENTS else module.TARGET
-    return [task.Part(name, name, kind, field, {metric: metric for metric in module.METRICS}, options)]
+    field = options.pop("field", module.TARGET) if module.TARGET in interface.MEASUREMENTS else module.TARGET
+    return [interface.Part(name, name, kind, field, {metric: metric for metric in module.METRICS}, options)]
 
 
-def _prepare(part: task.Part, encoders: EncodersFeatures, fields: Fields, config) -> _Task:
+def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, config) -> _Task:
     """Picks the videos whose target is known. Raises task.Skip if the part cannot run."""
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}")
     if part.field not in fields["train"]:
-        known = list(task.MEASUREMENTS)
+        known = list(interface.MEASUREMENTS)
         raise ConfigError(f"eval.evaluators.{part.family}: no field {part.field!r}; there are {known}")
-    known = {split: task.known_target(split, fields[split][part.field], part.field) for split in SPLITS}
+    known = {split: interface.known_target(split, fields[split][part.field], part.field) for split in SPLITS}
     columns = {split: {n: np.asarray(c)[known[split]] for n, c in fields[split].items()} for split in SPLITS}
     target = {split: np.asarray(columns[split][part.field], np.float64) for split in SPLITS}
     subsets = [np.ones(len(target["train"]), bool)]
     if part.fraction < 1:
-        patients = entries.patients_of(fields["train"])
+        patients = results_lib.patients_of(fields["train"])
         drawn = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
         subsets = [each[known["train"]] for each in drawn]
     for subset in subsets:
         module.require(target["train"][subset], target["val"], target["test"])
-    patients = entries.patients_of(fields["test"])[known["test"]]
-    rows = entries.make_rows(columns["test"]["id"], patients, target["test"], config)
+    patients = results_lib.patients_of(fields["test"])[known["test"]]
+    rows = results_lib.make_rows(columns["test"]["id"], patients, target["test"], config)
     return _Task(part, module, encoders, columns, known, target, subsets, rows)
 
 
 def _run(
-    job: _Task, readouts: Sequence[str], evaluation: entries.Evaluation, remembered: dict, store: kept.Store
+    job: _Task,
+    readouts: Sequence[str],
+    evaluation: results_lib.Evaluation,
+    remembered: dict,
+    store: prediction_cache.Store,
 ) -> None:
     """One part on every encoder and readout, into `evaluation`.
 
@@ -244,7 +246,7 @@ def _run(
     for encoder, group in job.encoders.items():
         names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
         if not names:
-            entries.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
+            results_lib.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
             continue
         if asked not in remembered:
             if inputs not in remembered:
@@ -254,17 +256,17 @@ def _run(
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
         for readout, made in remembered[asked].items():
-            if isinstance(made, task.Skip):
-                entries.skip(evaluation, part.name, made, encoder, readout)
+            if isinstance(made, interface.Skip):
+                results_lib.skip(evaluation, part.name, made, encoder, readout)
             else:
                 table[readout] = made
         if table:
             tables[encoder] = table
-            figures[encoder] = {name: entries.figures(job.rows, scores, made) for name, made in table.items()}
+            figures[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
     val = {encoder: {name: job.val_figure(made) for name, made in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
-    entries.add(
+    results_lib.add(
         evaluation, part.family, job.rows, scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
         names=part.scores,
@@ -276,17 +278,17 @@ def _run(
         entry["encoders"][encoder]["table"] = {
             name: {
                 "val": val[encoder][name],
-                "test": entries.summary(figures[encoder][name], patients),
+                "test": results_lib.summary(figures[encoder][name], patients),
                 "details": [dict(each.details) for each in made],
             }
             for name, made in table.items()
         }
-        if encoder == entries.STUDIED or entries.STUDIED not in tables:
+        if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
         # A gain over other weights is a gain of the weights only in the same readout.
-        mine, theirs = figures[entries.STUDIED], figures[encoder]
-        entry["paired_same_readout"][f"{entries.STUDIED}-{encoder}"] = {
-            name: entries.summary(entries.difference(mine[name], theirs[name]), patients)
+        mine, theirs = figures[results_lib.STUDIED], figures[encoder]
+        entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
+            name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)
             for name in mine
             if name in theirs
         }
@@ -300,18 +302,18 @@ def _candidates(group, readouts: Sequence[str]) -> list[str]:
     return [name for name in readouts if name in available]
 
 
-def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> kept.Table:
+def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
     """Predictions from every readout of one encoder, or why one has none."""
-    made: kept.Table = {}
+    made: prediction_cache.Table = {}
     for readout in readouts:
         try:
             made[readout] = _run_readout(job, encoder, group, readout)
-        except task.Skip as skip:
+        except interface.Skip as skip:
             made[readout] = skip
     return made
 
 
-def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[task.Predictions]:
+def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interface.Predictions]:
     """Predictions from one readout of one encoder: seed by seed, of each all draws."""
     made = []
     for seed, splits in enumerate(group):
@@ -320,15 +322,15 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[task.Pre
             rows = np.asarray(splits[split][readout], np.float64)[job.known[split]]
             bad = int((~np.isfinite(rows).all(1)).sum())
             if bad:
-                raise task.Skip(
+                raise interface.Skip(
                     f"features not finite: {bad} of {len(rows)} videos of split {split} (seed {seed})"
                 )
-            inputs.append(task.Split(split, rows, job.target[split], job.columns[split]))
+            inputs.append(interface.Split(split, rows, job.target[split], job.columns[split]))
         train, val, test = inputs
         for subset in job.subsets:
             try:
                 made.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
-            except (task.Skip, ConfigError):
+            except (interface.Skip, ConfigError):
                 raise
             except Exception as error:
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
@@ -350,7 +352,7 @@ def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
 
 
 def write(
-    evaluation: entries.Evaluation, workdir, step: int, dataset: str | None = None, writes: bool = True, **extra
+    evaluation: results_lib.Evaluation, workdir, step: int, dataset: str | None = None, writes: bool = True, **extra
 ) -> dict[str, Any]:
     """Writes results.json and predictions.csv to WORKDIR/eval/STEP, then WORKDIR/results.json.
 
@@ -366,10 +368,10 @@ def write(
     commit = extra.pop("commit", None) or commit_id()
     results = {"schema_version": SCHEMA_VERSION, "step": int(step), "commit": commit, **extra, **evaluation.results}
     if writes:
-        directory = pathlib.Path(workdir) / "eval" / str(int(step)) / extraction.folder(dataset or "")
-        output.write_csv(directory / "predictions.csv", evaluation.predictions)
-        output.write_json(directory / "results.json", results)
-        output.write_json(pathlib.Path(workdir) / "results.json", results)
+        directory = pathlib.Path(workdir) / "eval" / str(int(step)) / feature_extraction.folder(dataset or "")
+        results_io.write_csv(directory / "predictions.csv", evaluation.predictions)
+        results_io.write_json(directory / "results.json", results)
+        results_io.write_json(pathlib.Path(workdir) / "results.json", results)
     return results
 
 

@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 
 from discovr_jax.data import pipeline, records
 from discovr_jax.losses import scd
-from discovr_jax.losses.interface import Options
+from discovr_jax.losses.interface import LossOptions
 from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.models.layers import attention_weights
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 
 CLIPS = 4  # painted
 QUERIES, NEIGHBOURS = 4, 5  # shown
@@ -44,7 +44,7 @@ def of_clips(config: ConfigDict, state, model: Discovr, source, mesh) -> dict[st
     )
     first = [int(np.flatnonzero(record == index)[0]) for index in chosen]
     frames, num_valid = frames[first], num_valid[first]
-    everywhere = {"out_shardings": sharding.replicated(mesh)}
+    everywhere = {"out_shardings": mesh_lib.replicated(mesh)}
     shown = spread(len(chosen), CLIPS)
     attend = jax.jit(lambda params, *clips: cls_attention(model, params, *clips), **everywhere)
     attention = jax.device_get(attend(state.teacher, frames[shown], num_valid[shown]))
@@ -68,7 +68,7 @@ def of_clips(config: ConfigDict, state, model: Discovr, source, mesh) -> dict[st
     return {"clips": clips, "usage": usage}
 
 
-def prototypes(model: Discovr, options: Options, state, frames, num_valid) -> tuple[jax.Array, jax.Array]:
+def prototypes(model: Discovr, options: LossOptions, state, frames, num_valid) -> tuple[jax.Array, jax.Array]:
     """Prototype of each image teacher token: by Sinkhorn over the given clips, as in training, and the most similar.
 
     Args:

@@ -6,8 +6,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation.report import display_names as names
+from discovr_jax.evaluation import results as results_lib
+from discovr_jax.evaluation.report import display_names
 from discovr_jax.models import readouts
 from discovr_jax.runs import checkpoint
 
@@ -75,13 +75,16 @@ def _read(file: pathlib.Path, step: int) -> Scored | None:
         if results["step"] != step:
             return None
         parts = {
-            part: {"chosen": entry["encoders"][entries.STUDIED]["chosen"], "chosen_by": entry["chosen_by"]}
+            part: {"chosen": entry["encoders"][results_lib.STUDIED]["chosen"], "chosen_by": entry["chosen_by"]}
             for part, entry in results["readouts"].items()
             # What was chosen on another dataset, or of tokens, is no readout of this one's pooled features.
-            if "bank" not in entry and entries.STUDIED in entry["encoders"]
+            if "bank" not in entry and results_lib.STUDIED in entry["encoders"]
         }
         known = {part: entry for part, entry in parts.items() if entry["chosen"] in readouts.KNOWN}
-        order = [*(name for name in names.FAMILIES if name in known), *sorted(set(known) - set(names.FAMILIES))]
+        order = [
+            *(name for name in display_names.FAMILIES if name in known),
+            *sorted(set(known) - set(display_names.FAMILIES)),
+        ]
         chosen = {name: known[name] for name in order}
         return Scored(file, step, results["settings"], results.get("features", {}), chosen)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -4,16 +4,15 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
-from discovr_jax.evaluation import runner
-from discovr_jax.evaluation.features.tokens import Context
+from discovr_jax.evaluation import interface, runner
+from discovr_jax.evaluation import results as results_lib
+from discovr_jax.evaluation.features.tokens import TokenContext
 
 
-def run(
-    evaluation: entries.Evaluation, chosen: Mapping[str, Mapping[str, Any]], context: Context
+def run_token_evaluators(
+    evaluation: results_lib.Evaluation, chosen: Mapping[str, Mapping[str, Any]], context: TokenContext
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs those of the `chosen` evaluators that need tokens and enters their figures, or why one was skipped.
+    """Runs those of the `chosen` evaluators that need tokens and enters their metrics, or why one was skipped.
 
     Args:
       chosen: of `runner.chosen`.
@@ -30,6 +29,6 @@ def run(
         module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{kind}")
         try:
             pictures[name] = module.run(evaluation, name, context, **options) or []
-        except task.Skip as skip:
-            entries.skip(evaluation, name, skip)
+        except interface.Skip as skip:
+            results_lib.skip(evaluation, name, skip)
     return pictures

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class LossOptions:
     """Weights and options of the losses; the names are those of the config."""
 
     weights: dict[str, float]  # of the terms that are computed; names of `terms.TERMS`
@@ -34,7 +34,7 @@ class Options:
 
 
 @flax.struct.dataclass
-class Memory:
+class LossState:
     """What the losses carry from step to step, float32: centres [K], mean image token of each place [P, D]."""
 
     centers: dict[str, jax.Array]
@@ -43,11 +43,11 @@ class Memory:
 
 @flax.struct.dataclass
 class Batch:
-    """What the losses need of the input. hidden: bool [B, tokens] of the global view; signal: [B, t, P]."""
+    """What the losses need of the input. masked: bool [B, tokens] of the global view; signal: [B, t, P]."""
 
     num_valid: jax.Array
     num_frames: int = flax.struct.field(pytree_node=False)
-    hidden: jax.Array
+    masked: jax.Array
     decoder_order: jax.Array | None  # [B, tokens], only for the released pairing
     signal: jax.Array | None
     pixel_targets: jax.Array | None
@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Inputs:
+class LossInputs:
     """What every term may read.
 
     Attributes:
@@ -64,10 +64,10 @@ class Inputs:
       teacher_temperature: tau_t of this step.
     """
 
-    options: Options
+    options: LossOptions
     student: Any
     teacher: Any
-    memory: Memory
+    memory: LossState
     batch: Batch
     teacher_temperature: jax.Array
 
@@ -87,5 +87,5 @@ class Result:
     """
 
     loss: jax.Array
-    memory: Memory
+    memory: LossState
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from discovr_jax.losses import monitors
-from discovr_jax.losses.interface import Batch, Inputs, Memory, Options
+from discovr_jax.losses.interface import Batch, LossInputs, LossOptions, LossState
 from discovr_jax.losses.terms import TERMS
 
 
 def objective(
-    options: Options, student: Any, teacher: Any, memory: Memory, batch: Batch, teacher_temperature: jax.Array
-) -> tuple[jax.Array, tuple[Memory, dict[str, jax.Array]]]:
+    options: LossOptions, student: Any, teacher: Any, memory: LossState, batch: Batch, teacher_temperature: jax.Array
+) -> tuple[jax.Array, tuple[LossState, dict[str, jax.Array]]]:
     """Total loss, the memory for the next step, and scalars to log.
 
     Args:
@@ -28,7 +28,7 @@ def objective(
     Returns:
       (total, (new memory, metrics)); total and metrics are float32 scalars.
     """
-    inputs = Inputs(options, student, teacher, memory, batch, teacher_temperature)
+    inputs = LossInputs(options, student, teacher, memory, batch, teacher_temperature)
     losses: dict[str, jax.Array] = {}
     metrics: dict[str, jax.Array] = {}
     for name, term in TERMS.items():
@@ -46,7 +46,7 @@ def objective(
     return total, jax.lax.stop_gradient((inputs.memory, metrics))
 
 
-def _has(inputs: Inputs, needs: frozenset[str]) -> bool:
+def _has(inputs: LossInputs, needs: frozenset[str]) -> bool:
     """Whether student and teacher give all of these outputs, as far as either has one of that name."""
     sides = (inputs.student, inputs.teacher)
     return all(getattr(side, name) is not None for name in needs for side in sides if hasattr(side, name))

@@ -1,4 +1,4 @@
-"""Reconstruction of normalised pixels of hidden tubelets (VideoMAE)."""
+"""Reconstruction of normalised pixels of masked tubelets (VideoMAE)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -11,11 +11,11 @@ EPS = 1e-6
 def term(inputs) -> Result:
     """Pixel reconstruction as a term of the objective; `interface.Inputs` -> its Result."""
     batch = inputs.batch
-    return Result(pixel_loss(inputs.student.pixels, batch.pixel_targets, batch.hidden), inputs.memory)
+    return Result(pixel_loss(inputs.student.pixels, batch.pixel_targets, batch.masked), inputs.memory)
 
 
 def pixel_targets(patches: Float[Array, "clips tokens cells"]) -> Float[Array, "clips tokens cells"]:
-    """Each tubelet to zero mean and unit (unbiased) deviation. [B, N, cells] -> float32 [B, N, cells]."""
+    """Each tubelet to zero mean and unit (unbiased) standard deviation. [B, N, cells] -> float32 [B, N, cells]."""
     x = patches.astype(jnp.float32)
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, ddof=1, keepdims=True)
     return (x - mean) / (jnp.sqrt(variance) + EPS)
@@ -24,8 +24,8 @@ def pixel_targets(patches: Float[Array, "clips tokens cells"]) -> Float[Array, "
 def pixel_loss(
     predicted: Float[Array, "clips tokens cells"],
     targets: Float[Array, "clips tokens cells"],
-    hidden: Bool[Array, "clips tokens"],
+    masked: Bool[Array, "clips tokens"],
 ) -> Float[Array, ""]:
-    """Mean squared error over hidden tokens. predicted, targets [B, N, cells]; hidden bool [B, N]."""
+    """Mean squared error over masked tokens. predicted, targets [B, N, cells]; masked bool [B, N]."""
     per_token = jnp.square(predicted.astype(jnp.float32) - targets).mean(-1)
-    return (per_token * hidden).sum() / jnp.maximum(hidden.sum(), 1)
+    return (per_token * masked).sum() / jnp.maximum(masked.sum(), 1)

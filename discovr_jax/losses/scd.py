@@ -76,7 +76,7 @@ def scd_scores(options, student, teacher, memory, batch):
         time = num_tokens // teacher.image_tokens.shape[2]
         image = image_scores(options, teacher.image_tokens, student.prototypes, memory, time)
     elif options.scd_pairing == "released":
-        # Every second token of the flattened frames beside the decoder's visible-then-hidden order.
+        # Every second token of the flattened frames beside the decoder's visible-then-masked order.
         tokens = _standardised(options, teacher.image_tokens, memory).reshape(num_clips, -1, width)
         image = _scores(tokens[:, :: tokens.shape[1] // num_tokens], student.prototypes)
         video = jnp.take_along_axis(video, batch.decoder_order[:, :, None], axis=1)
@@ -119,11 +119,11 @@ def _token_weights(options, batch):
     """Weight of each token in SCD, [B, tokens], or None where all count."""
     weights = None
     if options.scd_tokens == "masked":
-        weights = batch.hidden.astype(jnp.float32)
+        weights = batch.masked.astype(jnp.float32)
     elif options.scd_tokens != "all":
         raise ConfigError(f"scd.tokens must be 'all' or 'masked', not {options.scd_tokens!r}")
     if options.scd_ignore_static:
-        signal = batch.signal.reshape(batch.hidden.shape)
+        signal = batch.signal.reshape(batch.masked.shape)
         weights = signal if weights is None else weights * signal
     return weights
 
@@ -140,7 +140,7 @@ def standardise(
 
     Args:
       tokens: [B, F, P, D].
-      how: "frame" (zero mean and unit unbiased deviation over the patches of the frame), "position" (minus
+      how: "frame" (zero mean and unit unbiased standard deviation over the patches of the frame), "position" (minus
         the running mean of each patch position) or "none".
       position_mean: float32 [P, D], read by "position".
 
@@ -149,8 +149,8 @@ def standardise(
     """
     tokens = tokens.astype(jnp.float32)
     if how == "frame":
-        deviation = tokens.std(axis=2, ddof=1, keepdims=True)
-        return (tokens - tokens.mean(axis=2, keepdims=True)) / (deviation + STANDARDISE_EPS)
+        std = tokens.std(axis=2, ddof=1, keepdims=True)
+        return (tokens - tokens.mean(axis=2, keepdims=True)) / (std + STANDARDISE_EPS)
     if how == "position":
         return tokens - position_mean
     if how == "none":

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from discovr_jax import configs, renamed_keys
 from discovr_jax.data import facts, mixture
 from discovr_jax.errors import ConfigError
-from discovr_jax.losses.interface import Options
+from discovr_jax.losses.interface import LossOptions
 from discovr_jax.losses.terms import TERMS, outputs
-from discovr_jax.method import optimizer as optim
+from discovr_jax.method import optimizer as optimizer_lib
 from discovr_jax.method import schedules as schedules_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method import views
@@ -26,7 +26,7 @@ from discovr_jax.models.discovr import ClipGrid, Discovr
 from discovr_jax.models.patches import MOTION
 from discovr_jax.models.positions import KINDS
 from discovr_jax.models.variants import VARIANTS, Variant
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Experiment:
     """What a config means."""
 
     model: Discovr
-    options: Options
+    options: LossOptions
     masks: train_step.MaskOptions
     schedules: schedules_lib.Schedules
     tx: optax.GradientTransformation
@@ -152,7 +152,7 @@ def make_model(config: ConfigDict) -> Discovr:
         decoder_depth=m.decoder_depth,
         video_qkv_bias=option(config, "model.video_qkv_bias"),
         image_qkv_bias=m.image_qkv_bias,
-        intensity=m.intensity,
+        input_normalisation=m.input_normalisation,
         head_hidden=config.head.hidden,
         head_bottleneck=config.head.bottleneck,
         head_outputs=config.head.outputs,
@@ -171,13 +171,13 @@ def make_model(config: ConfigDict) -> Discovr:
     )
 
 
-def make_options(config: ConfigDict) -> Options:
+def make_options(config: ConfigDict) -> LossOptions:
     """Options of the losses."""
     weights = {name: float(config.loss[name]) for name in TERMS}
     weights = {name: weight for name, weight in weights.items() if weight != 0}
     if not weights:
         raise ConfigError("every weight in config.loss is 0: nothing would be trained")
-    return Options(
+    return LossOptions(
         weights=weights,
         student_temperature=config.dino.student_temperature,
         center_momentum=option(config, "dino.center_momentum"),
@@ -219,9 +219,9 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
       num_train: videos trained on, of all datasets (`pipeline.training_records`); an epoch is so many clips.
     """
     batch_size = config.batch_size
-    parts = config.accumulate
+    parts = config.gradient_accumulation_steps
     if parts < 1 or batch_size % parts:
-        raise ConfigError(f"batch_size = {batch_size} must be a multiple of accumulate = {parts}")
+        raise ConfigError(f"batch_size = {batch_size} must be a multiple of gradient_accumulation_steps = {parts}")
     steps_per_epoch = num_train / batch_size
     total = schedules_lib.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
@@ -236,7 +236,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
         raise ConfigError(f"optim.decay must be 'cosine' or 'constant', not {decay!r}")
     schedules = schedules_lib.Schedules(
         total=total,
-        peak_lr=optim.peak_lr(o.lr, o.base_lr, batch_size),
+        peak_lr=optimizer_lib.peak_lr(o.lr, o.base_lr, batch_size),
         floor_lr=o.min_lr,
         warmup=steps(option(config, "optim.warmup")),
         lr_decay=decay,
@@ -261,7 +261,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
         options=make_options(config),
         masks=masks,
         schedules=schedules,
-        tx=optim.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip, o.image_rate),
+        tx=optimizer_lib.adamw(o.b1, o.b2, o.weight_decay, option(config, "optim.no_decay"), o.clip, o.image_lr_scale),
         views=make_views(config),
         checkpoint_every=steps(config.checkpoint.every),
         log_every=steps(config.log.every),
@@ -279,7 +279,7 @@ def make_train_step(experiment: Experiment, config: ConfigDict):
         experiment.schedules,
         option(config, "ema.order"),
         config.seed,
-        config.accumulate,
+        config.gradient_accumulation_steps,
         experiment.views,
     )
 
@@ -289,8 +289,8 @@ def jit_train_step(experiment: Experiment, config: ConfigDict, mesh: Mesh):
     choose, XLA would place outputs elsewhere, and the second step would compile anew.
     """
     state = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
-    places = jax.tree.map(lambda leaf: leaf.sharding, state), sharding.replicated(mesh)
-    step = sharding.rows_kept(make_train_step(experiment, config), mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, state), mesh_lib.replicated(mesh)
+    step = mesh_lib.rows_kept(make_train_step(experiment, config), mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=places)
 
 

@@ -10,23 +10,23 @@ from discovr_jax.errors import ConfigError
 KINDS = ("tube", "region", "mixed")
 
 
-def num_visible(places: int, ratio: float) -> int:
+def num_visible(positions: int, ratio: float) -> int:
     """Visible patches of a frame when `int(ratio * places)` are hidden (the public code's rounding)."""
-    visible = places - int(ratio * places)
-    if not 1 <= visible <= places:
-        raise ConfigError(f"mask ratio {ratio} leaves {visible} of {places} patches visible: need at least 1")
+    visible = positions - int(ratio * positions)
+    if not 1 <= visible <= positions:
+        raise ConfigError(f"mask ratio {ratio} leaves {visible} of {positions} patches visible: need at least 1")
     return visible
 
 
-def random_places(
+def random_positions(
     key: Key[Array, ""], rows: int, grid: tuple[int, int], visible: int
 ) -> Int32[Array, "{rows} {visible}"]:
     """`visible` places without replacement in each of `rows` grids. int32 [rows, visible], ascending."""
     noise = jax.random.uniform(key, (rows, grid[0] * grid[1]))
-    return _first_places(noise, visible)
+    return _first_positions(noise, visible)
 
 
-def region_places(
+def region_positions(
     key: Key[Array, ""], rows: int, grid: tuple[int, int], visible: int
 ) -> Int32[Array, "{rows} {visible}"]:
     """One visible rectangle a grid, of random place and shape. int32 [rows, visible], ascending.
@@ -41,7 +41,7 @@ def region_places(
     y, x = jnp.divmod(jnp.arange(grid[0] * grid[1]), grid[1])
     down, right = y - top[:, None], x - left[:, None]
     inside = (down >= 0) & (right >= 0) & (down < high[:, None]) & (right < wide[:, None])
-    return _first_places(jnp.where(inside, down * wide[:, None] + right, y.size), visible)
+    return _first_positions(jnp.where(inside, down * wide[:, None] + right, y.size), visible)
 
 
 def _rectangles(grid: tuple[int, int], visible: int) -> list[tuple[int, int]]:
@@ -52,7 +52,7 @@ def _rectangles(grid: tuple[int, int], visible: int) -> list[tuple[int, int]]:
     return [shape for shape in square if shape[0] * shape[1] == least]
 
 
-def view_places(
+def visible_positions(
     key: Key[Array, ""],
     views: int,
     rows: int,
@@ -72,38 +72,38 @@ def view_places(
     """
     if kind not in KINDS:
         raise ConfigError(f"mask kind must be one of {KINDS}, not {kind!r}")
-    places = grid[0] * grid[1]
+    positions = grid[0] * grid[1]
     out = []
     for view in range(views):
         view_key = jax.random.fold_in(key, view)
         if kind == "region" or (kind == "mixed" and view % 2):
-            count = num_visible(places, 1 - region_fraction)
-            out.append(region_places(view_key, rows, grid, count))
+            count = num_visible(positions, 1 - region_fraction)
+            out.append(region_positions(view_key, rows, grid, count))
         else:
-            out.append(random_places(view_key, rows, grid, num_visible(places, ratio)))
+            out.append(random_positions(view_key, rows, grid, num_visible(positions, ratio)))
     return tuple(out)
 
 
 def tube(
-    places: Int32[Array, "clips visible"], time: int, places_per_frame: int
+    positions: Int32[Array, "clips visible"], time: int, positions_per_frame: int
 ) -> Int32[Array, "clips {time}*visible"]:
     """The same places in every tubelet: int32 [B, v] -> token indices [B, time * v], ascending."""
-    offsets = jnp.arange(time, dtype=places.dtype) * places_per_frame
-    return (offsets[None, :, None] + places[:, None, :]).reshape(places.shape[0], -1)
+    offsets = jnp.arange(time, dtype=positions.dtype) * positions_per_frame
+    return (offsets[None, :, None] + positions[:, None, :]).reshape(positions.shape[0], -1)
 
 
-def hidden(visible: Int32[Array, "clips visible"], num_tokens: int) -> Bool[Array, "clips {num_tokens}"]:
+def masked(visible: Int32[Array, "clips visible"], num_tokens: int) -> Bool[Array, "clips {num_tokens}"]:
     """bool [B, N], True where a token is hidden, from visible indices [B, V]."""
     shown = jax.vmap(lambda index: jnp.zeros(num_tokens, bool).at[index].set(True))(visible)
     return ~shown
 
 
-def visible_then_hidden(
+def visible_then_masked(
     visible: Int32[Array, "clips visible"], num_tokens: int
 ) -> Int32[Array, "clips {num_tokens}"]:
     """Token indices in the public decoder's own order: visible ascending, then hidden. int32 [B, N]."""
-    return jnp.argsort(hidden(visible, num_tokens), axis=1, stable=True).astype(visible.dtype)
+    return jnp.argsort(masked(visible, num_tokens), axis=1, stable=True).astype(visible.dtype)
 
 
-def _first_places(rank: jax.Array, visible: int) -> jax.Array:
+def _first_positions(rank: jax.Array, visible: int) -> jax.Array:
     return jnp.sort(jnp.argsort(rank, axis=1)[:, :visible], axis=1).astype(jnp.int32)

@@ -32,27 +32,27 @@ def decay_mask(params, exempt: str):
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | None, image_rate: float = 1.0):
+def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | None, image_lr_scale: float = 1.0):
     """AdamW without its learning rate: the step multiplies by -lr, a function of the training step, so that a
     skipped update cannot shift the schedule.
 
     Args:
       clip: global gradient norm, None or 0 for none.
-      image_rate: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its
+      image_lr_scale: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its
         loss would not do: Adam divides by the gradient's size, and only that loss reaches the branch.)
 
     Raises:
-      ConfigError: image_rate below 0.
+      ConfigError: image_lr_scale below 0.
     """
-    if image_rate < 0:
-        raise ConfigError(f"optim.image_rate = {image_rate} must not be negative")
+    if image_lr_scale < 0:
+        raise ConfigError(f"optim.image_lr_scale = {image_lr_scale} must not be negative")
     parts = [optax.clip_by_global_norm(clip)] if clip else []
     parts += [
         optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8),
         optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, exempt)),
     ]
-    if image_rate != 1:
-        parts.append(optax.stateless(partial(_scale_image_branch, image_rate)))
+    if image_lr_scale != 1:
+        parts.append(optax.stateless(partial(_scale_image_branch, image_lr_scale)))
     return optax.chain(*parts)
 
 

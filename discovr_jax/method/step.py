@@ -1,4 +1,4 @@
-"""The state of training, its initialisation, and the one pure step. EMA order lives here and nowhere else."""
+"""The state of training, its initialisation, and the train step. EMA order lives here and nowhere else."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from discovr_jax.method import schedules as schedules_lib
 from discovr_jax.method import views as views_lib
 from discovr_jax.models.discovr import Discovr, Masks
 from discovr_jax.models.heads import l2_normalise
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 
 
 @flax.struct.dataclass
@@ -27,12 +27,12 @@ class TrainState:
     params: dict
     teacher: dict
     opt_state: optax.OptState
-    memory: objective_lib.Memory
+    memory: objective_lib.LossState
 
 
 @flax.struct.dataclass
 class MaskOptions:
-    """How views are masked; see `masking.view_places`."""
+    """How views are masked; see `masking.visible_positions`."""
 
     kind: str
     ratio: float
@@ -49,12 +49,12 @@ def draw_masks(key: jax.Array, model: Discovr, options: MaskOptions, batch: int)
     keys = jax.random.split(key, 3)
 
     def video(view_key, views, kind):
-        views = masking.view_places(
+        views = masking.visible_positions(
             view_key, views, batch, grid, kind, options.ratio, options.region_fraction
         )
-        return tuple(masking.tube(view, model.grid.time, model.grid.places) for view in views)
+        return tuple(masking.tube(view, model.grid.time, model.grid.num_positions) for view in views)
 
-    images = masking.view_places(
+    images = masking.visible_positions(
         keys[2],
         options.image_views,
         batch * model.grid.frames,
@@ -71,9 +71,9 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     size = model.patch * model.grid.rows, model.patch * model.grid.cols
     frames = jnp.zeros((1, model.grid.frames, *size), jnp.uint8)
     num_valid = jnp.full((1,), model.grid.frames, jnp.int32)
-    drawn = draw_masks(key, model, masks, 1)
+    masks_drawn = draw_masks(key, model, masks, 1)
     student_key, teacher_key = jax.random.split(key)
-    params = model.init(student_key, frames, num_valid, drawn, method="init_student")["params"]
+    params = model.init(student_key, frames, num_valid, masks_drawn, method="init_student")["params"]
     # The teacher starts as the student. A branch that has no student (SCD without the image loss) keeps its
     # own initial weights.
     fresh = model.init(teacher_key, frames, num_valid, method="teacher").get("params", {})
@@ -86,14 +86,14 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     }
     position_mean = None
     if "image_tokens" in model.outputs:
-        position_mean = jnp.zeros((model.grid.places, model.width), jnp.float32)
+        position_mean = jnp.zeros((model.grid.num_positions, model.width), jnp.float32)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         params=params,
         teacher=teacher,
         opt_state=tx.init(params),
-        memory=objective_lib.Memory(centers, position_mean),
+        memory=objective_lib.LossState(centers, position_mean),
     )
 
 
@@ -111,10 +111,10 @@ def ema(teacher: dict, student: dict, momentum: jax.Array) -> dict:
 
 def losses(
     model: Discovr,
-    options: objective_lib.Options,
+    options: objective_lib.LossOptions,
     params: dict,
     teacher: dict,
-    memory: objective_lib.Memory,
+    memory: objective_lib.LossState,
     batch: dict,
     masks: Masks,
     temperature: jax.Array,
@@ -129,12 +129,12 @@ def losses(
     Returns: (total, (new memory, metrics)), ready for `jax.value_and_grad(..., argnums=2, has_aux=True)`.
     """
     frames, num_valid = batch["frames"], batch["num_valid"]
-    seen = model.apply({"params": teacher}, frames, num_valid, method="teacher") if teacher else None
+    teacher_outputs = model.apply({"params": teacher}, frames, num_valid, method="teacher") if teacher else None
     student = model.apply({"params": params}, **batch, masks=masks, method="student")
-    return objective(student, seen, model, options, memory, batch, masks, temperature, key)
+    return objective(student, teacher_outputs, model, options, memory, batch, masks, temperature, key)
 
 
-def objective(student, seen, model, options, memory, batch, masks, temperature, key=None):
+def objective(student, teacher_outputs, model, options, memory, batch, masks, temperature, key=None):
     """The objective of a model's outputs (`StudentOutputs`, `TeacherOutputs`) on a batch; returns as `losses`."""
     frames, num_valid = batch["frames"], batch["num_valid"]
     signal = targets = order = None
@@ -145,21 +145,21 @@ def objective(student, seen, model, options, memory, batch, masks, temperature, 
     if student.pixels is not None:
         targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="grey_patches"))
     if options.scd_pairing == "released":
-        order = masking.visible_then_hidden(masks.global_view, model.grid.tokens)
-    hidden = masking.hidden(masks.global_view, model.grid.tokens)
-    inputs = objective_lib.Batch(num_valid, model.grid.frames, hidden, order, signal, targets, key)
+        order = masking.visible_then_masked(masks.decoder_view, model.grid.tokens)
+    masked = masking.masked(masks.decoder_view, model.grid.tokens)
+    inputs = objective_lib.Batch(num_valid, model.grid.frames, masked, order, signal, targets, key)
     return objective_lib.objective(
-        options, student, jax.lax.stop_gradient(seen), memory, inputs, temperature
+        options, student, jax.lax.stop_gradient(teacher_outputs), memory, inputs, temperature
     )
 
 
 def accumulated(
     parts: int,
     model: Discovr,
-    options: objective_lib.Options,
+    options: objective_lib.LossOptions,
     params: dict,
     teacher: dict,
-    memory: objective_lib.Memory,
+    memory: objective_lib.LossState,
     batch: dict,
     masks: Masks,
     temperature: jax.Array,
@@ -185,11 +185,11 @@ def accumulated(
         return jax.tree.map(strided, tree)
 
     def joined(tree):
-        def woven(x):
+        def interleaved(x):
             grouped = x.reshape(parts, size // parts, -1, *x.shape[2:])
             return jnp.swapaxes(grouped, 0, 1).reshape(-1, *x.shape[2:])
 
-        return jax.tree.map(woven, tree)
+        return jax.tree.map(interleaved, tree)
 
     def student(params, clips, masks):
         found = model.apply({"params": params}, **clips, masks=masks, method="student")
@@ -197,43 +197,43 @@ def accumulated(
 
     def forward(part):
         clips = part[0]["frames"], part[0]["num_valid"]
-        seen = model.apply({"params": teacher}, *clips, method="teacher") if teacher else None
-        return student(params, *part), seen
+        teacher_outputs = model.apply({"params": teacher}, *clips, method="teacher") if teacher else None
+        return student(params, *part), teacher_outputs
 
-    pieces = cut((batch, masks))
-    outputs, seen = joined(jax.lax.map(forward, pieces))
+    batch_parts = cut((batch, masks))
+    outputs, teacher_outputs = joined(jax.lax.map(forward, batch_parts))
     if "prototypes" in params:
         outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
-    found, by_output = jax.value_and_grad(objective, has_aux=True)(
-        outputs, seen, model, options, memory, batch, masks, temperature, key
+    found, output_grads = jax.value_and_grad(objective, has_aux=True)(
+        outputs, teacher_outputs, model, options, memory, batch, masks, temperature, key
     )
 
     def backward(grads, part):
-        piece, by_part = part
-        _, pull = jax.vjp(lambda p: student(p, *piece), params)
-        return jax.tree.map(jnp.add, grads, pull(by_part)[0]), None
+        piece, part_grads = part
+        _, vjp = jax.vjp(lambda p: student(p, *piece), params)
+        return jax.tree.map(jnp.add, grads, vjp(part_grads)[0]), None
 
-    parts_by_output = cut(by_output.replace(prototypes=None))
-    grads, _ = jax.lax.scan(backward, jax.tree.map(jnp.zeros_like, params), (pieces, parts_by_output))
+    part_output_grads = cut(output_grads.replace(prototypes=None))
+    grads, _ = jax.lax.scan(backward, jax.tree.map(jnp.zeros_like, params), (batch_parts, part_output_grads))
     if "prototypes" in params:
-        grads = grads | {"prototypes": {"vectors": by_output.prototypes}}
+        grads = grads | {"prototypes": {"vectors": output_grads.prototypes}}
     return found, grads
 
 
 def make_step(
     model: Discovr,
-    options: objective_lib.Options,
+    options: objective_lib.LossOptions,
     masks: MaskOptions,
     tx: optax.GradientTransformation,
     schedules: schedules_lib.Schedules,
     ema_order: str,
     seed: int,
-    accumulate: int = 1,
+    gradient_accumulation_steps: int = 1,
     views: views_lib.ViewOptions = views_lib.MASKS_ALONE,
 ):
     """The pure step `(state, batch) -> (state, metrics)`; batch: of `views.input_shapes`.
 
-    With `accumulate` > 1 the batch goes through the students in so many parts, see `accumulated`.
+    With `gradient_accumulation_steps` > 1 the batch goes through the students in so many parts, see `accumulated`.
 
     Randomness is a function of (seed, step): a run that resumes draws what it would have drawn.
     """
@@ -242,30 +242,30 @@ def make_step(
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
-        return apply_step(state, with_views(key, batch), drawn)
+        masks_drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        return apply_step(state, with_views(key, batch), masks_drawn)
 
     def with_views(key, batch: dict) -> dict:
         # The masks split this key in three; a folded one is another.
         return views_lib.add_views(jax.random.fold_in(key, 1), batch, views, masks.video_views)
 
-    def gradients(state: TrainState, batch: dict, drawn: Masks):
+    def gradients(state: TrainState, batch: dict, masks_drawn: Masks):
         """Parameters and teacher as the step uses them; total, memory and metrics; and the gradient."""
         params, teacher = unit_prototypes(state.params), state.teacher
         if ema_order == "before":
             teacher = ema(teacher, params, schedules.ema_momentum(state.step))
         gradient = jax.value_and_grad(losses, argnums=2, has_aux=True)
-        if accumulate > 1:
-            gradient = partial(accumulated, accumulate)
+        if gradient_accumulation_steps > 1:
+            gradient = partial(accumulated, gradient_accumulation_steps)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), 2)
         found, grads = gradient(
-            model, options, params, teacher, state.memory, batch, drawn, schedules.temperature(state.step), key
+            model, options, params, teacher, state.memory, batch, masks_drawn, schedules.temperature(state.step), key
         )
         return params, teacher, found, _freeze(grads, state.step, schedules)
 
-    def apply_step(state: TrainState, batch: dict, drawn: Masks):
+    def apply_step(state: TrainState, batch: dict, masks_drawn: Masks):
         lr, momentum = schedules.lr(state.step), schedules.ema_momentum(state.step)
-        params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, drawn)
+        params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, masks_drawn)
         updates, opt_state = tx.update(grads, state.opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
         if schedules.freeze_prototypes and "prototypes" in params:
@@ -291,9 +291,9 @@ def make_step(
     def module_norms(state: TrainState, batch: dict) -> dict[str, jax.Array]:
         """Norm of the gradient of each module, for `discovr_jax.replay`."""
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        masks_drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
         batch = with_views(key, batch)
-        return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, drawn)[-1].items()}
+        return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, masks_drawn)[-1].items()}
 
     step.apply, step.module_norms = apply_step, module_norms
     return step
@@ -326,5 +326,5 @@ def abstract_state(model, tx, masks, mesh) -> TrainState:
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
-        sharding.shardings(shapes, mesh),
+        mesh_lib.shardings(shapes, mesh),
     )

@@ -16,7 +16,7 @@ WHOLE_BYTES, TILE_BYTES = 2**22, 2**21
 TILE_TOKENS = 128  # queries, and keys, that cuDNN's kernel takes at once
 
 
-def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def reference(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Softmax attention, softmax in float32.
 
     Args:
@@ -32,8 +32,8 @@ def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return jnp.swapaxes(_weighted(q, k, v), 1, 2)
 
 
-def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`whole` for a single CPU device: scores are made in tiles that stay in its caches, and again for gradients.
+def memory_efficient(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`reference` for a single CPU device: scores are made in tiles that stay in its caches, and again for gradients.
 
     A tile is several (clip, head) pairs, or of a long sequence some queries of one pair. The loop over tiles runs
     through the batch: on a mesh it would gather what the devices share out.
@@ -42,7 +42,7 @@ def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     pair_bytes = 4 * queries * k.shape[1]
     pairs = batch * heads
     if pairs * pair_bytes <= WHOLE_BYTES:
-        return whole(q, k, v)
+        return reference(q, k, v)
     q, k, v = (jnp.swapaxes(x, 1, 2).reshape(pairs, x.shape[1], width) for x in (q, k, v))
     if pair_bytes <= TILE_BYTES:
         group = max(g for g in range(1, TILE_BYTES // pair_bytes + 1) if pairs % g == 0)
@@ -62,7 +62,7 @@ def tiled(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def weights(q: jax.Array, k: jax.Array) -> jax.Array:
-    """What `whole` weighs the values by, for those who want to see it.
+    """What `reference` weighs the values by, for those who want to see it.
 
     Args:
       q: [B, N, heads, d].
@@ -126,23 +126,23 @@ def _tile_backward(kept, gradient):
 _tile.defvjp(_tile_forward, _tile_backward)
 
 
-def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`whole` for GPUs: cuDNN's flash attention, which writes no scores, where it takes the tokens.
+def flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`reference` for GPUs: cuDNN's flash attention, which writes no scores, where it takes the tokens.
 
     Those are 16-bit floats in heads of a multiple of 8, up to 128. Its tiles are of 128 tokens, so several short
     sequences are asked as one in which each sees its own tokens only. All else, and the query of CLS alone, is
-    `whole`.
+    `reference`.
     """
     taken = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
     batch, count = q.shape[:2]
     if not taken or k.shape[1] != count:
-        return whole(q, k, v)
+        return reference(q, k, v)
     # jax takes a mask for even lengths only, and no device may have a part of a tile.
     devices = jax.device_count()
     fitting = [n for n in range(2, TILE_TOKENS // count + 1) if batch % (n * devices) == 0 and n * count % 2 == 0]
     together = max(fitting, default=1)
     if together * count < TILE_TOKENS // 4:
-        return whole(q, k, v)
+        return reference(q, k, v)
     if together == 1:
         return _flash(q, k, v)
     owner = np.arange(together * count) // count
@@ -177,11 +177,11 @@ _flash.defvjp(_flash_forward, lambda pull, gradient: pull(gradient))
 
 
 def flash_suits(platform: str, dtype: jnp.dtype) -> bool:
-    """Whether "auto" means `cudnn` on devices of a platform, for activations of a dtype."""
+    """Whether "auto" means `flash` on devices of a platform, for activations of a dtype."""
     return platform == "gpu" and dtype in (jnp.bfloat16, jnp.float16)
 
 
-IMPLEMENTATIONS = {"whole": whole, "tiled": tiled, "cudnn": cudnn}
+IMPLEMENTATIONS = {"reference": reference, "memory_efficient": memory_efficient, "flash": flash}
 
 
 def choose(name: str, dtype: jnp.dtype) -> str:
@@ -196,9 +196,9 @@ def choose(name: str, dtype: jnp.dtype) -> str:
     if name == "auto":
         backend = jax.default_backend()
         if flash_suits(backend, dtype):
-            logger.info("attention: cuDNN's flash attention; model.attention=whole does without")
-            return "cudnn"
-        return "tiled" if backend == "cpu" and jax.device_count() == 1 else "whole"
+            logger.info("attention: cuDNN's flash attention; model.attention=reference does without")
+            return "flash"
+        return "memory_efficient" if backend == "cpu" and jax.device_count() == 1 else "reference"
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"model.attention must be one of {('auto', *IMPLEMENTATIONS)}, not {name!r}")
     return name

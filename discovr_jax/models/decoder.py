@@ -21,7 +21,7 @@ class Decoder(nn.Module):
     norm_eps: float
     dtype: jnp.dtype
     remat: str = "none"
-    attention: str = "whole"
+    attention: str = "reference"
 
     @nn.compact
     def __call__(self, encoded: jax.Array, visible: jax.Array, at: np.ndarray | None = None) -> jax.Array:

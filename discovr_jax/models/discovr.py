@@ -31,12 +31,12 @@ class ClipGrid:
     tubelet: int
 
     @property
-    def places(self) -> int:
+    def num_positions(self) -> int:
         return self.rows * self.cols
 
     @property
     def tokens(self) -> int:
-        return self.time * self.places
+        return self.time * self.num_positions
 
     @property
     def frames(self) -> int:
@@ -47,11 +47,11 @@ class ClipGrid:
 class Masks:
     """What each view sees: indices of visible tokens, int32, ascending.
 
-    global_view [B, V]; local_views: tuple (one a view) of [B, V_m]; image_views: tuple of [B * T, V_n] over the
+    decoder_view [B, V]; local_views: tuple (one a view) of [B, V_m]; image_views: tuple of [B * T, V_n] over the
     patches of a frame, frames in order (clip, frame).
     """
 
-    global_view: jax.Array
+    decoder_view: jax.Array
     local_views: tuple[jax.Array, ...]
     image_views: tuple[jax.Array, ...]
 
@@ -97,7 +97,7 @@ class Discovr(nn.Module):
     decoder_heads: int
     video_qkv_bias: str
     image_qkv_bias: str
-    intensity: str
+    input_normalisation: str
     head_hidden: int
     head_bottleneck: int
     head_outputs: int
@@ -107,8 +107,8 @@ class Discovr(nn.Module):
     scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
     dtype: jnp.dtype
     remat: str = "none"
-    attention: str = "whole"  # implementation, of models/attention.py
-    positions: str = "flattened"  # of `positions.KINDS`
+    attention: str = "reference"  # implementation, of models/attention.py
+    positions: str = "1d"  # of `positions.KINDS`
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
     mlp_dim: int | None = None  # of the encoders; None: 4 x width
     motion: str = "none"  # input of the video encoder: grey, or of `patches.motion_channels`
@@ -128,7 +128,7 @@ class Discovr(nn.Module):
                 self.patch,
                 qkv_bias,
                 eps,
-                self.intensity,
+                self.input_normalisation,
                 self.dtype,
                 self.remat,
                 self.attention,
@@ -174,14 +174,14 @@ class Discovr(nn.Module):
 
     def grey_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
         """Clips -> [B, tokens, cells] of tubelets, grey levels alone: what pixel reconstruction has for its target."""
-        x = patches.model_input(frames, num_valid, self.intensity)
+        x = patches.model_input(frames, num_valid, self.input_normalisation)
         return patches.patchify(x, self.grid.tubelet, self.patch)
 
     def frame_patches(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
         """Clips -> [B * F, places, cells] of single frames, every `every`-th frame."""
-        x = patches.model_input(frames, num_valid, self.intensity)[:, ::every]
+        x = patches.model_input(frames, num_valid, self.input_normalisation)[:, ::every]
         x = patches.patchify(x, 1, self.patch)
-        return x.reshape(-1, self.grid.places, x.shape[-1])
+        return x.reshape(-1, self.grid.num_positions, x.shape[-1])
 
     def encode_video(self, frames: jax.Array, num_valid: jax.Array, only_cls: bool = False) -> jax.Array:
         """All tokens of clips: [B, T, H, W] -> [B, 1 + tokens, D]; token 0 is CLS, or the only one."""
@@ -215,7 +215,7 @@ class Discovr(nn.Module):
             if "image_logits" in self.outputs:
                 image_logits = self.image_head(tokens[:, 0])
             if "image_tokens" in self.outputs:
-                image_tokens = tokens[:, 1:].reshape(frames.shape[0], -1, self.grid.places, self.width)
+                image_tokens = tokens[:, 1:].reshape(frames.shape[0], -1, self.grid.num_positions, self.width)
         return TeacherOutputs(video_logits, image_logits, image_tokens, cls)
 
     def student(
@@ -238,13 +238,13 @@ class Discovr(nn.Module):
         local = masks.local_views if self.outputs & {"video_logits", "embeddings"} else ()
         if views is None:
             # All views of a clip in one call.
-            together = ((masks.global_view,) if decodes else ()) + local
+            together = ((masks.decoder_view,) if decodes else ()) + local
             encoded = self.video_views(frames, num_valid, together) if together else []
         else:
-            encoded = self.video_views(frames, num_valid, (masks.global_view,)) if decodes else []
+            encoded = self.video_views(frames, num_valid, (masks.decoder_view,)) if decodes else []
             encoded += self.augmented_views(views, views_valid, local)
         if decodes:
-            decoded = self.decoder(encoded[0][:, 1:], masks.global_view, self.clip_positions)
+            decoded = self.decoder(encoded[0][:, 1:], masks.decoder_view, self.clip_positions)
         if local:
             local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(local) :]], 1)
             if "video_logits" in self.outputs:

@@ -19,10 +19,10 @@ class Encoder(nn.Module):
     patch: int
     qkv_bias: str
     norm_eps: float
-    intensity: str
+    input_normalisation: str
     dtype: jnp.dtype
     remat: str = "none"
-    attention: str = "whole"
+    attention: str = "reference"
     mlp_dim: int | None = None  # None: 4 x width
     channels: int = 3  # of the patches, where they are not grey
 
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
             self.tubelet,
             self.patch,
             self.width,
-            self.intensity,
+            self.input_normalisation,
             self.dtype,
             self.channels,
             name="patch_embed",

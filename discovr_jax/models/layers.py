@@ -28,8 +28,8 @@ def gelu(x: jax.Array) -> jax.Array:
 
 @gelu.defjvp
 def _gelu_jvp(primals, tangents):
-    value, slope = _gelu_and_slope(*primals)
-    return value, slope * tangents[0]
+    value, derivative = _gelu_and_slope(*primals)
+    return value, derivative * tangents[0]
 
 
 def _gelu_and_slope(x):
@@ -43,8 +43,8 @@ def _gelu_and_slope(x):
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
     """Layer normalisation over the last axis, two-pass variance, in float32.
 
-    Its gradient keeps `x` and two numbers a row. Left to itself, XLA made again the residual stream's gradient of all
-    later blocks in every block.
+    Its gradient keeps `x` and two numbers per row. Without this rule XLA recomputes the residual gradient of all
+    later blocks in each block.
 
     Args:
       x: [..., D], any float dtype.
@@ -63,8 +63,8 @@ def _normalise_forward(x, scale, bias, eps):
     return ((x32 - mean) * inverse * scale + bias).astype(x.dtype), (x, scale, mean, inverse)
 
 
-def _normalise_backward(eps, kept, gradient):
-    x, scale, mean, inverse = kept
+def _normalise_backward(eps, residuals, gradient):
+    x, scale, mean, inverse = residuals
     unit, gradient = (x.astype(jnp.float32) - mean) * inverse, gradient.astype(jnp.float32)
     rows = tuple(range(x.ndim - 1))
     to_unit = gradient * scale
@@ -94,8 +94,8 @@ class Attention(nn.Module):
     heads: int
     qkv_bias: str
     dtype: jnp.dtype
-    attention: str = "whole"  # of models/attention.py
-    rows: int | None = None  # only the first so many tokens ask; all are asked
+    attention: str = "reference"  # of models/attention.py
+    rows: int | None = None  # queries for the first `rows` tokens only; keys and values for all
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -140,7 +140,7 @@ class Block(nn.Module):
     qkv_bias: str
     norm_eps: float
     dtype: jnp.dtype
-    attention: str = "whole"
+    attention: str = "reference"
     rows: int | None = None  # the first so many tokens come out; None for all
     mlp_dim: int | None = None  # None: 4 x width
 
@@ -173,7 +173,7 @@ class Transformer(nn.Module):
     norm_eps: float
     dtype: jnp.dtype
     remat: str = "none"
-    attention: str = "whole"
+    attention: str = "reference"
     mlp_dim: int | None = None  # None: 4 x width
 
     @nn.compact

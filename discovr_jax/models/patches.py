@@ -51,7 +51,7 @@ def gather_tokens(
 def clip_standardised(
     frames: Shaped[Array, "clips time height width"], num_valid: Int[Array, "clips"]
 ) -> Float32[Array, "clips time height width"]:
-    """Each clip to zero mean and unit deviation over its valid frames.
+    """Each clip to zero mean and unit standard deviation over its valid frames.
 
     Args:
       frames: grey levels [B, T, H, W], uint8 or float.
@@ -69,7 +69,7 @@ def clip_standardised(
 
 
 def model_input(
-    frames: Shaped[Array, "clips time height width *channels"], num_valid: Int[Array, "clips"], intensity: str
+    frames: Shaped[Array, "clips time height width *channels"], num_valid: Int[Array, "clips"], input_normalisation: str
 ) -> Float[Array, "clips time height width *channels"]:
     """Grey input of the patch embedding: raw 0..255 for "imagenet" (normalisation is folded into the
     embedding), standardised for "clip". Three-channel float input, already normalised, passes unchanged.
@@ -78,11 +78,11 @@ def model_input(
     """
     if frames.ndim == 5:
         return frames
-    if intensity == "imagenet":
+    if input_normalisation == "imagenet":
         return frames.astype(jnp.float32)
-    if intensity == "clip":
+    if input_normalisation == "clip":
         return clip_standardised(frames, num_valid)
-    raise ConfigError(f"model.intensity must be 'imagenet' or 'clip', not {intensity!r}")
+    raise ConfigError(f"model.input_normalisation must be 'imagenet' or 'clip', not {input_normalisation!r}")
 
 
 def motion_channels(
@@ -126,7 +126,7 @@ def _valid_frames(x, num_valid):
 
 
 def fold_grey(
-    kernel: Float32[Array, "tubelet patch patch 3 width"], bias: Float32[Array, "width"], intensity: str
+    kernel: Float32[Array, "tubelet patch patch 3 width"], bias: Float32[Array, "width"], input_normalisation: str
 ) -> tuple[Float32[Array, "cells width"], Float32[Array, "width"]]:
     """Fold three equal channels and their normalisation into one grey channel.
 
@@ -135,12 +135,12 @@ def fold_grey(
     Args:
       kernel: float32 [t, p, p, 3, D].
       bias: float32 [D].
-      intensity: "imagenet" (g is 0..255; scale 1 / (255 s_c), shift -m_c / s_c) or "clip" (scale 1, shift 0).
+      input_normalisation: "imagenet" (g is 0..255; scale 1 / (255 s_c), shift -m_c / s_c) or "clip" (scale 1, shift 0).
 
     Returns:
       kernel [t * p * p, D] and bias [D], float32.
     """
-    if intensity == "clip":
+    if input_normalisation == "clip":
         return kernel.sum(3).reshape(-1, kernel.shape[-1]), bias
     scale, shift = 1 / (255 * IMAGENET_STD), -IMAGENET_MEAN / IMAGENET_STD
     folded = jnp.einsum("tijcd,c->tijd", kernel, scale).reshape(-1, kernel.shape[-1])
@@ -153,7 +153,7 @@ class PatchEmbed(nn.Module):
     tubelet: int
     patch: int
     width: int
-    intensity: str
+    input_normalisation: str
     dtype: jnp.dtype
     channels: int = 3
 
@@ -165,7 +165,7 @@ class PatchEmbed(nn.Module):
         kernel = self.param("kernel", _xavier_patch, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         if patches.shape[-1] == cells:
-            kernel, bias = fold_grey(kernel, bias, self.intensity)
+            kernel, bias = fold_grey(kernel, bias, self.input_normalisation)
         else:
             kernel = kernel.reshape(cells * self.channels, self.width)
         product = jnp.einsum(

@@ -46,7 +46,7 @@ def axis_sinusoid(positions: Float[np.ndarray, "tokens axes"], width: int) -> Fl
     return np.pad(np.concatenate(parts, axis=1), ((0, 0), (0, width - axes * share)))
 
 
-def axis_positions(
+def sincos_factorised(
     grid: tuple[int, ...], counted_in: tuple[int, ...] | None = None
 ) -> Float[np.ndarray, "tokens axes"]:
     """Coordinates of every token of a grid, counted in the units of another grid of the same extent.
@@ -70,10 +70,10 @@ def axis_positions(
     return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
 
-def flat_positions(
+def sincos_1d(
     grid: tuple[int, ...], counted_in: tuple[int, ...] | None = None
 ) -> Float[np.ndarray, "tokens"]:
-    """As `axis_positions`, flattened: t' (H W) + h' W + w', with fractional coordinates.
+    """As `sincos_factorised`, flattened: t' (H W) + h' W + w', with fractional coordinates.
 
     (Interpolating the table itself would be wrong: the rows between two rows of a frame belong to other columns.)
 
@@ -82,11 +82,11 @@ def flat_positions(
     """
     counted_in = grid if counted_in is None else tuple(counted_in)
     units = [np.prod(counted_in[axis + 1 :]) for axis in range(len(counted_in))]
-    return axis_positions(grid, counted_in) @ np.array(units, np.float64)
+    return sincos_factorised(grid, counted_in) @ np.array(units, np.float64)
 
 
-# model.positions: "flattened" (the public code) or "axes"
-KINDS = {"flattened": flat_positions, "axes": axis_positions}
+# model.positions: "1d" (the public code) or "factorised"
+KINDS = {"1d": sincos_1d, "factorised": sincos_factorised}
 
 
 def encoder_positions(

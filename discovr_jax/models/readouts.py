@@ -23,10 +23,10 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
       map_side: cells along a side of the maps; a grid of fewer rows or columns has a cell for each.
 
     Returns:
-      float32 [B, D] each: `cls`; `mean` token; `std_of_mean`, temporal deviation of the frame-mean token;
-      `mean_of_std`, mean over places of the temporal deviation of each place's token.
+      float32 [B, D] each: `cls`; `mean` token; `std_of_mean`, temporal standard deviation of the frame-mean token;
+      `mean_of_std`, mean over places of the temporal standard deviation of each place's token.
       float32 [B, cells * D] each, cells in raster order: `mean_map`, the mean token of a cell; `std_map`, the mean
-      over its places of the temporal deviation. They say where something moves, as no mean over places does.
+      over its places of the temporal standard deviation. They say where something moves, as no mean over places does.
 
     Raises:
       ConfigError: map_side below 1.
@@ -34,7 +34,7 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
     if map_side < 1:
         raise ConfigError(f"eval.map_side = {map_side} must be at least 1")
     tokens = tokens.astype(jnp.float32)
-    places = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.places, -1)
+    places = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.num_positions, -1)
     valid = jnp.arange(grid.time) * grid.tubelet < num_valid[:, None]
     share = (valid / valid.sum(1, keepdims=True))[:, :, None, None]
 

@@ -96,18 +96,22 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
     return parts.index(tuple(sorted(held[jax.process_index()]))), len(parts)
 
 
-def check_batch(mesh: Mesh, name: str, size: int, accumulate: int = 1) -> None:
+def check_batch(mesh: Mesh, name: str, size: int, gradient_accumulation_steps: int = 1) -> None:
     """Whether a batch can be cut evenly.
 
     Args:
       name: the setting that says the size.
-      accumulate: into so many steps, and each of those onto the devices.
+      gradient_accumulation_steps: into so many steps, and each of those onto the devices.
 
     Raises:
       ConfigError: it cannot.
     """
-    if size < 1 or size % (batch_shards(mesh) * accumulate):
-        times = f", times accumulate = {accumulate}" if accumulate > 1 else ""
+    if size < 1 or size % (batch_shards(mesh) * gradient_accumulation_steps):
+        times = (
+            f", times gradient_accumulation_steps = {gradient_accumulation_steps}"
+            if gradient_accumulation_steps > 1
+            else ""
+        )
         raise ConfigError(
             f"{name} = {size} must be a multiple of the {batch_shards(mesh)} devices on the mesh's data and fsdp "
             f"axes{times}"

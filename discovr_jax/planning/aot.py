@@ -1,4 +1,4 @@
-"""The step of a run, compiled for chips that need not be there: bytes and counts of the program, nothing is run."""
+"""The step of a run, compiled for hardware that you do not have: bytes and counts of the program, nothing is run."""
 
 import dataclasses
 import logging
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.models import attention
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import chips, hlo
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _HASTY = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 # Added to what a compiler says when it refuses a step.
 _HINTS = {
     "gpu": ". Known to compile for GPUs that are not there: jax 0.10.2; before, cuDNN asked for one "
-    "(model.attention=whole does without)"
+    "(model.attention=reference does without)"
 }
 
 
@@ -68,10 +68,10 @@ def aim(config: ConfigDict, topology_name: str):
     """
     config = ConfigDict(config.to_dict())
     topology = chips.parse_topology(topology_name, config.mesh.slices)
-    mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+    mesh = mesh_lib.make_mesh(config.mesh, chips.devices(topology))
     if config.model.attention == "auto":  # what it means on the chips planned for, not on this machine
         flash = attention.flash_suits(platform(mesh), jnp.dtype(config.model.dtype))
-        config.model.attention = "cudnn" if flash else "whole"
+        config.model.attention = "flash" if flash else "reference"
     return config, topology, mesh
 
 
@@ -81,7 +81,7 @@ def abstract_step(config: ConfigDict, videos: int, mesh, batch: int):
     config.batch_size = batch
     experiment = experiment_lib.make_experiment(config, videos)
     state = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
-    place = sharding.batch_sharding(mesh)
+    place = mesh_lib.batch_sharding(mesh)
     shapes = experiment.input_shapes(batch).items()
     clips = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for name, x in shapes}
     return experiment, experiment_lib.jit_train_step(experiment, config, mesh), state, clips

@@ -28,7 +28,7 @@ class Chip:
       network_bandwidth: bytes/s that leave it towards other slices or nodes, its share of the host's network.
       axes: of the torus or grid that its links form, and so of a topology's name ("4x4" has 2).
       cores: devices that jax sees of one chip.
-      island: devices that the fast links can join; 0 for a TPU slice, however large.
+      nvlink_domain: devices that the fast links can join; 0 for a TPU slice, however large.
       ring: a torus closes along an axis whose length is a multiple of it; 0 for no torus.
     """
 
@@ -41,7 +41,7 @@ class Chip:
     network_bandwidth: float
     axes: int = 1
     cores: int = 1
-    island: int = 0
+    nvlink_domain: int = 0
     ring: int = 0
 
     @property
@@ -56,9 +56,9 @@ CHIPS = {
     "v5p": Chip("tpu", "v5p", 459e12, 95 * GIB, 2765e9, 600e9, 50e9 / 8, axes=3, ring=4),
     "v6e": Chip("tpu", "v6e", 918e12, 32 * GIB, 1638e9, 400e9, 100e9 / 8, axes=2, ring=16),
     "v7": Chip("tpu", "tpu7x", 2307e12, 192 * GIB, 7380e9, 600e9, 100e9 / 8, axes=3, cores=2, ring=4),
-    "h100": Chip("gpu", "NVIDIA H100 80GB HBM3", 989e12, 80e9, 3350e9, 450e9, 50e9, island=8),
-    "h200": Chip("gpu", "NVIDIA H200", 989e12, 141e9, 4800e9, 450e9, 50e9, island=8),
-    "cpu": Chip("cpu", "cpu", 100e9, 8 * GIB, 10e9, 10e9, 1e9, island=8),
+    "h100": Chip("gpu", "NVIDIA H100 80GB HBM3", 989e12, 80e9, 3350e9, 450e9, 50e9, nvlink_domain=8),
+    "h200": Chip("gpu", "NVIDIA H200", 989e12, 141e9, 4800e9, 450e9, 50e9, nvlink_domain=8),
+    "cpu": Chip("cpu", "cpu", 100e9, 8 * GIB, 10e9, 10e9, 1e9, nvlink_domain=8),
 }
 
 # What XLA asks about a GPU of compute capability 9.0: limits of CUDA's programming guide, 132 multiprocessors.
@@ -117,10 +117,10 @@ class Topology:
         """Bytes/s at which a device sends in a collective over `group` devices, all its usable links busy.
 
         An axis of a torus that does not close has one neighbour less at its ends, and half the bandwidth. A group
-        larger than an island or a slice is as slow as the network between them.
+        larger than an nvlink_domain or a slice is as slow as the network between them.
         """
         chip = self.chip
-        if group > (chip.island or self.devices_per_slice):
+        if group > (chip.nvlink_domain or self.devices_per_slice):
             return chip.network_bandwidth
         if not chip.ring:
             return chip.link_bandwidth

@@ -47,18 +47,18 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     if outputs & {"image_logits", "image_tokens"}:
         every_frame = "image_logits" in outputs or model.scd_frames == "all"
         frames = grid.frames if every_frame else grid.time
-        found["image teacher"] = encode(frames, grid.places, grid.places, 1)
+        found["image teacher"] = encode(frames, grid.num_positions, grid.num_positions, 1)
     if "video_logits" in outputs:
         found["video teacher"] = encode(1, grid.tokens, grid.tokens, grid.tubelet)
     if "image_logits" in outputs:
         seen = [view.shape[1] for view in drawn.image_views]
-        found["image students"] = sum(encode(grid.frames, count, grid.places, 1) for count in seen)
+        found["image students"] = sum(encode(grid.frames, count, grid.num_positions, 1) for count in seen)
     decodes = outputs & {"decoded", "pixels"}
-    views = [drawn.global_view] * bool(decodes) + list(drawn.local_views) * ("video_logits" in outputs)
+    views = [drawn.decoder_view] * bool(decodes) + list(drawn.local_views) * ("video_logits" in outputs)
     if views:
         found["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
     if decodes:
-        narrow, visible = model.decoder_width, drawn.global_view.shape[1]
+        narrow, visible = model.decoder_width, drawn.decoder_view.shape[1]
         found["decoder"] = transformer(1, grid.tokens, narrow, model.decoder_depth)
         found["decoder"] += 2 * narrow * width * (visible + grid.tokens)
         if "pixels" in outputs:

@@ -15,7 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from discovr_jax.data import facts, mixture, pipeline, records
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import aot, chips, flops
 from discovr_jax.planning.aot import PlanError
 from discovr_jax.runs import workdir
@@ -34,7 +34,7 @@ class Plan:
     per_clip: float  # bytes a clip of the batch on a device beyond the state
     useful_flops: float  # a step, all devices: what the recipe needs (discovr_jax/planning/flops.py)
     shards: int
-    accumulate: int
+    gradient_accumulation_steps: int
     total_steps: int
     parameters: int
 
@@ -70,8 +70,8 @@ class Plan:
     @property
     def largest_batch(self) -> int:
         """Clips over all devices; memory beyond the state grows in proportion, measured at two batch sizes."""
-        together = self.shards * self.accumulate
-        more = (self.bytes["capacity"] - self.used) // (self.per_clip * self.accumulate)
+        together = self.shards * self.gradient_accumulation_steps
+        more = (self.bytes["capacity"] - self.used) // (self.per_clip * self.gradient_accumulation_steps)
         return max(self.compiled.batch // together + int(more), 0) * together
 
     def summary(self) -> dict:
@@ -123,7 +123,7 @@ def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None
 
     Args:
       topology_name: one slice of the `config.mesh.slices`; see `chips.parse_topology`.
-      batch: clips a step; None takes the config's. Where they do not fit the chip's memory, the plan is for half,
+      batch: clips per step; None takes the config's. Where they do not fit the chip's memory, the plan is for half,
         and so on.
       quick: compile one and two blocks an encoder and extend to all of them, see `aot.extend_step`.
 
@@ -132,12 +132,12 @@ def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None
         that cannot be extended.
     """
     config, topology, mesh = aot.aim(config, topology_name)
-    shards, parts = sharding.batch_shards(mesh), sharding.batch_shards(mesh) * config.accumulate
+    shards, parts = mesh_lib.batch_shards(mesh), mesh_lib.batch_shards(mesh) * config.gradient_accumulation_steps
     wanted = batch or config.batch_size
     if wanted % parts:
         raise PlanError(
             f"a batch of {wanted} cannot be cut into {parts} equal parts (mesh {dict(mesh.shape)}, "
-            f"accumulate {parts // shards}): give --batch as a multiple of {parts}, or another mesh"
+            f"gradient_accumulation_steps {parts // shards}): give --batch as a multiple of {parts}, or another mesh"
         )
     videos = _training_videos(config)
     measure = functools.partial(aot.extend_step if quick else aot.compile_step, config, videos, mesh, topology)
@@ -160,10 +160,10 @@ def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None
         platform=aot.platform(mesh),
         mesh=dict(mesh.shape),
         compiled=compiled,
-        per_clip=max(grown, 1.0) / config.accumulate,
+        per_clip=max(grown, 1.0) / config.gradient_accumulation_steps,
         useful_flops=sum(flops.step_flops(experiment.model, experiment.masks).values()) * compiled.batch,
         shards=shards,
-        accumulate=config.accumulate,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
         total_steps=experiment.total,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     )

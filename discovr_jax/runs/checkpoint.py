@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from discovr_jax.parallel import processes as distributed
+from discovr_jax.parallel import processes
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Checkpoints:
         except (ValueError, KeyError, OSError, CheckpointError) as error:
             problem = error
         # Before anything that processes do together.
-        said = distributed.gathered(problem and _first_line(problem))
+        said = processes.gathered(problem and _first_line(problem))
         if problem:
             raise problem
         if failed := [f"process {number}: {reason}" for number, reason in enumerate(said) if reason]:
@@ -210,12 +210,12 @@ class Checkpoints:
 
     def _agreed_steps(self) -> list[int]:
         """`steps` as process 0 sees them: a directory that another computer writes to may be seen late."""
-        return distributed.gathered(self.steps())[0]
+        return processes.gathered(self.steps())[0]
 
     def _set_aside(self, steps: list[int]) -> None:
-        for folder in (self.directory / f"step_{step}" for step in steps if distributed.is_first()):
+        for folder in (self.directory / f"step_{step}" for step in steps if processes.is_first()):
             folder.rename(folder.with_name(f"damaged_{time.time_ns()}_{folder.name}"))
-        distributed.wait("damaged checkpoints")  # the others look again only after that
+        processes.wait("damaged checkpoints")  # the others look again only after that
         self._manager.reload()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections import deque
 import jax
 import numpy as np
 
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import workdir as workdir_lib
 from discovr_jax.runs.checkpoint import Checkpoints
 
@@ -131,7 +131,7 @@ class StepWatch:
         self._file.flush()
 
     def _ids(self, batch: dict) -> str:
-        places = sharding.to_host((batch["dataset"], batch["record"]))
+        places = mesh_lib.to_host((batch["dataset"], batch["record"]))
         rows = zip(*(place.tolist() for place in places), strict=True)
         return ", ".join(f"{self._names[dataset]} {record}" for dataset, record in rows)
 
@@ -163,6 +163,6 @@ class StepWatch:
 
 def described(batch: dict) -> dict:
     """What names the content of a batch, as JSON values."""
-    arrays = dict(sorted(sharding.to_host(batch).items()))
+    arrays = dict(sorted(mesh_lib.to_host(batch).items()))
     frames = hashlib.sha256(np.ascontiguousarray(arrays.pop("frames")).tobytes()).hexdigest()
     return {"frames_sha256": frames} | {name: array.tolist() for name, array in arrays.items()}

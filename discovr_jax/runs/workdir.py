@@ -72,7 +72,7 @@ def flatten(config: dict, prefix: str = "") -> dict:
 
 # Keys that may change between starts of one run: they change neither the mathematics nor the data.
 FREE = (
-    "mesh.", "accumulate", "data.data_dir", "data.workers", "checkpoint.", "eval.", "log.writers",
+    "mesh.", "gradient_accumulation_steps", "data.data_dir", "data.workers", "checkpoint.", "eval.", "log.writers",
     "log.project", "model.remat", "model.attention",
 )  # fmt: skip
 
@@ -86,12 +86,12 @@ def claim(workdir: str | pathlib.Path, config: dict, defaults: dict | None = Non
     Raises:
       WorkdirError: the workdir belongs to another config; names the keys that differ.
     """
-    compare(workdir, config, defaults=defaults)
+    require_same_config(workdir, config, defaults=defaults)
     path = pathlib.Path(workdir) / "config.json"
     write_atomically(path, json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
-def compare(workdir: str | pathlib.Path, config: dict, claimed: bool = False, **which) -> None:
+def require_same_config(workdir: str | pathlib.Path, config: dict, claimed: bool = False, **which) -> None:
     """Refuse a workdir whose `config.json` is another; a workdir without one is anybody's.
 
     Args:

@@ -9,7 +9,7 @@ from discovr_jax.benchmark import ablations
 from discovr_jax.benchmark.__main__ import main
 from discovr_jax.models import attention
 
-IN_HALF = ["cudnn", "packed", "half_heads", "half_kernel"]  # those that a step in float32 has not
+IN_HALF = ["flash", "packed", "half_heads", "half_kernel"]  # those that a step in float32 has not
 ALWAYS = [name for name in ablations.ABLATIONS if name not in IN_HALF]
 
 
@@ -27,7 +27,7 @@ def half(make_tiny, monkeypatch):
     monkeypatch.setattr(
         jax.nn, "dot_product_attention", lambda *qkv, implementation, **given: by_jax(*qkv, **given)
     )
-    return make_tiny(**{"model.dtype": "bfloat16", "model.attention": "cudnn"})
+    return make_tiny(**{"model.dtype": "bfloat16", "model.attention": "flash"})
 
 
 def test_each_one_is_another_program(half):

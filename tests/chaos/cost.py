@@ -23,7 +23,7 @@ from discovr_jax import train
 from discovr_jax.losses import monitors
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import checkpoint, metrics_log, step_watch
 
 _NONE = {
@@ -48,14 +48,14 @@ WITHOUT = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.cost", description=__doc__)
     parser.add_argument("--config", default="phantom", help="a config's name")
-    parser.add_argument("--batch", type=int, help="clips a step, if not the config's")
+    parser.add_argument("--batch", type=int, help="clips per step, if not the config's")
     parser.add_argument("--steps", type=int, default=15, help="of each kind")
     parser.add_argument("--wall", action="store_true")
     given = parser.parse_args()
     clock = time.perf_counter if given.wall else time.process_time
     config = importlib.import_module(f"discovr_jax.configs.{given.config}").get_config()
     config.batch_size = given.batch or config.batch_size
-    experiment, mesh = experiment_lib.make_experiment(config, 400), sharding.make_mesh(config.mesh)
+    experiment, mesh = experiment_lib.make_experiment(config, 400), mesh_lib.make_mesh(config.mesh)
     state, batch = train.init_state(experiment, mesh, 0), _batch(config, mesh)
     steps = {}
     for name, patch in WITHOUT.items():
@@ -72,7 +72,7 @@ def main() -> None:
             state, _ = jax.block_until_ready(compiled(state, _inputs(batch)))
             seconds[name].append(clock() - start)
     step = statistics.median(seconds["nothing"])
-    print(f"{given.config}, {config.batch_size} clips a step, {jax.devices()[0].device_kind}: ", end="")
+    print(f"{given.config}, {config.batch_size} clips per step, {jax.devices()[0].device_kind}: ", end="")
     print(f"{step:.3f} s {'of wall' if given.wall else 'of CPU'} time a step, median of {given.steps}\n")
     print("| protection | of the step | how |\n| --- | --- | --- |")
     for name, times in seconds.items():
@@ -117,7 +117,7 @@ def _batch(config, mesh) -> dict:
         "dataset": np.zeros(rows, np.int32),
         "record": np.arange(rows, dtype=np.int32),
     }
-    return {name: jax.device_put(value, sharding.batch_sharding(mesh)) for name, value in batch.items()}
+    return {name: jax.device_put(value, mesh_lib.batch_sharding(mesh)) for name, value in batch.items()}
 
 
 def _inputs(batch: dict) -> dict:

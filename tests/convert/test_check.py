@@ -16,7 +16,7 @@ ARRAYS = dict(np.load(GOLDEN))
 @pytest.fixture(scope="module")
 def ours():
     """Our values for the golden file."""
-    return check.evaluate(check.read(GOLDEN))
+    return check.golden_outputs(check.read_golden(GOLDEN))
 
 
 def scaled(name):
@@ -27,12 +27,12 @@ def scaled(name):
 
 
 def failed(values, golden):
-    rows = check.compare(values, golden)
+    rows = check.compare_outputs(values, golden)
     return [row.quantity for row in rows if not row.passed and "not understood" not in row.quantity]
 
 
 def test_check_passes_and_says_so(ours, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(check, "evaluate", lambda golden: [golden.below(""), ours][1])
+    monkeypatch.setattr(check, "golden_outputs", lambda golden: [golden.below(""), ours][1])
     arguments = ["check", f"--golden={GOLDEN}", f"--json={tmp_path / 'rows.json'}"]
     assert convert.main(arguments) == 0
     out = capsys.readouterr().out
@@ -40,7 +40,7 @@ def test_check_passes_and_says_so(ours, tmp_path, monkeypatch, capsys):
     assert f"{len(rows)} of {len(rows)} pass, 0 fail" in out and len(rows) > 300
     assert all(row["passed"] and row["error"] <= row["tolerance"] for row in rows)
     wrong = dict(ours) | {"out/image_center_after": ours["out/image_center_after"] * 1.01}
-    monkeypatch.setattr(check, "evaluate", lambda golden: [golden.below(""), wrong][1])
+    monkeypatch.setattr(check, "golden_outputs", lambda golden: [golden.below(""), wrong][1])
     assert convert.main(arguments) == 1
     assert "out/image_center_after" in capsys.readouterr().out
 
@@ -61,7 +61,7 @@ def test_check_notices_every_number_that_is_compared(ours):
 def test_check_notices_other_inputs(name, ours, monkeypatch):
     monkeypatch.setattr(check, "_trajectory", lambda *_: {})  # the single step shows it, in half the time
     golden = scaled(name)
-    assert failed(check.evaluate(golden), golden)
+    assert failed(check.golden_outputs(golden), golden)
 
 
 def test_check_refuses_what_is_no_golden_file(tmp_path, capsys):
@@ -76,7 +76,9 @@ def test_check_refuses_what_is_no_golden_file(tmp_path, capsys):
 def test_an_array_that_nothing_compares_fails(ours):
     golden = check.Golden(GOLDEN, ARRAYS)
     golden.unread = {"out/new"}
-    assert [row.quantity for row in check.compare(ours, golden) if not row.passed] == ["out/new (not understood)"]
+    assert [row.quantity for row in check.compare_outputs(ours, golden) if not row.passed] == [
+        "out/new (not understood)"
+    ]
 
 
 def test_ties_have_no_right_label():

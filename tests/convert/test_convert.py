@@ -11,7 +11,7 @@ import safetensors.numpy
 
 import discovr_jax
 from discovr_jax.convert import __main__ as convert
-from discovr_jax.convert import read as weights
+from discovr_jax.convert import read as weights_lib
 from discovr_jax.convert import state, torch_files
 from discovr_jax.convert.sizes import ConversionError, Hints
 from discovr_jax.method import experiment
@@ -221,7 +221,9 @@ def test_a_run_of_ours_goes_out_whole(tmp_path, tiny):
     assert convert.main(["to-torch", str(tmp_path / "run"), f"--output={tmp_path / 'a.safetensors'}"]) == 0
     found = state.from_torch(safetensors.numpy.load_file(tmp_path / "a.safetensors"), HINTS)
     assert (found.config.data.num_frames, found.config.data.image_size) == (4, 32)
-    want = weights.read(tmp_path / "run", lambda path: path.startswith(("params", "teacher", "memory/centers")))
+    want = weights_lib.read_weights(
+        tmp_path / "run", lambda path: path.startswith(("params", "teacher", "memory/centers"))
+    )
     assert_same(found.arrays, want.arrays)
 
 
@@ -235,8 +237,8 @@ def test_arrays_without_counterpart_go_out_only_if_allowed(biased):
 
 def test_positions_that_the_public_code_lacks_do_not_go_out(biased):
     found = state.from_torch(biased, HINTS)
-    found.config.model.positions = "axes"
-    with pytest.raises(ConversionError, match="model.positions='axes'"):
+    found.config.model.positions = "factorised"
+    with pytest.raises(ConversionError, match="model.positions='factorised'"):
         state.to_torch(found.arrays, found.config, found.computed)
 
 
@@ -274,11 +276,13 @@ def test_pth_files_of_all_kinds(torch, tmp_path, biased):
     assert_same({name: x.numpy() for name, x in back["model"].items()}, biased)
 
     torch.save({name: torch.from_numpy(x) for name, x in biased.items()}, tmp_path / "bare.pth")
-    assert_same(torch_files.read(tmp_path / "bare.pth").tensors, biased)
+    assert_same(torch_files.read_torch_file(tmp_path / "bare.pth").tensors, biased)
     save(torch, tmp_path / "old.pth", biased)
     half = {"x": torch.ones(3, dtype=torch.bfloat16)}
     torch.save(half, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    np.testing.assert_array_equal(torch_files.read(tmp_path / "old.pth").tensors["x"], np.ones(3, np.float32))
+    np.testing.assert_array_equal(
+        torch_files.read_torch_file(tmp_path / "old.pth").tensors["x"], np.ones(3, np.float32)
+    )
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle", "text", "cut", "empty", "list", "numbers"])

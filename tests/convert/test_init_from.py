@@ -6,7 +6,7 @@ import pytest
 
 from discovr_jax import trees
 from discovr_jax.convert import folder, init_from, state
-from discovr_jax.convert import read as weights
+from discovr_jax.convert import read as weights_lib
 from discovr_jax.convert.sizes import Hints
 from discovr_jax.method import experiment
 from discovr_jax.runs.checkpoint import Checkpoints
@@ -91,7 +91,7 @@ def test_students_start_as_the_teacher_that_alone_is_there(tmp_path, start, bias
 )
 def test_other_sizes_are_refused(converted, start, key, value, reason):
     config, drawn = start(converted, **{key: value})
-    with pytest.raises(weights.WeightsError, match=reason):
+    with pytest.raises(weights_lib.WeightsError, match=reason):
         init_from.initialise_from(drawn, config)
 
 
@@ -108,12 +108,12 @@ def test_other_clips_are_pointed_out(converted, start, caplog):
 def test_a_checkpoint_older_than_a_key_has_its_default(tmp_path, make_tiny):
     tiny = make_tiny()
     saved = experiment.config_dict(tiny.config)
-    del saved["model"]["positions"], saved["optim"]["image_rate"]
+    del saved["model"]["positions"], saved["optim"]["image_lr_scale"]
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save(7, tiny.state, {}, saved)
     checkpoints.close()
-    found = weights.read(tmp_path / "run", lambda path: path.startswith("params")).config
-    assert (found.model.positions, found.optim.image_rate) == ("flattened", 1)
+    found = weights_lib.read_weights(tmp_path / "run", lambda path: path.startswith("params")).config
+    assert (found.model.positions, found.optim.image_lr_scale) == ("1d", 1)
     assert set(found.eval.evaluators) == set(tiny.config.eval.evaluators)
 
 
@@ -135,7 +135,7 @@ def started(make_tiny, path, **overrides):
     """(fresh state, the same after `init_from`)."""
     tiny = make_tiny(**overrides, init_from=str(path))
     drawn = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf) + 1, tiny.state)  # other numbers than `trained`
-    return drawn, weights.initialise_from(drawn, tiny.config)
+    return drawn, weights_lib.initialise_from(drawn, tiny.config)
 
 
 def test_a_run_may_train_cls_branches_that_the_checkpoint_did_not(trained, make_tiny, caplog):

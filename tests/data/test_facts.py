@@ -24,7 +24,10 @@ def test_every_builder_has_facts_and_a_config_that_names_it():
 def test_facts_of_a_variant_are_those_of_its_dataset():
     assert facts.of("echonet_pediatric/a4c") is facts.of("echonet_pediatric")
     assert facts.of("mine") is None and facts.of("echonet_dynamic").nominal_fps == 50
-    assert published.figures("camus") == {"segmentation/dice": 0.844} and published.figures("mine") == {}
+    assert (
+        published.published_metrics("camus") == {"segmentation/dice": 0.844}
+        and published.published_metrics("mine") == {}
+    )
 
 
 @pytest.mark.parametrize("text,words", [("config = ", "Invalid value"), ('config = "a"\nfps = 3', "'fps'")])

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax.evaluation import compare, runner
 from discovr_jax.evaluation.metrics import bootstrap
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 from discovr_jax.runs.workdir import WorkdirError
 from tests import evaluation_case
 
@@ -56,7 +56,9 @@ def _write(folder: pathlib.Path, noise, seed, fields=None, config=None, simulate
             for split, columns in fields.items()
         }
 
-    evaluation = runner.evaluate({"discovr": [features()], "random": [features()]}, fields, config or _config())
+    evaluation = runner.evaluate_features(
+        {"discovr": [features()], "random": [features()]}, fields, config or _config()
+    )
     extra = {"manifest_sha256": "aa"} | extra
     runner.write(evaluation, folder, 7, **extra)
     data = {"simulate": {"train": simulated, "val": 0, "test": 0, "seed": 0}}
@@ -73,7 +75,7 @@ def runs(tmp_path_factory):
 
 
 def test_figures_are_those_of_the_evaluations_and_pairs_share_resamples(runs, tmp_path):
-    found = compare.compare([runs["good"][0], runs["poor0"][0]], tmp_path)
+    found = compare.compare_runs([runs["good"][0], runs["poor0"][0]], tmp_path)
     for name in ("good", "poor0"):
         assert found["columns"][name] == runs[name][1].results["encoders"]["discovr"]
     assert found["columns"]["good: random"] == runs["good"][1].results["encoders"]["random"]
@@ -85,13 +87,13 @@ def test_figures_are_those_of_the_evaluations_and_pairs_share_resamples(runs, tm
     for name in ("poor0", "good"):
         rows = [r for r in runs[name][1].predictions if (r["encoder"], r["family"]) == ("discovr", "lvef")]
         target, made = (np.array([row[key] for row in rows]) for key in ("target", "prediction"))
-        figures.append(bootstrap.distribution(metrics.mae, target, made, weights))
+        figures.append(bootstrap.distribution(video_metrics.mae, target, made, weights))
     assert pair["lvef/mae"] == bootstrap.interval(figures[0] - figures[1], 25)
 
 
 def test_seeds_of_a_recipe_are_averaged_in_one_column(runs, tmp_path):
     both = f"poor={runs['poor0'][0]}+{runs['poor1'][0]}"
-    found = compare.compare([both, f"good={runs['good'][0]}"], tmp_path)
+    found = compare.compare_runs([both, f"good={runs['good'][0]}"], tmp_path)
     each = [runs[name][1].results["encoders"]["discovr"]["lvef/mae"]["value"] for name in ("poor0", "poor1")]
     assert found["columns"]["poor"]["lvef/mae"]["value"] == pytest.approx(np.mean(each))
     assert list(found["paired"]) == ["good - poor"] and found["paired"]["good - poor"]["lvef/mae"]["high"] < 0
@@ -100,7 +102,7 @@ def test_seeds_of_a_recipe_are_averaged_in_one_column(runs, tmp_path):
 def test_another_encoder_of_a_run_is_a_column(runs, tmp_path):
     poor = [runs[name] for name in ("poor0", "poor1")]
     items = ["untrained=" + "+".join(f"{folder}:random" for folder, _ in poor), "poor=" + "+".join(f for f, _ in poor)]
-    found = compare.compare(items, tmp_path)
+    found = compare.compare_runs(items, tmp_path)
     for key in ("lvef/mae", "probe/auroc", "labels/auroc_20"):
         each = [made.results["encoders"]["random"][key]["value"] for _, made in poor]
         assert found["columns"]["untrained"][key]["value"] == pytest.approx(np.mean(each))
@@ -109,14 +111,14 @@ def test_another_encoder_of_a_run_is_a_column(runs, tmp_path):
     assert list(found["columns"]) == ["untrained", "poor"]
     assert "Training steps: poor0 7, poor1 7." in found["notes"]
     with pytest.raises(WorkdirError, match="has no encoder 'rondom'; there are discovr, random"):
-        compare.compare([f"{poor[0][0]}:rondom", poor[1][0]], tmp_path)
+        compare.compare_runs([f"{poor[0][0]}:rondom", poor[1][0]], tmp_path)
     folder, _ = runs["good"]
-    alone = compare.compare([f"one={folder}:random", f"two={folder}"], tmp_path)
+    alone = compare.compare_runs([f"one={folder}:random", f"two={folder}"], tmp_path)
     assert alone["paired"]["two - one"]["lvef/mae"] == runs["good"][1].results["paired"]["discovr-random"]["lvef/mae"]
 
 
 def test_files_hold_the_table_with_the_paper_beside(runs, tmp_path):
-    found = compare.compare([runs["good"][0], runs["poor0"][0]], tmp_path)
+    found = compare.compare_runs([runs["good"][0], runs["poor0"][0]], tmp_path)
     text = (tmp_path / "compare.md").read_text()
     head, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *lines)]
@@ -136,13 +138,13 @@ def test_files_hold_the_table_with_the_paper_beside(runs, tmp_path):
 
 def test_simulated_videos_say_so(runs, tmp_path):
     _write(tmp_path / "a", 1, 5, config=_config(evaluators=FEW), simulated=10)
-    found = compare.compare([str(tmp_path / "a"), runs["good"][0]], tmp_path)
+    found = compare.compare_runs([str(tmp_path / "a"), runs["good"][0]], tmp_path)
     assert any("simulated" in note for note in found["notes"])
 
 
 def test_evaluators_that_only_one_run_has_are_named(runs, tmp_path):
     _write(tmp_path / "few", 1, 5, config=_config(evaluators={"knn": {"k": 5}}))
-    found = compare.compare([runs["good"][0], str(tmp_path / "few")], tmp_path)
+    found = compare.compare_runs([runs["good"][0], str(tmp_path / "few")], tmp_path)
     assert {name.split("/")[0] for name in found["columns"]["few"]} == {"knn"}
     assert any("anomaly" in note and "lvef" in note for note in found["notes"])
 
@@ -150,7 +152,7 @@ def test_evaluators_that_only_one_run_has_are_named(runs, tmp_path):
 def test_other_settings_are_named(runs, tmp_path):
     evaluators = FEW | {"knn": {"k": 40}}
     _write(tmp_path / "wide", 1, 5, config=_config(evaluators=evaluators))
-    found = compare.compare([runs["good"][0], str(tmp_path / "wide")], tmp_path)
+    found = compare.compare_runs([runs["good"][0], str(tmp_path / "wide")], tmp_path)
     (note,) = [note for note in found["notes"] if note.startswith("Other evaluation settings")]
     assert note == f"Other evaluation settings in {tmp_path / 'wide'}: eval.evaluators.knn.k 40, in the first 5."
 
@@ -181,18 +183,18 @@ def _other_targets():
 def test_what_cannot_be_compared_is_refused(runs, tmp_path, change, words):
     _write(tmp_path / "other", 1, 5, **{"config": _config(evaluators=FEW)} | change)
     with pytest.raises(WorkdirError, match=words):
-        compare.compare([runs["good"][0], str(tmp_path / "other")], tmp_path / "out")
+        compare.compare_runs([runs["good"][0], str(tmp_path / "other")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_workdirs_without_an_evaluation_say_what_to_do(runs, tmp_path):
     good = runs["good"][0]
     with pytest.raises(WorkdirError, match="needs two or more runs"):
-        compare.compare([good], tmp_path)
+        compare.compare_runs([good], tmp_path)
     with pytest.raises(WorkdirError, match="twice"):
-        compare.compare([f"a={good}", f"a={good}"], tmp_path)
+        compare.compare_runs([f"a={good}", f"a={good}"], tmp_path)
     with pytest.raises(WorkdirError, match="holds no evaluation .*--mode=eval"):
-        compare.compare([good, str(tmp_path / "nothing")], tmp_path)
+        compare.compare_runs([good, str(tmp_path / "nothing")], tmp_path)
     _write(tmp_path / "other", 1, 5, config=_config(evaluators=FEW))
     results = tmp_path / "other" / "results.json"
     whole = results.read_text()
@@ -200,10 +202,10 @@ def test_workdirs_without_an_evaluation_say_what_to_do(runs, tmp_path):
     for text, words in damaged.items():
         results.write_text(text)
         with pytest.raises(WorkdirError, match=words):
-            compare.compare([good, str(tmp_path / "other")], tmp_path)
+            compare.compare_runs([good, str(tmp_path / "other")], tmp_path)
     results.write_text(whole.replace('"step": 7', '"step": 8'))
     with pytest.raises(WorkdirError, match="no folder below"):
-        compare.compare([good, str(tmp_path / "other")], tmp_path)
+        compare.compare_runs([good, str(tmp_path / "other")], tmp_path)
     results.write_text(whole)
     predictions = tmp_path / "other" / "eval" / "7" / "predictions.csv"
     lines = predictions.read_text().splitlines(keepends=True)
@@ -216,7 +218,7 @@ def test_workdirs_without_an_evaluation_say_what_to_do(runs, tmp_path):
     ):
         predictions.write_text(text)
         with pytest.raises(WorkdirError, match=words):
-            compare.compare([good, str(tmp_path / "other")], tmp_path)
+            compare.compare_runs([good, str(tmp_path / "other")], tmp_path)
 
 
 def test_the_command_needs_no_config(runs, tmp_path):

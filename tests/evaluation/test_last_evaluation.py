@@ -3,14 +3,14 @@
 import pytest
 
 from discovr_jax import train
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import checkpoint
 from tests import run_case
 
 
 def test_a_last_evaluation_that_fails_costs_no_training(tmp_path_factory, tmp_path, monkeypatch):
     config = run_case.make_config(run_case.simulated(tmp_path_factory.getbasetemp()))
-    monkeypatch.setattr(sharding, "make_mesh", run_case.one_device)
+    monkeypatch.setattr(mesh_lib, "make_mesh", run_case.one_device)
 
     def breaks(*_):
         raise RuntimeError("the evaluator broke")

@@ -3,26 +3,23 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import prediction_cache as kept
-from discovr_jax.evaluation import results_io as output
-from discovr_jax.evaluation import runner
+from discovr_jax.evaluation import interface, prediction_cache, results_io, runner
 from tests import evaluation_case
 
 
 def _table():
-    found = task.Predictions(
+    found = interface.Predictions(
         np.array([0.25, np.nan]),
         None,
         {"C": np.float64(0.1), "sweep": (1, 2)},
         {"probability": np.array([1.0, 0.0, 1 / 3])},
         {"bins": [{"from": 0.5}]},
     )
-    return {"cls": [found, found], "mean": task.Skip("features not finite: 3 of 4")}
+    return {"cls": [found, found], "mean": interface.Skip("features not finite: 3 of 4")}
 
 
 def test_predictions_come_back_as_they_were(tmp_path):
-    store, calls = kept.Store(tmp_path, "here"), []
+    store, calls = prediction_cache.Store(tmp_path, "here"), []
 
     def make():
         calls.append(1)
@@ -35,7 +32,7 @@ def test_predictions_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(one.val, [0.25, np.nan])
         np.testing.assert_array_equal(one.outputs["probability"], [1.0, 0.0, 1 / 3])
         assert one.test is None and one.report == {"bins": [{"from": 0.5}]}
-        assert output.plain(one.details) == {"C": 0.1, "sweep": [1, 2]}
+        assert results_io.plain(one.details) == {"C": 0.1, "sweep": [1, 2]}
     assert calls == [1]
     store.table("discovr-probe", {"k": 4}, [np.arange(3)], make)
     store.table("discovr-probe", {"k": 4}, [np.arange(4)], make)
@@ -43,9 +40,9 @@ def test_predictions_come_back_as_they_were(tmp_path):
 
 
 def test_other_code_is_asked_again(tmp_path, monkeypatch):
-    store, calls = kept.Store(tmp_path), []
+    store, calls = prediction_cache.Store(tmp_path), []
     for code in ("one", "one", "two"):
-        monkeypatch.setattr(kept, "code", lambda code=code: code)
+        monkeypatch.setattr(prediction_cache, "code", lambda code=code: code)
         store.table("probe", "head", [], lambda: calls.append(1) or _table())
     assert len(calls) == 2
 
@@ -74,17 +71,17 @@ def test_a_second_evaluation_fits_only_what_has_changed(tmp_path, monkeypatch):
 
     def run():
         fitted.clear()
-        return runner.evaluate(encoders, fields, config, store=kept.Store(tmp_path))
+        return runner.evaluate_features(encoders, fields, config, store=prediction_cache.Store(tmp_path))
 
     first = run()
     # Each on three readouts of two encoders; the probe and lvef are what label efficiency has fitted on all labels.
     names = ["labels_label_100", "labels_ef_100", "labels_label_50", "labels_ef_50"]
     assert sorted(fitted) == sorted((name, e, r) for name in names for e in encoders for r in ("cls", "mean", "all"))
     again = run()
-    assert fitted == [] and output.plain(again.results) == output.plain(first.results)
+    assert fitted == [] and results_io.plain(again.results) == results_io.plain(first.results)
     assert again.predictions == first.predictions
-    alone = runner.evaluate(encoders, fields, config)  # nothing kept
-    assert output.plain(alone.results) == output.plain(first.results)
+    alone = runner.evaluate_features(encoders, fields, config)  # nothing kept
+    assert results_io.plain(alone.results) == results_io.plain(first.results)
     config.eval.evaluators.lvef.strengths = (1.0,)
     run()
     assert {name for name, _, _ in fitted} == {"lvef"}

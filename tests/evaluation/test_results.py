@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.metrics import bootstrap
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 CONFIG = ConfigDict(
     {
@@ -19,21 +19,21 @@ CONFIG = ConfigDict(
 PATIENTS = np.array(["b", "a", "b", "c", "a", "d"])
 LABEL = np.array([0.0, 1, 0, 1, 0, 0])  # the videos of patient a disagree
 FIELDS = {"test": {"id": np.array(list("uvwxyz")), "patient_id": PATIENTS}}
-SCORES = {"auroc": metrics.auroc, "mae": metrics.mae} | metrics.means("dice")
+SCORES = {"auroc": video_metrics.auroc, "mae": video_metrics.mae} | video_metrics.means("dice")
 
 
 def _evaluation(names=("discovr", "random", "pixels")):
-    return entries.start({name: [{}] * (2 if name == "random" else 1) for name in names}, FIELDS, CONFIG)
+    return results_lib.start({name: [{}] * (2 if name == "random" else 1) for name in names}, FIELDS, CONFIG)
 
 
 def _made(seed, **outputs):
-    return task.Predictions(None, np.random.default_rng(seed).random(6), outputs=outputs, report={"seed": seed})
+    return interface.Predictions(None, np.random.default_rng(seed).random(6), outputs=outputs, report={"seed": seed})
 
 
 def _add(evaluation, made, target=LABEL, field="label", scores=SCORES):
-    rows = entries.make_rows(FIELDS["test"]["id"], PATIENTS, target, CONFIG)
+    rows = results_lib.make_rows(FIELDS["test"]["id"], PATIENTS, target, CONFIG)
     readouts = dict.fromkeys(made, "tokens")
-    entries.add(evaluation, "head", rows, scores, made, kind="probe", field=field, readouts=readouts, chosen_by="-")
+    results_lib.add(evaluation, "head", rows, scores, made, kind="probe", field=field, readouts=readouts, chosen_by="-")
     return rows
 
 
@@ -46,9 +46,9 @@ def test_figures_pairs_and_seeds_by_hand():
     assert found["discovr"]["head/dice"]["value"] == pytest.approx(np.nanmean(dice))
     assert found["random"]["head/dice"]["value"] == pytest.approx(np.nanmean(dice) * 0.375)
     assert found["pixels"] == {} and evaluation.results["paired"]["discovr-pixels"] == {}
-    each = [bootstrap.distribution(metrics.auroc, LABEL, one.test, rows.weights) for one in made["random"]]
+    each = [bootstrap.distribution(video_metrics.auroc, LABEL, one.test, rows.weights) for one in made["random"]]
     assert found["random"]["head/auroc"] == bootstrap.interval(np.mean(each, 0), 4)
-    own = bootstrap.distribution(metrics.auroc, LABEL, made["discovr"][0].test, rows.weights)
+    own = bootstrap.distribution(video_metrics.auroc, LABEL, made["discovr"][0].test, rows.weights)
     pair = evaluation.results["paired"]["discovr-random"]["head/auroc"]
     assert pair == bootstrap.interval(own - np.mean(each, 0), 4)
     entry = evaluation.results["readouts"]["head"]
@@ -64,7 +64,7 @@ def test_a_metric_of_an_output_that_is_not_there_is_left_out():
 def test_rows_without_a_value_never_count():
     values = np.array([1.0, np.nan, 3.0])
     weights = np.array([[1, 5, 1], [2, 1, 0], [0, 4, 0]])
-    found = metrics.mean(None, values, weights)
+    found = video_metrics.mean(None, values, weights)
     assert found[:2].tolist() == [2.0, 1.0] and np.isnan(found[2])
 
 
@@ -84,7 +84,7 @@ def test_by_patient_averages_predictions_and_leaves_out_contrary_labels():
     found = evaluation.results["by_patient"]
     assert found["patients"] == {"head": 3} and found["labels_disagree"] == {"head": 1}
     mean = np.array([(made.test[0] + made.test[2]) / 2, made.test[3], made.test[5]])  # b, c, d
-    own = bootstrap.distribution(metrics.auroc, np.array([0.0, 1, 0]), mean, rows.weights[:, [0, 3, 5]])
+    own = bootstrap.distribution(video_metrics.auroc, np.array([0.0, 1, 0]), mean, rows.weights[:, [0, 3, 5]])
     assert found["encoders"]["discovr"]["head/auroc"] == bootstrap.interval(own, 3)
     assert found["paired"]["discovr-random"].keys() == {"head/auroc", "head/mae"}
     assert found["encoders"]["pixels"] == {}
@@ -93,8 +93,8 @@ def test_by_patient_averages_predictions_and_leaves_out_contrary_labels():
 def test_a_measurement_of_a_patient_is_the_mean_of_his_videos():
     evaluation = _evaluation()
     ef = np.array([50.0, 30, 60, 40, 50, 45])
-    made = task.Predictions(None, ef + [0, 4, 2, 1, 0, 0], outputs={"dice": np.full(6, np.nan)})
-    _add(evaluation, {"discovr": [made]}, ef, "ef", {"bias": metrics.bias} | metrics.means("dice"))
+    made = interface.Predictions(None, ef + [0, 4, 2, 1, 0, 0], outputs={"dice": np.full(6, np.nan)})
+    _add(evaluation, {"discovr": [made]}, ef, "ef", {"bias": video_metrics.bias} | video_metrics.means("dice"))
     found = evaluation.results["by_patient"]
     assert found["patients"] == {"head": 4} and found["encoders"]["discovr"]["head/dice"]["value"] is None
     assert found["encoders"]["discovr"]["head/bias"]["value"] == pytest.approx((1 + 2 + 1 + 0) / 4)
@@ -102,11 +102,13 @@ def test_a_measurement_of_a_patient_is_the_mean_of_his_videos():
 
 def test_one_video_a_patient_needs_no_second_table():
     fields = {"test": {"id": np.array(["u", "v"]), "patient_id": np.array(["", ""])}}
-    evaluation = entries.start({"discovr": [{}]}, fields, CONFIG)
-    rows = entries.make_rows(fields["test"]["id"], entries.patients_of(fields["test"]), np.array([0.0, 1]), CONFIG)
-    made = {"discovr": [task.Predictions(None, np.array([0.1, 0.8]))]}
-    entries.add(
-        evaluation, "head", rows, {"auroc": metrics.auroc}, made,
+    evaluation = results_lib.start({"discovr": [{}]}, fields, CONFIG)
+    rows = results_lib.make_rows(
+        fields["test"]["id"], results_lib.patients_of(fields["test"]), np.array([0.0, 1]), CONFIG
+    )
+    made = {"discovr": [interface.Predictions(None, np.array([0.1, 0.8]))]}
+    results_lib.add(
+        evaluation, "head", rows, {"auroc": video_metrics.auroc}, made,
         kind="probe", field="label", readouts={"discovr": "cls"}, chosen_by="-",
     )  # fmt: skip
     assert evaluation.results["by_patient"] == {} and evaluation.results["n_test_patients"] == 2

@@ -10,14 +10,11 @@ from ml_collections import ConfigDict
 
 from discovr_jax.data import records
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import dry_run as rehearsal
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results_io as output
-from discovr_jax.evaluation import runner
+from discovr_jax.evaluation import dry_run, interface, results_io, runner
 from discovr_jax.evaluation.evaluators import regression
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.metrics import bootstrap
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 from discovr_jax.evaluation.report import table
 from tests import evaluation_case
 
@@ -61,7 +58,7 @@ def _encoders(fields):
 @pytest.fixture(scope="module")
 def evaluation():
     fields = _fields()
-    return runner.evaluate(_encoders(fields), fields, _config())
+    return runner.evaluate_features(_encoders(fields), fields, _config())
 
 
 def test_results_have_the_documented_form(evaluation, tmp_path):
@@ -106,7 +103,7 @@ def test_seeds_are_averaged_inside_each_resample(evaluation):
     each = []
     for seed in range(3):
         target, made = (np.array([r[k] for r in rows if r["seed"] == seed]) for k in ("target", "prediction"))
-        each.append(bootstrap.distribution(metrics.mae, target, made, weights))
+        each.append(bootstrap.distribution(video_metrics.mae, target, made, weights))
     expected = bootstrap.interval(np.mean(each, 0), 20)
     assert evaluation.results["encoders"]["random"]["lvef/mae"] == pytest.approx(expected)
 
@@ -124,7 +121,7 @@ def test_pairs_share_their_resamples_and_show_the_same_readout(evaluation):
     fields = _fields()
     encoders = _encoders(fields)
     encoders["random"] = encoders["discovr"]
-    twins = runner.evaluate(encoders, fields, _config(lvef=LVEF)).results["paired"]["discovr-random"]
+    twins = runner.evaluate_features(encoders, fields, _config(lvef=LVEF)).results["paired"]["discovr-random"]
     assert all(entry["low"] == entry["value"] == entry["high"] == 0 for entry in twins.values())
 
 
@@ -134,7 +131,7 @@ def test_predictions_file(evaluation, tmp_path):
         rows = list(csv.DictReader(file))
     # Evaluators with their further outputs, encoders with seeds, videos.
     assert len(rows) == (4 + 1 + 2 + 1) * (1 + 3 + 1) * 40
-    assert tuple(rows[0]) == output.PREDICTION_COLUMNS
+    assert tuple(rows[0]) == results_io.PREDICTION_COLUMNS
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
 
@@ -153,7 +150,7 @@ def test_missing_labels_skip_one_evaluator_and_leave_the_others(tmp_path):
     for split in fields:
         fields[split]["ef"] = np.full(COUNTS[split], np.nan, np.float32)
     fields["train"]["label"][:] = 1
-    found = runner.evaluate(encoders, fields, _config())
+    found = runner.evaluate_features(encoders, fields, _config())
     reasons = {skip["evaluator"]: skip["reason"] for skip in found.results["skipped"]}
     assert reasons["lvef"] == "no labels: ef unknown for all 60 videos of split train"
     assert "no normal training videos" in reasons["anomaly"] and "one class only" in reasons["knn"]
@@ -162,7 +159,7 @@ def test_missing_labels_skip_one_evaluator_and_leave_the_others(tmp_path):
     assert "skipped lvef/all: no labels: ef unknown" in text
     fields = _fields()
     fields["train"]["ef"][:] = np.nan
-    found = runner.evaluate(encoders, fields, _config(lvef=LVEF, knn={}))
+    found = runner.evaluate_features(encoders, fields, _config(lvef=LVEF, knn={}))
     assert "knn/auroc" in found.results["encoders"]["discovr"]
     assert [(skip["evaluator"], skip["set_up"]) for skip in found.results["skipped"]] == [("lvef", True)]
 
@@ -171,7 +168,7 @@ def test_videos_without_a_target_are_left_out():
     fields = _fields()
     encoders = _encoders(fields)
     fields["test"]["ef"][:10] = np.nan
-    found = runner.evaluate(encoders, fields, _config(lvef=LVEF))
+    found = runner.evaluate_features(encoders, fields, _config(lvef=LVEF))
     assert found.results["videos"]["lvef"] == {"train": 60, "val": 30, "test": 30}
     assert {r["id"] for r in found.predictions} == set(fields["test"]["id"][10:])
 
@@ -183,7 +180,7 @@ def test_features_that_are_not_finite_drop_that_readout_only():
     for seed in encoders["random"]:
         for readout in seed["train"].values():
             readout[0] = np.inf
-    found = runner.evaluate(encoders, fields, _config(knn={"k": 3})).results
+    found = runner.evaluate_features(encoders, fields, _config(knn={"k": 3})).results
     dropped = {(skip["encoder"], skip["readout"]) for skip in found["skipped"]}
     assert ("discovr", "cls") in dropped and ("discovr", "mean") not in dropped
     assert {("random", name) for name in READOUTS} <= dropped
@@ -195,19 +192,19 @@ def test_features_that_are_not_finite_drop_that_readout_only():
 def test_one_patient_has_no_interval(tmp_path):
     fields = _fields()
     fields["test"]["patient_id"] = np.full(COUNTS["test"], "only")
-    found = runner.evaluate(_encoders(fields), fields, _config(lvef=LVEF))
+    found = runner.evaluate_features(_encoders(fields), fields, _config(lvef=LVEF))
     entry = found.results["encoders"]["discovr"]["lvef/mae"]
     assert entry["value"] > 0 and entry["low"] is None and "one patient" in entry["note"]
     assert "(no interval)" in table.metrics_table(runner.write(found, tmp_path, 0))
     fields["test"]["patient_id"] = np.full(COUNTS["test"], "")  # unknown: every video for itself
-    found = runner.evaluate(_encoders(fields), fields, _config(lvef=LVEF))
+    found = runner.evaluate_features(_encoders(fields), fields, _config(lvef=LVEF))
     assert found.results["n_test_patients"] == 40
 
 
 def test_figures_that_do_not_exist_become_null(tmp_path):
     fields = _fields()
     fields["test"]["ef"] = np.full(COUNTS["test"], 55.0, np.float32)
-    found = runner.evaluate(_encoders(fields), fields, _config(lvef=LVEF))
+    found = runner.evaluate_features(_encoders(fields), fields, _config(lvef=LVEF))
     runner.write(found, tmp_path, 0)
     entry = json.loads((tmp_path / "results.json").read_text())["encoders"]["discovr"]["lvef/r2"]
     assert entry["value"] is None and entry["low"] is None
@@ -216,19 +213,19 @@ def test_figures_that_do_not_exist_become_null(tmp_path):
 def test_evaluators_by_type_and_wrong_settings():
     fields = _fields()
     encoders = _encoders(fields)
-    found = runner.evaluate(encoders, fields, _config(knn={"k": 5}, knn20={"type": "knn", "k": 20}))
+    found = runner.evaluate_features(encoders, fields, _config(knn={"k": 5}, knn20={"type": "knn", "k": 20}))
     assert {"knn/auroc", "knn20/auroc"} <= set(found.results["encoders"]["discovr"])
     details = found.results["readouts"]["knn20"]["encoders"]["discovr"]["table"]["cls"]["details"]
     assert details[0]["k"] == 20 and details[0]["temperature"] == 0.07
     with pytest.raises(ValueError, match="eval.evaluators.knm: unknown type 'knm'"):
-        runner.evaluate(encoders, fields, _config(knm={}))
+        runner.evaluate_features(encoders, fields, _config(knm={}))
     with pytest.raises(ValueError, match="eval.evaluators.labels: .* unexpected keyword argument 'share'"):
-        runner.evaluate(encoders, fields, _config(labels={"share": 0.1}))
+        runner.evaluate_features(encoders, fields, _config(labels={"share": 0.1}))
     with pytest.raises(RuntimeError, match="evaluator 'knn' on discovr/cls, seed 0: TypeError"):
-        runner.evaluate(encoders, fields, _config(knn={"neighbours": 3}))
+        runner.evaluate_features(encoders, fields, _config(knn={"neighbours": 3}))
     encoders["pixels"][0]["val"]["pixels"] = np.zeros((3, 6))
     with pytest.raises(ValueError, match="pixels .* have 3 rows, the split has 30 videos"):
-        runner.evaluate(encoders, fields, _config())
+        runner.evaluate_features(encoders, fields, _config())
 
 
 def _tuning(blocks, steps):
@@ -260,7 +257,7 @@ def test_settings_that_cannot_be_are_refused(map_side, evaluators, said):
     config = _config(**evaluators)
     config.eval.map_side = map_side
     with pytest.raises(ConfigError, match=said):
-        rehearsal.check(config, depth=2)
+        dry_run.check_evaluators(config, depth=2)
 
 
 def test_settings_that_can_be_pass():
@@ -271,13 +268,13 @@ def test_settings_that_can_be_pass():
     config.eval.map_side = 1
     for blocks, steps in (((2, -1), 5), ((3, -1), 0)):  # fine-tuning that is off needs no third block
         config.eval.evaluators.finetune = _tuning(blocks, steps)
-        rehearsal.check(config, depth=2)
+        dry_run.check_evaluators(config, depth=2)
 
 
 def test_encoders_without_any_of_the_readouts_are_listed():
     fields, config = _fields(), _config(knn={"k": 5})
     config.eval.readouts = ("decoder_std_map",)
-    results = runner.evaluate(_encoders(fields), fields, config).results
+    results = runner.evaluate_features(_encoders(fields), fields, config).results
     skipped = {(entry["encoder"], entry["reason"]) for entry in results["skipped"]}
     assert skipped == {(name, "has none of eval.readouts = ('decoder_std_map',)") for name in ("discovr", "random")}
     assert results["encoders"]["pixels"].keys() >= {"knn/auroc"}
@@ -320,9 +317,12 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
         return {"cls": np.stack([brightness, np.ones(len(frames))], 1), "mean": brightness[:, None] ** 2}
 
     def encoders(key):
-        return {"discovr": [features.Encoder(embed, key)], "random": [features.Encoder(embed, "r")] * 2}
+        return {
+            "discovr": [feature_cache.FeatureEncoder(embed, key)],
+            "random": [feature_cache.FeatureEncoder(embed, "r")] * 2,
+        }
 
-    found = runner.run(config, sources, encoders("step 5"), tmp_path)
+    found = runner.run_evaluators(config, sources, encoders("step 5"), tmp_path)
     runner.write(found, tmp_path, 5, clips_seen=40)
     assert set(calls) == {(5, 4, 16, 16)} and len(calls) == 3 * (10 + 5 + 6)  # 2 clips a video, 5 a batch
     assert found.results["encoders"]["discovr"]["lvef/r2"]["value"] > 0.9  # brightness tells the EF here
@@ -330,18 +330,18 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
     assert set(found.results["encoders"]["pixels"]) >= {"knn/auroc", "lvef/mae"}
     before = (tmp_path / "results.json").read_text()
     calls.clear()
-    runner.write(runner.run(config, sources, encoders("step 5"), tmp_path), tmp_path, 5, clips_seen=40)
+    runner.write(runner.run_evaluators(config, sources, encoders("step 5"), tmp_path), tmp_path, 5, clips_seen=40)
     assert calls == [] and (tmp_path / "results.json").read_text() == before
-    runner.run(config, sources, encoders("step 6"), tmp_path)
+    runner.run_evaluators(config, sources, encoders("step 6"), tmp_path)
     assert len(calls) == 21  # the new weights only
     config.eval.batch_size = 7
-    other = runner.run(config, sources, encoders("step 6"), tmp_path / "other")
+    other = runner.run_evaluators(config, sources, encoders("step 6"), tmp_path / "other")
     for readout, array in other.features["discovr"][0]["test"].items():
         np.testing.assert_allclose(array, found.features["discovr"][0]["test"][readout], rtol=1e-6)
     assert other.results["encoders"] == found.results["encoders"]
     del calls[21:]
     config.data.stride = 1
-    runner.run(config, sources, encoders("step 6"), tmp_path)
+    runner.run_evaluators(config, sources, encoders("step 6"), tmp_path)
     assert len(calls) == 21 + 3 * (7 + 4 + 4)  # seven clips a batch
 
 
@@ -354,7 +354,7 @@ def test_label_efficiency_uses_the_same_draws_for_every_encoder(monkeypatch):
         regression, "evaluate", lambda train, *rest: seen.append(train.columns["id"].tolist()) or original(train, *rest)
     )
     config = _config(labels={"fractions": (0.1, 1.0), "draws": 2, "field": "ef"}, probe={}, lvef=LVEF)
-    found = runner.evaluate(encoders, fields, config).results
+    found = runner.evaluate_features(encoders, fields, config).results
     readouts = 4 * len(READOUTS) + 1
     tenth = seen[: 2 * readouts]
     assert tenth[0::2] == [tenth[0]] * readouts and tenth[1::2] == [tenth[1]] * readouts and tenth[0] != tenth[1]
@@ -376,15 +376,15 @@ def test_transfer_learns_on_the_bank_and_is_scored_here():
     config = _config(transfer={"bank": "rvenet", "field": "ef"}, knn={"k": 5})
     for splits in (bank, *(splits for group in bank_encoders.values() for splits in group)):
         del splits["test"]
-    found = runner.evaluate(encoders, fields, config, banks={"rvenet": (bank_encoders, bank)}).results
+    found = runner.evaluate_features(encoders, fields, config, banks={"rvenet": (bank_encoders, bank)}).results
     figures = found["encoders"]["discovr"]
     assert figures["transfer/knn_auroc"]["value"] > 0.9 and figures["transfer/ef_mae"]["value"] < 6
     assert figures["knn/auroc"]["value"] == 0.5
     assert found["videos"]["transfer_probe"] == {"train": 60, "val": 30, "test": 40}
     assert found["readouts"]["transfer_ef"]["bank"] == "rvenet"
-    gone = runner.evaluate(encoders, fields, config, banks={"rvenet": task.Skip("not prepared")}).results
+    gone = runner.evaluate_features(encoders, fields, config, banks={"rvenet": interface.Skip("not prepared")}).results
     assert {s["evaluator"]: s["reason"] for s in gone["skipped"]}["transfer_knn"] == "not prepared"
-    without = runner.evaluate(encoders, fields, _config(transfer={"bank": "", "field": "ef"})).results
+    without = runner.evaluate_features(encoders, fields, _config(transfer={"bank": "", "field": "ef"})).results
     assert without["encoders"]["discovr"] == {} and "no other dataset" in without["skipped"][0]["reason"]
     assert without["skipped"][0]["set_up"] is False
 
@@ -396,5 +396,5 @@ def test_some_evaluators_run_only_at_the_end():
         "knn": {"type": "knn", "k": 3}, "segmentation": {"type": "segmentation"}
     }  # fmt: skip
     fields = _fields()
-    found = runner.evaluate(_encoders(fields), fields, config, everything=False).results
+    found = runner.evaluate_features(_encoders(fields), fields, config, everything=False).results
     assert list(found["videos"]) == ["knn"]  # tokens are not looked at here

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.losses import monitors
-from discovr_jax.runs import collapse as health
+from discovr_jax.runs import collapse as collapse_lib
 
 LN = np.log
 # Jitted: operation by operation they compile for longer than they run.
@@ -111,7 +111,7 @@ def row(targets=None, features=None, labels=None, num_prototypes=24):
 
 
 def test_a_healthy_run_has_no_symptoms():
-    assert health.symptoms(row(), 24, "mean") == {}
+    assert collapse_lib.symptoms(row(), 24, "mean") == {}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_healthy_run_has_no_symptoms():
     ids=["constant", "uniform", "equal features", "features on a line", "one prototype", "position code"],
 )
 def test_each_collapse_is_named_with_a_remedy(collapse, words):
-    found = health.symptoms(row(**collapse), 24, "mean")
+    found = collapse_lib.symptoms(row(**collapse), 24, "mean")
     assert len(found) == len(words)
     for word in words:
         (name,) = [name for name in found if name.startswith(word)]
@@ -135,12 +135,12 @@ def test_each_collapse_is_named_with_a_remedy(collapse, words):
 
 
 def test_a_branch_that_does_not_train_has_no_symptoms():
-    assert health.symptoms({"loss/total": 1.0}, 3000, "mean") == {}
+    assert collapse_lib.symptoms({"loss/total": 1.0}, 3000, "mean") == {}
 
 
 def test_a_symptom_is_reported_once_and_only_if_it_stays():
     sick, healthy = row(features=jnp.ones((16, 8))), row()
-    watch = health.Watch(24, "mean")
+    watch = collapse_lib.Watch(24, "mean")
     reports = [watch.look(step, r) for step, r in enumerate([sick, sick, healthy, sick, sick, sick, sick])]
     assert [len(report) for report in reports] == [0, 0, 0, 0, 0, 1, 0]
     assert "clip features" in reports[5][0]
@@ -153,7 +153,9 @@ def test_the_remedies_name_keys_of_the_config(config):
     uniform = row(jnp.full((16, 32), 1 / 32), labels=jnp.broadcast_to(jnp.arange(6), (8, 4, 6)))
 
     def named(centering):
-        remedies = [remedy for sick in (constant, uniform) for remedy in health.symptoms(sick, 24, centering).values()]
+        remedies = [
+            remedy for sick in (constant, uniform) for remedy in collapse_lib.symptoms(sick, 24, centering).values()
+        ]
         assert all(remedies)
         return set(re.findall(r"\b[a-z]+\.[a-z_]+", " ".join(remedies)))
 

@@ -1,4 +1,4 @@
-"""Pixel reconstruction of hidden tubelets."""
+"""Pixel reconstruction of masked tubelets."""
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ def test_a_black_tubelet_has_finite_targets():
 def test_loss_by_hand_over_hidden_tokens_only():
     targets = jnp.zeros((1, 3, 2))
     predicted = jnp.array([[[1.0, 3.0], [100.0, 100.0], [2.0, 0.0]]])
-    hidden = jnp.array([[True, False, True]])
-    assert float(pixel.pixel_loss(predicted, targets, hidden)) == (5.0 + 2.0) / 2
+    masked = jnp.array([[True, False, True]])
+    assert float(pixel.pixel_loss(predicted, targets, masked)) == (5.0 + 2.0) / 2
 
 
 def test_nothing_hidden_is_no_loss():

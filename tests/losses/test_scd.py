@@ -120,13 +120,13 @@ def scd_loss(chosen, decoded, outputs, given):
     return [float(run(tokens)) for tokens in decoded]
 
 
-MEMORY = interface.Memory({}, jnp.zeros((3, 4)))
+MEMORY = interface.LossState({}, jnp.zeros((3, 4)))
 
 
 def batch(**changes):
     values = dict(num_valid=jnp.array([4, 4]), num_frames=4, decoder_order=None, pixel_targets=None, signal=None)
-    hidden = jnp.array([[0, 1, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1]], bool)
-    return interface.Batch(hidden=hidden, **(values | changes))
+    masked = jnp.array([[0, 1, 1, 0, 1, 1], [1, 0, 1, 1, 0, 1]], bool)
+    return interface.Batch(masked=masked, **(values | changes))
 
 
 def test_scores_are_cosines_of_tokens_of_one_place_and_time(outputs):
@@ -152,12 +152,12 @@ def test_released_pairing_takes_every_second_token_beside_the_decoders_order(out
 
 
 def test_masked_tokens_are_those_hidden_from_the_student(outputs):
-    """Changing a visible token does not change the loss of `scd.tokens` masked; a hidden one does."""
+    """Changing a visible token does not change the loss of `scd.tokens` masked; a masked one does."""
     plain = outputs[0].decoded
     changes = plain, plain.at[0, 0].add(5.0), plain.at[0, 1].add(5.0)
-    before, visible, hidden = scd_loss(options(scd_tokens="masked"), changes, outputs, batch())
+    before, visible, masked = scd_loss(options(scd_tokens="masked"), changes, outputs, batch())
     assert visible == pytest.approx(before, rel=1e-6)
-    assert abs(hidden - before) > 1e-3
+    assert abs(masked - before) > 1e-3
     before, visible, _ = scd_loss(options(), changes, outputs, batch())
     assert abs(visible - before) > 1e-3
 
@@ -197,7 +197,7 @@ def test_the_first_step_takes_the_mean_of_its_own_batch_away(outputs):
     mean = teacher.image_tokens.mean((0, 1))
     total, found = step(MEMORY)
     np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
-    want, _ = step(interface.Memory({}, mean))
+    want, _ = step(interface.LossState({}, mean))
     np.testing.assert_allclose(total, want, rtol=1e-5)
-    _, found = step(interface.Memory({}, mean + 4))
+    _, found = step(interface.LossState({}, mean + 4))
     np.testing.assert_allclose(found, mean + 3, rtol=1e-5)

@@ -61,7 +61,7 @@ def scd_gradient(tiny):
     rng = np.random.default_rng(0)
     model, options = tiny.model, tiny.experiment.options
     decoded = rng.normal(size=(2, model.grid.tokens, model.width)).astype(np.float32)
-    image_tokens = rng.normal(size=(2, model.grid.frames, model.grid.places, model.width)).astype(np.float32)
+    image_tokens = rng.normal(size=(2, model.grid.frames, model.grid.num_positions, model.width)).astype(np.float32)
     prototypes = tiny.state.params["prototypes"]["vectors"]
 
     def run(image_gradient, cut_video=False):
@@ -73,7 +73,7 @@ def scd_gradient(tiny):
                 decoded = jax.lax.stop_gradient(decoded) if cut_video else decoded
                 student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
                 teacher = SimpleNamespace(image_tokens=image_tokens)
-                memory = interface.Memory({}, jnp.zeros((model.grid.places, model.width)))
+                memory = interface.LossState({}, jnp.zeros((model.grid.num_positions, model.width)))
                 batch = interface.Batch(None, model.grid.frames, None, None, None, None)
                 total, terms = scd.scd_loss(chosen, student, teacher, memory, batch)
                 return terms["scd/image_scores"] if cut_video else total

@@ -11,8 +11,8 @@ from discovr_jax.models.discovr import ClipGrid
 
 KEY = jax.random.key(0)
 # Jitted: operation by operation they compile for longer than they run.
-random_places = jax.jit(masking.random_places, static_argnums=(1, 2, 3))
-region_places = jax.jit(masking.region_places, static_argnums=(1, 2, 3))
+random_places = jax.jit(masking.random_positions, static_argnums=(1, 2, 3))
+region_places = jax.jit(masking.region_positions, static_argnums=(1, 2, 3))
 
 
 def test_the_papers_counts():
@@ -21,7 +21,7 @@ def test_the_papers_counts():
     places = random_places(KEY, 3, (7, 7), 5)
     tokens = masking.tube(places, 32, 49)
     assert tokens.shape == (3, 160)
-    assert int(masking.hidden(tokens, 1568).sum()) == 3 * 44 * 32
+    assert int(masking.masked(tokens, 1568).sum()) == 3 * 44 * 32
 
 
 @pytest.mark.parametrize("ratio,visible", [(0.0, 49), (0.5, 25), (0.75, 13), (0.9, 5), (0.99, 1)])
@@ -81,7 +81,7 @@ def test_regions_reach_every_place_in_several_shapes():
 
 def test_views_of_each_kind():
     def counts(kind):
-        views = masking.view_places(KEY, 4, 3, (7, 7), kind, 0.9, 0.4)
+        views = masking.visible_positions(KEY, 4, 3, (7, 7), kind, 0.9, 0.4)
         return [view.shape for view in views], views
 
     shapes, tubes = counts("tube")
@@ -94,7 +94,7 @@ def test_views_of_each_kind():
 
 
 def test_visible_then_hidden():
-    found = masking.visible_then_hidden(jnp.array([[1, 4], [0, 5]], jnp.int32), 6)
+    found = masking.visible_then_masked(jnp.array([[1, 4], [0, 5]], jnp.int32), 6)
     np.testing.assert_array_equal(found, [[1, 4, 0, 2, 3, 5], [0, 5, 1, 2, 3, 4]])
 
 
@@ -107,11 +107,11 @@ OPTIONS = train_step.MaskOptions("tube", 0.75, 2, "tube", 0.75, 2, 0.4)
 
 def test_frames_have_masks_of_their_own_and_tubes_do_not():
     drawn = train_step.draw_masks(KEY, Grid, OPTIONS, 3)
-    assert drawn.global_view.shape == (3, 8)
+    assert drawn.decoder_view.shape == (3, 8)
     assert [view.shape for view in drawn.local_views] == [(3, 8)] * 2
     assert [view.shape for view in drawn.image_views] == [(12, 4)] * 2
     assert len(np.unique(np.concatenate(drawn.image_views), axis=0)) > 20
-    views = [np.asarray(view) for view in (drawn.global_view, *drawn.local_views)]
+    views = [np.asarray(view) for view in (drawn.decoder_view, *drawn.local_views)]
     assert not any((a == b).all() for i, a in enumerate(views) for b in views[:i])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from discovr_jax import trees
 from discovr_jax.errors import ConfigError
-from discovr_jax.method import optimizer as optim
+from discovr_jax.method import optimizer as optimizer_lib
 from discovr_jax.method import schedules as schedules_lib
 
 
@@ -109,20 +109,20 @@ def test_teacher_momentum(step, momentum):
 
 
 def test_the_learning_rate_is_absolute_or_per_256_clips():
-    assert optim.peak_lr(3e-4, None, 16) == 3e-4
-    assert optim.peak_lr(None, 1.5e-4, 128) == pytest.approx(7.5e-5)
-    assert optim.peak_lr(3e-4, 1.5e-4, 16) == 3e-4  # the absolute rate wins where it is set
+    assert optimizer_lib.peak_lr(3e-4, None, 16) == 3e-4
+    assert optimizer_lib.peak_lr(None, 1.5e-4, 128) == pytest.approx(7.5e-5)
+    assert optimizer_lib.peak_lr(3e-4, 1.5e-4, 16) == 3e-4  # the absolute rate wins where it is set
     with pytest.raises(ValueError, match="set optim.lr"):
-        optim.peak_lr(None, None, 16)
+        optimizer_lib.peak_lr(None, None, 16)
 
 
 def test_what_decays(tiny):
     """Matrices, and nothing else: no bias, scale, token or prototype."""
-    paper = optim.decay_mask(tiny.abstract.params, "cls_token|mask_token|prototypes")
+    paper = optimizer_lib.decay_mask(tiny.abstract.params, "cls_token|mask_token|prototypes")
     decays = {trees.path_name(path): mask for path, mask in jax.tree_util.tree_leaves_with_path(paper)}
     matrices = {"kernel", "qkv", "last"}
     assert {name for name, yes in decays.items() if yes} == {n for n in decays if n.split("/")[-1] in matrices}
-    released = optim.decay_mask(tiny.abstract.params, "mask_token")
+    released = optimizer_lib.decay_mask(tiny.abstract.params, "mask_token")
     changed = [
         trees.path_name(path)
         for (path, new), old in zip(
@@ -137,7 +137,7 @@ def test_adamw_by_hand():
     """First update: m / (1 - b1) over sqrt(v / (1 - b2)) is the gradient's sign; plus decay on the matrix."""
     params = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
     grads = {"kernel": jnp.full((2, 2), -0.5), "bias": jnp.full(2, 0.25)}
-    tx = optim.adamw(0.9, 0.95, 0.05, "token", None)
+    tx = optimizer_lib.adamw(0.9, 0.95, 0.05, "token", None)
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_allclose(updates["kernel"], -1 + 0.05 * 3, rtol=1e-5)
     np.testing.assert_allclose(updates["bias"], 1, rtol=1e-5)
@@ -145,20 +145,20 @@ def test_adamw_by_hand():
 
 def test_the_image_branch_may_learn_slower():
     params = {name: {"bias": jnp.zeros(2)} for name in ("image_encoder", "image_head", "video_encoder")}
-    tx = optim.adamw(0.9, 0.95, 0.0, "token", None, 0.25)
+    tx = optimizer_lib.adamw(0.9, 0.95, 0.0, "token", None, 0.25)
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     sizes = {name: float(tree["bias"][0]) for name, tree in updates.items()}
     assert sizes == pytest.approx({"image_encoder": 0.25, "image_head": 0.25, "video_encoder": 1}, rel=1e-5)
 
 
 def test_a_negative_image_rate_is_refused():
-    with pytest.raises(ConfigError, match="optim.image_rate = -0.1"):
-        optim.adamw(0.9, 0.95, 0.0, "token", None, -0.1)
+    with pytest.raises(ConfigError, match="optim.image_lr_scale = -0.1"):
+        optimizer_lib.adamw(0.9, 0.95, 0.0, "token", None, -0.1)
 
 
 def test_clipping_is_by_the_global_norm():
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
-    tx = optim.adamw(0.9, 0.95, 0.0, "token", 1.0)
+    tx = optimizer_lib.adamw(0.9, 0.95, 0.0, "token", 1.0)
     _, state = tx.update({"a": jnp.array([3.0]), "b": jnp.array([4.0])}, tx.init(params), params)
     (adam,) = [part for part in state if hasattr(part, "mu")]
     np.testing.assert_allclose([adam.mu["a"][0], adam.mu["b"][0]], [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)
@@ -167,6 +167,6 @@ def test_clipping_is_by_the_global_norm():
 @pytest.mark.parametrize("clip", [None, 0.0])
 def test_no_clipping(clip):
     params = {"a": jnp.zeros(1)}
-    tx = optim.adamw(0.9, 0.95, 0.0, "token", clip)
+    tx = optimizer_lib.adamw(0.9, 0.95, 0.0, "token", clip)
     _, (adam, _) = tx.update({"a": jnp.array([3.0])}, tx.init(params), params)
     np.testing.assert_allclose(adam.mu["a"], 0.3, rtol=1e-6)

@@ -225,8 +225,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(make_tiny):
 
 
 def test_a_batch_that_cannot_be_cut_is_refused(config):
-    config.accumulate = 3
-    with pytest.raises(ValueError, match="batch_size = 8 must be a multiple of accumulate = 3"):
+    config.gradient_accumulation_steps = 3
+    with pytest.raises(ValueError, match="batch_size = 8 must be a multiple of gradient_accumulation_steps = 3"):
         experiment_lib.make_experiment(config, 80)
 
 

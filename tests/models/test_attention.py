@@ -51,7 +51,9 @@ def test_weights_by_hand():
 def test_tiles_change_nothing(monkeypatch, whole_bytes, tile_bytes):
     monkeypatch.setattr(attention, "WHOLE_BYTES", whole_bytes)
     monkeypatch.setattr(attention, "TILE_BYTES", tile_bytes)
-    np.testing.assert_allclose(value_and_gradients(attention.tiled), value_and_gradients(attention.whole), atol=1e-5)
+    np.testing.assert_allclose(
+        value_and_gradients(attention.memory_efficient), value_and_gradients(attention.reference), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("tile_bytes,shape", [(TWO_PAIRS, (2, 10, 10)), (FOUR_ROWS, (4, 10))])
@@ -59,12 +61,14 @@ def test_no_scores_beyond_a_tile(monkeypatch, tile_bytes, shape):
     """Every softmax of the program is of one tile: two pairs of ten queries, or four queries of one pair."""
     monkeypatch.setattr(attention, "WHOLE_BYTES", 0)
     monkeypatch.setattr(attention, "TILE_BYTES", tile_bytes)
-    program = str(jax.make_jaxpr(lambda *qkv: attention.tiled(*qkv))(*inputs()))
+    program = str(jax.make_jaxpr(lambda *qkv: attention.memory_efficient(*qkv))(*inputs()))
     assert f"f32[{','.join(map(str, shape))}] = exp" in program
     assert program.count("= exp") == 1
 
 
-@pytest.mark.parametrize("name,tile_bytes", [("whole", None), ("tiled", 2**16), ("tiled", 2**12)])
+@pytest.mark.parametrize(
+    "name,tile_bytes", [("reference", None), ("memory_efficient", 2**16), ("memory_efficient", 2**12)]
+)
 def test_scores_of_16_bits_are_not_rounded_before_the_softmax(monkeypatch, name, tile_bytes):
     """Against float32 on the same numbers, in parts of the norm: scores of deviation 9 would cost 1.2 to 2.3 %."""
     if tile_bytes:
@@ -79,15 +83,15 @@ def test_scores_of_16_bits_are_not_rounded_before_the_softmax(monkeypatch, name,
         return [x.astype(jnp.float32) for x in (out, *pull(by.astype(out.dtype)))]
 
     found = value_and_gradients(attention.IMPLEMENTATIONS[name], rounded)
-    wanted = value_and_gradients(attention.whole, rounded.astype(jnp.float32))
+    wanted = value_and_gradients(attention.reference, rounded.astype(jnp.float32))
     errors = [float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)) for a, b in zip(found, wanted, strict=True)]
     assert errors[0] < 0.004 and max(errors[1:]) < 0.006, errors
 
 
 CHOICES = [
-    ("cpu", 1, "bfloat16", "tiled"), ("cpu", 8, "bfloat16", "whole"),
-    ("tpu", 1, "bfloat16", "whole"), ("gpu", 1, "float32", "whole"),
-    ("gpu", 1, "bfloat16", "cudnn"), ("gpu", 8, "float16", "cudnn"),
+    ("cpu", 1, "bfloat16", "memory_efficient"), ("cpu", 8, "bfloat16", "reference"),
+    ("tpu", 1, "bfloat16", "reference"), ("gpu", 1, "float32", "reference"),
+    ("gpu", 1, "bfloat16", "flash"), ("gpu", 8, "float16", "flash"),
 ]  # fmt: skip
 
 
@@ -98,9 +102,9 @@ def test_what_auto_means(monkeypatch, caplog, config, platform, devices, dtype, 
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     config.model.dtype = dtype
     assert experiment.make_model(config).attention == expected
-    assert ("model.attention=whole does without" in caplog.text) == (expected == "cudnn")
-    config.model.attention = "tiled"
-    assert experiment.make_model(config).attention == "tiled"
+    assert ("model.attention=reference does without" in caplog.text) == (expected == "flash")
+    config.model.attention = "memory_efficient"
+    assert experiment.make_model(config).attention == "memory_efficient"
 
 
 @pytest.fixture
@@ -151,11 +155,11 @@ def test_what_cudnn_is_asked(asked, monkeypatch, devices, batch, count, forward,
 
         return value_and_gradients(q, k, v)
 
-    for found, expected in zip(run(attention.cudnn), run(attention.whole), strict=True):
+    for found, expected in zip(run(attention.flash), run(attention.reference), strict=True):
         np.testing.assert_allclose(found, expected, atol=0.02)
     assert asked == [trained]
-    alone = jax.jit(attention.cudnn)(q, k, v).astype(jnp.float32)
-    np.testing.assert_allclose(alone, attention.whole(q, k, v).astype(jnp.float32), atol=0.02)
+    alone = jax.jit(attention.flash)(q, k, v).astype(jnp.float32)
+    np.testing.assert_allclose(alone, attention.reference(q, k, v).astype(jnp.float32), atol=0.02)
     assert asked == [trained, forward]
 
 
@@ -166,11 +170,13 @@ def test_cudnn_is_not_asked_for_what_it_does_not_take_or_where_it_does_not_pay(
     asked, batch, queries, count, width, dtype
 ):
     x = tokens(0, batch, count, width, dtype)
-    found, expected = (jax.jit(f)(x[:, :queries], x, x) for f in (attention.cudnn, attention.whole))
+    found, expected = (jax.jit(f)(x[:, :queries], x, x) for f in (attention.flash, attention.reference))
     assert (found == expected).all() and asked == []
 
 
 def test_unknown_implementation(config):
     config.model.attention = "ring"
-    with pytest.raises(ValueError, match="model.attention must be one of .*'whole', 'tiled', 'cudnn'.*, not 'ring'"):
+    with pytest.raises(
+        ValueError, match="model.attention must be one of .*'reference', 'memory_efficient', 'flash'.*, not 'ring'"
+    ):
         experiment.make_model(config)

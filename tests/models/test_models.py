@@ -134,7 +134,7 @@ def test_clips_do_not_see_each_other(tiny):
 
     seen, student = run(state.params, state.teacher, batch, masks)
     turned = masks.replace(
-        global_view=masks.global_view[turn],
+        decoder_view=masks.decoder_view[turn],
         local_views=tuple(view[turn] for view in masks.local_views),
         image_views=tuple(view[frames_turn] for view in masks.image_views),
     )
@@ -225,10 +225,10 @@ def test_scd_alone_encodes_one_frame_of_each_tubelet(make_tiny):
     one = make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0})
     args = {"params": one.abstract.teacher}, one.batch["frames"], one.batch["num_valid"]
     seen = jax.eval_shape(partial(one.model.apply, method="teacher"), *args)
-    assert seen.image_tokens.shape == (8, one.model.grid.time, one.model.grid.places, one.model.width)
+    assert seen.image_tokens.shape == (8, one.model.grid.time, one.model.grid.num_positions, one.model.width)
     released = make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "scd.pairing": "released"})
     seen = jax.eval_shape(partial(released.model.apply, method="teacher"), *args)
-    assert seen.image_tokens.shape == (8, one.model.grid.frames, one.model.grid.places, one.model.width)
+    assert seen.image_tokens.shape == (8, one.model.grid.frames, one.model.grid.num_positions, one.model.width)
 
 
 def test_half_precision_is_for_activations_only(make_tiny):

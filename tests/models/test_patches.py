@@ -69,16 +69,16 @@ def test_unknown_intensity(frames):
         patches.model_input(jnp.asarray(frames), jnp.array([4, 4]), "minmax")
 
 
-@pytest.mark.parametrize("intensity", ["imagenet", "clip"])
-def test_grey_folded_equals_three_channels(frames, intensity):
+@pytest.mark.parametrize("input_normalisation", ["imagenet", "clip"])
+def test_grey_folded_equals_three_channels(frames, input_normalisation):
     """Value and gradient of the embedding of grey frames are those of three equal, normalised channels."""
     num_valid = jnp.array([4, 3])
-    grey = patches.model_input(jnp.asarray(frames), num_valid, intensity)
+    grey = patches.model_input(jnp.asarray(frames), num_valid, input_normalisation)
     colour = np.repeat(np.asarray(grey)[..., None], 3, axis=-1)
-    if intensity == "imagenet":
+    if input_normalisation == "imagenet":
         colour = (colour / 255 - patches.IMAGENET_MEAN) / patches.IMAGENET_STD
-    colour = patches.model_input(jnp.asarray(colour), num_valid, intensity)
-    embed = patches.PatchEmbed(2, 4, 5, intensity, jnp.dtype("float32"))
+    colour = patches.model_input(jnp.asarray(colour), num_valid, input_normalisation)
+    embed = patches.PatchEmbed(2, 4, 5, input_normalisation, jnp.dtype("float32"))
     rng = np.random.default_rng(3)
     params = {
         "kernel": jnp.asarray(rng.normal(size=(2, 4, 4, 3, 5)), jnp.float32),

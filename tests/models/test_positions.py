@@ -26,23 +26,23 @@ def test_the_decoders_table_is_one_row_ahead():
 
 
 def test_a_grid_counted_in_itself_is_plain_counting():
-    np.testing.assert_array_equal(positions.flat_positions((3, 4, 5)), np.arange(60))
-    np.testing.assert_array_equal(positions.flat_positions((3, 4, 5), (3, 4, 5)), np.arange(60))
+    np.testing.assert_array_equal(positions.sincos_1d((3, 4, 5)), np.arange(60))
+    np.testing.assert_array_equal(positions.sincos_1d((3, 4, 5), (3, 4, 5)), np.arange(60))
 
 
 def test_positions_counted_in_another_grid():
     # 2 rows of 2 in a grid of 4 x 4: centres at 0.5 and 2.5 cells along each axis.
-    found = positions.flat_positions((2, 2), (4, 4))
+    found = positions.sincos_1d((2, 2), (4, 4))
     np.testing.assert_allclose(found, [0.5 * 4 + 0.5, 0.5 * 4 + 2.5, 2.5 * 4 + 0.5, 2.5 * 4 + 2.5])
     # Half the tubelets of 4: the frame's places are untouched, time is centred between two trained tubelets.
-    found = positions.flat_positions((2, 3, 3), (4, 3, 3)).reshape(2, 9)
+    found = positions.sincos_1d((2, 3, 3), (4, 3, 3)).reshape(2, 9)
     np.testing.assert_allclose(found[0], 0.5 * 9 + np.arange(9))
     np.testing.assert_allclose(found[1], 2.5 * 9 + np.arange(9))
 
 
 def test_axes_by_hand():
     # Width 8 and 3 axes: a sine and a cosine each, two channels left over.
-    where = positions.axis_positions((2, 1, 3))
+    where = positions.sincos_factorised((2, 1, 3))
     np.testing.assert_array_equal(where, [[t, 0, w] for t in range(2) for w in range(3)])
     table = positions.encoder_positions(6, 8, where)
     expected = [[math.sin(t), math.cos(t), 0, 1, math.sin(w), math.cos(w), 0, 0] for t, _, w in where]
@@ -60,14 +60,14 @@ def test_axes_use_their_own_longest_wave():
 
 def test_axes_need_a_wave_each():
     with pytest.raises(ValueError, match="5 channels .* 3 axes: take 6"):
-        positions.encoder_positions(6, 5, positions.axis_positions((2, 1, 3)))
+        positions.encoder_positions(6, 5, positions.sincos_factorised((2, 1, 3)))
 
 
 def test_axes_counted_in_another_grid():
-    found = positions.axis_positions((2, 2), (4, 4))
+    found = positions.sincos_factorised((2, 2), (4, 4))
     np.testing.assert_allclose(found, [[0.5, 0.5], [0.5, 2.5], [2.5, 0.5], [2.5, 2.5]])
 
 
 def test_ranks_must_agree():
     with pytest.raises(ValueError, match="other rank"):
-        positions.flat_positions((2, 3), (4, 3, 3))
+        positions.sincos_1d((2, 3), (4, 3, 3))

@@ -12,7 +12,7 @@ import pytest
 
 from discovr_jax import train
 from discovr_jax.evaluation import evaluate
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.parallel import processes as distributed
 from discovr_jax.runs import checkpoint
 from tests import run_case
@@ -92,7 +92,7 @@ def main() -> None:
     fault, *sys.argv[1:] = sys.argv[1:]
     distributed.HEARTBEAT_SECONDS = 10
     if fault == "faulty":
-        restore, read = checkpoint._read, features._read
+        restore, read = checkpoint._read, feature_cache._read
 
         def restored(folder, **items):
             if folder.name == "step_2" and "state" in items:
@@ -100,7 +100,7 @@ def main() -> None:
             return restore(folder, **items)
 
         checkpoint._read = restored
-        features._read = lambda path: None if "-random-0-test" in path.name else read(path)
+        feature_cache._read = lambda path: None if "-random-0-test" in path.name else read(path)
     runpy.run_module("discovr_jax.main", run_name="__main__", alter_sys=True)
 
 

@@ -14,7 +14,7 @@ from discovr_jax.configs import adult
 from discovr_jax.losses import interface, scd
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import aot, hlo
 
 
@@ -31,19 +31,19 @@ def test_every_leaf_has_a_rule_and_every_rule_a_leaf(make_tiny):
         make_tiny(**{"model.video_qkv_bias": "qv", "model.image_qkv_bias": "qv"}).abstract,
         make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 1.0}).abstract,
     ]
-    unused = [set(sharding.unused_rules(tree)) for tree in states]  # raises for a leaf without a rule
+    unused = [set(mesh_lib.unused_rules(tree)) for tree in states]  # raises for a leaf without a rule
     assert unused[0] & unused[1] == set()
     assert unused[0] == {"pixel_head/kernel$"}
 
 
 def test_a_leaf_without_a_rule_is_an_error(make_mesh):
     with pytest.raises(ValueError, match="no sharding rule matches 'params/new_module/kernel'"):
-        sharding.shardings({"params": {"new_module": {"kernel": np.zeros((2, 2))}}}, make_mesh(1, 1, 1))
+        mesh_lib.shardings({"params": {"new_module": {"kernel": np.zeros((2, 2))}}}, make_mesh(1, 1, 1))
 
 
 @pytest.mark.parametrize("part", ["params", "teacher", "opt_state"])
 def test_parameters_teachers_and_moments_are_placed_alike(tiny, make_mesh, part):
-    places = named(sharding.shardings(tiny.abstract, make_mesh(2, 2, 2)))
+    places = named(mesh_lib.shardings(tiny.abstract, make_mesh(2, 2, 2)))
     found = places["params/video_encoder/transformer/block0/attn/qkv"].spec
     assert found == PartitionSpec("fsdp", None, "model")
     same = [n for n in places if n.startswith(part) and n.endswith("video_encoder/transformer/block0/attn/qkv")]
@@ -53,7 +53,7 @@ def test_parameters_teachers_and_moments_are_placed_alike(tiny, make_mesh, part)
 
 def test_matrices_are_cut_and_small_arrays_are_not(tiny, make_mesh):
     mesh = make_mesh(2, 2, 2)
-    places = named(sharding.shardings(tiny.abstract, mesh))
+    places = named(mesh_lib.shardings(tiny.abstract, mesh))
     for name, leaf in named(tiny.abstract).items():
         whole = places[name].is_fully_replicated
         small = leaf.ndim < 2 and not name.endswith("block0/fc1/bias")
@@ -64,23 +64,23 @@ def test_matrices_are_cut_and_small_arrays_are_not(tiny, make_mesh):
 
 
 def test_one_axis_takes_what_is_left():
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 2, "model": 2, "slices": 1})
+    mesh = mesh_lib.make_mesh({"data": -1, "fsdp": 2, "model": 2, "slices": 1})
     assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "model": 2}
-    mesh = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 1})
-    assert sharding.batch_shards(mesh) == 8
-    assert sharding.batch_sharding(mesh).shard_shape((16, 4, 32, 32)) == (2, 4, 32, 32)
+    mesh = mesh_lib.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 1})
+    assert mesh_lib.batch_shards(mesh) == 8
+    assert mesh_lib.batch_sharding(mesh).shard_shape((16, 4, 32, 32)) == (2, 4, 32, 32)
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (-1, 3, 1), (16, 1, 1), (-1, 16, 1)])
 def test_meshes_that_do_not_fit_the_devices_are_refused(shape):
     with pytest.raises(ValueError, match="there are 8: change config.mesh"):
-        sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)) | {"slices": 1})
+        mesh_lib.make_mesh(dict(zip(mesh_lib.AXES, shape, strict=True)) | {"slices": 1})
 
 
 def on(mesh, tiny):
     """State, batch and masks of the tiny experiment, placed."""
-    batches = sharding.batch_sharding(mesh)
-    state = jax.device_put(tiny.state, sharding.shardings(tiny.abstract, mesh))
+    batches = mesh_lib.batch_sharding(mesh)
+    state = jax.device_put(tiny.state, mesh_lib.shardings(tiny.abstract, mesh))
     return state, jax.device_put(tiny.batch, batches), jax.device_put(tiny.masks, batches)
 
 
@@ -103,7 +103,7 @@ def gradient(tiny):
     def run(mesh, look=lambda program: None):
         state, batch, masks = on(mesh, tiny)
         given = state.params, state, batch, masks
-        program = jax.jit(sharding.rows_kept(jax.value_and_grad(loss, has_aux=True), mesh)).lower(*given).compile()
+        program = jax.jit(mesh_lib.rows_kept(jax.value_and_grad(loss, has_aux=True), mesh)).lower(*given).compile()
         look(program)
         return program(*given)
 
@@ -142,7 +142,7 @@ class Numbered:
 def two_slices():
     """(mesh of two slices of four devices that come in no order, the slice of each device by its id)."""
     devices = [Numbered(device, device.id % 2) for device in jax.devices()]
-    made = sharding.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 2}, devices)
+    made = mesh_lib.make_mesh({"data": 2, "fsdp": 4, "model": 1, "slices": 2}, devices)
     placed = np.vectorize(lambda numbered: numbered.device)(made.devices)
     mesh = jax.sharding.Mesh(placed, made.axis_names, axis_types=made.axis_types)
     return mesh, {numbered.device.id: numbered.slice_index for numbered in devices}
@@ -180,7 +180,7 @@ def test_a_whole_step_on_a_mesh_of_three_axes(tiny, tiny_step, make_mesh, capfd)
     np.testing.assert_allclose(metrics["loss/total"], wanted_metrics["loss/total"], rtol=1e-5)
     (moments,), (wanted_moments,) = ([part.mu for part in s.opt_state if hasattr(part, "mu")] for s in (state, wanted))
     assert_close(moments, wanted_moments)
-    places = jax.tree.leaves(sharding.shardings(tiny.abstract, mesh))
+    places = jax.tree.leaves(mesh_lib.shardings(tiny.abstract, mesh))
     for (name, leaf), place in zip(named(state).items(), places, strict=True):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim), name
     kernel = state.params["video_head"]["fc0"]["kernel"]
@@ -198,11 +198,11 @@ def table_total(table):
 
 
 def test_bytes_a_device_fall(tiny, make_mesh):
-    state = named(jax.device_put(tiny.state, sharding.shardings(tiny.abstract, make_mesh(1, 8, 1))))
+    state = named(jax.device_put(tiny.state, mesh_lib.shardings(tiny.abstract, make_mesh(1, 8, 1))))
     total = sum(leaf.nbytes for leaf in state.values())
     local = sum(leaf.addressable_shards[0].data.nbytes for leaf in state.values())
     assert local < 0.3 * total
-    table = sharding.shard_table(tiny.abstract, make_mesh(1, 8, 1))
+    table = mesh_lib.shard_table(tiny.abstract, make_mesh(1, 8, 1))
     leaves, size, on_device = table_total(table)
     assert leaves == len(state)
     assert (size, on_device) == (pytest.approx(total / 1e6, abs=0.006), pytest.approx(local / 1e6, abs=0.006))
@@ -213,7 +213,7 @@ def test_the_papers_model_fits_eight_devices(make_mesh):
     config = adult.get_config()
     e = experiment_lib.make_experiment(config, 7465)
     abstract = train_step.abstract_state(e.model, e.tx, e.masks, make_mesh(1, 8, 1))
-    leaves, size, local = table_total(sharding.shard_table(abstract, make_mesh(1, 8, 1)))
+    leaves, size, local = table_total(mesh_lib.shard_table(abstract, make_mesh(1, 8, 1)))
     assert 2500 < size < 3500 and local < 0.13 * size
     assert leaves == len(jax.tree.leaves(abstract))
     for name, leaf in named(abstract).items():
@@ -229,13 +229,13 @@ def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
     def tree(rows, columns):
         return {"params": {"prototypes": {"vectors": jax.ShapeDtypeStruct((rows, columns), np.float32)}}}
 
-    (place,) = jax.tree.leaves(sharding.shardings(tree(3001, 7), mesh))
+    (place,) = jax.tree.leaves(mesh_lib.shardings(tree(3001, 7), mesh))
     assert place.is_fully_replicated
-    (place,) = jax.tree.leaves(sharding.shardings(tree(3001, 8), mesh))
+    (place,) = jax.tree.leaves(mesh_lib.shardings(tree(3001, 8), mesh))
     assert place == NamedSharding(mesh, PartitionSpec(None, "fsdp"))
 
     def uneven(rows, columns):
-        return sharding.shard_table(tree(rows, columns), mesh).splitlines()[1].split()[-1]
+        return mesh_lib.shard_table(tree(rows, columns), mesh).splitlines()[1].split()[-1]
 
     assert [uneven(3001, 7), uneven(3001, 8), uneven(3000, 8)] == ["1", "1", "0"]
 
@@ -302,18 +302,20 @@ def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, m
     """
     e = tiny.experiment
     tokens, width, count = e.model.grid.tokens, e.model.width, e.model.num_prototypes
-    whole, rows = sharding.replicated(mesh8), sharding.batch_sharding(mesh8)
+    whole, rows = mesh_lib.replicated(mesh8), mesh_lib.batch_sharding(mesh8)
 
     def loss(decoded, image_tokens, prototypes):
         student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
         teacher = SimpleNamespace(image_tokens=image_tokens)
-        memory = interface.Memory({}, jax.numpy.zeros((e.model.grid.places, width)))
+        memory = interface.LossState({}, jax.numpy.zeros((e.model.grid.num_positions, width)))
         return scd.scd_loss(e.options, student, teacher, memory, SimpleNamespace())
 
     def traffic(clips):
         shapes = (
             jax.ShapeDtypeStruct((clips, tokens, width), np.float32, sharding=rows),
-            jax.ShapeDtypeStruct((clips, e.model.grid.frames, e.model.grid.places, width), np.float32, sharding=rows),
+            jax.ShapeDtypeStruct(
+                (clips, e.model.grid.frames, e.model.grid.num_positions, width), np.float32, sharding=rows
+            ),
             jax.ShapeDtypeStruct((count, width), np.float32, sharding=whole),
         )
         gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True), out_shardings=None)
@@ -324,6 +326,6 @@ def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, m
     assert {each.kind for each in found} == {"all-reduce"}
     rounds = 2 * e.options.scd_iterations
     sinkhorn = rounds * 2 * 4 * count  # of each column: its largest score and its sum
-    rest = 4 * (count * width + e.model.grid.places * count)
+    rest = 4 * (count * width + e.model.grid.num_positions * count)
     assert sum(each.bytes for each in found) <= sinkhorn + rest + 1000
     assert sum(each.count for each in found) <= 2 * rounds + 30

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from discovr_jax.method import step as train_step
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import aot, chips, flops, hlo, plan
 
 KEYS = [
@@ -56,7 +56,7 @@ def test_other_topologies_are_refused(name):
 def test_gpus_without_their_compiler_are_simulated(config, name, monkeypatch):
     monkeypatch.setattr(chips, "gpu_compiler", lambda: False)
     planned, topology, mesh = aot.aim(config, name)
-    assert aot.platform(mesh) == "cpu" and planned.model.attention == "whole"
+    assert aot.platform(mesh) == "cpu" and planned.model.attention == "reference"
     assert mesh.size == topology.devices_per_slice
 
 
@@ -66,14 +66,14 @@ def test_gpus_that_their_compiler_knows(config):
         pytest.skip("needs discovr_jax[gpu]")
     config.model.dtype = "bfloat16"
     planned, topology, mesh = aot.aim(config, "gpu:h200:2")
-    assert aot.platform(mesh) == "gpu" and planned.model.attention == "cudnn"
+    assert aot.platform(mesh) == "gpu" and planned.model.attention == "flash"
     assert [device.device_kind for device in mesh.devices.flat] == ["NVIDIA H200"] * 2
     found = aot.compile_step(planned, 16, mesh, topology, 4)
     assert found.working > 0 and found.cost.operations > 100
-    planned.model.attention = "whole"
+    planned.model.attention = "reference"
     whole = aot.compile_step(planned, 16, mesh, topology, 4)
     assert found.cost.flops >= whole.cost.flops  # cuDNN's attention is counted, and more than needed in shared tiles
-    planned.model.attention = "cudnn"
+    planned.model.attention = "flash"
     assert aot.compile_step(planned, 16, mesh, topology, 400_000) is None  # beyond 141 GB
     assert {(each.kind, each.group) for each in found.cost.collectives} >= {("all-reduce", 2)}
 
@@ -113,7 +113,7 @@ def test_the_arithmetic_of_a_plan():
         per_clip=1e9,
         useful_flops=4 * 0.75 * 197e9,
         shards=4,
-        accumulate=1,
+        gradient_accumulation_steps=1,
         total_steps=86400,
         parameters=5 * 10**8,
     )
@@ -212,7 +212,7 @@ def test_blocks_left_out_are_extended(config, monkeypatch):
 
     monkeypatch.setattr(aot, "compile_step", compiled)
     topology = chips.parse_topology("cpu:8")
-    mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+    mesh = mesh_lib.make_mesh(config.mesh, chips.devices(topology))
     found = aot.extend_step(config, 7465, mesh, topology, 8)
     assert found.cost == hlo.Cost(160, 120, (hlo.Collective("all-gather", 12, 84, 8),), 24)
     assert found.working == 1036 and found.state["parameters"] > 1000
@@ -227,6 +227,6 @@ def test_blocks_that_are_cut_in_another_way_are_not_extended(config, monkeypatch
 
     monkeypatch.setattr(aot, "compile_step", compiled)
     topology = chips.parse_topology("cpu:8")
-    mesh = sharding.make_mesh(config.mesh, chips.devices(topology))
+    mesh = mesh_lib.make_mesh(config.mesh, chips.devices(topology))
     with pytest.raises(plan.PlanError, match=r"--quick cannot extend this step: .* batch of 8 .*\(-90 all-reduce\)"):
         aot.extend_step(config, 7465, mesh, topology, 8)

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax import trees
-from discovr_jax.parallel import mesh as sharding
+from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import checkpoint
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from tests import run_case
@@ -92,11 +92,11 @@ def test_a_state_saved_on_eight_devices_restores_on_four_and_one(opened, tiny, m
     whole, shapes = (
         {"params": {"video_head": s.params["video_head"]}, "memory": s.memory} for s in (tiny.state, tiny.abstract)
     )
-    state = jax.device_put(whole, sharding.shardings(shapes, make_mesh(2, 2, 2)))
+    state = jax.device_put(whole, mesh_lib.shardings(shapes, make_mesh(2, 2, 2)))
     for step, shape in ((1, (1, 4, 1)), (2, (1, 1, 1))):
         checkpoints.save(step, state, DATA, CONFIG)
         checkpoints.wait()
-        places = sharding.shardings(shapes, make_mesh(*shape))
+        places = mesh_lib.shardings(shapes, make_mesh(*shape))
         target = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
         )

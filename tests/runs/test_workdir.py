@@ -175,6 +175,6 @@ def test_a_part_of_the_config_can_be_compared(tmp_path):
     """Evaluation may take other data, but no other model."""
     workdir.claim(tmp_path, {"model": {"patch": 8, "dtype": "bfloat16"}, "data": {"dataset": "a"}})
     other = {"model": {"patch": 8, "dtype": "float32"}, "data": {"dataset": "b"}}
-    workdir.compare(tmp_path, other, only="model.", free=("model.dtype",))
+    workdir.require_same_config(tmp_path, other, only="model.", free=("model.dtype",))
     with pytest.raises(workdir.WorkdirError, match="model.patch: was 8, is 16"):
-        workdir.compare(tmp_path, {"model": {"patch": 16}}, only="model.", free=("model.dtype",))
+        workdir.require_same_config(tmp_path, {"model": {"patch": 16}}, only="model.", free=("model.dtype",))

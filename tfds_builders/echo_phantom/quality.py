@@ -12,7 +12,7 @@ import os
 import cv2
 import numpy as np
 
-from discovr_jax.evaluation.features import pixels as baselines
+from discovr_jax.evaluation.features import pixels as pixel_baseline
 from tfds_builders.echo_phantom import files, measure
 from tfds_builders.echo_phantom.layout_echonet_dynamic import simulate_one
 
@@ -53,11 +53,11 @@ def summarise(job: tuple[int, str, int]) -> Summary:
     edv, esv = measure.mask_volume(masks[areas.argmax()]), measure.mask_volume(masks[areas.argmin()])
     heart_rate = clip.attributes["HeartRate"]
     parts = evaluation_clips(frames)
-    read = [baselines.readouts(part, len(part)) for part in parts]
+    read = [pixel_baseline.readouts(part, len(part)) for part in parts]
     return Summary(
         ef=clip.ef,
         mask_ef=100 * (edv - esv) / edv,
-        pixels={name: np.mean([each[name] for each in read], axis=0) for name in baselines.NAMES},
+        pixels={name: np.mean([each[name] for each in read], axis=0) for name in pixel_baseline.NAMES},
         nuisance=np.array([frames.mean(), areas.max(), heart_rate, clip.fps, len(frames), len(data)]),
         mean_frame=cv2.resize(frames.mean(axis=0), (28, 28), interpolation=cv2.INTER_AREA).reshape(-1),
         dark_change=_dark_change(parts[0], clip.masks[clip.ed_frame] == 1),
@@ -97,7 +97,7 @@ def ridge():
 
 def feature_sets(clips: list[Summary]) -> dict[str, np.ndarray]:
     """Features by name, each float [clips, D]."""
-    pixels = {name: np.stack([clip.pixels[name] for clip in clips]) for name in baselines.NAMES}
+    pixels = {name: np.stack([clip.pixels[name] for clip in clips]) for name in pixel_baseline.NAMES}
     nuisance = np.stack([clip.nuisance for clip in clips])
     mean_frame = np.stack([clip.mean_frame for clip in clips])
     return {

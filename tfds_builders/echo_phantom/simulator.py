@@ -87,7 +87,7 @@ def simulate(params: HeartParameters, view: str = "A4C") -> Clip:
 
 
 def _smooth_walk(times: np.ndarray, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Zero-mean random motion of unit deviation that changes over about `seconds`. float [T]."""
+    """Zero-mean random motion of unit standard deviation that changes over about `seconds`. float [T]."""
     frequencies = rng.uniform(0.2, 1.0, 5) / seconds
     phases = rng.uniform(0, 2 * np.pi, 5)
     return np.sqrt(2 / 5) * np.sin(2 * np.pi * frequencies[:, None] * times + phases[:, None]).sum(axis=0)

@@ -1,35 +1,35 @@
 """Anomaly score: mean cosine distance to the k nearest *normal* training videos; no abnormal one is used.
 
 Sensitivity at a specificity: the threshold is the score that this share of the normal *validation* videos does not
-exceed. The specificity on test is therefore another figure, and stands beside.
+exceed. The specificity on test is therefore another metric, and stands beside.
 """
 
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
 SPECIFICITIES = (90, 95)  # percent
-METRICS = {"auroc": metrics.auroc, "auprc": metrics.average_precision}
+METRICS = {"auroc": video_metrics.auroc, "auprc": video_metrics.average_precision}
 for _percent in SPECIFICITIES:
-    METRICS[f"sensitivity_at_{_percent}"] = metrics.On(f"margin_{_percent}", metrics.sensitivity)
-    METRICS[f"specificity_at_{_percent}"] = metrics.On(f"margin_{_percent}", metrics.specificity)
+    METRICS[f"sensitivity_at_{_percent}"] = video_metrics.On(f"margin_{_percent}", video_metrics.sensitivity)
+    METRICS[f"specificity_at_{_percent}"] = video_metrics.On(f"margin_{_percent}", video_metrics.specificity)
 SELECT_BY, LARGER_IS_BETTER = "auroc", True
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
     """Raises task.Skip without a normal training video, or unless val and test hold both classes."""
     if not (train == 0).any():
-        raise task.Skip(f"no normal training videos: all {len(train)} labelled ones are abnormal")
-    task.require_both_classes("val", val)
-    task.require_both_classes("test", test)
+        raise interface.Skip(f"no normal training videos: all {len(train)} labelled ones are abnormal")
+    interface.require_both_classes("val", val)
+    interface.require_both_classes("test", test)
 
 
 def distance(normal: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
     """Mean of 1 - cosine to the k nearest rows of `normal` [N, D], for `query` [Q, D]: float64 [Q]."""
-    similarity, _ = task.nearest(query, normal, k)
+    similarity, _ = interface.nearest(query, normal, k)
     return 1 - similarity.mean(1)
 
 
@@ -38,7 +38,9 @@ def threshold(normal_scores: np.ndarray, percent: float) -> float:
     return float(np.quantile(normal_scores, percent / 100, method="inverted_cdf"))
 
 
-def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 10) -> task.Predictions:
+def evaluate(
+    train: interface.Split, val: interface.Split, test: interface.Split, *, k: int = 10
+) -> interface.Predictions:
     """Scores validation and test videos; k is cut to the number of normal training videos.
 
     Raises:
@@ -51,7 +53,7 @@ def evaluate(train: task.Split, val: task.Split, test: task.Split, *, k: int = 1
     return scored(scores[0], val.target, scores[1], k=min(k, len(normal)), normal_videos=len(normal))
 
 
-def scored(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, **details) -> task.Predictions:
+def scored(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, **details) -> interface.Predictions:
     """Anomaly scores as predictions, with their distance to the thresholds that normal validation videos set.
 
     Args:
@@ -60,7 +62,7 @@ def scored(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, **details)
     """
     normal = val[val_labels == 0]
     thresholds = {percent: threshold(normal, percent) for percent in SPECIFICITIES}
-    return task.Predictions(
+    return interface.Predictions(
         val,
         test,
         details=details

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from discovr_jax import trees
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import heads, targets
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
 
 METRICS = targets.METRICS
@@ -42,39 +42,39 @@ class AttentiveHead(nn.Module):
 def seen_tokens(num_valid: np.ndarray, grid) -> np.ndarray:
     """Which tokens of clips are of real frames, CLS always: bool [N, 1 + tokens]."""
     real = np.arange(grid.time) * grid.tubelet < np.asarray(num_valid)[:, None]
-    return np.concatenate([np.ones((len(real), 1), bool), np.repeat(real, grid.places, axis=1)], axis=1)
+    return np.concatenate([np.ones((len(real), 1), bool), np.repeat(real, grid.num_positions, axis=1)], axis=1)
 
 
 def run(
-    evaluation: entries.Evaluation,
+    evaluation: results_lib.Evaluation,
     family: str,
-    context: tokens.Context,
+    context: tokens.TokenContext,
     *,
     fields: tuple[str, ...],
     heads_of_query: int,
     fit: dict[str, Any],
     max_gib: float,
 ) -> None:
-    """Enters the figures of each field; options: `config.eval.evaluators.attentive`.
+    """Enters the metrics of each field; options: `config.eval.evaluators.attentive`.
 
     Raises:
       task.Skip: the tokens take more than `max_gib`.
     """
     grid = context.members[0][2].grid
-    counts = [len(context.sources[split]) for split in extraction.SPLITS]
+    counts = [len(context.sources[split]) for split in feature_extraction.SPLITS]
     tokens.require_space(context, counts, 1 + grid.tokens, max_gib, f"eval.evaluators.{family}.max_gib")
-    options = heads.Options(**fit)
+    options = heads.HeadOptions(**fit)
     clips = functools.cache(partial(tokens.of_clips, context))  # read where something is to be trained only
     for field in fields:
         part = family if field == targets.LABEL else f"{family}_{field}"
         try:
-            target = targets.read(context, field)
+            target = targets.read_target(context, field)
             made = _made(context, part, target, clips, heads_of_query, options)
-        except task.Skip as skip:
-            entries.skip(evaluation, part, skip)
+        except interface.Skip as skip:
+            results_lib.skip(evaluation, part, skip)
             continue
         evaluation.results["videos"][part] = {split: int(known.sum()) for split, known in target.known.items()}
-        entries.add(
+        results_lib.add(
             evaluation,
             family,
             target.rows,
@@ -88,29 +88,29 @@ def run(
         )
 
 
-def _made(context, part: str, target: targets.Target, clips, heads_of_query: int, options: heads.Options):
-    """{encoder: [task.Predictions, one a seed]}; what is not cached is trained."""
-    made: dict[str, list[task.Predictions]] = {}
+def _made(context, part: str, target: targets.Target, clips, heads_of_query: int, options: heads.HeadOptions):
+    """{encoder: [task.Predictions, one per seed]}; what is not cached is trained."""
+    made: dict[str, list[interface.Predictions]] = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for number, (name, seed, encoder) in enumerate(context.members):
         settings = {"heads": heads_of_query, "options": str(options), "seed": context.config.seed, "targets": digest}
-        seen = [[context.key(split, "middle clip")] for split in extraction.SPLITS]
-        key = features.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, seen)
+        seen = [[context.key(split, "middle clip")] for split in feature_extraction.SPLITS]
+        key = feature_cache.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, seen)
 
         def make(_, number=number):
             return [_train(context, number, target, clips, heads_of_query, options)]
 
         file = f"{context.dataset}-{name}-{seed}-test-{part}"
-        (found,) = features.cached(context.directory, [file], [key], make, context.share)
+        (found,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
         details = {name: found[name].item() for name in ("decay", "steps")}
-        made.setdefault(name, []).append(task.Predictions(found["val"], found["test"], details))
+        made.setdefault(name, []).append(interface.Predictions(found["val"], found["test"], details))
     return made
 
 
-def _train(context, number: int, target: targets.Target, clips, heads_of_query: int, options: heads.Options):
+def _train(context, number: int, target: targets.Target, clips, heads_of_query: int, options: heads.HeadOptions):
     """The probe on the tokens of one of `context.members`."""
     name, seed, encoder = context.members[number]
-    found = [clips(split)[number] for split in extraction.SPLITS]
+    found = [clips(split)[number] for split in feature_extraction.SPLITS]
     tokens.finite(name, seed, *(each["tokens"] for each in found))
     arrays = heads.standardise(*(each["tokens"] for each in found))
     train, val, test = (
@@ -118,7 +118,7 @@ def _train(context, number: int, target: targets.Target, clips, heads_of_query: 
             "tokens": array[target.known[split]],
             "seen": seen_tokens(each["num_valid"][target.known[split]], encoder.grid),
         }
-        for split, array, each in zip(extraction.SPLITS, arrays, found, strict=True)
+        for split, array, each in zip(feature_extraction.SPLITS, arrays, found, strict=True)
     )
     head = AttentiveHead(heads_of_query)
     apply = heads.applied(head)

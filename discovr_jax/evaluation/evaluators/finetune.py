@@ -19,11 +19,11 @@ import optax
 from discovr_jax import trees
 from discovr_jax.data import mixture, pipeline
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import heads, targets
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.readouts import MAPS, NAMES, readouts
 
@@ -52,13 +52,13 @@ class Tuner:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class FinetuneOptions:
     """How it is tuned.
 
     Attributes:
-      steps: of AdamW, `every` so many of which validation is looked at; batch: clips a step.
-      rate: peak learning rate of the head, after a tenth of the steps; other layers: `share_of_rate`.
-      layer_decay: see `share_of_rate`.
+      steps: of AdamW, `every` so many of which validation is looked at; batch: clips per step.
+      rate: peak learning rate of the head, after a tenth of the steps; other layers: `layer_lr_scale`.
+      layer_decay: see `layer_lr_scale`.
       weight_decay: on matrices.
     """
 
@@ -76,36 +76,36 @@ def scope_name(blocks: int) -> str:
 
 
 def run(
-    evaluation: entries.Evaluation,
+    evaluation: results_lib.Evaluation,
     family: str,
-    context: tokens.Context,
+    context: tokens.TokenContext,
     *,
     fields: tuple[str, ...],
     blocks: tuple[int, ...],
     fit: Mapping[str, Any],
 ) -> None:
-    """Enters the figures of each field and scope; options: `config.eval.evaluators.finetune`.
+    """Enters the metrics of each field and scope; options: `config.eval.evaluators.finetune`.
 
     Raises:
       task.NotSetUp: fit.steps is 0.
     """
-    options = Options(**fit)
+    options = FinetuneOptions(**fit)
     if options.steps < 1:
-        raise task.NotSetUp(
+        raise interface.NotSetUp(
             f"off unless asked for, because it trains the encoder: set config.eval.evaluators.{family}.fit.steps=200"
         )
     for field in fields:
         try:
-            target = targets.read(context, field)
-        except task.Skip as skip:
-            entries.skip(evaluation, f"{family}_{field}", skip)
+            target = targets.read_target(context, field)
+        except interface.Skip as skip:
+            results_lib.skip(evaluation, f"{family}_{field}", skip)
             continue
         for last in blocks:
             part = f"{family}_{scope_name(last)}_{field}"
             made = _made(evaluation, context, part, target, last, options)
             evaluation.results["videos"][part] = {split: int(known.sum()) for split, known in target.known.items()}
             names = {f"{scope_name(last)}_{name}": name for name in targets.metric_names(field)}
-            entries.add(
+            results_lib.add(
                 evaluation,
                 family,
                 target.rows,
@@ -120,7 +120,7 @@ def run(
             )
 
 
-def _made(evaluation, context, part: str, target: targets.Target, last: int, options: Options):
+def _made(evaluation, context, part: str, target: targets.Target, last: int, options: FinetuneOptions):
     """{encoder: [task.Predictions]} of the first seed of each; what is not cached is tuned."""
     made = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
@@ -128,8 +128,8 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
         settings = {"last": last, "options": str(options), "seed": context.config.seed, "targets": digest}
         settings |= {"crops": list(context.config.data.crop_scales), "clips": context.config.eval.clips}
         settings["map_side"] = context.tuner.map_side
-        clips = [[context.key(split, "tuned")] for split in extraction.SPLITS]
-        key = features.cache_key(
+        clips = [[context.key(split, "tuned")] for split in feature_extraction.SPLITS]
+        key = feature_cache.cache_key(
             context.encoders[name][0].key, settings | {"version": heads.HEADS_VERSION}, clips
         )
 
@@ -137,8 +137,8 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
             return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
 
         file = f"{context.dataset}-{name}-0-test-{part}"
-        (found,) = features.cached(context.directory, [file], [key], make, context.share)
-        made[name] = [task.Predictions(found["val"], found["test"], {"steps": found["steps"].item()})]
+        (found,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
+        made[name] = [interface.Predictions(found["val"], found["test"], {"steps": found["steps"].item()})]
     return made
 
 
@@ -179,12 +179,12 @@ def layer(path: str, depth: int) -> int:
     return depth + 1 if "/norm/" in path or path.startswith(HEAD) else 0
 
 
-def share_of_rate(path: str, depth: int, layer_decay: float) -> float:
+def layer_lr_scale(path: str, depth: int, layer_decay: float) -> float:
     """1 for the head and the final norm, layer_decay times less for each layer below."""
     return layer_decay ** (depth + 1 - layer(path, depth))
 
 
-def _tune(context, teacher, frozen_features, target: targets.Target, last: int, options: Options):
+def _tune(context, teacher, frozen_features, target: targets.Target, last: int, options: FinetuneOptions):
     """{"val", "test", "steps"} of the step that validation liked best."""
     tuner, depth = context.tuner, context.tuner.model.depth
     trained, kept = partition(teacher, last, depth)
@@ -196,7 +196,7 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
     state = trained, jax.eval_shape(optimizer.init, trained)
     places = tuner.shardings(state)
     trained = jax.device_put(trained, places[0])
-    moments = jax.jit(optimizer.init, out_shardings=places[1])(trained)
+    opt_state = jax.jit(optimizer.init, out_shardings=places[1])(trained)
 
     def outputs(trained, kept, frames, num_valid):
         encoder = {path: leaf for path, leaf in trained.items() if not path.startswith(HEAD)}
@@ -206,17 +206,17 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
         x = jnp.concatenate([(read[name] - fixed[name][0]) / fixed[name][1] for name in names], axis=1)
         return (x @ trained[f"{HEAD}/kernel"] + trained[f"{HEAD}/bias"])[:, 0]
 
-    def step(trained, kept, moments, number, frames, num_valid, wanted):
-        slope = jax.grad(lambda t: target.loss()(outputs(t, kept, frames, num_valid), wanted))(trained)
-        moved, moments = optimizer.update(slope, moments)
+    def step(trained, kept, opt_state, number, frames, num_valid, wanted):
+        grads = jax.grad(lambda t: target.loss()(outputs(t, kept, frames, num_valid), wanted))(trained)
+        updates, opt_state = optimizer.update(grads, opt_state)
         warm = jnp.minimum(1.0, (number + 1) / (WARMUP * options.steps))
         rate = options.rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * number / options.steps))
 
         def move(path, leaf):
             decay = options.weight_decay if leaf.ndim > 1 else 0.0
-            return leaf - rate * share_of_rate(path, depth, options.layer_decay) * (moved[path] + decay * leaf)
+            return leaf - rate * layer_lr_scale(path, depth, options.layer_decay) * (updates[path] + decay * leaf)
 
-        return {path: move(path, leaf) for path, leaf in trained.items()}, moments
+        return {path: move(path, leaf) for path, leaf in trained.items()}, opt_state
 
     step = jax.jit(step, donate_argnums=2, out_shardings=places)  # not the parameters: at first they are the teacher's
     predict = jax.jit(outputs, out_shardings=tuner.replicated)
@@ -226,7 +226,7 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
         for number in range(options.steps):
             batch = next(clips)
             rows = tuner.place_rows((batch["frames"], batch["num_valid"], wanted[batch["record"]]))
-            trained, moments = step(trained, kept, moments, number, *rows)
+            trained, opt_state = step(trained, kept, opt_state, number, *rows)
             if (number + 1) % options.every and number + 1 < options.steps:
                 continue
             val = _by_video(context, "val", lambda *rows, t=trained: predict(t, kept, *rows), target)
@@ -234,19 +234,19 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
                 test = _by_video(context, "test", lambda *rows, t=trained: predict(t, kept, *rows), target)
                 best = {"score": score, "val": val, "test": test, "steps": np.asarray(number + 1)}
     if "val" not in best:
-        raise task.Skip(f"fine-tuning ({target.field}): its score on validation was never a number")
+        raise interface.Skip(f"fine-tuning ({target.field}): its score on validation was never a number")
     return {name: best[name] for name in ("val", "test", "steps")}
 
 
 def _moments(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of frozen features [N, D], for the head's inputs; constant ones are only centred."""
+    """Mean and standard deviation of frozen features [N, D], for the head's inputs; constant ones are only centred."""
     deviation = columns.std(0, dtype=np.float64)
     floor = 1e-6 * max(deviation.max(initial=0.0), 1e-30)
     scale = np.where(deviation > floor, deviation, 1.0)
     return columns.mean(0, dtype=np.float64).astype(np.float32), scale.astype(np.float32)
 
 
-def _training_clips(context, options: Options):
+def _training_clips(context, options: FinetuneOptions):
     """Randomly placed and cropped clips of all training videos of the scored dataset, forever."""
     config = context.config.copy_and_resolve_references()
     name = mixture.scored(config)

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 
 # Part of every cache key of what heads say: raise it when the same tokens would give other predictions.
 HEADS_VERSION = 2
@@ -24,7 +24,7 @@ _BLOCK = 2**25  # numbers that `standardise` holds in float32 at once: 128 MB
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class HeadOptions:
     """How a head is trained.
 
     Attributes:
@@ -67,14 +67,14 @@ def fit(
     score: Callable[[Any], float],
     inputs: Any,
     targets: Any,
-    options: Options,
+    options: HeadOptions,
     seed: int,
 ) -> Fitted:
     """Trains `head` once for each decay and keeps the parameters that validation liked best.
 
     Args:
       loss: (outputs, targets of a batch) -> scalar, a mean over rows.
-      score: parameters -> figure on the validation split, larger is better; NaN never wins.
+      score: parameters -> metric on the validation split, larger is better; NaN never wins.
       inputs: arrays [N, ...] that `head(inputs)` takes; targets: arrays [N, ...].
 
     Raises:
@@ -86,15 +86,15 @@ def fit(
     start = _init(head, jax.random.fold_in(key, 2**31 - 1), example)
     best = Fitted(None, -np.inf, {})
     for decay in sorted(options.decays, reverse=True):
-        params, moments = start, _adam().init(start)
+        params, opt_state = start, _adam().init(start)
         for step in range(0, options.steps, options.every):
             count = min(options.every, options.steps - step)
-            params, moments = _train(head, loss, options, count, params, moments, inputs, targets, key, step, decay)
+            params, opt_state = _train(head, loss, options, count, params, opt_state, inputs, targets, key, step, decay)
             found = float(score(params))
             if found > best.val_score:
                 best = Fitted(params, found, {"decay": decay, "steps": step + count})
     if best.params is None:
-        raise task.Skip("the head's score on validation was never a number")
+        raise interface.Skip("the head's score on validation was never a number")
     return best
 
 
@@ -108,25 +108,25 @@ def _init(head, key, example):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _train(head, loss, options: Options, count, params, moments, inputs, targets, key, first, decay):
+def _train(head, loss, options: HeadOptions, count, params, opt_state, inputs, targets, key, first, decay):
     """`count` steps from step `first` on: (params, moments)."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
 
     def one(carry, step):
-        params, moments = carry
+        params, opt_state = carry
         chosen = jax.random.permutation(jax.random.fold_in(key, step), rows)[: options.batch]
         some, wanted = jax.tree.map(lambda x: x[chosen], (inputs, targets))
-        slope = jax.grad(lambda p: loss(head.apply(p, some), wanted))(params)
-        moved, moments = _adam().update(slope, moments)
+        grads = jax.grad(lambda p: loss(head.apply(p, some), wanted))(params)
+        updates, opt_state = _adam().update(grads, opt_state)
         rate = options.rate * 0.5 * (1 + jnp.cos(jnp.pi * step / options.steps))
 
         def move(path, leaf, change):
             decays = jax.tree_util.keystr(path, simple=True, separator="/").endswith("kernel")  # biases do not
             return leaf - rate * (change + (decay if decays else 0.0) * leaf)
 
-        return (jax.tree_util.tree_map_with_path(move, params, moved), moments), None
+        return (jax.tree_util.tree_map_with_path(move, params, updates), opt_state), None
 
-    return jax.lax.scan(one, (params, moments), first + jnp.arange(count))[0]
+    return jax.lax.scan(one, (params, opt_state), first + jnp.arange(count))[0]
 
 
 def outputs(apply: Callable[[Any, Any], Any], params: Any, inputs: Any, batch: int) -> Any:
@@ -150,7 +150,7 @@ def applied(head: nn.Module, after: Callable[[Any], Any] = lambda x: x) -> Calla
 
 
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Each of the D features to zero mean and unit deviation *on the training split*, as float16.
+    """Each of the D features to zero mean and unit standard deviation *on the training split*, as float16.
 
     Args:
       train: float16 [N, ..., D], finite; others: [M, ..., D], brought there by the same numbers.
@@ -166,13 +166,13 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     deviation = np.sqrt(total(lambda block: (block - mean) ** 2) / count)
     scale = np.where(deviation > 1e-6 * max(deviation.max(initial=0.0), 1e-30), deviation, 1.0).astype(np.float32)
 
-    def moved(array: np.ndarray) -> np.ndarray:
+    def updates(array: np.ndarray) -> np.ndarray:
         out = np.empty(array.shape, np.float16)
         for start in range(0, len(array), rows):
             out[start : start + rows] = (array[start : start + rows].astype(np.float32) - mean) / scale
         return out
 
-    return [moved(array) for array in (train, *others)]
+    return [updates(array) for array in (train, *others)]
 
 
 def mean_score(values: Sequence[np.ndarray]) -> float:

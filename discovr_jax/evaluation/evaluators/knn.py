@@ -1,22 +1,22 @@
 """k nearest neighbours on frozen features: cosine, exponentially weighted vote, majority at 0.5.
 
-The headline figures have a fixed k and temperature. Beside them ("swept") stand those of the pair that does best on
+The headline metrics have a fixed k and temperature. Beside them ("swept") stand those of the pair that does best on
 validation AUROC, the readout being the headline's.
 """
 
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
 HEADLINE = {
-    "macro_f1": metrics.macro_f1,
-    "balanced_accuracy": metrics.balanced_accuracy,
-    "auroc": metrics.auroc,
+    "macro_f1": video_metrics.macro_f1,
+    "balanced_accuracy": video_metrics.balanced_accuracy,
+    "auroc": video_metrics.auroc,
 }
-METRICS = HEADLINE | {f"{name}_swept": metrics.On("swept", metric) for name, metric in HEADLINE.items()}
+METRICS = HEADLINE | {f"{name}_swept": video_metrics.On("swept", metric) for name, metric in HEADLINE.items()}
 SELECT_BY, LARGER_IS_BETTER = "auroc", True
 NEIGHBOURS, TEMPERATURES = (1, 5, 10, 20, 50, 100), (0.02, 0.07, 0.2, 1.0)
 
@@ -24,7 +24,7 @@ NEIGHBOURS, TEMPERATURES = (1, 5, 10, 20, 50, 100), (0.02, 0.07, 0.2, 1.0)
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
     """Raises task.Skip unless the known labels [N] of every split hold both classes."""
     for name, target in (("train", train), ("val", val), ("test", test)):
-        task.require_both_classes(name, target)
+        interface.require_both_classes(name, target)
 
 
 def vote(similarity: np.ndarray, labels: np.ndarray, k: int, temperature: float) -> np.ndarray:
@@ -45,15 +45,15 @@ def vote(similarity: np.ndarray, labels: np.ndarray, k: int, temperature: float)
 
 
 def evaluate(
-    train: task.Split,
-    val: task.Split,
-    test: task.Split,
+    train: interface.Split,
+    val: interface.Split,
+    test: interface.Split,
     *,
     k: int = 10,
     temperature: float = 0.07,
     neighbours: tuple[int, ...] = NEIGHBOURS,
     temperatures: tuple[float, ...] = TEMPERATURES,
-) -> task.Predictions:
+) -> interface.Predictions:
     """Scores validation and test videos against the training bank. k is cut to the bank's size, and said so.
 
     Args:
@@ -72,16 +72,16 @@ def evaluate(
     size = len(train.target)
     sizes = sorted({min(each, size) for each in neighbours}, reverse=True)
     (near_val, in_val), (near_test, in_test) = (
-        task.nearest(split.features, train.features, max(k, *sizes)) for split in (val, test)
+        interface.nearest(split.features, train.features, max(k, *sizes)) for split in (val, test)
     )
     ones = np.ones((1, len(val.target)))
     sweep = []
     for each in sizes:
         for heat in sorted(temperatures, reverse=True):
-            score = metrics.auroc(val.target, vote(near_val, train.target[in_val], each, heat), ones)[0]
+            score = video_metrics.auroc(val.target, vote(near_val, train.target[in_val], each, heat), ones)[0]
             sweep.append({"k": each, "temperature": heat, "val_auroc": float(score)})
     best = max(sweep, key=lambda row: row["val_auroc"])
-    return task.Predictions(
+    return interface.Predictions(
         vote(near_val, train.target[in_val], k, temperature),
         vote(near_test, train.target[in_test], k, temperature),
         details={"k": min(k, size), "temperature": temperature, "swept": best},

@@ -6,16 +6,16 @@ The validation split keeps its labels: strength and readout are chosen on all of
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 
 
 def parts(
     name: str, *, fractions: tuple[float, ...] = (0.01, 0.1, 1.0), draws: int = 3, field: str = "ef"
-) -> list[task.Part]:
-    """A probe and a regression for each share of the training patients: figures auroc_PERCENT and mae_PERCENT.
+) -> list[interface.Part]:
+    """A probe and a regression for each share of the training patients: metrics auroc_PERCENT and mae_PERCENT.
 
     Args:
-      fractions: of the patients, 0 < f <= 1; draws: how often fewer than all are drawn (figures are averaged).
+      fractions: of the patients, 0 < f <= 1; draws: how often fewer than all are drawn (metrics are averaged).
       field: the measurement of the regression.
 
     Raises:
@@ -25,7 +25,7 @@ def parts(
         raise ConfigError(f"{name} needs fractions above 0 and up to 1, and draws, got {fractions} and {draws}")
     heads = (("probe", "label", "auroc"), ("regression", field, "mae"))
     return [
-        task.Part(
+        interface.Part(
             f"{name}_{target}_{100 * fraction:g}", name, kind, target, {f"{metric}_{100 * fraction:g}": metric},
             fraction=fraction, draws=draws,
         )

@@ -15,17 +15,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
 METRICS = {
-    "macro_f1": metrics.macro_f1,
-    "balanced_accuracy": metrics.balanced_accuracy,
-    "auroc": metrics.auroc,
-    "average_precision": metrics.average_precision,
-    "brier": metrics.On("probability", metrics.brier),
-    "calibration_error": metrics.On("probability", metrics.calibration_error, centred=True),
+    "macro_f1": video_metrics.macro_f1,
+    "balanced_accuracy": video_metrics.balanced_accuracy,
+    "auroc": video_metrics.auroc,
+    "average_precision": video_metrics.average_precision,
+    "brier": video_metrics.On("probability", video_metrics.brier),
+    "calibration_error": video_metrics.On("probability", video_metrics.calibration_error, centred=True),
 }
 SELECT_BY, LARGER_IS_BETTER = "auroc", True
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -34,17 +34,17 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
     """Raises task.Skip unless the known labels [N] of every split hold both classes."""
     for name, target in (("train", train), ("val", val), ("test", test)):
-        task.require_both_classes(name, target)
+        interface.require_both_classes(name, target)
 
 
 def evaluate(
-    train: task.Split,
-    val: task.Split,
-    test: task.Split,
+    train: interface.Split,
+    val: interface.Split,
+    test: interface.Split,
     *,
     strengths: tuple[float, ...] = STRENGTHS,
     max_iter: int = 2000,
-) -> task.Predictions:
+) -> interface.Predictions:
     """Probability of "abnormal" for validation and test videos.
 
     Args:
@@ -57,7 +57,7 @@ def evaluate(
     """
     if not strengths or min(strengths) <= 0:
         raise ConfigError(f"the strengths of a probe must be positive, got {strengths}")
-    x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
+    x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
     for strength in sorted(strengths):
@@ -69,16 +69,16 @@ def evaluate(
             except ConvergenceWarning:
                 dropped.append(strength)
                 continue
-        score = metrics.auroc(val.target, model.decision_function(x_val), ones)[0]
+        score = video_metrics.auroc(val.target, model.decision_function(x_val), ones)[0]
         if score > best_score:
             best, best_score = model, score
     if best is None:
-        raise task.Skip(f"logistic regression: no C of {strengths} converged in {max_iter} iterations")
+        raise interface.Skip(f"logistic regression: no C of {strengths} converged in {max_iter} iterations")
     details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
     if dropped:
         details["C_not_converged"] = dropped
     probability = calibrated(best.decision_function(x_val), val.target, best.decision_function(x_test))
-    return task.Predictions(
+    return interface.Predictions(
         best.predict_proba(x_val)[:, 1],
         best.predict_proba(x_test)[:, 1],
         details,
@@ -106,11 +106,11 @@ def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, f
 
     "probability" is the mean of the bin, "abnormal" the share that is.
     """
-    bins = metrics.probability_bins(probability)
+    bins = video_metrics.probability_bins(probability)
     return [
         {
-            "from": each / metrics.BINS,
-            "to": (each + 1) / metrics.BINS,
+            "from": each / video_metrics.BINS,
+            "to": (each + 1) / video_metrics.BINS,
             "videos": int((bins == each).sum()),
             "probability": float(probability[bins == each].mean()),
             "abnormal": float(target[bins == each].mean()),

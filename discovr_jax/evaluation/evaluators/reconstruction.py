@@ -19,10 +19,10 @@ import optax
 
 from discovr_jax import trees
 from discovr_jax.data import mixture, pipeline
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import anomaly, targets
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.evaluation.features.extract import SPLITS
 
@@ -34,7 +34,7 @@ ENTROPY_WEIGHT = 2e-4  # of the addressing, in the loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class AutoencoderOptions:
     """How they are trained: `steps` of Adam at `rate` on `batch` clips; `memory`: items of the memory."""
 
     steps: int
@@ -43,7 +43,7 @@ class Options:
     memory: int
 
 
-class Memory(nn.Module):
+class MemoryModule(nn.Module):
     """Each code [..., C] becomes a mean of the memory's items, weighted by similarity; few weights stay above 0."""
 
     items: int
@@ -75,7 +75,7 @@ class Autoencoder(nn.Module):
         for width in WIDTHS:
             x = nn.gelu(nn.Conv(width, (3, 3), (2, 2))(x))
         if self.memory:
-            x, entropy = Memory(self.memory, name="memory")(x)
+            x, entropy = MemoryModule(self.memory, name="memory")(x)
         for width in WIDTHS[-2::-1]:
             x = nn.gelu(nn.ConvTranspose(width, (3, 3), (2, 2))(x))
         x = nn.ConvTranspose(WINDOW, (3, 3), (2, 2))(x)
@@ -83,7 +83,7 @@ class Autoencoder(nn.Module):
 
 
 def standardise(frames: jax.Array, num_valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Clips to zero mean and unit deviation over their real frames.
+    """Clips to zero mean and unit standard deviation over their real frames.
 
     Args:
       frames: uint8 [B, T, H, W]; num_valid: int32 [B].
@@ -117,39 +117,39 @@ def errors(model: Autoencoder, params, frames, num_valid) -> tuple[jax.Array, ja
 
 
 def run(
-    evaluation: entries.Evaluation,
+    evaluation: results_lib.Evaluation,
     family: str,
-    context: tokens.Context,
+    context: tokens.TokenContext,
     *,
     steps: int,
     batch: int,
     rate: float,
     memory: int,
 ) -> None:
-    """Enters `anomaly` figures of both autoencoders; options: `config.eval.evaluators.reconstruction`.
+    """Enters `anomaly` metrics of both autoencoders; options: `config.eval.evaluators.reconstruction`.
 
     Raises:
       task.NotSetUp: steps is 0.
       task.Skip: no labels, or no normal training video.
     """
-    settings = Options(steps, batch, rate, memory)
+    settings = AutoencoderOptions(steps, batch, rate, memory)
     if steps < 1:
-        raise task.NotSetUp(
+        raise interface.NotSetUp(
             f"off unless asked for, because it trains two autoencoders: set config.eval.evaluators.{family}.steps=500"
         )
     columns = context.fields
-    known = {split: task.known_target(split, columns[split][targets.LABEL], targets.LABEL) for split in SPLITS}
+    known = {split: interface.known_target(split, columns[split][targets.LABEL], targets.LABEL) for split in SPLITS}
     labels = {split: np.asarray(columns[split][targets.LABEL], np.float64)[known[split]] for split in SPLITS}
     anomaly.require(*(labels[split] for split in SPLITS))
     test = columns["test"]
-    ids, patients = np.asarray(test["id"])[known["test"]], entries.patients_of(test)[known["test"]]
-    rows = entries.make_rows(ids, patients, labels["test"], context.config)
+    ids, patients = np.asarray(test["id"])[known["test"]], results_lib.patients_of(test)[known["test"]]
+    rows = results_lib.make_rows(ids, patients, labels["test"], context.config)
     made = {}
     for name, items in (("autoencoder", 0), ("memory_autoencoder", memory)):
         scores = _scores(context, settings, known, name, items)
         made[name] = [anomaly.scored(scores["val"], labels["val"], scores["test"])]
     evaluation.results["videos"][family] = {split: int(known[split].sum()) for split in SPLITS}
-    entries.add(
+    results_lib.add(
         evaluation,
         "anomaly",
         rows,
@@ -163,7 +163,7 @@ def run(
     )
 
 
-def _scores(context, options: Options, known, name: str, memory: int) -> dict[str, np.ndarray]:
+def _scores(context, options: AutoencoderOptions, known, name: str, memory: int) -> dict[str, np.ndarray]:
     """{"val", "test": float64 [known]} reconstruction errors; cached."""
     config = context.config
     digest = trees.fingerprint({split: known[split] for split in SPLITS})
@@ -172,7 +172,7 @@ def _scores(context, options: Options, known, name: str, memory: int) -> dict[st
         "rule": mixture.abnormal_rule(config.data, mixture.scored(config)), "clips": config.eval.clips,
         "crops": list(config.data.crop_scales),
     }  # fmt: skip
-    key = features.cache_key("reconstruction", settings, [[context.key(split, "errors")] for split in SPLITS])
+    key = feature_cache.cache_key("reconstruction", settings, [[context.key(split, "errors")] for split in SPLITS])
 
     def make(_):
         model = Autoencoder(memory)
@@ -181,10 +181,10 @@ def _scores(context, options: Options, known, name: str, memory: int) -> dict[st
         return [{split: _by_video(context, split, predict)[known[split]] for split in ("val", "test")}]
 
     file = f"{context.dataset}-{name}-0-test-reconstruction"
-    return features.cached(context.directory, [file], [key], make, context.share)[0]
+    return feature_cache.cached(context.directory, [file], [key], make, context.share)[0]
 
 
-def _train(context, model: Autoencoder, options: Options):
+def _train(context, model: Autoencoder, options: AutoencoderOptions):
     """Parameters after `options.steps` on normal training clips. Every process trains on all of them alike."""
     config = context.config.copy_and_resolve_references()
     name = mixture.scored(config)
@@ -222,5 +222,5 @@ def _by_video(context, split: str, predict) -> np.ndarray:
 
     batches = pipeline.eval_batches(source, config, batch_size=config.eval.batch_size)
     with contextlib.closing(batches):
-        (found,) = features.extract([embed], batches, len(source))
+        (found,) = feature_cache.extract_features([embed], batches, len(source))
     return found["error"][:, 0].astype(np.float64)

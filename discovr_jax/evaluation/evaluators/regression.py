@@ -7,17 +7,17 @@ The fit stays the one on train (no refit on train + val), as in `probe`.
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "ef"  # or the option "field": any of task.MEASUREMENTS
 METRICS = {
-    "mae": metrics.mae,
-    "rmse": metrics.rmse,
-    "r2": metrics.r2,
-    "bias": metrics.bias,
-    "agreement_low": metrics.agreement_low,
-    "agreement_high": metrics.agreement_high,
+    "mae": video_metrics.mae,
+    "rmse": video_metrics.rmse,
+    "r2": video_metrics.r2,
+    "bias": video_metrics.bias,
+    "agreement_low": video_metrics.agreement_low,
+    "agreement_high": video_metrics.agreement_high,
 }
 SELECT_BY, LARGER_IS_BETTER = "mae", False
 STRENGTHS = tuple(10.0**power for power in range(6))
@@ -27,7 +27,7 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
     """Raises task.Skip unless the training targets [N] take at least two values."""
     del val, test  # one known value is enough for an error
     if np.unique(train).size < 2:
-        raise task.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
+        raise interface.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
 
 
 def ridge(x: np.ndarray, y: np.ndarray, strengths) -> np.ndarray:
@@ -51,8 +51,8 @@ def ridge(x: np.ndarray, y: np.ndarray, strengths) -> np.ndarray:
 
 
 def evaluate(
-    train: task.Split, val: task.Split, test: task.Split, *, strengths: tuple[float, ...] = STRENGTHS
-) -> task.Predictions:
+    train: interface.Split, val: interface.Split, test: interface.Split, *, strengths: tuple[float, ...] = STRENGTHS
+) -> interface.Predictions:
     """Predicted measurement of validation and test videos (not clipped to what is possible).
 
     Args:
@@ -64,10 +64,10 @@ def evaluate(
     strengths = sorted(strengths, reverse=True)
     if not strengths or strengths[-1] <= 0:
         raise ConfigError(f"the strengths of a regression must be positive, got {strengths}")
-    x_train, x_val, x_test = task.standardise(train.features, val.features, test.features)
+    x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     mean = train.target.mean()
     coefficients = ridge(x_train, train.target - mean, strengths)
     errors = np.abs(mean + x_val @ coefficients.T - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
     val_prediction, test_prediction = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
-    return task.Predictions(val_prediction, test_prediction, details={"penalty": strengths[chosen]})
+    return interface.Predictions(val_prediction, test_prediction, details={"penalty": strengths[chosen]})

@@ -6,14 +6,14 @@ randomly drawn training videos would give.
 
 import numpy as np
 
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import knn
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
 DEPTH = 10  # neighbours looked at
 CUTS = (1, 5, DEPTH)
-METRICS = metrics.means(
+METRICS = video_metrics.means(
     *(f"precision_at_{cut}" for cut in CUTS), "precision_by_chance", "difference", "difference_by_chance"
 )
 SELECT_BY, LARGER_IS_BETTER = f"precision_at_{DEPTH}", True
@@ -21,7 +21,7 @@ require = knn.require
 _SHOWN = 24  # test videos whose neighbours are kept for the report
 
 
-def precision(bank: task.Split, query: task.Split, index: np.ndarray) -> np.ndarray:
+def precision(bank: interface.Split, query: interface.Split, index: np.ndarray) -> np.ndarray:
     """Share of the neighbours `index` [Q, K] in the bank that have the query's label: float64 [Q]."""
     return (bank.target[index] == query.target[:, None]).mean(1)
 
@@ -38,14 +38,16 @@ def differences(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.where(known, gaps, 0).sum(1) / np.maximum(count, 1), np.nan)
 
 
-def evaluate(train: task.Split, val: task.Split, test: task.Split, *, field: str = "ef") -> task.Predictions:
+def evaluate(
+    train: interface.Split, val: interface.Split, test: interface.Split, *, field: str = "ef"
+) -> interface.Predictions:
     """Neighbours of validation and test videos in the training bank, by cosine.
 
     Args:
-      field: the measurement that is compared; without known values its two figures are left out.
+      field: the measurement that is compared; without known values its two metrics are left out.
     """
     (_, in_val), (similarity, in_test) = (
-        task.nearest(split.features, train.features, DEPTH) for split in (val, test)
+        interface.nearest(split.features, train.features, DEPTH) for split in (val, test)
     )
     outputs = {f"precision_at_{cut}": precision(train, test, in_test[:, :cut]) for cut in CUTS}
     abnormal = train.target.mean()
@@ -63,6 +65,6 @@ def evaluate(train: task.Split, val: task.Split, test: task.Split, *, field: str
         }
         for row in shown
     ]
-    return task.Predictions(
+    return interface.Predictions(
         precision(train, val, in_val), None, {"depth": in_test.shape[1], "field": field}, outputs, {"shown": neighbours}
     )

@@ -19,21 +19,21 @@ import numpy as np
 
 from discovr_jax import trees
 from discovr_jax.data import records, transforms
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import heads
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
-from discovr_jax.evaluation.metrics import masks as overlap
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import masks as mask_metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 CAVITY = 1  # of records.MASK_CLASSES
 _SUFFIX = {1: "", 2: "_myocardium", 3: "_left_atrium"}  # the left ventricular cavity is what is meant otherwise
 _PREFIX = {"linear": "", "decoder": "decoder_"}
 _MEASURES = ("dice", "iou", "hausdorff95_mm", "hausdorff95_px")
 _PHASES = ("", *(f"_{phase}" for phase in tokens.PHASES))
-METRICS = metrics.means(
+METRICS = video_metrics.means(
     *("".join(name) for name in itertools.product(_PREFIX.values(), _MEASURES, _SUFFIX.values(), _PHASES)),
     *(f"{prefix}mask_ef_error" for prefix in _PREFIX.values()),
 )
@@ -128,16 +128,16 @@ def _to_maps(size: int):
 
 
 def run(
-    evaluation: entries.Evaluation,
+    evaluation: results_lib.Evaluation,
     family: str,
-    context: tokens.Context,
+    context: tokens.TokenContext,
     *,
     heads_used: tuple[str, ...],
     linear: Mapping[str, Any],
     decoder: Mapping[str, Any],
     max_gib: float,
 ) -> list[dict[str, Any]]:
-    """Enters the figures of every head; options: `config.eval.evaluators.segmentation`.
+    """Enters the metrics of every head; options: `config.eval.evaluators.segmentation`.
 
     Returns:
       Pictures, of test frames: {"title", "phase", "frame" uint8 [S, S], "truth" uint8 [S, S], "predictions"
@@ -146,33 +146,35 @@ def run(
     Raises:
       task.Skip: a split has no expert masks, or the tokens take more than `max_gib`.
     """
-    frames = {split: tokens.labelled(context, split) for split in extraction.SPLITS}
+    frames = {split: tokens.labelled(context, split) for split in feature_extraction.SPLITS}
     for split, each in frames.items():
         if not len(each.record):
             videos = len(context.sources[split])
-            raise task.Skip(f"no masks: none of the {videos} videos of split {split} has a mask drawn by an expert")
+            raise interface.Skip(
+                f"no masks: none of the {videos} videos of split {split} has a mask drawn by an expert"
+            )
     classes = [int(one) for one in np.unique(frames["train"].masks) if one]
     grid = context.members[0][2].grid
     tokens.require_space(
         context,
         [len(each.record) for each in frames.values()],
-        grid.places,
+        grid.num_positions,
         max_gib,
         f"eval.evaluators.{family}.max_gib",
     )
-    options = {"linear": heads.Options(**linear), "decoder": heads.Options(**decoder)}
+    options = {"linear": heads.HeadOptions(**linear), "decoder": heads.HeadOptions(**decoder)}
     made = _made(context, family, frames, classes, {name: options[name] for name in heads_used})
     test, columns = frames["test"], context.fields["test"]
     ids = [f"{columns['id'][r]}:{f}" for r, f in zip(test.record, test.frame, strict=True)]
-    patients = entries.patients_of(columns)[test.record]
-    rows = entries.make_rows(ids, patients, np.full(len(ids), np.nan), context.config)
+    patients = results_lib.patients_of(columns)[test.record]
+    rows = results_lib.make_rows(ids, patients, np.full(len(ids), np.nan), context.config)
     constant = mean_masks(frames["train"], test.phase, classes)
     for head in heads_used:
         predictions = {
             name: [_predictions(test, classes, head, one) for one in group] for name, group in made[head].items()
         }
         predictions[MEAN_MASK] = [_predictions(test, classes, head, _measured(test, classes, constant))]
-        entries.add(
+        results_lib.add(
             evaluation,
             family,
             rows,
@@ -225,8 +227,8 @@ def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) ->
     found = {}
     for one in classes:
         wanted, got = truth.masks == one, maps == one
-        values = {"dice": overlap.dice(wanted, got), "iou": overlap.iou(wanted, got)}
-        values[f"hausdorff95_{unit}"] = overlap.hausdorff95(wanted, got, spacing)
+        values = {"dice": mask_metrics.dice(wanted, got), "iou": mask_metrics.iou(wanted, got)}
+        values[f"hausdorff95_{unit}"] = mask_metrics.hausdorff95(wanted, got, spacing)
         for name, column in values.items():
             found[f"{name}{_SUFFIX[one]}"] = column
             for number, phase in enumerate(tokens.PHASES):
@@ -248,7 +250,7 @@ def mask_ef_error(truth: tokens.Labelled, maps: np.ndarray, spacing: np.ndarray)
       {"mask_ef_error": float64 [N], absolute, in EF points, at each video's first end-systolic frame, else NaN}; empty
       where no video has both.
     """
-    wanted, got = (overlap.disc_volume(masks == CAVITY, spacing) for masks in (truth.masks, maps))
+    wanted, got = (mask_metrics.disc_volume(masks == CAVITY, spacing) for masks in (truth.masks, maps))
     found = np.full(len(maps), np.nan)
     for record in np.unique(truth.record):
         rows = [np.flatnonzero((truth.record == record) & (truth.phase == phase)) for phase in (0, 1)]
@@ -259,28 +261,30 @@ def mask_ef_error(truth: tokens.Labelled, maps: np.ndarray, spacing: np.ndarray)
     return {"mask_ef_error": found} if np.isfinite(found).any() else {}
 
 
-def _made(context, family, frames, classes, options: Mapping[str, heads.Options]) -> dict[str, dict[str, list]]:
-    """{head: {encoder: [{"maps", "decay", "steps", measures}, one a seed]}}; what is not cached is trained."""
+def _made(context, family, frames, classes, options: Mapping[str, heads.HeadOptions]) -> dict[str, dict[str, list]]:
+    """{head: {encoder: [{"maps", "decay", "steps", measures}, one per seed]}}; what is not cached is trained."""
     made: dict[str, dict[str, list]] = {head: {} for head in options}
     tokens_of = functools.cache(lambda split: tokens.of_frames(context, split, frames[split]))
-    targets = [[context.key(split), trees.fingerprint(vars(frames[split])), classes] for split in extraction.SPLITS]
+    targets = [
+        [context.key(split), trees.fingerprint(vars(frames[split])), classes] for split in feature_extraction.SPLITS
+    ]
     for (number, (name, seed, encoder)), head in itertools.product(enumerate(context.members), options):
         settings = {"head": head, "options": str(options[head]), "seed": context.config.seed}
-        key = features.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, targets)
+        key = feature_cache.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, targets)
 
         def make(_, number=number, head=head):
-            arrays = [tokens_of(split)[number] for split in extraction.SPLITS]
+            arrays = [tokens_of(split)[number] for split in feature_extraction.SPLITS]
             return [_train(context, frames, classes, number, arrays, head, options[head])]
 
         file = f"{context.dataset}-{name}-{seed}-test-{family}_{head}"
         made[head].setdefault(name, []).extend(
-            features.cached(context.directory, [file], [key], make, context.share)
+            feature_cache.cached(context.directory, [file], [key], make, context.share)
         )
     return made
 
 
 def _train(
-    context, frames, classes, number: int, arrays: list[np.ndarray], head_name: str, options: heads.Options
+    context, frames, classes, number: int, arrays: list[np.ndarray], head_name: str, options: heads.HeadOptions
 ) -> dict[str, np.ndarray]:
     """One head on the tokens of one of `context.members`."""
     name, seed, encoder = context.members[number]
@@ -295,7 +299,7 @@ def _train(
 
     def score(params):
         found = maps(params, val)
-        return heads.mean_score([overlap.dice(frames["val"].masks == one, found == one) for one in classes])
+        return heads.mean_score([mask_metrics.dice(frames["val"].masks == one, found == one) for one in classes])
 
     covered = shares(frames["train"].masks, classes, encoder.grid.rows * encoder.patch)
     fitted = heads.fit(head, cross_entropy, score, train, covered, options, context.config.seed)
@@ -308,7 +312,7 @@ def _measured(truth: tokens.Labelled, classes, maps: np.ndarray) -> dict[str, np
     return {"maps": maps, **measure(truth, maps, classes)}
 
 
-def _predictions(truth: tokens.Labelled, classes, head: str, made: Mapping[str, np.ndarray]) -> task.Predictions:
+def _predictions(truth: tokens.Labelled, classes, head: str, made: Mapping[str, np.ndarray]) -> interface.Predictions:
     """Outputs under the names of METRICS; how often a class was not found at all goes into the details."""
     details = {name: made[name].item() for name in ("decay", "steps", "val_dice") if name in made}
     for one in classes:
@@ -316,10 +320,10 @@ def _predictions(truth: tokens.Labelled, classes, head: str, made: Mapping[str, 
         name = records.MASK_CLASSES[one].replace(" ", "_")
         details[f"frames_without_{name}"] = int((there & ~(made["maps"] == one).any((1, 2))).sum())
     outputs = {_PREFIX[head] + name: made[name] for name in made if _PREFIX[head] + name in METRICS}
-    return task.Predictions(None, None, details, outputs)
+    return interface.Predictions(None, None, details, outputs)
 
 
-def _pictures(context: tokens.Context, test: tokens.Labelled, maps: Mapping[tuple[str, str], np.ndarray]):
+def _pictures(context: tokens.TokenContext, test: tokens.Labelled, maps: Mapping[tuple[str, str], np.ndarray]):
     """ED and ES of videos evenly spread over the test split (not chosen by how well they went)."""
     both = [r for r in np.unique(test.record) if set(test.phase[test.record == r]) >= {0, 1}]
     source, found = context.sources["test"], []

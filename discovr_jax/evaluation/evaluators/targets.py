@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import probe, regression
 from discovr_jax.evaluation.features.extract import SPLITS
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 LABEL = "label"
 
@@ -25,7 +25,7 @@ def metric_names(field: str) -> dict[str, Any]:
     return {f"{field}_{name}": function for name, function in regression.METRICS.items()}
 
 
-METRICS = {name: one for field in (LABEL, *task.MEASUREMENTS) for name, one in metric_names(field).items()}
+METRICS = {name: one for field in (LABEL, *interface.MEASUREMENTS) for name, one in metric_names(field).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Target:
     """One field of the videos whose value is known.
 
     Attributes:
-      field: "label", or one of `task.MEASUREMENTS`.
+      field: "label", or one of `interface.MEASUREMENTS`.
       known: {split: bool [videos]}; values: {split: float64 [known]}.
       rows: the known test videos.
     """
@@ -41,7 +41,7 @@ class Target:
     field: str
     known: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
-    rows: entries.Rows
+    rows: results_lib.Rows
 
     @property
     def chosen_by(self) -> str:
@@ -54,14 +54,14 @@ class Target:
             return float("nan")  # ranks of NaN would be a matter of their order
         ones = np.ones((1, len(predictions)))
         if self.field == LABEL:
-            return float(metrics.auroc(self.values["val"], predictions, ones)[0])
-        return -float(metrics.mae(self.values["val"], predictions, ones)[0])
+            return float(video_metrics.auroc(self.values["val"], predictions, ones)[0])
+        return -float(video_metrics.mae(self.values["val"], predictions, ones)[0])
 
     def weighted(self) -> np.ndarray:
         """(target, weight) of all training videos, for `loss`: float32 [videos, 2]; weight 0 where it is unknown.
 
         Both classes of a label weigh the same in total; a measurement is brought to zero
-        mean and unit deviation.
+        mean and unit standard deviation.
         """
         known, values = self.known["train"], self.values["train"]
         found = np.zeros((len(known), 2), np.float32)
@@ -84,22 +84,22 @@ class Target:
         return _cross_entropy if self.field == LABEL else _squared_error
 
 
-def read(context, field: str) -> Target:
+def read_target(context, field: str) -> Target:
     """A field of the videos of a `tokens.Context`.
 
     Raises:
       task.Skip: it is unknown, or without spread, in some split.
       ConfigError: there is no such field.
     """
-    if field not in (LABEL, *task.MEASUREMENTS):
-        raise ConfigError(f"no field {field!r} to predict; there are {[LABEL, *task.MEASUREMENTS]}")
+    if field not in (LABEL, *interface.MEASUREMENTS):
+        raise ConfigError(f"no field {field!r} to predict; there are {[LABEL, *interface.MEASUREMENTS]}")
     columns = context.fields
-    known = {split: task.known_target(split, columns[split][field], field) for split in SPLITS}
+    known = {split: interface.known_target(split, columns[split][field], field) for split in SPLITS}
     values = {split: np.asarray(columns[split][field], np.float64)[known[split]] for split in SPLITS}
     (probe if field == LABEL else regression).require(*(values[split] for split in SPLITS))
     test = columns["test"]
-    ids, patients = np.asarray(test["id"]), entries.patients_of(test)
-    rows = entries.make_rows(ids[known["test"]], patients[known["test"]], values["test"], context.config)
+    ids, patients = np.asarray(test["id"]), results_lib.patients_of(test)
+    rows = results_lib.make_rows(ids[known["test"]], patients[known["test"]], values["test"], context.config)
     return Target(field, known, values, rows)
 
 

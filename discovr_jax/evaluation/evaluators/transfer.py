@@ -4,11 +4,11 @@ Nothing is fitted or chosen on the scored dataset: training and validation video
 bank's own rule unless `data.abnormal_rule` names one for all.
 """
 
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 
 
-def parts(name: str, *, bank: str = "", field: str = "ef") -> list[task.Part]:
-    """kNN, probe and regression: figures knn_METRIC, probe_METRIC and FIELD_METRIC.
+def parts(name: str, *, bank: str = "", field: str = "ef") -> list[interface.Part]:
+    """kNN, probe and regression: metrics knn_METRIC, probe_METRIC and FIELD_METRIC.
 
     Args:
       bank: the other dataset, as in `eval.dataset`; field: the measurement of the regression.
@@ -17,7 +17,7 @@ def parts(name: str, *, bank: str = "", field: str = "ef") -> list[task.Part]:
       task.NotSetUp: without a bank.
     """
     if not bank:
-        raise task.NotSetUp(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")
+        raise interface.NotSetUp(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")
     classes = ("macro_f1", "balanced_accuracy", "auroc")
     heads = (
         ("knn", "knn", "label", classes),
@@ -25,6 +25,8 @@ def parts(name: str, *, bank: str = "", field: str = "ef") -> list[task.Part]:
         (field, "regression", field, ("mae", "rmse", "r2")),
     )
     return [
-        task.Part(f"{name}_{head}", name, kind, target, {f"{head}_{metric}": metric for metric in metrics}, bank=bank)
+        interface.Part(
+            f"{name}_{head}", name, kind, target, {f"{head}_{metric}": metric for metric in metrics}, bank=bank
+        )
         for head, kind, target, metrics in heads
     ]

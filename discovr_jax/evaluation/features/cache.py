@@ -20,7 +20,7 @@ Readouts = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder:
+class FeatureEncoder:
     """One frozen encoder.
 
     Attributes:
@@ -60,7 +60,7 @@ def cache_key(encoder_key: str, preprocessing: Mapping[str, Any], videos: Iterab
     """SHA-256 over everything that features depend on.
 
     Args:
-      encoder_key: of the weights, see `Encoder`.
+      encoder_key: of the weights, see `FeatureEncoder`.
       preprocessing: what turns a record into clips; JSON values.
       videos: the split's manifest in order: id and number of frames, say.
     """
@@ -69,13 +69,13 @@ def cache_key(encoder_key: str, preprocessing: Mapping[str, Any], videos: Iterab
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def extract(
+def extract_features(
     embeds: Sequence[Embed], batches: Iterable[Mapping[str, np.ndarray]], num_videos: int
 ) -> list[Readouts]:
     """Features of every video under every encoder: the mean over the video's clips.
 
     Args:
-      embeds: one function an encoder, see `Encoder`. All see the same clips, decoded once.
+      embeds: one function an encoder, see `FeatureEncoder`. All see the same clips, decoded once.
       batches: dicts of frames uint8 [b, T, H, W], num_valid int32 [b], record int32 [b] (row of the video)
         and weight float32 [b]; a clip of weight 0 is padding and is never counted, whatever its features.
       num_videos: rows of the result.

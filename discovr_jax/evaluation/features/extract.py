@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from discovr_jax.data import labels, mixture
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.features import cache as feature_cache
 
 SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
 CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
-_FIELDS = ("id", "patient_id", "num_frames", *task.MEASUREMENTS)
+_FIELDS = ("id", "patient_id", "num_frames", *interface.MEASUREMENTS)
 
 
 def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
@@ -33,15 +33,15 @@ def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray
     return columns
 
 
-def extract(
+def extract_splits(
     config,
     dataset: str,
     sources,
     fields: Mapping[str, Mapping[str, np.ndarray]],
-    encoders: Mapping[str, Sequence[features.Encoder]],
+    encoders: Mapping[str, Sequence[feature_cache.FeatureEncoder]],
     directory: pathlib.Path,
-    share: features.Share = features.ALONE,
-) -> dict[str, list[dict[str, features.Readouts]]]:
+    share: feature_cache.Share = feature_cache.ALONE,
+) -> dict[str, list[dict[str, feature_cache.Readouts]]]:
     """Features of every encoder and seed on every split: cached ones are read, the others made in one pass.
 
     Args:
@@ -50,7 +50,7 @@ def extract(
       share: of this process.
 
     Returns:
-      {encoder: [{split: {readout: float32 [N, D]}}, one a seed]}.
+      {encoder: [{split: {readout: float32 [N, D]}}, one per seed]}.
     """
     found = {name: [{} for _ in group] for name, group in encoders.items()}
     members = [(name, seed) for name, group in encoders.items() for seed in range(len(group))]
@@ -58,30 +58,32 @@ def extract(
         preprocessing = {"records": identity(source), "clips": config.eval.clips}
         preprocessing |= {key: config.data[key] for key in CLIP_KEYS}
         videos = list(zip(fields[split]["id"], fields[split]["num_frames"], strict=True))
-        keys = [features.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]
+        keys = [feature_cache.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]
 
         def make(indices, source=source, videos=videos):
             embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
             with contextlib.closing(_batches(config, source, share)) as batches:
-                return features.extract(embeds, batches, len(videos))
+                return feature_cache.extract_features(embeds, batches, len(videos))
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
-        made = features.cached(directory, names, keys, make, share)
+        made = feature_cache.cached(directory, names, keys, make, share)
         for (name, seed), readouts in zip(members, made, strict=True):
             found[name][seed][split] = readouts
     return found
 
 
-def pixels(share: features.Share = features.ALONE) -> features.Encoder:
+def pixels(share: feature_cache.Share = feature_cache.ALONE) -> feature_cache.FeatureEncoder:
     """The pixel baseline as an encoder: it needs the same clips and no weights."""
-    from discovr_jax.evaluation.features import pixels as baselines
+    from discovr_jax.evaluation.features import pixels as pixel_baseline
 
     def embed(frames, num_valid):
         clips = zip(frames, num_valid, strict=True)
-        rows = [baselines.readouts(clip, int(valid)) for clip, valid in clips]
-        return share.gather({name: np.stack([row[name] for row in rows]) for name in baselines.NAMES})
+        rows = [pixel_baseline.readouts(clip, int(valid)) for clip, valid in clips]
+        return share.gather({name: np.stack([row[name] for row in rows]) for name in pixel_baseline.NAMES})
 
-    return features.Encoder(embed, "pixels: mean and std frame, 28 x 28; motion energy, 12 x 12, 6 x 6, 3 x 3")
+    return feature_cache.FeatureEncoder(
+        embed, "pixels: mean and std frame, 28 x 28; motion energy, 12 x 12, 6 x 6, 3 x 3"
+    )
 
 
 def identity(source) -> str:
@@ -97,7 +99,7 @@ def folder(dataset: str) -> str:
     return dataset.replace("/", "-")
 
 
-def _batches(config, source, share: features.Share):
+def _batches(config, source, share: feature_cache.Share):
     """Batches of a whole split: this process's clips, and whose they are for the rows of all processes."""
     from discovr_jax.data import pipeline
 

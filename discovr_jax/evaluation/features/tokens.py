@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 
 from discovr_jax.data import mixture, pipeline, records
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.features import cache as features
-from discovr_jax.evaluation.features import extract as extraction
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract as feature_extraction
 
 PHASES = ("ed", "es")  # of a labelled frame, by number; others have number 2
 Tokens = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder:
+class TokenEncoder:
     """One frozen encoder that gives its tokens; of several processes each gives its own rows and gets those of all.
 
     Attributes:
       of_frame: (frames uint8 [b, T, H, W], num_valid int32 [b], position int32 [b]) -> [b, places, D], tokens of the
         tubelet that holds the frame at `position`, in raster order; NumPy arrays, as of `of_clip`.
       of_clip: (frames, num_valid) -> [b, 1 + tokens, D], token 0 is CLS.
-      key: as of `features.Encoder`.
+      key: as of `feature_cache.FeatureEncoder`.
       grid: `models.discovr.ClipGrid` of its tokens; patch: pixels of a patch side; width: D.
     """
 
@@ -39,14 +39,14 @@ class Encoder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Context:
+class TokenContext:
     """What evaluators of tokens work on.
 
     Attributes:
       config: data.*, eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
-      fields: {split: {column: [videos]}}, see `extraction.read_fields`.
-      encoders: {"discovr": [Encoder], "random": [Encoder, one a seed]}.
+      fields: {split: {column: [videos]}}, see `feature_extraction.read_fields`.
+      encoders: {"discovr": [Encoder], "random": [Encoder, one per seed]}.
       directory: WORKDIR/eval/features, of what is cached.
       share: of this process.
       tuner: `finetune.Tuner`, for what trains the encoder too.
@@ -55,28 +55,28 @@ class Context:
     config: Any
     sources: Mapping[str, Any]
     fields: Mapping[str, Mapping[str, np.ndarray]]
-    encoders: Mapping[str, Sequence[Encoder]]
+    encoders: Mapping[str, Sequence[TokenEncoder]]
     directory: pathlib.Path
-    share: features.Share
+    share: feature_cache.Share
     tuner: Any = None
 
     @property
-    def members(self) -> list[tuple[str, int, Encoder]]:
+    def members(self) -> list[tuple[str, int, TokenEncoder]]:
         """(name, seed, encoder) of all."""
         return [(name, seed, one) for name, group in self.encoders.items() for seed, one in enumerate(group)]
 
     @property
     def dataset(self) -> str:
         """Name of the scored dataset as part of a file name."""
-        return extraction.folder(mixture.scored(self.config))
+        return feature_extraction.folder(mixture.scored(self.config))
 
     def key(self, split: str, *parts: Any) -> str:
         """Cache key of what is made from a split's clips; `parts`: what else it depends on."""
         source, columns = self.sources[split], self.fields[split]
-        preprocessing = {"records": extraction.identity(source), "parts": parts}
-        preprocessing |= {name: self.config.data[name] for name in extraction.CLIP_KEYS}
+        preprocessing = {"records": feature_extraction.identity(source), "parts": parts}
+        preprocessing |= {name: self.config.data[name] for name in feature_extraction.CLIP_KEYS}
         videos = zip(columns["id"], columns["num_frames"], strict=True)
-        return features.cache_key("tokens", preprocessing, videos)
+        return feature_cache.cache_key("tokens", preprocessing, videos)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Labelled:
     spacing: np.ndarray
 
 
-def labelled(context: Context, split: str) -> Labelled:
+def labelled(context: TokenContext, split: str) -> Labelled:
     """Reads (or takes from the cache) the labelled frames of a split; none give arrays of length 0."""
     source = context.sources[split]
     rows = records.manifest_rows(source.path)
@@ -133,24 +133,24 @@ def labelled(context: Context, split: str) -> Labelled:
     files = sorted(pathlib.Path(source.path).glob(f"*-{split}.array_record*"))
     written = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key, name = context.key(split, "expert masks", written), f"{context.dataset}-masks-{split}"
-    return Labelled(**features.cached(context.directory, [name], [key], make, context.share)[0])
+    return Labelled(**feature_cache.cached(context.directory, [name], [key], make, context.share)[0])
 
 
-def of_frames(context: Context, split: str, frames: Labelled) -> list[np.ndarray]:
+def of_frames(context: TokenContext, split: str, frames: Labelled) -> list[np.ndarray]:
     """Tokens of the tubelet that holds each labelled frame, of each of `context.members`: float16 [N, places, D]."""
 
     def batches():
         asked = list(zip(frames.record.tolist(), frames.frame.tolist(), strict=True))
         return pipeline.labelled_batches(context.sources[split], context.config, asked, **_loading(context))
 
-    def encode(encoder: Encoder, batch):
+    def encode(encoder: TokenEncoder, batch):
         return {"tokens": encoder.of_frame(batch["frames"], batch["num_valid"], batch["position"])}
 
     asked = [frames.record.tolist(), frames.frame.tolist()]
     return [found["tokens"] for found in _cached(context, split, "frames", asked, len(frames.record), batches, encode)]
 
 
-def of_clips(context: Context, split: str) -> list[Tokens]:
+def of_clips(context: TokenContext, split: str) -> list[Tokens]:
     """All tokens of the middle clip of each video, of each of `context.members`.
 
     Returns:
@@ -162,14 +162,14 @@ def of_clips(context: Context, split: str) -> list[Tokens]:
         config.eval.clips = 1
         return pipeline.eval_batches(context.sources[split], config, **_loading(context))
 
-    def encode(encoder: Encoder, batch):
+    def encode(encoder: TokenEncoder, batch):
         return {"tokens": encoder.of_clip(batch["frames"], batch["num_valid"]), "num_valid": batch["all_valid"]}
 
     count = len(context.sources[split])
     return _cached(context, split, "clips", "middle clip", count, batches, encode)
 
 
-def require_space(context: Context, counts: Sequence[int], tokens: int, limit: float, option: str) -> None:
+def require_space(context: TokenContext, counts: Sequence[int], tokens: int, limit: float, option: str) -> None:
     """Raises task.NotSetUp if the float16 tokens of all encoders take more than `limit` GiB.
 
     Args:
@@ -178,7 +178,7 @@ def require_space(context: Context, counts: Sequence[int], tokens: int, limit: f
     width = sum(encoder.width for _, _, encoder in context.members)
     needed = sum(counts) * tokens * width * 2 / 2**30
     if needed > limit:
-        raise task.NotSetUp(
+        raise interface.NotSetUp(
             f"the tokens of {len(context.members)} encoders take {needed:.1f} GiB of memory and disk, {option} allows "
             f"{limit:g}: set it to {math.ceil(needed)} where there is room"
         )
@@ -189,15 +189,15 @@ def finite(name: str, seed: int, *arrays: np.ndarray) -> None:
     for array in arrays:
         bad = int((~np.isfinite(array.reshape(len(array), -1)).all(1)).sum())
         if bad:
-            raise task.Skip(f"tokens not finite: {bad} of {len(array)} clips of {name} (seed {seed})")
+            raise interface.Skip(f"tokens not finite: {bad} of {len(array)} clips of {name} (seed {seed})")
 
 
-def _loading(context: Context) -> dict[str, int]:
+def _loading(context: TokenContext) -> dict[str, int]:
     share = context.share
     return {"batch_size": context.config.eval.batch_size, "process_index": share.index, "process_count": share.count}
 
 
-def _cached(context: Context, split: str, what: str, asked: Any, count: int, batches, encode) -> list[Tokens]:
+def _cached(context: TokenContext, split: str, what: str, asked: Any, count: int, batches, encode) -> list[Tokens]:
     """What `encode` says of `count` rows under each encoder; the missing ones are made in one pass.
 
     Args:
@@ -212,17 +212,17 @@ def _cached(context: Context, split: str, what: str, asked: Any, count: int, bat
         with contextlib.closing(batches()) as loader:
             return _fill([members[index][2] for index in missing], _whole(loader, context.share), encode, count)
 
-    return features.cached(context.directory, names, keys, make, context.share)
+    return feature_cache.cached(context.directory, names, keys, make, context.share)
 
 
-def _whole(loader, share: features.Share) -> Iterable[dict[str, np.ndarray]]:
+def _whole(loader, share: feature_cache.Share) -> Iterable[dict[str, np.ndarray]]:
     """Batches with the bookkeeping of all processes' rows; frames and positions stay this process's."""
     for batch in loader:
         rows = share.gather({name: batch[name] for name in ("record", "weight", "num_valid")})
         yield batch | {"record": rows["record"], "weight": rows["weight"], "all_valid": rows["num_valid"]}
 
 
-def _fill(encoders: Sequence[Encoder], batches, encode, count: int) -> list[dict[str, np.ndarray]]:
+def _fill(encoders: Sequence[TokenEncoder], batches, encode, count: int) -> list[dict[str, np.ndarray]]:
     """Rows in their places; a row of weight 0 is padding and is never kept."""
     made: list[dict[str, np.ndarray]] = [{} for _ in encoders]
     seen = np.zeros(count, bool)

@@ -1,4 +1,4 @@
-"""Percentile bootstrap over patients: intervals of a figure, and of a difference between two encoders.
+"""Percentile bootstrap over patients: intervals of a metric, and of a difference between two encoders.
 
 Videos of one patient are not independent, so patients are drawn, and all videos of a drawn patient come
 along. Two encoders are compared inside the same resamples (paired), so weights are made once and passed in.
@@ -43,13 +43,13 @@ def patient_weights(patients: np.ndarray, resamples: int = 1000, seed: int = 0) 
 def distribution(
     metric: Metric, target: np.ndarray, prediction: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """The figure, then the figure of each resample.
+    """The metric, then the metric of each resample.
 
     Args:
       metric: one of `metrics`; target, prediction: float [N]; weights: int [R, N] of `patient_weights`.
 
     Returns:
-      float64 [1 + R]; element 0 is the figure itself, NaN where it does not exist.
+      float64 [1 + R]; element 0 is the metric itself, NaN where it does not exist.
     """
     target, prediction = np.asarray(target, np.float64), np.asarray(prediction, np.float64)
     parts = [metric(target, prediction, np.ones((1, len(target))))]
@@ -63,14 +63,14 @@ def distribution(
 
 
 def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:
-    """A figure with its 95 % percentile interval.
+    """A metric with its 95 % percentile interval.
 
     Args:
-      figures: float [1 + R] of `distribution`, or a difference of two.
+      metrics: float [1 + R] of `distribution`, or a difference of two.
       num_patients: patients behind them.
 
     Returns:
-      {"value", "low", "high"}, None where there is none. Resamples in which the figure does not exist (only
+      {"value", "low", "high"}, None where there is none. Resamples in which the metric does not exist (only
       one class drawn) are left out and counted: "resamples_used". A "note" says why an interval is missing:
       one patient cannot be resampled, and a bootstrap that lost half its resamples is not the one stated.
     """

@@ -1,8 +1,8 @@
 """Metrics of weighted videos, many weightings at once.
 
 Every metric is a pure function `metric(target [N], prediction [N], weights [R, N]) -> [R]`. A weight is how
-often a video counts, so one call with ones gives the figure and one call with a bootstrap's counts gives all
-resamples. A figure that does not exist (one class left, no spread of the target) is NaN, never 0.
+often a video counts, so one call with ones gives the metric and one call with a bootstrap's counts gives all
+resamples. A metric that does not exist (one class left, no spread of the target) is NaN, never 0.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class On:
 
     Attributes:
       output: its name in `task.Predictions.outputs`; metric: as all metrics here.
-      centred: of a figure that every resampling raises; the resamples are shifted so that their mean is the figure.
+      centred: of a metric that every resampling raises; the resamples are shifted so that their mean is the metric.
     """
 
     output: str
@@ -33,7 +33,7 @@ class On:
 
 
 def means(*outputs: str) -> dict[str, On]:
-    """{output: its mean over the rows that have a value}, for figures that are plain means."""
+    """{output: its mean over the rows that have a value}, for metrics that are plain means."""
     return {name: On(name, mean) for name in outputs}
 
 

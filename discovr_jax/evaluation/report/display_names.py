@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 
 # In the order in which they are shown; the families that predict a measurement bear its name instead.
 FAMILIES = {
@@ -59,7 +59,7 @@ _AFTER = {
     "es": "end-systole",
 }
 _KEY = re.compile(
-    rf"(?:(last[0-9]+|whole)_)?(?:({'|'.join((*_BEFORE, *task.MEASUREMENTS))})_)?"
+    rf"(?:(last[0-9]+|whole)_)?(?:({'|'.join((*_BEFORE, *interface.MEASUREMENTS))})_)?"
     rf"({'|'.join(sorted(_METRICS, key=len, reverse=True))})"
     rf"((?:_(?:{'|'.join(_AFTER)}|[0-9.]+))*)"
 )
@@ -88,7 +88,7 @@ def ordered(keys: Iterable[str]) -> list[str]:
 
 def measurement(field: str) -> str:
     """Name of a measurement as a heading."""
-    name = task.MEASUREMENTS[field][0]
+    name = interface.MEASUREMENTS[field][0]
     return name[0].upper() + name[1:]
 
 
@@ -101,7 +101,7 @@ def described(results: Mapping[str, Any], key: str) -> Named:
     family, metric = key.split("/", 1)
     entry = _entry(results, family, metric)
     field = entry.get("field")
-    measured = measurement(field) if field in task.MEASUREMENTS else None
+    measured = measurement(field) if field in interface.MEASUREMENTS else None
     family = entry.get("family", family)
     heading = FAMILIES.get(family) or measured or family
     match = _KEY.fullmatch(metric)
@@ -109,9 +109,9 @@ def described(results: Mapping[str, Any], key: str) -> Named:
         return Named(heading, metric, 3, None)
     tuned, before, base, after = match.groups()
     name, digits, larger = _METRICS[base]
-    fields = [each for each in (before, field, _compared(entry)) if each in task.MEASUREMENTS]
-    name = name.format(unit=task.MEASUREMENTS[fields[0]][2]) if fields else name.replace(" ({unit})", "")
-    before = task.MEASUREMENTS[before][0] if before in task.MEASUREMENTS else _BEFORE.get(before)
+    fields = [each for each in (before, field, _compared(entry)) if each in interface.MEASUREMENTS]
+    name = name.format(unit=interface.MEASUREMENTS[fields[0]][2]) if fields else name.replace(" ({unit})", "")
+    before = interface.MEASUREMENTS[before][0] if before in interface.MEASUREMENTS else _BEFORE.get(before)
     if before is None and measured and heading != measured:
         before = measured.lower()
     words = [_AFTER.get(each) or f"{each} % of the labels" for each in _SUFFIX.findall(after)]

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation.metrics import masks as overlap
-from discovr_jax.evaluation.report import html as page
-from discovr_jax.evaluation.report import plots
-from discovr_jax.evaluation.report import video_strips as paint
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.metrics import masks as mask_metrics
+from discovr_jax.evaluation.report import html, plots, video_strips
 
 _TIMES = 4  # frames of a clip with its attention
 _GLOW = 2  # times an even share, the least that glows in full: nearly even attention stays dark
@@ -20,8 +18,8 @@ def overlay_section(overlays: Sequence[Mapping[str, Any]]) -> str:
     """Outlines by the expert and from every encoder's tokens; `overlays` as of `segmentation.run`."""
     title = "Outlines at end-diastole (ED) and end-systole (ES)"
     if not overlays:
-        return page.section(
-            title, page.absent("nothing was segmented (no expert outlines in this dataset, or not asked)")
+        return html.section(
+            title, html.absent("nothing was segmented (no expert outlines in this dataset, or not asked)")
         )
     note = (
         "Yellow: the expert. Cyan: drawn from frozen features. Dice: overlap of both, 1 is best. 'mean_mask' is the "
@@ -29,58 +27,58 @@ def overlay_section(overlays: Sequence[Mapping[str, Any]]) -> str:
     )
     parts = []
     for name, pictures in itertools.groupby(overlays, key=lambda picture: picture["title"]):
-        parts.append(page.heading(f"Video {name}"))
+        parts.append(html.heading(f"Video {name}"))
         for each in pictures:
             frame, truth = each["frame"], each["truth"]
             tiles = [
-                (paint.plain(frame), (each["phase"], "the frame")),
-                (paint.outlined(frame, (truth, paint.EXPERT)), (each["phase"], "expert")),
+                (video_strips.plain(frame), (each["phase"], "the frame")),
+                (video_strips.outlined(frame, (truth, video_strips.EXPERT)), (each["phase"], "expert")),
             ]
             for (head, encoder), found in each["predictions"].items():
-                drawn = paint.outlined(frame, (truth, paint.EXPERT), (found, paint.FOUND))
+                drawn = video_strips.outlined(frame, (truth, video_strips.EXPERT), (found, video_strips.FOUND))
                 by = encoder if head == "none" else f"{encoder}, {head}"
                 tiles.append((drawn, (each["phase"], by, f"Dice {_dice(truth, found):.2f}")))
-            parts.append(page.tiles(tiles))
-    return page.section(title, page.text(note), *parts)
+            parts.append(html.tiles(tiles))
+    return html.section(title, html.text(note), *parts)
 
 
 def _dice(truth: np.ndarray, found: np.ndarray) -> float:
     """Mean over the classes of the expert."""
     classes = np.unique(truth[truth > 0])
-    return float(np.mean([overlap.dice((truth == one)[None], (found == one)[None])[0] for one in classes]))
+    return float(np.mean([mask_metrics.dice((truth == one)[None], (found == one)[None])[0] for one in classes]))
 
 
 def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
     """What CLS attends to; `clips` with "title", "frames" uint8 [t, H, W], "attention" [heads, t, rows, cols]."""
     title = "Where the network looks"
     if not clips:
-        return page.section(title, page.absent("no attention maps were made"))
+        return html.section(title, html.absent("no attention maps were made"))
     note = (
         "Attention of the summary (CLS) token of the video teacher in its last block: the brighter, the more a place "
         "counts for the features of the clip; no colour means an even share or less. First the mean of all heads at "
         "moments of the clip, then each head averaged over the clip. Bright fixed corners or borders would mean that "
         "it looks past the heart."
     )
-    parts = [page.text(note)]
+    parts = [html.text(note)]
     for clip in clips:
         frames, weights = np.asarray(clip["frames"]), np.asarray(clip["attention"], np.float64)
         mean, even = weights.mean(0), 1 / (1 + weights[0].size)
         moments = np.unique(np.linspace(0, len(frames) - 1, _TIMES).round().astype(int))
-        tiles = [(paint.plain(frames[0]), (f"moment 1/{len(frames)}", "the frame"))]
+        tiles = [(video_strips.plain(frames[0]), (f"moment 1/{len(frames)}", "the frame"))]
         for moment in moments:
-            picture = paint.attended(frames[moment], mean[moment], even, max(mean.max(), _GLOW * even))
-            tiles.append((paint.tile(picture), (f"moment {moment + 1}/{len(frames)}", "all heads")))
+            picture = video_strips.attended(frames[moment], mean[moment], even, max(mean.max(), _GLOW * even))
+            tiles.append((video_strips.tile(picture), (f"moment {moment + 1}/{len(frames)}", "all heads")))
         heads = []
         for head, each in enumerate(weights.mean(1)):
-            picture = paint.attended(frames[0], each, even, max(each.max(), _GLOW * even))
-            heads.append((paint.tile(picture), (f"head {head + 1}", f"at most {each.max() / even:.1f} x even")))
+            picture = video_strips.attended(frames[0], each, even, max(each.max(), _GLOW * even))
+            heads.append((video_strips.tile(picture), (f"head {head + 1}", f"at most {each.max() / even:.1f} x even")))
         parts += [
-            page.heading(f"Video {clip['title']}"),
-            page.text(f"Brightest place of all heads: {mean.max() / even:.1f} times an even share.", "muted"),
-            page.tiles(tiles),
-            page.tiles(heads),
+            html.heading(f"Video {clip['title']}"),
+            html.text(f"Brightest place of all heads: {mean.max() / even:.1f} times an even share.", "muted"),
+            html.tiles(tiles),
+            html.tiles(heads),
         ]
-    return page.section(title, *parts)
+    return html.section(title, *parts)
 
 
 def prototype_section(clips: Sequence[Mapping[str, Any]], usage: Mapping[str, np.ndarray] | None) -> str:
@@ -92,11 +90,14 @@ def prototype_section(clips: Sequence[Mapping[str, Any]], usage: Mapping[str, np
     title = "What the prototypes mark"
     clips = [clip for clip in clips if "assignments" in clip]
     if not clips:
-        return page.section(title, page.absent("no prototype maps were made (semantic clusters off, or not asked)"))
-    order = paint.ranks([clip["assignments"] for clip in clips])
+        return html.section(title, html.absent("no prototype maps were made (semantic clusters off, or not asked)"))
+    order = video_strips.ranks([clip["assignments"] for clip in clips])
     shown = [
-        page.figure(
-            f"Video {clip['title']}", "", (paint.strip(clip, order), "webp"), (paint.animation(clip, order), "webp")
+        html.figure(
+            f"Video {clip['title']}",
+            "",
+            (video_strips.strip(clip, order), "webp"),
+            (video_strips.animation(clip, order), "webp"),
         )
         for clip in clips
     ]
@@ -105,7 +106,7 @@ def prototype_section(clips: Sequence[Mapping[str, Any]], usage: Mapping[str, np
         "prototype in every clip (grey: rare ones). Useful prototypes follow tissue as it moves; a fixed "
         f"mosaic that ignores the picture is a position code. {len(order)} prototypes occur in these clips."
     )
-    parts = [page.text(note), page.grid(shown, "wide")]
+    parts = [html.text(note), html.grid(shown, "wide")]
     if usage:
         names = {"assigned": "balanced, as in training", "nearest": "most similar"}
         effective = ", ".join(f"{_effective(usage[name]):.0f} ({label})" for name, label in names.items())
@@ -114,8 +115,8 @@ def prototype_section(clips: Sequence[Mapping[str, Any]], usage: Mapping[str, np
             "prototypes take all tokens."
         )
         image = plots.usage({label: usage[name] for name, label in names.items()})
-        parts.append(page.grid([page.figure("Prototypes' usage", caption, (image, "png"))]))
-    return page.section(title, *parts)
+        parts.append(html.grid([html.figure("Prototypes' usage", caption, (image, "png"))]))
+    return html.section(title, *parts)
 
 
 def _effective(counts: np.ndarray) -> float:
@@ -128,26 +129,26 @@ def neighbours_section(neighbours: Sequence[Mapping[str, Any]]) -> str:
     """Test videos beside the training videos most similar to them; as of `samples.neighbours`."""
     title = "Most similar videos"
     if not neighbours:
-        return page.section(title, page.absent("retrieval was not evaluated"))
+        return html.section(title, html.absent("retrieval was not evaluated"))
     note = (
         "Left, framed in blue: a test video. Beside it the training videos with the most similar features, the nearest "
         "first. Good features bring the same diagnosis and a near measurement, not only a similar picture."
     )
     parts = []
     for each in neighbours:
-        tiles = [(paint.plain(each["query"]["frame"]), ("test video", *_known(each["query"], each["field"])))]
+        tiles = [(video_strips.plain(each["query"]["frame"]), ("test video", *_known(each["query"], each["field"])))]
         for video in each["neighbours"]:
             lines = (f"similarity {video['similarity']:.3f}", *_known(video, each["field"]))
-            tiles.append((paint.plain(video["frame"]), lines))
-        parts.append(page.tiles(tiles, "query"))
+            tiles.append((video_strips.plain(video["frame"]), lines))
+        parts.append(html.tiles(tiles, "query"))
     phases = {video["is_ed"] for each in neighbours for video in (each["query"], *each["neighbours"])}
     shown = {(True,): "end-diastole", (False,): "the first frame"}.get((*phases,), "end-diastole, or the first frame")
-    return page.section(title, page.text(note), page.text(f"Shown: {shown}.", "muted"), *parts)
+    return html.section(title, html.text(note), html.text(f"Shown: {shown}.", "muted"), *parts)
 
 
 def _known(video: Mapping[str, Any], field: str) -> list[str]:
     """What is known of a video, a line each."""
-    name, unit, _ = task.MEASUREMENTS[field]
+    name, unit, _ = interface.MEASUREMENTS[field]
     label = {0: "normal", 1: "abnormal"}.get(video["label"])
     measured = video["measured"]
     known = [f"{name} {measured:.{0 if unit == '%' else 1}f} {unit}"] if np.isfinite(measured) else []

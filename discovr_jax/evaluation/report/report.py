@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from discovr_jax.evaluation import results_io as output
-from discovr_jax.evaluation.report import html as page
+from discovr_jax.evaluation import results_io
+from discovr_jax.evaluation.report import html
 from discovr_jax.evaluation.report import pictures as report_pictures
 from discovr_jax.evaluation.report import scores as report_scores
 from discovr_jax.evaluation.report import training as report_training
@@ -71,7 +71,7 @@ def write_report(
         "medical device, and nothing here is meant for the care of a patient."
     )
     path = pathlib.Path(workdir) / "report.html"
-    output.write_text(path, page.page("DISCOVR: training report", lead, sections))
+    results_io.write_text(path, html.page("DISCOVR: training report", lead, sections))
     return path
 
 
@@ -86,6 +86,6 @@ def _trained_section(step: int, results, summary: Mapping[str, object]) -> str:
     if results and results.get("manifest_sha256"):
         facts["Records and splits (SHA-256 of manifest.csv)"] = results["manifest_sha256"]
     if len(summary) <= _MOST_FACTS:
-        return page.section("What was trained", page.pairs(facts | dict(summary)))
-    folded = page.details(f"All {len(summary)} settings", page.pairs(summary))
-    return page.section("What was trained", page.pairs(facts), folded)
+        return html.section("What was trained", html.pairs(facts | dict(summary)))
+    folded = html.details(f"All {len(summary)} settings", html.pairs(summary))
+    return html.section("What was trained", html.pairs(facts), folded)

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import videos as metrics
-from discovr_jax.evaluation.report import display_names as names
+from discovr_jax.evaluation.report import display_names, plots, table
 from discovr_jax.evaluation.report import html as page
-from discovr_jax.evaluation.report import plots, table
 from discovr_jax.evaluation.results import STUDIED
 
 _INTRODUCTION = (
@@ -55,7 +54,7 @@ def results_section(results) -> str:
 
 def _tables(results, figures) -> list[str]:
     """A heading, a line and a table for each family; `figures` holds "encoders" and "paired"."""
-    keys = names.ordered(dict.fromkeys(key for each in figures["encoders"].values() for key in each))
+    keys = display_names.ordered(dict.fromkeys(key for each in figures["encoders"].values() for key in each))
     families = dict.fromkeys(key.split("/")[0] for key in keys)
     parts = []
     for family in families:
@@ -65,16 +64,18 @@ def _tables(results, figures) -> list[str]:
         head = ["", *encoders, *(pair.replace("-", " - ", 1) for pair in pairs)]
         body = []
         for key in rows:
-            named = names.described(results, key)
+            named = display_names.described(results, key)
             digits, larger = named.digits, named.larger_is_better
             row = [page.cell(named.metric, css="name")]
             row += [_figure_cell(figures["encoders"][name].get(key), digits) for name in encoders]
             row += [_figure_cell(figures["paired"][pair].get(key), digits, larger, paired=True) for pair in pairs]
             body.append(row)
         entry = results["readouts"].get(family, {})
-        about = _ABOUT.get(entry.get("type", family), _REGRESSION if entry.get("field") in task.MEASUREMENTS else "")
+        about = _ABOUT.get(
+            entry.get("type", family), _REGRESSION if entry.get("field") in interface.MEASUREMENTS else ""
+        )
         parts += [
-            page.heading(names.described(results, rows[0]).family),
+            page.heading(display_names.described(results, rows[0]).family),
             page.text(f"{about} {_counted(results, family)}".strip(), "muted"),
             page.table(head, body),
         ]
@@ -123,12 +124,12 @@ def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
         for readout, line in one["table"].items():
             metrics = list(line["test"])
             mark = "chosen" if readout == one["chosen"] else ""
-            described = [names.described(results, f"{name}/{metric}") for metric in metrics]
+            described = [display_names.described(results, f"{name}/{metric}") for metric in metrics]
             cells = [_figure_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
             rows.append([page.cell(encoder), page.cell(readout, mark), page.cell(f"{line['val']:.3f}"), *cells])
     if not rows:
         return []
-    described = [names.described(results, f"{name}/{metric}") for metric in metrics]
+    described = [display_names.described(results, f"{name}/{metric}") for metric in metrics]
     head = ["encoder", "readout", entry["chosen_by"], *(columns.metric for columns in described)]
     part = "" if name == entry["family"] else f" ({name})"
     return [page.heading(f"{described[0].family}{part}"), page.table(head, rows)]
@@ -213,7 +214,7 @@ def labels_section(results) -> str:
             for encoder, each in results["encoders"].items()
             if any(key in each for key in keys.values())
         }
-        name = names.described(results, keys[places[0]]).metric.split(",")[0]
+        name = display_names.described(results, keys[places[0]]).metric.split(",")[0]
         image = plots.shares(encoders, [f"{share:g} %" for share in places], name.rpartition(": ")[2])
         caption = "Bars: 95 % intervals over patients. Below 100 % the mean of several draws of patients."
         figures.append(page.figure(name[0].upper() + name[1:], caption, (image, "png")))
@@ -253,7 +254,7 @@ def projection_section(results, features, fields) -> str:
     else:
         parts.append(page.absent("colours by label; no labels in this dataset"))
     for field in _predicted(results):
-        name, unit, _ = task.MEASUREMENTS[field]
+        name, unit, _ = interface.MEASUREMENTS[field]
         measured = np.asarray(values[field], np.float64)[finite]
         image = plots.projection(coordinates, share, measured=measured, name=f"{name} ({unit})")
         note = f"{caption}A smooth change of colour means that it is encoded."
@@ -268,7 +269,7 @@ def projection_section(results, features, fields) -> str:
 def _predicted(results) -> list[str]:
     """The measurements that were predicted."""
     fields = (entry["field"] for entry in (results or {}).get("readouts", {}).values())
-    return [field for field in dict.fromkeys(fields) if field in task.MEASUREMENTS]
+    return [field for field in dict.fromkeys(fields) if field in interface.MEASUREMENTS]
 
 
 def measurement_sections(results, predictions) -> list[str]:
@@ -276,9 +277,9 @@ def measurement_sections(results, predictions) -> list[str]:
     sections = []
     for part, entry in _parts(results):
         rows = _rows(predictions, part)
-        if entry["field"] not in task.MEASUREMENTS or not rows:
+        if entry["field"] not in interface.MEASUREMENTS or not rows:
             continue
-        name, unit, error_unit = task.MEASUREMENTS[entry["field"]]
+        name, unit, error_unit = interface.MEASUREMENTS[entry["field"]]
         target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))
         figures = [
             page.figure(
@@ -293,7 +294,7 @@ def measurement_sections(results, predictions) -> list[str]:
                 (plots.bland_altman(target, prediction, f"{name} ({unit})", error_unit), "png"),
             ),
         ]
-        title, note = f"{names.measurement(entry['field'])}: {_head_name(part, entry)}", f"{_how_many(rows)}."
+        title, note = f"{display_names.measurement(entry['field'])}: {_head_name(part, entry)}", f"{_how_many(rows)}."
         sections.append(page.section(title, page.text(note, "muted"), page.grid(figures)))
     return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 
 # (family/metric, heading, digits); regressions follow, by the names that the config gives them
 COLUMNS = (
@@ -67,8 +67,8 @@ def _regressions(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """Columns of the measurements that were predicted."""
     columns = []
     for family, entry in results["readouts"].items():
-        if entry["field"] in task.MEASUREMENTS:
-            name, unit = family.upper(), task.MEASUREMENTS[entry["field"]][2]
+        if entry["field"] in interface.MEASUREMENTS:
+            name, unit = family.upper(), interface.MEASUREMENTS[entry["field"]][2]
             columns += [(f"{family}/mae", f"{name} MAE ({unit})", 2), (f"{family}/r2", f"{name} R2", 3)]
     return columns
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from discovr_jax.evaluation.metrics import masks as overlap
+from discovr_jax.evaluation.metrics import masks as mask_metrics
 from discovr_jax.evaluation.report import plots
 
 _COLOURS = 48  # of the most frequent prototypes; the others share grey
@@ -95,9 +95,9 @@ def outlined(frame: np.ndarray, *maps: tuple[np.ndarray, tuple[int, int, int]]) 
         for one in np.unique(classes[classes > 0]):
             mask = Image.fromarray(np.uint8(255) * (classes == one)).resize((_TILE, _TILE), Image.Resampling.BICUBIC)
             mask = np.asarray(mask) > 127
-            line = overlap.outline(mask)
+            line = mask_metrics.outline(mask)
             # Two pixels wide, the second one inwards, so that an outline never leaves its mask.
-            line |= overlap.outline(mask & ~line)
+            line |= mask_metrics.outline(mask & ~line)
             picture[line] = colour
     return tile(picture)
 

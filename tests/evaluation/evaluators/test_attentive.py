@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from discovr_jax import trees
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import attentive, heads
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 from tests import tokens_case
 
 FIT = {"steps": 600, "every": 200, "batch": 24, "rate": 3e-2, "decays": (1e-2,)}
@@ -35,7 +35,7 @@ def test_finds_what_one_token_of_many_tells(done):
     assert evaluation.results["videos"]["attentive_ef"] == tokens_case.COUNTS
     rows = [row for row in evaluation.predictions if row["family"] == "attentive_ef" and row["encoder"] == "discovr"]
     target, found = (np.array([row[name] for row in rows]) for name in ("target", "prediction"))
-    figure = metrics.mae(target, found, np.ones((1, 12)))[0]
+    figure = video_metrics.mae(target, found, np.ones((1, 12)))[0]
     assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(figure)
     assert all(0 <= row["prediction"] <= 1 for row in evaluation.predictions if row["family"] == "attentive")
 
@@ -71,7 +71,9 @@ def test_tokens_of_padded_frames_get_no_attention():
 
 def test_reasons_to_skip(tmp_path):
     evaluation, context = tokens_case.make_context(tmp_path)
-    with pytest.raises(task.Skip, match=r"of 3 encoders take 0.0 GiB of memory and disk, eval.evaluators.attentive"):
+    with pytest.raises(
+        interface.Skip, match=r"of 3 encoders take 0.0 GiB of memory and disk, eval.evaluators.attentive"
+    ):
         attentive.run(evaluation, "attentive", context, **(OPTIONS | {"max_gib": 1e-6}))
     context.fields["val"]["ef"][:] = np.nan
     context.fields["test"]["label"][:] = 1

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax.evaluation import evaluate
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import evaluate, interface
 from discovr_jax.evaluation.evaluators import finetune
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
@@ -18,7 +17,7 @@ FIT = {"steps": 24, "every": 12, "batch": 8, "rate": 2e-2, "layer_decay": 0.5, "
 def experiment():
     config = conftest.tiny_config()
     config.data.image_size, config.data.num_frames = tokens_case.SIZE, tokens_case.FRAMES
-    config.model.patch, config.model.depth, config.model.intensity = tokens_case.PATCH, 2, "imagenet"
+    config.model.patch, config.model.depth, config.model.input_normalisation = tokens_case.PATCH, 2, "imagenet"
     return experiment_lib.make_experiment(config, 24)
 
 
@@ -80,14 +79,14 @@ def test_what_is_tuned_and_how_fast(teachers):
         "video_encoder/transformer/block1/norm1/scale": 0.5, "video_encoder/transformer/block0/attn/qkv": 0.25,
         "video_encoder/patch_embed/kernel": 0.125,
     }  # fmt: skip
-    assert {path: finetune.share_of_rate(path, 2, 0.5) for path in shares} == shares
+    assert {path: finetune.layer_lr_scale(path, 2, 0.5) for path in shares} == shares
     with pytest.raises(ValueError, match="last 3 blocks: the encoder has 2"):
         finetune.partition(params, 3, 2)
 
 
 def test_off_unless_asked_for_and_skipped_without_the_field(tmp_path, experiment, teachers, make_mesh):
     evaluation, context = make_context(tmp_path, experiment, teachers, make_mesh(1, 1, 1))
-    with pytest.raises(task.NotSetUp, match="set config.eval.evaluators.finetune.fit.steps=200"):
+    with pytest.raises(interface.NotSetUp, match="set config.eval.evaluators.finetune.fit.steps=200"):
         finetune.run(evaluation, "finetune", context, fields=("ef",), blocks=(1,), fit=FIT | {"steps": 0})
     context.fields["train"]["ef"][:] = np.nan
     finetune.run(evaluation, "finetune", context, fields=("ef",), blocks=(1,), fit=FIT)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import results as entries
+from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import heads, targets
 
-OPTIONS = heads.Options(steps=400, every=200, batch=64, rate=1e-1, decays=(0.0,))
+OPTIONS = heads.HeadOptions(steps=400, every=200, batch=64, rate=1e-1, decays=(0.0,))
 
 
 def squared(outputs, wanted):
@@ -37,7 +37,7 @@ def test_a_linear_head_finds_what_least_squares_finds():
 
 def test_decay_and_steps_are_those_validation_liked_best():
     x, y = problem()
-    options = heads.Options(steps=5, every=2, batch=16, rate=1e-2, decays=(0.1, 3.0))
+    options = heads.HeadOptions(steps=5, every=2, batch=16, rate=1e-2, decays=(0.1, 3.0))
     looked = []
 
     def score(params):  # the third look (of decay 3.0, which is tried first) and, as good, the fourth
@@ -47,10 +47,10 @@ def test_decay_and_steps_are_those_validation_liked_best():
     fitted = heads.fit(nn.Dense(1), squared, score, x, y, options, 0)
     assert len(looked) == 6 and fitted.details == {"decay": 3.0, "steps": 5} and fitted.val_score == 7
     np.testing.assert_array_equal(fitted.params["params"]["kernel"], looked[2]["params"]["kernel"])
-    with pytest.raises(task.Skip, match="never a number"):
+    with pytest.raises(interface.Skip, match="never a number"):
         heads.fit(nn.Dense(1), squared, lambda params: np.nan, x, y, options, 0)
     with pytest.raises(ValueError, match="one decay at least"):
-        heads.Options(steps=5, every=2, batch=16, rate=1e-2, decays=())
+        heads.HeadOptions(steps=5, every=2, batch=16, rate=1e-2, decays=())
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 50])
@@ -79,7 +79,7 @@ def test_standardised_on_the_training_split(monkeypatch):
 @pytest.mark.parametrize("field", ["label", "ef"])
 def test_a_head_that_says_nan_scores_nan(field):
     values = {"val": np.array([0.0, 1.0, 0.0, 1.0])}
-    rows = entries.Rows(np.arange(4), np.arange(4), values["val"], np.ones((1, 4), np.int16))
+    rows = results_lib.Rows(np.arange(4), np.arange(4), values["val"], np.ones((1, 4), np.int16))
     target = targets.Target(field, {}, values, rows)
     assert np.isfinite(target.score(np.array([0.1, 0.9, 0.2, 0.8])))
     assert np.isnan(target.score(np.array([0.1, np.nan, 0.2, 0.8])))

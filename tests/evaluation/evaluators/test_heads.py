@@ -10,16 +10,16 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import anomaly, knn, labels, probe, regression, retrieval, transfer
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 
 def _split(name, rng, count, share=0.5, gap=0.0, dim=16):
     target = (np.arange(count) < share * count).astype(float)
     features = rng.normal(size=(count, dim))
     features[:, 0] += gap * (2 * target - 1)
-    return task.Split(name, features, target)
+    return interface.Split(name, features, target)
 
 
 def _splits(seed=0, **options):
@@ -28,7 +28,7 @@ def _splits(seed=0, **options):
 
 
 def _auroc(made, split):
-    return metrics.auroc(split.target, made.test, np.ones((1, len(split.target))))[0]
+    return video_metrics.auroc(split.target, made.test, np.ones((1, len(split.target))))[0]
 
 
 @pytest.mark.parametrize("head", [knn, probe])
@@ -53,22 +53,22 @@ def test_knn_equals_sklearn_with_the_same_weights():
 
 def test_knn_ties_go_to_the_earlier_training_video():
     axes = np.eye(3)
-    train = task.Split("train", axes[[0, 0, 0, 1]], np.array([1.0, 0, 0, 0]))
-    query = task.Split("test", axes[[0]], np.array([1.0]))
-    similarity, index = task.nearest(query.features, train.features, 3)
+    train = interface.Split("train", axes[[0, 0, 0, 1]], np.array([1.0, 0, 0, 0]))
+    query = interface.Split("test", axes[[0]], np.array([1.0]))
+    similarity, index = interface.nearest(query.features, train.features, 3)
     assert index.tolist() == [[0, 1, 2]]
     assert knn.vote(similarity, train.target[index], 1, 0.07) == [1.0]
     assert knn.vote(similarity, train.target[index], 2, 0.07) == [0.5]
 
 
 def test_knn_vote_by_hand_and_k_cut_to_the_bank():
-    train = task.Split("train", np.array([[1.0, 0], [0, 1]]), np.array([1.0, 0]))
-    test = task.Split("test", np.array([[3.0, 4]]), np.array([0.0]))
+    train = interface.Split("train", np.array([[1.0, 0], [0, 1]]), np.array([1.0, 0]))
+    test = interface.Split("test", np.array([[3.0, 4]]), np.array([0.0]))
     made = knn.evaluate(train, test, test, k=10, temperature=0.1)
     weight = np.exp(np.array([0.6, 0.8]) / 0.1)
     assert made.test[0] == pytest.approx(weight[0] / weight.sum())
     assert made.details["k"] == 2
-    similarity, index = task.nearest(test.features, train.features, 2)
+    similarity, index = interface.nearest(test.features, train.features, 2)
     tiny = knn.vote(similarity, train.target[index], 2, 1e-4)  # exp(0.8 / 1e-4) would overflow
     assert np.isfinite(tiny).all() and tiny[0] < 1e-6
     with pytest.raises(ValueError, match="k=0"):
@@ -92,22 +92,22 @@ def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
             chosen = model.predict_proba(test.features)[:, 1]
     assert made.details["swept"]["val_auroc"] == max(row["val_auroc"] for row in made.report["sweep"])
     np.testing.assert_allclose(made.outputs["swept"], chosen, atol=1e-9)
-    flipped = task.Split("test", test.features, 1 - test.target)
+    flipped = interface.Split("test", test.features, 1 - test.target)
     assert knn.evaluate(train, val, flipped).details == knn.evaluate(train, val, test).details
 
 
 def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
-    monkeypatch.setattr(task, "_BLOCK", 2000)  # 10 rows a block
+    monkeypatch.setattr(interface, "_BLOCK", 2000)  # 10 rows a block
     rng = np.random.default_rng(0)
     bank, query = rng.integers(-2, 3, (200, 2)), rng.normal(size=(57, 2))  # full of ties
-    similarity, index = task.nearest(query, bank, 3)
-    whole = task.unit_length(query) @ task.unit_length(bank).T
+    similarity, index = interface.nearest(query, bank, 3)
+    whole = interface.unit_length(query) @ interface.unit_length(bank).T
     np.testing.assert_array_equal(index, np.argsort(-whole, axis=1, kind="stable")[:, :3])
     np.testing.assert_allclose(similarity, np.take_along_axis(whole, index, axis=1), atol=1e-12)
 
 
 def test_zero_features_are_similar_to_nothing():
-    similarity, _ = task.nearest(np.zeros((1, 3)), np.eye(3), 2)
+    similarity, _ = interface.nearest(np.zeros((1, 3)), np.eye(3), 2)
     assert similarity.tolist() == [[0.0, 0.0]]
 
 
@@ -115,16 +115,16 @@ def test_probe_finds_the_rare_class():
     splits = _splits(share=0.1, gap=1.5)
     made = probe.evaluate(*splits)
     ones = np.ones((1, len(splits[2].target)))
-    assert metrics.balanced_accuracy(splits[2].target, made.test, ones)[0] > 0.8
+    assert video_metrics.balanced_accuracy(splits[2].target, made.test, ones)[0] > 0.8
     assert made.details["class_weight"] == "balanced"
 
 
 def test_probe_takes_the_strength_from_validation_alone():
     train, val, test = _splits(gap=1.0)
     chosen = probe.evaluate(train, val, test)
-    flipped = task.Split("test", test.features, 1 - test.target)
+    flipped = interface.Split("test", test.features, 1 - test.target)
     assert probe.evaluate(train, val, flipped).details == chosen.details
-    contrary = task.Split("val", val.features, 1 - val.target)
+    contrary = interface.Split("val", val.features, 1 - val.target)
     assert probe.evaluate(train, contrary, test).details != chosen.details
 
 
@@ -132,7 +132,7 @@ def test_probe_drops_strengths_that_do_not_converge():
     splits = _splits(gap=3.0)
     made = probe.evaluate(*splits, strengths=(1e-4, 1e3), max_iter=8)
     assert made.details["C"] == 1e-4 and made.details["C_not_converged"] == [1e3]
-    with pytest.raises(task.Skip, match="converged in 1 iterations"):
+    with pytest.raises(interface.Skip, match="converged in 1 iterations"):
         probe.evaluate(*splits, strengths=(1e3,), max_iter=1)
 
 
@@ -152,7 +152,7 @@ def _ef_splits(noise, seed=0):
     for name, count in (("train", 150), ("val", 50), ("test", 100)):
         features = rng.normal(size=(count, 12)) * 10 ** np.linspace(-2, 2, 12)  # scales must not matter
         ef = 55 + (features / 10 ** np.linspace(-2, 2, 12)) @ direction
-        splits.append(task.Split(name, features, ef + noise * rng.normal(size=count)))
+        splits.append(interface.Split(name, features, ef + noise * rng.normal(size=count)))
     return splits
 
 
@@ -160,10 +160,10 @@ def test_ef_is_recovered_when_it_is_linear_and_shrunk_when_it_is_noise():
     splits = _ef_splits(noise=0.0)
     assert np.abs(regression.evaluate(*splits).test - splits[2].target).max() < 0.2
     rng = np.random.default_rng(7)
-    noise = [task.Split(s.name, s.features, rng.normal(55, 10, len(s.target))) for s in splits]
+    noise = [interface.Split(s.name, s.features, rng.normal(55, 10, len(s.target))) for s in splits]
     made = regression.evaluate(*noise)
     assert made.details["penalty"] >= 1e3
-    assert metrics.r2(noise[2].target, made.test, np.ones((1, 100)))[0] < 0.1
+    assert video_metrics.r2(noise[2].target, made.test, np.ones((1, 100)))[0] < 0.1
     with pytest.raises(ValueError, match="positive"):
         regression.evaluate(*splits, strengths=(0.0, 1.0))
 
@@ -175,7 +175,7 @@ def test_anomaly_ignores_abnormal_training_videos():
     assert _auroc(made, test) > 0.999
     moved = train.features.copy()
     moved[train.target == 1] = rng.normal(size=(60, 16))
-    again = anomaly.evaluate(task.Split("train", moved, train.target), val, test)
+    again = anomaly.evaluate(interface.Split("train", moved, train.target), val, test)
     np.testing.assert_array_equal(again.test, made.test)
     by_hand = anomaly.distance(np.array([[1.0, 0], [0, 1], [-1, 0]]), np.array([[1.0, 0]]), 2)
     assert by_hand[0] == pytest.approx((0 + 1) / 2)
@@ -199,7 +199,7 @@ def test_sensitivity_at_the_threshold_of_validation_normals():
 
 def test_tied_distances_call_nothing_abnormal():
     """Where all scores are the same nothing exceeds the threshold, and no ranking is better than chance."""
-    same = [task.Split(name, np.ones((8, 2)), np.arange(8.0) % 2) for name in ("train", "val", "test")]
+    same = [interface.Split(name, np.ones((8, 2)), np.arange(8.0) % 2) for name in ("train", "val", "test")]
     made = anomaly.evaluate(*same)
     ones = np.ones((1, 8))
     assert anomaly.METRICS["sensitivity_at_90"](same[2].target, made.outputs["margin_90"], ones) == 0
@@ -236,7 +236,7 @@ def test_calibration_of_separated_and_of_constant_scores():
 
 def _library(targets, ef, features, name="train"):
     ids = np.array([f"{name}{row}" for row in range(len(targets))])
-    return task.Split(name, np.asarray(features, float), np.array(targets, float), {"id": ids, "ef": np.array(ef)})
+    return interface.Split(name, np.asarray(features, float), np.array(targets, float), {"id": ids, "ef": np.array(ef)})
 
 
 def test_retrieval_by_hand():
@@ -298,7 +298,7 @@ def test_parts_of_label_efficiency_and_transfer():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="fractions"):
         labels.parts("labels", fractions=(0.0,))
-    with pytest.raises(task.Skip, match="eval.evaluators.transfer.bank"):
+    with pytest.raises(interface.Skip, match="eval.evaluators.transfer.bank"):
         transfer.parts("transfer")
     names = [name for part in transfer.parts("transfer", bank="rvenet") for name in part.scores]
     assert "knn_macro_f1" in names and "probe_auroc" in names and "ef_mae" in names
@@ -306,22 +306,22 @@ def test_parts_of_label_efficiency_and_transfer():
 
 def test_standardise_leaves_constant_columns_alone():
     train = np.array([[1.0, 5e6, 0], [3, 5e6 + 1e-9, 0]])
-    scaled, other = task.standardise(train, np.array([[2.0, 5e6 + 1, 7]]))
+    scaled, other = interface.standardise(train, np.array([[2.0, 5e6 + 1, 7]]))
     np.testing.assert_allclose(scaled, [[-1, 0, 0], [1, 0, 0]], atol=1e-8)
     np.testing.assert_allclose(other, [[0, 1, 7]], atol=1e-8)
 
 
 def test_reasons_for_skipping():
     nan = np.full(7, np.nan)
-    with pytest.raises(task.Skip, match="no labels: ef unknown for all 7 videos of split test"):
-        task.known_target("test", nan, "ef")
-    with pytest.raises(task.Skip, match="no videos in split val"):
-        task.known_target("val", nan[:0], "ef")
+    with pytest.raises(interface.Skip, match="no labels: ef unknown for all 7 videos of split test"):
+        interface.known_target("test", nan, "ef")
+    with pytest.raises(interface.Skip, match="no videos in split val"):
+        interface.known_target("val", nan[:0], "ef")
     normal, both = np.zeros(4), np.array([0.0, 1])
-    with pytest.raises(task.Skip, match="one class only: all 4 labelled videos of split train are normal"):
+    with pytest.raises(interface.Skip, match="one class only: all 4 labelled videos of split train are normal"):
         knn.require(normal, both, both)
     anomaly.require(normal, both, both)  # normal videos alone are enough to train on
-    with pytest.raises(task.Skip, match="no normal training videos: all 4"):
+    with pytest.raises(interface.Skip, match="no normal training videos: all 4"):
         anomaly.require(normal + 1, both, both)
-    with pytest.raises(task.Skip, match="one value only"):
+    with pytest.raises(interface.Skip, match="one value only"):
         regression.require(np.full(3, 55.0), both, both)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.data import records
-from discovr_jax.evaluation import interface as task
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import reconstruction
 from tests import tokens_case
 
@@ -15,7 +15,7 @@ OPTIONS = {"steps": 20, "batch": 4, "rate": 3e-3, "memory": 16}
 
 def test_memory_puts_a_code_together_from_the_items_nearest_to_it():
     params = {"params": {"items": jnp.array([[3.0, 0.0], [0.0, 2.0]])}}
-    memory = reconstruction.Memory(2)
+    memory = reconstruction.MemoryModule(2)
     near, entropy = memory.apply(params, jnp.array([[5.0, 0.0]]))  # weights 1 and e^-10, which is cut to 0
     np.testing.assert_allclose(near, [[3.0, 0.0]], atol=1e-6)
     assert float(entropy) == pytest.approx(0.0, abs=1e-6)
@@ -73,5 +73,5 @@ def test_what_normal_clips_never_showed_scores_higher(tmp_path, monkeypatch):
 
 def test_off_unless_asked_for(tmp_path):
     evaluation, context = make_context(tmp_path)
-    with pytest.raises(task.NotSetUp, match="set config.eval.evaluators.reconstruction.steps=500"):
+    with pytest.raises(interface.NotSetUp, match="set config.eval.evaluators.reconstruction.steps=500"):
         reconstruction.run(evaluation, "reconstruction", context, **OPTIONS | {"steps": 0})

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax.evaluation import interface as task
-from discovr_jax.evaluation import runner, token_runner
+from discovr_jax.evaluation import interface, runner, token_runner
 from discovr_jax.evaluation.evaluators import heads, segmentation
 from discovr_jax.evaluation.features import tokens
 from tests import tokens_case
@@ -127,16 +126,16 @@ def test_tokens_do_not_depend_on_the_batch(tmp_path, batch):
 def test_reasons_to_skip(tmp_path):
     sources = {split: tokens_case.Records(split, masks=split != "val") for split in ("train", "val", "test")}
     evaluation, context = tokens_case.make_context(tmp_path, sources=sources)
-    with pytest.raises(task.Skip, match="no masks: none of the 10 videos of split val"):
+    with pytest.raises(interface.Skip, match="no masks: none of the 10 videos of split val"):
         segmentation.run(evaluation, "segmentation", context, **OPTIONS)
     evaluation, context = tokens_case.make_context(tmp_path / "b")
-    with pytest.raises(task.Skip, match=r"of 3 encoders take 0.0 GiB .* eval.evaluators.seg.max_gib allows 1e-06"):
+    with pytest.raises(interface.Skip, match=r"of 3 encoders take 0.0 GiB .* eval.evaluators.seg.max_gib allows 1e-06"):
         segmentation.run(evaluation, "seg", context, **(OPTIONS | {"max_gib": 1e-6}))
     bad = tokens_case.Seeing()
     bad.of_frame = lambda frames, *_: np.full((len(frames), 16, 16), np.nan)
     evaluation, context = tokens_case.make_context(tmp_path / "c", eyes={"discovr": [bad]})
     chosen = {"segmentation": OPTIONS | {"type": "segmentation"}, "knn": {"type": "knn"}}
-    assert token_runner.run(evaluation, chosen, context) == {} and "segmentation" in runner.TOKEN_TYPES
+    assert token_runner.run_token_evaluators(evaluation, chosen, context) == {} and "segmentation" in runner.TOKEN_TYPES
     (skip,) = evaluation.results["skipped"]
     assert skip["evaluator"] == "segmentation" and "48 of 48 clips of discovr (seed 0)" in skip["reason"]
 

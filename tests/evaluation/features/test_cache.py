@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from discovr_jax import trees
-from discovr_jax.evaluation.features import cache as features
+from discovr_jax.evaluation.features import cache as feature_cache
 
 
 def _batches(num_videos=5, clips=3, size=4, seed=0):
@@ -39,7 +39,7 @@ def _embed(frames, num_valid):
 def test_mean_over_clips_and_padding_never_counts():
     batches, values = _batches()
     assert any((batch["weight"] == 0).any() for batch in batches)
-    first, second = features.extract([_embed, lambda f, n: {"x": np.ones((len(f), 1))}], batches, 5)
+    first, second = feature_cache.extract_features([_embed, lambda f, n: {"x": np.ones((len(f), 1))}], batches, 5)
     expected = values.mean(1)
     np.testing.assert_allclose(first["cls"], np.stack([expected, 2 * expected], 1), rtol=1e-6)
     np.testing.assert_allclose(first["mean"][:, 0], expected + 2, rtol=1e-6)
@@ -49,7 +49,7 @@ def test_mean_over_clips_and_padding_never_counts():
 def test_a_video_without_clips_is_an_error():
     batches, _ = _batches()
     with pytest.raises(ValueError, match="1 of 6 videos had no clip"):
-        features.extract([_embed], batches, 6)
+        feature_cache.extract_features([_embed], batches, 6)
 
 
 def test_fingerprint_sees_values_names_and_dtypes():
@@ -66,13 +66,13 @@ def test_fingerprint_sees_values_names_and_dtypes():
 
 def test_cache_key_sees_weights_preprocessing_and_manifest():
     videos = [("a", 3), ("b", 4)]
-    base = features.cache_key("w", {"stride": 3}, videos)
-    assert base == features.cache_key("w", {"stride": 3}, iter(videos))
+    base = feature_cache.cache_key("w", {"stride": 3}, videos)
+    assert base == feature_cache.cache_key("w", {"stride": 3}, iter(videos))
     others = [
-        features.cache_key("v", {"stride": 3}, videos),
-        features.cache_key("w", {"stride": 2}, videos),
-        features.cache_key("w", {"stride": 3}, videos[::-1]),
-        features.cache_key("w", {"stride": 3}, [("a", 3), ("b", 5)]),
+        feature_cache.cache_key("v", {"stride": 3}, videos),
+        feature_cache.cache_key("w", {"stride": 2}, videos),
+        feature_cache.cache_key("w", {"stride": 3}, videos[::-1]),
+        feature_cache.cache_key("w", {"stride": 3}, [("a", 3), ("b", 5)]),
     ]
     assert len({base, *others}) == 5
 
@@ -89,11 +89,11 @@ class _Maker:
 def test_cache_hits_misses_and_replaces(tmp_path):
     make = _Maker()
     names, keys = ["discovr-0-test", "random-0-test"], ["a" * 64, "b" * 64]
-    first = features.cached(tmp_path, names, keys, make)
-    again = features.cached(tmp_path, names, keys, make)
+    first = feature_cache.cached(tmp_path, names, keys, make)
+    again = feature_cache.cached(tmp_path, names, keys, make)
     assert make.calls == [[0, 1]]
     np.testing.assert_array_equal(first[1]["cls"], again[1]["cls"])
-    features.cached(tmp_path, names, ["c" * 64, "b" * 64], make)  # a later checkpoint
+    feature_cache.cached(tmp_path, names, ["c" * 64, "b" * 64], make)  # a later checkpoint
     assert make.calls == [[0, 1], [0]]
     assert sorted(path.name[:15] for path in tmp_path.iterdir()) == ["discovr-0-test-", "random-0-test-b"]
     assert not list(tmp_path.glob("*" + "a" * 20 + "*"))
@@ -102,29 +102,29 @@ def test_cache_hits_misses_and_replaces(tmp_path):
 def test_what_another_process_lacks_is_made_again_by_all(tmp_path):
     """Making takes all of them: a process that has its file joins in."""
     make, names, keys = _Maker(), ["discovr-0-test", "random-0-test"], ["a" * 64, "b" * 64]
-    features.cached(tmp_path, names, keys, make)
-    share = features.Share(on_any=lambda flags: [*flags[:1], True])
-    features.cached(tmp_path, names, keys, make, share)
+    feature_cache.cached(tmp_path, names, keys, make)
+    share = feature_cache.Share(on_any=lambda flags: [*flags[:1], True])
+    feature_cache.cached(tmp_path, names, keys, make, share)
     assert make.calls == [[0, 1], [1]]
 
 
 def test_damaged_cache_is_made_again(tmp_path, caplog):
     make = _Maker()
-    features.cached(tmp_path, ["x"], ["a" * 64], make)
+    feature_cache.cached(tmp_path, ["x"], ["a" * 64], make)
     path = next(tmp_path.iterdir())
     path.write_bytes(path.read_bytes()[:50])
-    found = features.cached(tmp_path, ["x"], ["a" * 64], make)
+    found = feature_cache.cached(tmp_path, ["x"], ["a" * 64], make)
     assert make.calls == [[0], [0]] and found[0]["cls"].shape == (2, 3)
     assert "made again" in caplog.text
-    assert len(features.cached(tmp_path, ["x"], ["a" * 64], make)) == 1 and len(make.calls) == 2
+    assert len(feature_cache.cached(tmp_path, ["x"], ["a" * 64], make)) == 1 and len(make.calls) == 2
 
 
 def test_all_balances_readouts_by_their_training_length():
     names = ("train", "val", "test")
     splits = {name: {"a": np.full((2, 4), 50.0), "b": np.full((2, 4), 0.5)} for name in names}
     splits["test"]["b"] = np.full((2, 4), 1.0)  # twice as long as on train: that must stay visible
-    found = features.add_all(splits)
+    found = feature_cache.add_all(splits)
     np.testing.assert_allclose(found["train"]["all"], 0.5)
     np.testing.assert_allclose(found["test"]["all"], [[0.5] * 4 + [1.0] * 4] * 2)
-    single = features.add_all({name: {"pixels": np.ones((2, 4))} for name in splits})
+    single = feature_cache.add_all({name: {"pixels": np.ones((2, 4))} for name in splits})
     assert set(single["test"]) == {"pixels"}

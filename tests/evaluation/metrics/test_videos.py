@@ -6,7 +6,7 @@ from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
 from discovr_jax.evaluation.metrics import bootstrap
-from discovr_jax.evaluation.metrics import videos as metrics
+from discovr_jax.evaluation.metrics import videos as video_metrics
 
 
 def _called(score):
@@ -21,22 +21,22 @@ def _calibration_error(target, probability):
 
 
 CLASSIFICATION = {
-    "macro_f1": (metrics.macro_f1, lambda y, s: reference.f1_score(y, _called(s), average="macro")),
-    "balanced": (metrics.balanced_accuracy, lambda y, s: reference.balanced_accuracy_score(y, _called(s))),
-    "auroc": (metrics.auroc, reference.roc_auc_score),
-    "average_precision": (metrics.average_precision, reference.average_precision_score),
-    "brier": (metrics.brier, reference.brier_score_loss),
-    "calibration_error": (metrics.calibration_error, lambda y, s: _calibration_error(y, s)),
-    "sensitivity": (metrics.sensitivity, lambda y, s: reference.recall_score(y, s > 0)),
-    "specificity": (metrics.specificity, lambda y, s: reference.recall_score(y, s > 0, pos_label=0)),
+    "macro_f1": (video_metrics.macro_f1, lambda y, s: reference.f1_score(y, _called(s), average="macro")),
+    "balanced": (video_metrics.balanced_accuracy, lambda y, s: reference.balanced_accuracy_score(y, _called(s))),
+    "auroc": (video_metrics.auroc, reference.roc_auc_score),
+    "average_precision": (video_metrics.average_precision, reference.average_precision_score),
+    "brier": (video_metrics.brier, reference.brier_score_loss),
+    "calibration_error": (video_metrics.calibration_error, lambda y, s: _calibration_error(y, s)),
+    "sensitivity": (video_metrics.sensitivity, lambda y, s: reference.recall_score(y, s > 0)),
+    "specificity": (video_metrics.specificity, lambda y, s: reference.recall_score(y, s > 0, pos_label=0)),
 }
 REGRESSION = {
-    "mae": (metrics.mae, reference.mean_absolute_error),
-    "rmse": (metrics.rmse, reference.root_mean_squared_error),
-    "r2": (metrics.r2, reference.r2_score),
-    "bias": (metrics.bias, lambda y, p: np.mean(p - y)),
-    "low": (metrics.agreement_low, lambda y, p: np.mean(p - y) - 1.96 * np.std(p - y, ddof=1)),
-    "high": (metrics.agreement_high, lambda y, p: np.mean(p - y) + 1.96 * np.std(p - y, ddof=1)),
+    "mae": (video_metrics.mae, reference.mean_absolute_error),
+    "rmse": (video_metrics.rmse, reference.root_mean_squared_error),
+    "r2": (video_metrics.r2, reference.r2_score),
+    "bias": (video_metrics.bias, lambda y, p: np.mean(p - y)),
+    "low": (video_metrics.agreement_low, lambda y, p: np.mean(p - y) - 1.96 * np.std(p - y, ddof=1)),
+    "high": (video_metrics.agreement_high, lambda y, p: np.mean(p - y) + 1.96 * np.std(p - y, ddof=1)),
 }
 
 
@@ -73,16 +73,16 @@ def test_figures_that_do_not_exist_are_nan():
         ours = CLASSIFICATION[name][0]
         assert np.isnan(ours(target, score, only_normal)).tolist() == [True, False], name
     same = np.full(3, 55.3)
-    assert np.isnan(metrics.r2(same, same + 1, np.ones((1, 3))))
-    assert np.isnan(metrics.agreement_low(same[:1], same[:1], np.ones((1, 1))))
+    assert np.isnan(video_metrics.r2(same, same + 1, np.ones((1, 3))))
+    assert np.isnan(video_metrics.agreement_low(same[:1], same[:1], np.ones((1, 1))))
 
 
 def test_known_values():
     ones = np.ones((1, 4))
     target = np.array([0.0, 0, 1, 1])
-    assert metrics.auroc(target, np.array([0.1, 0.2, 0.3, 0.4]), ones) == 1
-    assert metrics.auroc(target, np.zeros(4), ones) == 0.5  # all tied
-    assert metrics.macro_f1(target, np.full(4, 0.5), ones) == pytest.approx(1 / 3)  # 0.5 is not a majority
+    assert video_metrics.auroc(target, np.array([0.1, 0.2, 0.3, 0.4]), ones) == 1
+    assert video_metrics.auroc(target, np.zeros(4), ones) == 0.5  # all tied
+    assert video_metrics.macro_f1(target, np.full(4, 0.5), ones) == pytest.approx(1 / 3)  # 0.5 is not a majority
 
 
 def test_calibration_is_resampled_around_its_figure():
@@ -91,8 +91,8 @@ def test_calibration_is_resampled_around_its_figure():
     probability = rng.random(60)
     target = (rng.random(60) < probability).astype(float)
     weights = bootstrap.patient_weights(np.arange(60), 300, seed=0)
-    raw = bootstrap.distribution(metrics.calibration_error, target, probability, weights)
-    centred = metrics.On("p", metrics.calibration_error, centred=True)
+    raw = bootstrap.distribution(video_metrics.calibration_error, target, probability, weights)
+    centred = video_metrics.On("p", video_metrics.calibration_error, centred=True)
     shifted = bootstrap.distribution(centred, target, probability, weights)
     assert raw[1:].mean() > raw[0] + 0.02 and shifted[0] == raw[0] == pytest.approx(shifted[1:].mean())
     np.testing.assert_allclose(np.diff(shifted[1:]), np.diff(raw[1:]))
@@ -113,7 +113,7 @@ def test_interval_of_two_patients_by_hand():
     # Draws: both once (error 5), the first twice (0), the second twice (10); 1/2, 1/4, 1/4 of the resamples.
     patients, error = np.array(["a", "b", "b"]), np.array([0.0, 10, 10])
     weights = bootstrap.patient_weights(patients, 1000, seed=0)
-    figures = bootstrap.distribution(metrics.mae, np.zeros(3), error, weights)
+    figures = bootstrap.distribution(video_metrics.mae, np.zeros(3), error, weights)
     assert figures[0] == pytest.approx(20 / 3)
     assert set(np.round(figures[1:], 6)) == {0.0, round(20 / 3, 6), 10.0}
     found = bootstrap.interval(figures, 2)
@@ -124,9 +124,9 @@ def test_blocks_do_not_change_the_distribution():
     rng = np.random.default_rng(0)
     target, score = (rng.random(3000) < 0.4).astype(float), rng.random(3000)
     weights = bootstrap.patient_weights(np.arange(3000) // 2, 1500, seed=0)  # more than one block
-    figures = bootstrap.distribution(metrics.auroc, target, score, weights)
+    figures = bootstrap.distribution(video_metrics.auroc, target, score, weights)
     assert figures.shape == (1501,)
-    last = metrics.auroc(target, score, weights[-1:])
+    last = video_metrics.auroc(target, score, weights[-1:])
     assert figures[-1] == pytest.approx(last[0], abs=1e-12)
 
 
@@ -138,7 +138,7 @@ def test_coverage_needs_patients_not_videos():
         error = np.repeat(rng.normal(0, 1, 40), 5) + rng.normal(0, 0.1, 200)
         for unit, ids in (("patients", np.arange(200) // 5), ("videos", np.arange(200))):
             weights = bootstrap.patient_weights(ids, 200, seed=trial)
-            figures = bootstrap.distribution(metrics.bias, np.zeros(200), error, weights)
+            figures = bootstrap.distribution(video_metrics.bias, np.zeros(200), error, weights)
             found = bootstrap.interval(figures, len(set(ids.tolist())))
             hits[unit] += found["low"] <= 0 <= found["high"]
     assert hits["patients"] >= 0.86 * 120
@@ -154,8 +154,8 @@ def test_paired_difference_is_narrower_than_unpaired():
     other = bootstrap.patient_weights(np.arange(100), 500, seed=1)
 
     def width(weights_of_second):
-        a = bootstrap.distribution(metrics.mae, target, first, weights)
-        b = bootstrap.distribution(metrics.mae, target, second, weights_of_second)
+        a = bootstrap.distribution(video_metrics.mae, target, first, weights)
+        b = bootstrap.distribution(video_metrics.mae, target, second, weights_of_second)
         found = bootstrap.interval(a - b, 100)
         return found["high"] - found["low"]
 

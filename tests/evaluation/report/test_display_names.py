@@ -3,7 +3,7 @@
 import pytest
 
 from discovr_jax.evaluation.evaluators import anomaly, knn, probe, regression, retrieval
-from discovr_jax.evaluation.report import display_names as names
+from discovr_jax.evaluation.report import display_names
 
 EF = "ejection fraction: mean absolute error (points)"
 RESULTS = {
@@ -44,10 +44,10 @@ MASK_EF = "error of the EF by ED and ES masks (points)"
     ],
 )
 def test_names(key, family, metric, digits, larger):
-    assert names.described(RESULTS, key) == names.Named(family, metric, digits, larger)
+    assert display_names.described(RESULTS, key) == display_names.Named(family, metric, digits, larger)
 
 
 def test_every_figure_has_a_name():
     for module in (anomaly, knn, probe, regression, retrieval):
         for metric in module.METRICS:
-            assert names._KEY.fullmatch(metric), metric
+            assert display_names._KEY.fullmatch(metric), metric

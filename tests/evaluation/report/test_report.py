@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from discovr_jax.evaluation.metrics import masks as overlap
-from discovr_jax.evaluation.report import plots, report
+from discovr_jax.evaluation.metrics import masks as mask_metrics
+from discovr_jax.evaluation.report import plots, report, video_strips
 from discovr_jax.evaluation.report import scores as report_scores
-from discovr_jax.evaluation.report import video_strips as paint
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Drawing takes longer than all the rest; one test draws."""
     monkeypatch.setattr(plots, "png", lambda figure: b"chart")
-    monkeypatch.setattr(paint, "tile", lambda picture: b"picture")
-    monkeypatch.setattr(paint, "animation", lambda clip, order: b"animation")
+    monkeypatch.setattr(video_strips, "tile", lambda picture: b"picture")
+    monkeypatch.setattr(video_strips, "animation", lambda clip, order: b"animation")
 
 
 PICTURE = re.compile(r'src="data:image/(png|webp);base64,([^"]+)"')
@@ -201,17 +200,17 @@ def test_long_settings_are_folded(tmp_path, undrawn):
 
 
 def test_one_prototype_keeps_its_colour_in_every_clip():
-    order = paint.ranks([np.array([[5, 5], [9, 5]]), np.array([[9, 2]])])
+    order = video_strips.ranks([np.array([[5, 5], [9, 5]]), np.array([[9, 2]])])
     assert order.tolist() == [5, 9, 2]
     frames = np.full((2, 8, 8), 100, np.uint8)
     maps = np.array([[[5, 9], [9, 9]], [[9, 5], [5, 5]]])
-    painted = paint.paint(frames, maps, order)
+    painted = video_strips.paint(frames, maps, order)
     corner, middle = painted[:, 2, 2], painted[:, 2, -2]
     np.testing.assert_array_equal(corner[0], middle[1])
     np.testing.assert_array_equal(corner[1], middle[0])
     assert (corner[0] != corner[1]).any()
     with pytest.raises(ValueError, match="one map a frame"):
-        paint.paint(frames, maps[:1], order)
+        video_strips.paint(frames, maps[:1], order)
 
 
 def test_palette_colours_differ():
@@ -225,16 +224,18 @@ def test_outline_by_hand():
     mask[1:4, 1:4] = True
     ring = mask.copy()
     ring[2, 2] = False
-    np.testing.assert_array_equal(overlap.outline(mask), ring)
-    assert overlap.outline(np.ones((4, 4), bool)).sum() == 12  # beyond the frame is outside
-    assert not overlap.outline(np.zeros((4, 4), bool)).any()
+    np.testing.assert_array_equal(mask_metrics.outline(mask), ring)
+    assert mask_metrics.outline(np.ones((4, 4), bool)).sum() == 12  # beyond the frame is outside
+    assert not mask_metrics.outline(np.zeros((4, 4), bool)).any()
 
 
 def test_outlines_lie_on_the_border_of_each_class():
     classes = np.zeros((112, 112), np.uint8)
     classes[28:84, 28:56], classes[28:84, 56:84] = 1, 2
-    picture = Image.open(io.BytesIO(paint.outlined(np.full((112, 112), 90, np.uint8), (classes, paint.FOUND))))
-    coloured = (np.asarray(picture.convert("RGB")) == paint.FOUND).all(-1)
+    picture = Image.open(
+        io.BytesIO(video_strips.outlined(np.full((112, 112), 90, np.uint8), (classes, video_strips.FOUND)))
+    )
+    coloured = (np.asarray(picture.convert("RGB")) == video_strips.FOUND).all(-1)
     assert coloured.shape == (224, 224)
     row = np.flatnonzero(coloured[112])
     assert row.tolist() == [56, 57, 110, 111, 112, 113, 166, 167]
@@ -244,11 +245,11 @@ def test_outlines_lie_on_the_border_of_each_class():
 def test_attention_glows_where_it_is_more_than_even():
     frame, weights = np.full((8, 8), 100, np.uint8), np.full((4, 4), 0.05)
     weights[0, 0], weights[3, 0] = 0.2, 0.1
-    picture = paint.attended(frame, weights, 0.05, 0.2)
+    picture = video_strips.attended(frame, weights, 0.05, 0.2)
     assert picture.shape == (224, 224, 3) and (picture[:, 112:] == 100).all()
     most, third = (np.abs(picture[row, 10].astype(int) - 100).sum() for row in (10, -10))
     assert most > third > 0
-    even = paint.attended(frame, np.full((4, 4), 0.05), 0.05, 0.15)
+    even = video_strips.attended(frame, np.full((4, 4), 0.05), 0.05, 0.15)
     assert (even == 100).all()
 
 
