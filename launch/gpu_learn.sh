@@ -8,7 +8,8 @@ export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS
 export XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=${MEM_FRACTION:-.15}
 python=${PYTHON:-python3}
 sizes=(--train="${TRAIN:-2000}" --val="${VAL:-400}" --test="${TEST:-1200}")
-common=(--config.batch_size="${BATCH:-256}" --config.model.dtype="${DTYPE:-bfloat16}" --config.model.attention=reference
+common=(--config=phantom:long,views --config.batch_size="${BATCH:-256}" --config.model.dtype="${DTYPE:-bfloat16}"
+  --config.model.attention=reference
   --config.duration="${STEPS:-2000} steps" --seconds="${SECONDS_EACH:-420}" --labels="${LABELS:-1000}")
 mkdir -p "$out"
 learn() {
