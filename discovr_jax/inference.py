@@ -66,7 +66,7 @@ def load_encoder(
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
       channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights of input_normalisation "imagenet").
       num_frames, image_size: of a clip, where they are to differ from training: positions are then counted in
-        the checkpoint's own grid (`positions.flat_positions`).
+        the checkpoint's own grid (`positions.sincos_1d`).
       trained_fps: frames per second of the training clips, where the checkpoint does not say.
       dtype: of the activations, "float32" or "bfloat16".
       batch_size: clips a batch.
@@ -119,6 +119,8 @@ def load_encoder(
         raise ValueError(
             f"channels=3 needs weights of input_normalisation 'imagenet', not {config.model.input_normalisation!r}"
         )
+    if channels == 3 and config.model.motion != "none" and branch.startswith("video"):
+        raise ValueError(f"channels=3 is not for weights of model.motion = {config.model.motion!r}: they read grey frames")
     if trained_fps is None:
         about = facts.of(config.data.dataset)
         nominal = about.nominal_fps if about else None

@@ -1,7 +1,7 @@
 """How features grow with the clips seen: trains a phantom config on one device that holds the videos in its memory.
 
     python launch/gpu_learn.py simulate --videos=VIDEOS
-    python launch/gpu_learn.py train --videos=VIDEOS --output=OUT --name=NAME --config=phantom:long [--config.KEY=VALUE]
+    python launch/gpu_learn.py train --videos=VIDEOS --output=OUT --name=N --config=phantom:long,views [...]
 
 The step is that of `discovr_jax.main`. The loader is not: a small model takes more clips per second than cores can
 read, so clips are cut from the videos on the device (whole frames, random time and stride). `train` may start

@@ -52,7 +52,7 @@ def members(prefix):
     return found
 
 
-# What a part may import of ours besides itself: the directions of DESIGN section 3. A module belongs to the longest
+# What a part may import of ours besides itself: the direction of each arrow. A module belongs to the longest
 # prefix; what is not named (the commands) may import everything but `main`.
 BASE = tuple(
     f"discovr_jax.{name}" for name in ("errors", "trees", "file_lock", "renamed_keys", "storage")

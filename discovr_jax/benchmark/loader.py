@@ -14,6 +14,7 @@ import numpy as np
 
 from discovr_jax.benchmark import machine
 from discovr_jax.data import mixture, pipeline, records, transforms
+from discovr_jax.method.fidelity import option
 
 HELP = "clips a second from records, by stage and by number of workers"
 
@@ -82,7 +83,8 @@ def whole(sources, config, workers: int, clips: int) -> dict[str, float]:
         config = config.copy_and_resolve_references()
     config.data.workers = workers
     start = time.perf_counter()
-    with pipeline.train_batches(sources, config) as batches:
+    crop, second_clip = option(config, "data.crop"), config.views.positive == "other_beat"
+    with pipeline.train_batches(sources, config, crop=crop, second_clip=second_clip) as batches:
         next(batches)
         children = [process.pid for process in multiprocessing.active_children()]
         first, used = time.perf_counter(), _processor_seconds(children)

@@ -12,7 +12,7 @@ import numpy as np
 
 from discovr_jax.method import step as train_step
 from discovr_jax.method.experiment import Experiment
-from discovr_jax.models.discovr import Masks, StudentOutputs, TeacherOutputs
+from discovr_jax.models.discovr import LOCAL_VIEWS, Masks, StudentOutputs, TeacherOutputs
 
 
 def parts(experiment: Experiment) -> dict[str, Callable]:
@@ -37,7 +37,7 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
             lambda params: model.apply({"params": params}, *_clips(batch), masks.image_views, method="frame_views"),
             _modules(state.params, "image_encoder"),
         )
-    if "video_logits" in outputs or decodes:
+    if outputs & LOCAL_VIEWS or decodes:
         found["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply(
                 {"params": params}, *_clips(batch), _video_views(masks, outputs, decodes), method="video_views"
@@ -57,13 +57,13 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
 
         def scd(state, batch, masks, inputs, vectors, decoded):
             seen = TeacherOutputs(None, None, inputs["image_tokens"], None)
-            student = StudentOutputs(None, None, decoded, None, vectors)
+            student = StudentOutputs(None, None, None, decoded, None, vectors)
             return _loss(experiment, state, batch, masks, student, seen)
 
         found["scd"] = lambda state, batch, masks, inputs: jax.grad(
             partial(scd, state, batch, masks, inputs), argnums=(0, 1)
         )(state.params["prototypes"]["vectors"], inputs["decoded"])
-    if outputs & {"video_logits", "image_logits"}:
+    if outputs & {*LOCAL_VIEWS, "image_logits"}:
         found["heads"] = partial(_heads, experiment)
     found["optimizer"] = partial(_update, experiment)
     return found
@@ -88,23 +88,28 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
 
 
 def _heads(experiment, state, batch, masks, inputs):
-    """Both heads, of teachers and students, and the self-distillation losses."""
+    """Both heads, of teachers and students, the projector, and the losses of the CLS tokens."""
     model, outputs = experiment.model, experiment.model.outputs
 
     def logits(params, cls):
         def method(module):
-            video = module.video_head(cls["video_cls"]) if "video_logits" in outputs else None
-            return video, module.image_head(cls["image_cls"]) if "image_logits" in outputs else None
+            return (
+                module.video_head(cls["video_cls"]) if "video_logits" in outputs else None,
+                module.projector(cls["video_cls"]) if "embeddings" in outputs else None,
+                module.image_head(cls["image_cls"]) if "image_logits" in outputs else None,
+            )
 
         return model.apply({"params": params}, method=method)
 
     def loss(params, cls):
-        seen = TeacherOutputs(*logits(state.teacher, jax.tree.map(lambda x: x[:, 0], cls)), None, None)
+        first = jax.tree.map(lambda x: x[:, 0], cls)
+        video, _, image = logits(state.teacher | _modules(params, "projector"), first)  # no teacher has a projector
+        seen = TeacherOutputs(video, image, None, None)
         student = StudentOutputs(*logits(params, cls), None, None, None)
         return _loss(experiment, state, batch, masks, student, seen)
 
     cls = {name: inputs[name] for name in ("video_cls", "image_cls")}
-    return jax.grad(loss, argnums=(0, 1))(_modules(state.params, "video_head", "image_head"), cls)
+    return jax.grad(loss, argnums=(0, 1))(_modules(state.params, "video_head", "image_head", "projector"), cls)
 
 
 def _update(experiment, state, batch, masks, inputs):
@@ -119,7 +124,7 @@ def _update(experiment, state, batch, masks, inputs):
 def _loss(experiment, state, batch, masks, student, seen):
     temperature = experiment.schedules.temperature(state.step)
     args = (experiment.model, experiment.options, state.memory, batch, masks, temperature)
-    return train_step.objective(student, seen, *args)[0]
+    return train_step.objective(student, seen, *args, jax.random.key(0))[0]
 
 
 def _forward_and_backward(function, *args):
@@ -137,4 +142,4 @@ def _clips(batch):
 
 
 def _video_views(masks: Masks, outputs, decodes):
-    return ((masks.decoder_view,) if decodes else ()) + (masks.local_views if "video_logits" in outputs else ())
+    return ((masks.decoder_view,) if decodes else ()) + (masks.local_views if outputs & LOCAL_VIEWS else ())

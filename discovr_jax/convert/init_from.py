@@ -29,7 +29,7 @@ def initialise_from(state, config: ConfigDict):
 
     Raises:
       WeightsError: sizes differ, or the checkpoint lacks a video encoder.
-      CheckpointError, ConversionError: see `read`.
+      CheckpointError, ConversionError: see `read_weights`.
     """
     path = folder = config.init_from
     if pathlib.Path(path).is_dir():  # the same step on every process, also of a workdir where training goes on

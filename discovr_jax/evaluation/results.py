@@ -36,7 +36,7 @@ class Evaluation:
       results: the content of results.json; step and commit join when it is written.
       predictions: one dict a row of predictions.csv (test rows, chosen readouts).
       features: {encoder: [{split: {readout: float [N, D]}}, one per seed]}, "all" included.
-      fields: {split: {column: [N]}}, see `extraction.read_fields`.
+      fields: {split: {column: [N]}}, see `features.extract.read_fields`.
     """
 
     results: dict[str, Any]

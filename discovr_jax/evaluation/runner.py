@@ -32,7 +32,7 @@ from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.extract import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
-TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of this folder
+TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of evaluators/
 TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")  # likewise, not run on pooled features
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
@@ -192,7 +192,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
     """The parts of one of the `chosen` evaluators of pooled features.
 
     Raises:
-      task.Skip: it is not set up.
+      interface.Skip: it is not set up.
       ConfigError: options that it has not, or values that cannot be.
     """
     kind = options.pop("type")
@@ -207,7 +207,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
 
 
 def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, config) -> _Task:
-    """Picks the videos whose target is known. Raises task.Skip if the part cannot run."""
+    """Picks the videos whose target is known. Raises interface.Skip if the part cannot run."""
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}")
     if part.field not in fields["train"]:
         known = list(interface.MEASUREMENTS)

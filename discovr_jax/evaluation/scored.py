@@ -51,7 +51,7 @@ class Scored:
 
 
 def find(path: str | pathlib.Path) -> Scored | None:
-    """The evaluation of the checkpoint that `weights.read` takes from `path`; None if it was not evaluated.
+    """The evaluation of the checkpoint that `read_weights` takes from `path`; None if it was not evaluated.
 
     Raises:
       CheckpointError: there is no checkpoint.

@@ -15,12 +15,12 @@ SINKHORN_ITERATIONS = 3  # DINOv2's number
 
 
 def video_term(inputs) -> Result:
-    """L_vid: student's local views of a clip against the teacher's whole clip; `interface.Inputs` -> its Result."""
+    """L_vid: student's local views of a clip against the teacher's whole clip; `interface.LossInputs` -> its Result."""
     return _self_distillation(inputs, "vid", inputs.student.video_logits, inputs.teacher.video_logits, None)
 
 
 def image_term(inputs) -> Result:
-    """L_img: the same for each frame; mean over variants and valid frames; `interface.Inputs` -> its Result."""
+    """L_img: the same for each frame; mean over variants and valid frames; `interface.LossInputs` -> its Result."""
     valid = inputs.valid_frames().reshape(-1)
     found = _self_distillation(inputs, "img", inputs.student.image_logits, inputs.teacher.image_logits, valid)
     if inputs.options.image_weight == "released":

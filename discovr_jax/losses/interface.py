@@ -82,7 +82,7 @@ class Result:
 
     Attributes:
       loss: float32 scalar, without its weight.
-      memory: for the next step; `Inputs.memory` where the term remembers nothing.
+      memory: for the next step; `LossInputs.memory` where the term remembers nothing.
       metrics: scalars to log, by name.
     """
 

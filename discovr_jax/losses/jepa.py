@@ -15,7 +15,7 @@ _KNOTS, _LARGEST = 17, 5.0  # of the quadrature over the argument of the charact
 
 
 def term(inputs, *, sigreg_weight: float, directions: int) -> Result:
-    """LeJEPA as a term of the objective; `interface.Inputs` -> its Result.
+    """LeJEPA as a term of the objective; `interface.LossInputs` -> its Result.
 
     Args:
       sigreg_weight: lambda of the paper; (1 - lambda) * invariance + lambda * SIGReg.

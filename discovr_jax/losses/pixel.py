@@ -9,7 +9,7 @@ EPS = 1e-6
 
 
 def term(inputs) -> Result:
-    """Pixel reconstruction as a term of the objective; `interface.Inputs` -> its Result."""
+    """Pixel reconstruction as a term of the objective; `interface.LossInputs` -> its Result."""
     batch = inputs.batch
     return Result(pixel_loss(inputs.student.pixels, batch.pixel_targets, batch.masked), inputs.memory)
 

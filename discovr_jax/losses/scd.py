@@ -13,7 +13,7 @@ STANDARDISE_EPS = 1e-6
 
 
 def term(inputs) -> Result:
-    """L_scd as a term of the objective, with the position means for the next step; `interface.Inputs` -> its Result."""
+    """L_scd as a term of the objective, and the position means for the next step; `LossInputs` -> its Result."""
     options, memory, tokens = inputs.options, inputs.memory, inputs.teacher.image_tokens
     batch_mean = mean_of_positions(tokens)
     started = started_position_mean(memory.position_mean, batch_mean)

@@ -18,7 +18,7 @@ class Term:
 
     Attributes:
       name: key of its weight in `config.loss`; its value is logged as `loss/NAME`.
-      function: `(losses.interface.Inputs, **options of its section) -> losses.interface.Result`.
+      function: `(losses.interface.LossInputs, **options of its section) -> losses.interface.Result`.
       needs: outputs of the model that it reads, of `models.discovr.OUTPUTS`; a weight of 0 leaves them uncomputed.
       label: what the report calls it.
       section: section of the config that holds the options of this term alone; "" for none.

@@ -1,7 +1,6 @@
 """From a config to the objects of a run: model, options, schedules, optimizer. One place, no mathematics."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 
@@ -103,11 +102,6 @@ def saved_config(saved: dict) -> ConfigDict:
         for key, value in saved.items()
     }
     return ConfigDict(defaults | merged)
-
-
-def config_hash(config: ConfigDict) -> str:
-    """Short hash of a config, for messages."""
-    return hashlib.sha256(json.dumps(config_dict(config), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def make_model(config: ConfigDict) -> Discovr:

@@ -18,6 +18,7 @@ from discovr_jax.models.heads import DINOHead, Projector, Prototypes
 
 # What `teacher` and `student` can give; a name that both have is given by both.
 OUTPUTS = ("video_logits", "embeddings", "image_logits", "image_tokens", "decoded", "pixels", "prototypes")
+LOCAL_VIEWS = frozenset({"video_logits", "embeddings"})  # those for which the local views are encoded
 VIDEO_NORM_EPS, IMAGE_NORM_EPS = 1e-6, 1e-5
 
 
@@ -235,7 +236,7 @@ class Discovr(nn.Module):
         """
         video_logits = embeddings = image_logits = decoded = pixels = prototypes = None
         decodes = bool(self.outputs & {"decoded", "pixels"})
-        local = masks.local_views if self.outputs & {"video_logits", "embeddings"} else ()
+        local = masks.local_views if self.outputs & LOCAL_VIEWS else ()
         if views is None:
             # All views of a clip in one call.
             together = ((masks.decoder_view,) if decodes else ()) + local

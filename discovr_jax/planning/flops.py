@@ -8,7 +8,7 @@ only, two operations a multiply-add. So the figure stays while the program gets 
 import jax
 
 from discovr_jax.method import step as train_step
-from discovr_jax.models.discovr import Discovr
+from discovr_jax.models.discovr import LOCAL_VIEWS, Discovr
 
 BACKWARD = 3  # forward and backward of a product of which both sides have a gradient
 
@@ -27,7 +27,8 @@ def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float
         factor = 1 if part.endswith("teacher") else BACKWARD
         if part == "heads":
             student, teacher = _head_rows(model, masks)
-            factor = (BACKWARD * student + teacher) / (student + teacher)
+            if student:  # else the projector alone
+                factor = (BACKWARD * student + teacher) / (student + teacher)
         if part == "scd":
             factor = 2.5  # tokens and prototypes get a gradient from the video scores, prototypes from the image scores
         found[part] = factor * forward
@@ -54,7 +55,7 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
         seen = [view.shape[1] for view in drawn.image_views]
         found["image students"] = sum(encode(grid.frames, count, grid.num_positions, 1) for count in seen)
     decodes = outputs & {"decoded", "pixels"}
-    views = [drawn.decoder_view] * bool(decodes) + list(drawn.local_views) * ("video_logits" in outputs)
+    views = [drawn.decoder_view] * bool(decodes) + list(drawn.local_views) * bool(outputs & LOCAL_VIEWS)
     if views:
         found["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
     if decodes:
@@ -69,6 +70,10 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     if rows:
         sizes = (width, model.head_hidden, model.head_hidden, model.head_bottleneck, model.head_outputs)
         found["heads"] = 2 * rows * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    if "embeddings" in outputs:
+        sizes = (width, model.projector_hidden, model.projector_hidden, model.projector_outputs)
+        projected = 2 * masks.video_views * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        found["heads"] = found.get("heads", 0) + projected
     return found
 
 

@@ -20,7 +20,7 @@ SELECT_BY, LARGER_IS_BETTER = "auroc", True
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
-    """Raises task.Skip without a normal training video, or unless val and test hold both classes."""
+    """Raises interface.Skip without a normal training video, or unless val and test hold both classes."""
     if not (train == 0).any():
         raise interface.Skip(f"no normal training videos: all {len(train)} labelled ones are abnormal")
     interface.require_both_classes("val", val)

@@ -58,7 +58,7 @@ def run(
     """Enters the metrics of each field; options: `config.eval.evaluators.attentive`.
 
     Raises:
-      task.Skip: the tokens take more than `max_gib`.
+      interface.Skip: the tokens take more than `max_gib`.
     """
     grid = context.members[0][2].grid
     counts = [len(context.sources[split]) for split in feature_extraction.SPLITS]
@@ -89,7 +89,7 @@ def run(
 
 
 def _made(context, part: str, target: targets.Target, clips, heads_of_query: int, options: heads.HeadOptions):
-    """{encoder: [task.Predictions, one per seed]}; what is not cached is trained."""
+    """{encoder: [interface.Predictions, one per seed]}; what is not cached is trained."""
     made: dict[str, list[interface.Predictions]] = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for number, (name, seed, encoder) in enumerate(context.members):

@@ -87,7 +87,7 @@ def run(
     """Enters the metrics of each field and scope; options: `config.eval.evaluators.finetune`.
 
     Raises:
-      task.NotSetUp: fit.steps is 0.
+      interface.NotSetUp: fit.steps is 0.
     """
     options = FinetuneOptions(**fit)
     if options.steps < 1:
@@ -121,7 +121,7 @@ def run(
 
 
 def _made(evaluation, context, part: str, target: targets.Target, last: int, options: FinetuneOptions):
-    """{encoder: [task.Predictions]} of the first seed of each; what is not cached is tuned."""
+    """{encoder: [interface.Predictions]} of the first seed of each; what is not cached is tuned."""
     made = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for name, teacher in context.tuner.teachers.items():
@@ -252,7 +252,7 @@ def _training_clips(context, options: FinetuneOptions):
     name = mixture.scored(config)
     with config.unlocked():
         config.batch_size, config.data.dataset, config.data.mixture = options.batch, name, {}
-        config.data.train_filter = "all"
+        config.data.train_filter, config.data.stride_jitter = "all", 0.0
     share = context.share
     return pipeline.train_batches(
         {name: context.sources["train"]}, config, process_index=share.index, process_count=share.count

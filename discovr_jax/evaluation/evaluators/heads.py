@@ -78,7 +78,7 @@ def fit(
       inputs: arrays [N, ...] that `head(inputs)` takes; targets: arrays [N, ...].
 
     Raises:
-      task.Skip: no parameters had a finite score.
+      interface.Skip: no parameters had a finite score.
     """
     key = jax.random.key(seed)
     inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))

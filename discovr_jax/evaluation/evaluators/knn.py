@@ -22,7 +22,7 @@ NEIGHBOURS, TEMPERATURES = (1, 5, 10, 20, 50, 100), (0.02, 0.07, 0.2, 1.0)
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
-    """Raises task.Skip unless the known labels [N] of every split hold both classes."""
+    """Raises interface.Skip unless the known labels [N] of every split hold both classes."""
     for name, target in (("train", train), ("val", val), ("test", test)):
         interface.require_both_classes(name, target)
 

@@ -32,7 +32,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
-    """Raises task.Skip unless the known labels [N] of every split hold both classes."""
+    """Raises interface.Skip unless the known labels [N] of every split hold both classes."""
     for name, target in (("train", train), ("val", val), ("test", test)):
         interface.require_both_classes(name, target)
 
@@ -53,7 +53,7 @@ def evaluate(
 
     Raises:
       ConfigError: if a strength is not positive.
-      task.Skip: if no strength converged.
+      interface.Skip: if no strength converged.
     """
     if not strengths or min(strengths) <= 0:
         raise ConfigError(f"the strengths of a probe must be positive, got {strengths}")

@@ -129,8 +129,8 @@ def run(
     """Enters `anomaly` metrics of both autoencoders; options: `config.eval.evaluators.reconstruction`.
 
     Raises:
-      task.NotSetUp: steps is 0.
-      task.Skip: no labels, or no normal training video.
+      interface.NotSetUp: steps is 0.
+      interface.Skip: no labels, or no normal training video.
     """
     settings = AutoencoderOptions(steps, batch, rate, memory)
     if steps < 1:
@@ -190,7 +190,7 @@ def _train(context, model: Autoencoder, options: AutoencoderOptions):
     name = mixture.scored(config)
     with config.unlocked():
         config.batch_size, config.data.dataset, config.data.mixture = options.batch, name, {}
-        config.data.train_filter = "normal"
+        config.data.train_filter, config.data.stride_jitter = "normal", 0.0
     optimizer = optax.adam(optax.cosine_decay_schedule(options.rate, options.steps))
 
     def loss(params, frames, num_valid):

@@ -24,7 +24,7 @@ STRENGTHS = tuple(10.0**power for power in range(6))
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
-    """Raises task.Skip unless the training targets [N] take at least two values."""
+    """Raises interface.Skip unless the training targets [N] take at least two values."""
     del val, test  # one known value is enough for an error
     if np.unique(train).size < 2:
         raise interface.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")

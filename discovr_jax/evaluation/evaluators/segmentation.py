@@ -144,7 +144,7 @@ def run(
       {(head, encoder): uint8 [S, S]}}, classes of `records.MASK_CLASSES`; encoders by their first seed.
 
     Raises:
-      task.Skip: a split has no expert masks, or the tokens take more than `max_gib`.
+      interface.Skip: a split has no expert masks, or the tokens take more than `max_gib`.
     """
     frames = {split: tokens.labelled(context, split) for split in feature_extraction.SPLITS}
     for split, each in frames.items():

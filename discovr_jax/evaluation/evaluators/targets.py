@@ -85,10 +85,10 @@ class Target:
 
 
 def read_target(context, field: str) -> Target:
-    """A field of the videos of a `tokens.Context`.
+    """A field of the videos of a `tokens.TokenContext`.
 
     Raises:
-      task.Skip: it is unknown, or without spread, in some split.
+      interface.Skip: it is unknown, or without spread, in some split.
       ConfigError: there is no such field.
     """
     if field not in (LABEL, *interface.MEASUREMENTS):

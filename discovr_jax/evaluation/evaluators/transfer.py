@@ -14,7 +14,7 @@ def parts(name: str, *, bank: str = "", field: str = "ef") -> list[interface.Par
       bank: the other dataset, as in `eval.dataset`; field: the measurement of the regression.
 
     Raises:
-      task.NotSetUp: without a bank.
+      interface.NotSetUp: without a bank.
     """
     if not bank:
         raise interface.NotSetUp(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")

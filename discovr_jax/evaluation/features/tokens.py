@@ -170,7 +170,7 @@ def of_clips(context: TokenContext, split: str) -> list[Tokens]:
 
 
 def require_space(context: TokenContext, counts: Sequence[int], tokens: int, limit: float, option: str) -> None:
-    """Raises task.NotSetUp if the float16 tokens of all encoders take more than `limit` GiB.
+    """Raises interface.NotSetUp if the float16 tokens of all encoders take more than `limit` GiB.
 
     Args:
       counts: clips (or frames) of each split; tokens: of each of them; option: the config key of the limit.
@@ -185,7 +185,7 @@ def require_space(context: TokenContext, counts: Sequence[int], tokens: int, lim
 
 
 def finite(name: str, seed: int, *arrays: np.ndarray) -> None:
-    """Raises task.Skip if an encoder's tokens (of any split) are not finite in float16."""
+    """Raises interface.Skip if an encoder's tokens (of any split) are not finite in float16."""
     for array in arrays:
         bad = int((~np.isfinite(array.reshape(len(array), -1)).all(1)).sum())
         if bad:

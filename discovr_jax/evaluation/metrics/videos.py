@@ -20,7 +20,7 @@ class On:
     """A metric of one of the further outputs of an evaluator, instead of its prediction.
 
     Attributes:
-      output: its name in `task.Predictions.outputs`; metric: as all metrics here.
+      output: its name in `interface.Predictions.outputs`; metric: as all metrics here.
       centred: of a metric that every resampling raises; the resamples are shifted so that their mean is the metric.
     """
 
