@@ -223,7 +223,7 @@ def regression(field: str) -> ConfigDict:
 
 
 def head(steps: int, batch: int, decays: tuple[float, ...], rate: float = 3e-3) -> ConfigDict:
-    """How a head on frozen tokens is trained: `HeadOptions` of evaluators/heads.py; validation is looked at six times."""
+    """How a head on frozen tokens trains: `HeadOptions` of evaluators/heads.py; validation is looked at 6 times."""
     return ConfigDict({"steps": steps, "every": steps // 6, "batch": batch, "rate": rate, "decays": decays})
 
 

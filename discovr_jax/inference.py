@@ -120,7 +120,7 @@ def load_encoder(
             f"channels=3 needs weights of input_normalisation 'imagenet', not {config.model.input_normalisation!r}"
         )
     if channels == 3 and config.model.motion != "none" and branch.startswith("video"):
-        raise ValueError(f"channels=3 is not for weights of model.motion = {config.model.motion!r}: they read grey frames")
+        raise ValueError(f"channels=3 is not for weights of model.motion = {config.model.motion!r}: they read grey")
     if trained_fps is None:
         about = facts.of(config.data.dataset)
         nominal = about.nominal_fps if about else None
