@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Features against clips seen, on one GPU, in at most 9 minutes: launch/gpu_learn.sh OUT [VIDEOS]
-# Several trainings share the GPU; each row of OUT/rows.jsonl is written as it is done (launch/gpu_learn.py).
+# Several trainings share the GPU; each row of OUT/rows.jsonl is written as it is done (discovr_jax/benchmark/learning.py).
 set -euo pipefail
 out=$1 videos=${2:-/tmp/gpu_learn_videos}
 cd "$(dirname "$0")/.."
@@ -8,18 +8,18 @@ export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS
 export XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=${MEM_FRACTION:-.15}
 python=${PYTHON:-python3}
 sizes=(--train="${TRAIN:-2000}" --val="${VAL:-400}" --test="${TEST:-1200}")
-common=(--config=phantom:long,views --config.batch_size="${BATCH:-256}" --config.model.dtype="${DTYPE:-bfloat16}"
+common=(--config.batch_size="${BATCH:-256}" --config.model.dtype="${DTYPE:-bfloat16}"
   --config.model.attention=reference
   --config.duration="${STEPS:-2000} steps" --seconds="${SECONDS_EACH:-420}" --labels="${LABELS:-1000}")
 mkdir -p "$out"
 learn() {
   local name=$1
   shift
-  "$python" launch/gpu_learn.py train --videos="$videos" "${sizes[@]}" --output="$out" --name="$name" "${common[@]}" "$@" \
+  "$python" -m discovr_jax.benchmark.learning --videos="$videos" "${sizes[@]}" --output="$out" --name="$name" "${common[@]}" "$@" \
     >"$out/$name.log" 2>&1 || { echo "$name failed:" && tail -n 3 "$out/$name.log"; }
 }
 # First the videos, then the trainings: beside four compilations the simulation took ten times as long (H100, 16 cores).
-[ -f "$videos/complete" ] || "$python" launch/gpu_learn.py simulate --videos="$videos" "${sizes[@]}" --workers="${WORKERS:-$(nproc)}" >"$out/simulate.log" 2>&1
+[ -f "$videos/complete" ] || "$python" -m tfds_builders.echo_phantom.frames --output="$videos" "${sizes[@]}" --workers="${WORKERS:-$(nproc)}" >"$out/simulate.log" 2>&1
 for seed in ${SEEDS:-0 1 2}; do
   learn "recipe-$seed" --config.seed="$seed" &
 done

@@ -119,7 +119,7 @@ def test_a_damaged_config_or_metrics_file_is_named(data_dir, tmp_path):
 
 
 def test_a_workdir_in_use_names_the_process_and_is_free_when_that_is_killed(data_dir, tmp_path):
-    hold = "import sys, time; from discovr_jax import workdir\n"
+    hold = "import sys, time; from discovr_jax.runs import workdir\n"
     hold += "with workdir.locked(sys.argv[1]): print('held', flush=True); time.sleep(600)"
     command = [sys.executable, "-c", hold, str(tmp_path)]
     environment = run_case.command_environment(tmp_path)

@@ -28,6 +28,9 @@ class Recorder:
     def __getattr__(self, key):
         return self[key]
 
+    def keys(self):
+        return self._config.keys()
+
 
 def keys_read_by_running():
     """What building a run reads: recorded over all shipped configs."""

@@ -131,7 +131,8 @@ def check_losses(e, batch):
     def run(key, batch):
         state = train_step.init_state(e.model, e.tx, e.masks, key)
         masks = train_step.draw_masks(key, e.model, e.masks, batch["frames"].shape[0])
-        return train_step.losses(e.model, e.options, state.params, state.teacher, state.memory, batch, masks, 0.05)
+        trees = state.params, state.teacher, state.memory
+        return train_step.losses(e.model, e.options, *trees, batch, masks, 0.05, key)
 
     total, (_, metrics) = jax.eval_shape(run, jax.random.key(0), batch)
     assert total.shape == () and {f"loss/{name}" for name in e.options.weights} < metrics.keys()

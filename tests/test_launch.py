@@ -13,7 +13,7 @@ from discovr_jax.configs import adult
 from discovr_jax.runs.workdir import flatten
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
-SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh")
+SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh", "gpu_learn.sh")
 FLAGS = ["--config=adult", "--config.duration=20 steps"]
 
 

@@ -46,7 +46,8 @@ def messages(source):
 
 FOLDERS = ("discovr_jax", "configs", "tfds_builders")
 TENSORS = ROOT / "discovr_jax" / "convert" / "names.py"  # a table of PyTorch's names: "head.weight"
-PROGRAMS = sorted({path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")} - {TENSORS})
+OLD_KEYS = ROOT / "discovr_jax" / "renamed_keys.py"
+PROGRAMS = sorted({path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")} - {TENSORS, OLD_KEYS})
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").iterdir()])
 
 

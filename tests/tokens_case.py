@@ -54,7 +54,8 @@ class Records(list):
 def make_config(**data):
     settings = {
         "dataset": "echonet_dynamic", "mixture": {}, "frame_size": SIZE, "image_size": SIZE, "num_frames": FRAMES,
-        "stride": STRIDE, "target_fps": None, "workers": 0, "crop_scales": (1.0,), "abnormal_rule": None,
+        "stride": STRIDE, "target_fps": None, "workers": 0, "crop_scales": (1.0,), "stride_jitter": 0.0,
+        "abnormal_rule": None,
         "train_filter": "all",
     }  # fmt: skip
     evaluation = {"dataset": None, "clips": 2, "batch_size": 8, "resamples": 50, "evaluators": {}}

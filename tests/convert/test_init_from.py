@@ -135,7 +135,7 @@ def started(make_tiny, path, **overrides):
     """(fresh state, the same after `init_from`)."""
     tiny = make_tiny(**overrides, init_from=str(path))
     drawn = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf) + 1, tiny.state)  # other numbers than `trained`
-    return drawn, weights_lib.initialise_from(drawn, tiny.config)
+    return drawn, init_from.initialise_from(drawn, tiny.config)
 
 
 def test_a_run_may_train_cls_branches_that_the_checkpoint_did_not(trained, make_tiny, caplog):

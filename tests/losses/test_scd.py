@@ -104,6 +104,7 @@ def options(**changes):
         scd_targets="soft",
         scd_pairing="aligned",
         scd_image_gradient=True,
+        own={},
     )
     return types.SimpleNamespace(**(values | changes))
 

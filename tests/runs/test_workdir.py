@@ -22,7 +22,7 @@ CONFIG = {"seed": 0, "batch_size": 16, "mesh": {"data": -1}, "data": {"workers":
 
 HOLD = """
 import sys
-from discovr_jax import workdir
+from discovr_jax.runs import workdir
 with workdir.locked(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

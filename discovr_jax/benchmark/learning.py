@@ -1,13 +1,13 @@
 """How features grow with the clips seen: trains a phantom config on one device that holds the videos in its memory.
 
-    python launch/gpu_learn.py simulate --videos=VIDEOS
-    python launch/gpu_learn.py train --videos=VIDEOS --output=OUT --name=N --config=phantom:long,views [...]
+    python -m tfds_builders.echo_phantom.frames --output=VIDEOS
+    python -m discovr_jax.benchmark.learning --videos=VIDEOS --output=OUT --name=NAME [--config.KEY=VALUE ...]
 
 The step is that of `discovr_jax.main`. The loader is not: a small model takes more clips per second than cores can
-read, so clips are cut from the videos on the device (whole frames, random time and stride). `train` may start
-beside `simulate`, and compiles meanwhile.
+read, so clips are cut from the videos on the device (whole frames, random time and stride). It may be started before
+the videos are there, and compiles meanwhile.
 
-`train` adds a line to OUT/rows.jsonl untrained, at each of `--milestones` clips and at the end: kNN and probe AUROC and
+It adds a line to OUT/rows.jsonl untrained, at each of `--milestones` clips and at the end: kNN and probe AUROC and
 LVEF from CLS and from the mean token on the test split (heads fitted on the first `--labels` training videos, their
 strength chosen on validation), and the health of the run. OUT/NAME-start.npz and -end.npz hold the features,
 OUT/labels.npz the ejection fractions.
@@ -16,47 +16,18 @@ OUT/labels.npz the ejection fractions.
 import argparse
 import functools
 import json
-import multiprocessing
 import pathlib
 import time
 
 import numpy as np
 
-SPLITS = ("val", "test", "train")  # in the order in which they are simulated
+from discovr_jax.benchmark.machine import read_config
+
+SPLITS = ("val", "test", "train")  # in the order of the videos
 EVAL_ROWS = 200  # videos embedded at once
 MOST_FRAMES = 200  # of a video of the phantom
 ABNORMAL_BELOW = 50.0  # percent, as `data.abnormal_rule` of the phantom
 HEALTH = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "features/rank", "jepa/", "scd/agreement")
-
-
-def simulated(job: tuple[str, int, int]):
-    """One video of the phantom at `size` x `size`: (split, frames uint8 [T, size * size], ejection fraction)."""
-    import cv2
-
-    from tfds_builders.echo_phantom.layout_echonet_dynamic import simulate_one
-
-    split, index, size = job
-    clip = simulate_one(0, split, index)
-    frames = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA).reshape(-1) for frame in clip.frames]
-    return split, np.stack(frames), clip.ef
-
-
-def simulate(flags) -> None:
-    started = time.monotonic()
-    counts = {split: getattr(flags, split) for split in SPLITS}
-    jobs = [(split, index, flags.size) for split in SPLITS for index in range(counts[split])]
-    made = {split: ([], []) for split in SPLITS}
-    with multiprocessing.get_context("spawn").Pool(flags.workers) as pool:
-        for number, (split, frames, ef) in enumerate(pool.imap(simulated, jobs, chunksize=4), 1):
-            made[split][0].append(frames)
-            made[split][1].append(ef)
-            if number % 500 == 0 or number == len(jobs):
-                print(f"{number} of {len(jobs)} videos, {time.monotonic() - started:.0f} s", flush=True)
-    flags.videos.mkdir(parents=True, exist_ok=True)
-    frames, ef = ([each for split in SPLITS for each in made[split][part]] for part in (0, 1))
-    np.save(flags.videos / "frames.npy", np.concatenate(frames))
-    np.savez(flags.videos / "table.npz", counts=np.array([len(each) for each in frames], np.int32), ef=ef)
-    (flags.videos / "complete").touch()
 
 
 def cut(frames, first, counts, rows, start, stride, data):
@@ -219,28 +190,17 @@ def effective_rank(features: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("simulate")
-    make.add_argument("--size", type=int, default=48, help="pixels of a frame's side, data.image_size")
-    make.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
-    learn = commands.add_parser("train")
-    learn.add_argument("--config", default="phantom:long")
-    learn.add_argument("--output", type=pathlib.Path, required=True)
-    learn.add_argument("--name", required=True)
-    learn.add_argument("--labels", type=int, default=1000, help="labelled training videos that heads are fitted on")
-    learn.add_argument("--milestones", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    learn.add_argument("--seconds", type=float, default=1e9, help="stop training after so long")
-    learn.add_argument("--steps_per_call", type=int, default=20)
-    for command in (make, learn):
-        command.add_argument("--videos", type=pathlib.Path, required=True)
-        for split, videos in (("train", 2000), ("val", 400), ("test", 1200)):
-            command.add_argument(f"--{split}", type=int, default=videos, help="videos, the same for both commands")
+    parser.add_argument("--config", default="phantom:long,views")
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--labels", type=int, default=1000, help="labelled training videos that heads are fitted on")
+    parser.add_argument("--milestones", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop training after so long")
+    parser.add_argument("--steps_per_call", type=int, default=20)
+    parser.add_argument("--videos", type=pathlib.Path, required=True, help="of tfds_builders.echo_phantom.frames")
+    for split, videos in (("train", 2000), ("val", 400), ("test", 1200)):
+        parser.add_argument(f"--{split}", type=int, default=videos, help="videos, as simulated")
     flags, overrides = parser.parse_known_args()
-    if flags.command == "simulate":
-        simulate(flags)
-        return
-    from discovr_jax.benchmark.machine import read_config
-
     flags.output.mkdir(parents=True, exist_ok=True)
     train(flags, read_config(flags.config, overrides))
 
