@@ -20,7 +20,7 @@ from discovr_jax.data import colour, facts, transforms
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.evaluation import scored
 from discovr_jax.evaluation.features.cache import join
-from discovr_jax.method.experiment import make_model
+from discovr_jax.method.experiment import default_config, make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.patches import IMAGENET_MEAN, IMAGENET_STD
@@ -129,7 +129,8 @@ def load_encoder(
         "branch": branch,
         "readout": readout,
         "readout_from": readout_from,
-        "map_side": config.eval.map_side,
+        # A checkpoint may be older than the key.
+        "map_side": (config.eval if "map_side" in config.eval else default_config()["eval"])["map_side"],
         "mean_lengths": lengths,
         "clips": clips,
         "num_frames": config.data.num_frames,

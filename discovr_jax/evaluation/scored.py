@@ -72,7 +72,7 @@ def find(path: str | pathlib.Path) -> Scored | None:
 def _read(file: pathlib.Path, step: int) -> Scored | None:
     try:
         results = json.loads(file.read_bytes())
-        if results["step"] != step or "settings" not in results:  # of another step, or of the first version
+        if results["step"] != step or "features" not in results:  # of another step, or of an earlier version
             return None
         parts = {
             part: {"chosen": entry["encoders"][results_lib.STUDIED]["chosen"], "chosen_by": entry["chosen_by"]}

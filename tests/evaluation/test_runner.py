@@ -303,8 +303,7 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
             "stride": 2,
             "target_fps": None,
             "train_filter": "all",
-            "crop_scales": (1.0,),
-            "stride_jitter": 0.0,
+            **{"crop_scales": (1.0,), "stride_jitter": 0.0},
             "workers": 0,
         }
     )
