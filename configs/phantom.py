@@ -4,7 +4,7 @@ Command:   python -m discovr_jax.main --config=configs/phantom.py --workdir=runs
 Data:      simulated on first use (400 training, 150 validation, 200 test clips; long: 1000, 400, 2000)
 Hardware:  2 CPU cores, no accelerator
 Arguments: smoke (a minute of training with a few checkpoints), long (`make pretrain-phantom`), views (the recipe under
-           trial of docs/learning.md: LeJEPA on views of their own, motion as input; 2.5 times as slow per step)
+           trial of docs/learning.md: LeJEPA on views of their own, motion as input; not scored yet, and slower)
 """
 
 from discovr_jax.configs import base
