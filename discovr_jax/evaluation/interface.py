@@ -138,7 +138,7 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
       The arrays in order, float64.
     """
     mean, std = train.mean(0), train.std(0)
-    floor = 1e-6 * np.maximum(np.abs(mean), std.max(initial=0.0))
+    floor = 1e-6 * np.maximum(np.abs(mean), np.max(std, initial=0.0))
     scale = np.where(std > floor, std, 1.0)
     return [(np.asarray(array, np.float64) - mean) / scale for array in (train, *others)]
 
