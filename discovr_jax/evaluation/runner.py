@@ -32,8 +32,9 @@ from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.extract import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
-TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of evaluators/
-TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")  # likewise, not run on pooled features
+# Modules of evaluators/: those that are run on pooled features, and the others.
+TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")
+TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
