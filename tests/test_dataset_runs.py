@@ -64,8 +64,8 @@ def test_records_training_and_evaluation(name, data_dir, tmp_path):
     assert (results["dataset"], results["label_rule"]) == (dataset, rule)
     assert results["readouts"].keys() >= measurements and results["n_test"] >= 1
     for family in measurements:
-        figures = {f"{family}/mae", f"{family}/rmse"}
-        assert all(np.isfinite(results["encoders"]["discovr"][figure]["value"]) for figure in figures)
+        wanted = {f"{family}/mae", f"{family}/rmse"}
+        assert all(np.isfinite(results["encoders"]["discovr"][metric]["value"]) for metric in wanted)
     for skip in results["skipped"]:
         family = skip["evaluator"].partition("_")[0]
         off = ("finetune", "reconstruction")

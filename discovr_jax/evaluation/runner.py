@@ -54,7 +54,7 @@ class _Task:
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
     rows: results_lib.Rows
 
-    def val_figure(self, made: Sequence[interface.Predictions]) -> float:
+    def val_metric(self, made: Sequence[interface.Predictions]) -> float:
         """The metric that readouts are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
         return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in made]))
@@ -239,7 +239,7 @@ def _run(
     What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe), and
     in `store` for another evaluation.
     """
-    part, module, tables, figures = job.part, job.module, {}, {}
+    part, module, tables, samples = job.part, job.module, {}, {}
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
     head = [part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options]
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
@@ -262,8 +262,8 @@ def _run(
                 table[readout] = made
         if table:
             tables[encoder] = table
-            figures[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
-    val = {encoder: {name: job.val_figure(made) for name, made in table.items()} for encoder, table in tables.items()}
+            samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
+    val = {encoder: {name: job.val_metric(made) for name, made in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
     results_lib.add(
@@ -278,7 +278,7 @@ def _run(
         entry["encoders"][encoder]["table"] = {
             name: {
                 "val": val[encoder][name],
-                "test": results_lib.summary(figures[encoder][name], patients),
+                "test": results_lib.summary(samples[encoder][name], patients),
                 "details": [dict(each.details) for each in made],
             }
             for name, made in table.items()
@@ -286,7 +286,7 @@ def _run(
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
         # A gain over other weights is a gain of the weights only in the same readout.
-        mine, theirs = figures[results_lib.STUDIED], figures[encoder]
+        mine, theirs = samples[results_lib.STUDIED], samples[encoder]
         entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
             name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)
             for name in mine

@@ -73,9 +73,9 @@ def test_results_have_the_documented_form(evaluation, tmp_path):
     assert set(results["paired"]) == {"discovr-random", "discovr-pixels"}
     wanted = {"knn/macro_f1", "knn/balanced_accuracy", "knn/auroc", "probe/auroc", "probe/average_precision"}
     wanted |= {"lvef/mae", "lvef/rmse", "lvef/r2", "lvef/bias", "anomaly/auroc", "anomaly/auprc"}
-    for figures in (*results["encoders"].values(), *results["paired"].values()):
-        assert wanted <= set(figures)
-        for entry in figures.values():
+    for metrics in (*results["encoders"].values(), *results["paired"].values()):
+        assert wanted <= set(metrics)
+        for entry in metrics.values():
             assert entry["low"] <= entry["value"] <= entry["high"]
     assert results["skipped"] == [] and results["label_rule"] == "ef < 50"
     assert results["dataset"] == "echonet_dynamic" and results["readouts"]["lvef"]["field"] == "ef"
@@ -135,7 +135,7 @@ def test_predictions_file(evaluation, tmp_path):
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
 
-def test_table_shows_figures_intervals_and_what_they_stand_for(evaluation, tmp_path):
+def test_table_shows_metrics_intervals_and_what_they_stand_for(evaluation, tmp_path):
     text = table.metrics_table(runner.write(evaluation, tmp_path, 120))
     lines = text.splitlines()
     assert lines[0].startswith("| encoder") and "LVEF MAE" in lines[0]
@@ -201,7 +201,7 @@ def test_one_patient_has_no_interval(tmp_path):
     assert found.results["n_test_patients"] == 40
 
 
-def test_figures_that_do_not_exist_become_null(tmp_path):
+def test_metrics_that_do_not_exist_become_null(tmp_path):
     fields = _fields()
     fields["test"]["ef"] = np.full(COUNTS["test"], 55.0, np.float32)
     found = runner.evaluate_features(_encoders(fields), fields, _config(lvef=LVEF))
@@ -360,9 +360,9 @@ def test_label_efficiency_uses_the_same_draws_for_every_encoder(monkeypatch):
     assert tenth[0::2] == [tenth[0]] * readouts and tenth[1::2] == [tenth[1]] * readouts and tenth[0] != tenth[1]
     numbers = sorted(int(name.removeprefix("train")) for name in tenth[0])
     assert len(numbers) == 6 and numbers[0::2] == [n - 1 for n in numbers[1::2]]  # whole patients, a tenth of 30
-    figures = found["encoders"]["discovr"]
-    assert figures["labels/auroc_100"] == figures["probe/auroc"] and figures["labels/mae_100"] == figures["lvef/mae"]
-    assert figures["labels/mae_10"]["value"] > figures["labels/mae_100"]["value"]
+    metrics = found["encoders"]["discovr"]
+    assert metrics["labels/auroc_100"] == metrics["probe/auroc"] and metrics["labels/mae_100"] == metrics["lvef/mae"]
+    assert metrics["labels/mae_10"]["value"] > metrics["labels/mae_100"]["value"]
     assert found["readouts"]["labels_ef_10"]["family"] == "labels"
     assert [found["videos"][f"labels_ef_{percent}"]["train"] for percent in (10, 100)] == [6, 60]
 
@@ -377,9 +377,9 @@ def test_transfer_learns_on_the_bank_and_is_scored_here():
     for splits in (bank, *(splits for group in bank_encoders.values() for splits in group)):
         del splits["test"]
     found = runner.evaluate_features(encoders, fields, config, banks={"rvenet": (bank_encoders, bank)}).results
-    figures = found["encoders"]["discovr"]
-    assert figures["transfer/knn_auroc"]["value"] > 0.9 and figures["transfer/ef_mae"]["value"] < 6
-    assert figures["knn/auroc"]["value"] == 0.5
+    metrics = found["encoders"]["discovr"]
+    assert metrics["transfer/knn_auroc"]["value"] > 0.9 and metrics["transfer/ef_mae"]["value"] < 6
+    assert metrics["knn/auroc"]["value"] == 0.5
     assert found["videos"]["transfer_probe"] == {"train": 60, "val": 30, "test": 40}
     assert found["readouts"]["transfer_ef"]["bank"] == "rvenet"
     gone = runner.evaluate_features(encoders, fields, config, banks={"rvenet": interface.Skip("not prepared")}).results

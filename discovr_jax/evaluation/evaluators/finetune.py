@@ -109,7 +109,7 @@ def run(
                 evaluation,
                 family,
                 target.rows,
-                {figure: METRICS[name] for figure, name in names.items()},
+                {metric: METRICS[name] for metric, name in names.items()},
                 made,
                 kind="finetune",
                 field=field,

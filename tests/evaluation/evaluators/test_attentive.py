@@ -35,8 +35,8 @@ def test_finds_what_one_token_of_many_tells(done):
     assert evaluation.results["videos"]["attentive_ef"] == tokens_case.COUNTS
     rows = [row for row in evaluation.predictions if row["family"] == "attentive_ef" and row["encoder"] == "discovr"]
     target, found = (np.array([row[name] for row in rows]) for name in ("target", "prediction"))
-    figure = video_metrics.mae(target, found, np.ones((1, 12)))[0]
-    assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(figure)
+    expected = video_metrics.mae(target, found, np.ones((1, 12)))[0]
+    assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(expected)
     assert all(0 <= row["prediction"] <= 1 for row in evaluation.predictions if row["family"] == "attentive")
 
 

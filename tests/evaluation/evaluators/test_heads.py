@@ -256,7 +256,7 @@ def test_retrieval_by_hand():
 
 
 def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
-    def figures(gap):
+    def scores(gap):
         rng, splits = np.random.default_rng(0), []
         for name, count in (("train", 200), ("val", 50), ("test", 100)):
             split = _split(name, rng, count, 0.3, gap)
@@ -265,7 +265,7 @@ def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
         outputs = retrieval.evaluate(*splits).outputs
         return {name: metric(None, outputs[name], np.ones((1, 100)))[0] for name, metric in retrieval.METRICS.items()}
 
-    solved, random = figures(9.0), figures(0.0)
+    solved, random = scores(9.0), scores(0.0)
     assert solved["precision_at_10"] == 1 and solved["difference"] < 2 < 8 < solved["difference_by_chance"]
     assert random["precision_by_chance"] == pytest.approx(0.3**2 + 0.7**2)
     assert random["precision_at_10"] == pytest.approx(random["precision_by_chance"], abs=0.05)

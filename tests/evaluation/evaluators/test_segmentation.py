@@ -44,7 +44,7 @@ def test_tokens_that_hold_the_mask_segment_it_and_noise_is_the_mean_mask(done):
 
 
 def test_the_mean_mask_is_that_of_the_phase(done):
-    """By hand from the training records, per phase; its Dice is the figure."""
+    """By hand from the training records, per phase; its Dice is the metric."""
     evaluation, context, _ = done
     train, test = (context.sources[split] for split in ("train", "test"))
     found = []
