@@ -10,7 +10,7 @@ from discovr_jax.evaluation.evaluators import attentive, heads
 from discovr_jax.evaluation.metrics import videos as video_metrics
 from tests import tokens_case
 
-FIT = {"steps": 600, "every": 200, "batch": 24, "rate": 3e-2, "decays": (1e-2,)}
+FIT = {"steps": 600, "every": 200, "batch": 24, "learning_rate": 3e-2, "weight_decays": (1e-2,)}
 OPTIONS = {"fields": ("label", "ef"), "heads_of_query": 2, "fit": FIT, "max_gib": 1.0}
 
 

@@ -10,7 +10,7 @@ from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from tests import conftest, tokens_case
 
-FIT = {"steps": 24, "every": 12, "batch": 8, "rate": 2e-2, "layer_decay": 0.5, "weight_decay": 0.0}
+FIT = {"steps": 24, "every": 12, "batch": 8, "learning_rate": 2e-2, "layer_decay": 0.5, "weight_decay": 0.0}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import reconstruction
 from tests import tokens_case
 
-OPTIONS = {"steps": 20, "batch": 4, "rate": 3e-3, "memory": 16}
+OPTIONS = {"steps": 20, "batch": 4, "learning_rate": 3e-3, "memory": 16}
 
 
 def test_memory_puts_a_code_together_from_the_items_nearest_to_it():

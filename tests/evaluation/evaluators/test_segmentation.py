@@ -9,8 +9,8 @@ from discovr_jax.evaluation.evaluators import heads, segmentation
 from discovr_jax.evaluation.features import tokens
 from tests import tokens_case
 
-FIT = {"steps": 90, "every": 30, "batch": 16, "rate": 3e-2, "decays": (1e-2,)}
-LINEAR = FIT | {"steps": 180, "every": 60, "rate": 6e-2}
+FIT = {"steps": 90, "every": 30, "batch": 16, "learning_rate": 3e-2, "weight_decays": (1e-2,)}
+LINEAR = FIT | {"steps": 180, "every": 60, "learning_rate": 6e-2}
 OPTIONS = {"heads_used": ("linear", "decoder"), "linear": LINEAR, "decoder": FIT, "max_gib": 1.0}
 
 
