@@ -182,22 +182,23 @@ def get_config() -> ConfigDict:
     c.eval.evaluators = ConfigDict()
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
     c.eval.evaluators.anomaly = ConfigDict({"k": 10})
-    c.eval.evaluators.probe = ConfigDict({"strengths": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
+    c.eval.evaluators.probe = ConfigDict({"Cs": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
     c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.1, 1.0), "draws": 3, "at_end": True})
     c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
-    c.eval.evaluators.transfer = ConfigDict({"bank": "", "at_end": True})  # bank: the dataset that heads learn on
+    c.eval.evaluators.transfer = ConfigDict({"source_dataset": "", "at_end": True})  # that heads are fitted on
     c.eval.evaluators.segmentation = ConfigDict({"at_end": True, "heads_used": ("linear", "decoder")})
     c.eval.evaluators.segmentation.max_gib = 6.0  # of tokens, in memory and on disk; where there are more it is skipped
-    c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, decays=(1.0, 10.0), rate=1e-2)  # a layer a token
-    c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, decays=(1e-2,))  # light, convolutional
+    c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, weight_decays=(1.0, 10.0), learning_rate=1e-2)
+    # linear: one layer for every token
+    c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, weight_decays=(1e-2,))  # light, convolutional
     c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})
     c.eval.evaluators.attentive.max_gib = 4.0  # likewise
-    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, decays=(1.0, 10.0, 100.0))  # see there
+    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(1.0, 10.0, 100.0))  # see there
     c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
     c.eval.evaluators.finetune.fit = ConfigDict(
-        {"steps": 0, "every": 50, "batch": 16, "rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
+        {"steps": 0, "every": 50, "batch": 16, "learning_rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
     )  # 0 steps: left out
-    c.eval.evaluators.reconstruction = ConfigDict({"at_end": True, "batch": 8, "rate": 1e-3, "memory": 200})
+    c.eval.evaluators.reconstruction = ConfigDict({"at_end": True, "batch": 8, "learning_rate": 1e-3, "memory": 200})
     c.eval.evaluators.reconstruction.steps = 0  # of two autoencoders that find anomalies without our encoder; 0: none
     measure(c, lvef="ef")  # likewise other measurements, in the configs of their datasets
     return c
@@ -219,12 +220,13 @@ def measure(c: ConfigDict, **fields: str) -> None:
 
 def regression(field: str) -> ConfigDict:
     """Options of an evaluator that predicts a measurement, a field of `MEASUREMENTS` in evaluation/interface.py."""
-    return ConfigDict({"type": "regression", "field": field, "strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
+    return ConfigDict({"type": "regression", "field": field, "alphas": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
 
 
-def head(steps: int, batch: int, decays: tuple[float, ...], rate: float = 3e-3) -> ConfigDict:
+def head(steps: int, batch: int, weight_decays: tuple[float, ...], learning_rate: float = 3e-3) -> ConfigDict:
     """How a head on frozen tokens trains: `HeadOptions` of evaluators/heads.py; validation is looked at 6 times."""
-    return ConfigDict({"steps": steps, "every": steps // 6, "batch": batch, "rate": rate, "decays": decays})
+    options = {"steps": steps, "every": steps // 6, "batch": batch}
+    return ConfigDict(options | {"learning_rate": learning_rate, "weight_decays": weight_decays})
 
 
 def parse_arg(arg: str | None, **defaults):

@@ -32,7 +32,7 @@ PENALTIES = np.logspace(0, 5, 11)
 MONITORS = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "scd/", "features/rank")
 
 
-def validation_figures(splits: dict[str, dict[str, np.ndarray]], targets: dict[str, dict[str, np.ndarray]]) -> dict:
+def validation_metrics(splits: dict[str, dict[str, np.ndarray]], targets: dict[str, dict[str, np.ndarray]]) -> dict:
     """What linear models trained on `train` read from the features of `val`.
 
     Args:
@@ -89,9 +89,9 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
         "steps": built.total,
         "seconds": round(seconds),
         "commit": runner.commit_id(),
-        "val_r2": validation_figures(splits[0], targets),
-        "val_r2_untrained": validation_figures(splits[1], targets),
-        "val_r2_pixels": validation_figures(splits[2], targets),
+        "val_r2": validation_metrics(splits[0], targets),
+        "val_r2_untrained": validation_metrics(splits[1], targets),
+        "val_r2_pixels": validation_metrics(splits[2], targets),
         "monitors": {key: round(v, 4) for key, v in rows[-1].items() if key.startswith(MONITORS)},
     }
 

@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> None:
             if cold:
                 for each in sources.values():
                     drop_from_cache(each)
-            rows.append((number, "cold" if cold else "warm", *_figures(whole(sources, config, number, given.clips))))
+            rows.append((number, "cold" if cold else "warm", *_row(whole(sources, config, number, given.clips))))
     header = ("workers", "cache", "first batch, s", "clips a second", "clips a core-second", "MB a worker")
     print(machine.table(header, rows))
 
@@ -124,6 +124,6 @@ def _own_memory(pid: int) -> float:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
-def _figures(found: dict[str, float]) -> tuple[str, str, str, str]:
+def _row(found: dict[str, float]) -> tuple[str, str, str, str]:
     memory = "" if np.isnan(found["memory"]) else f"{found['memory'] / 1e6:.0f}"
     return f"{found['first']:.1f}", f"{found['rate']:.0f}", f"{found['per_core']:.0f}", memory

@@ -84,9 +84,9 @@ def compare_runs(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict
         _score(family, groups, found)
     name, leader = next((name, group[0]) for name, group in groups.items())
     named = {results_lib.STUDIED, *(run.encoder for run in runs)}
-    for encoder, figures in leader.results["encoders"].items():
+    for encoder, metrics in leader.results["encoders"].items():
         if encoder not in named:
-            found["columns"][f"{name}: {encoder}"] = figures
+            found["columns"][f"{name}: {encoder}"] = metrics
     found["paper"] = published.published_metrics(first["dataset"])
     found["notes"] += _notes(runs)
     _write(found, first, pathlib.Path(directory))
@@ -196,12 +196,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, Any]) -> None:
-    """Figures of one family for every column, and differences of every two, into `found`."""
+    """Metrics of one family for every column, and differences of every two, into `found`."""
     first = next(iter(groups.values()))[0]
     entry = first.results["readouts"][family]
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{entry['type']}")
     scores = {f"{entry['family']}/{name}": module.METRICS[metric] for name, metric in entry["metrics"].items()}
-    rows, figures = None, {}
+    rows, bootstrapped = None, {}
     for name, group in groups.items():
         made = []
         for run in group:
@@ -218,10 +218,10 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, An
                 rows = results_lib.Rows(ids, patients, target, weights)
             _check_rows(rows, ids, patients, target, f"{first.name} and {run.name}: {family}")
             made += predictions
-        figures[name] = results_lib.metrics_of(rows, scores, made)
-        found["columns"][name] |= results_lib.summary(figures[name], rows.num_patients)
+        bootstrapped[name] = results_lib.metrics_of(rows, scores, made)
+        found["columns"][name] |= results_lib.summary(bootstrapped[name], rows.num_patients)
     for one, two in itertools.combinations(groups, 2):
-        pair = results_lib.summary(results_lib.difference(figures[two], figures[one]), rows.num_patients)
+        pair = results_lib.summary(results_lib.difference(bootstrapped[two], bootstrapped[one]), rows.num_patients)
         found["paired"].setdefault(f"{two} - {one}", {}).update(pair)
 
 
@@ -272,11 +272,11 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     ]
     if published.published_metrics(first["dataset"]):
         notes.append(
-            "The paper's figures are on its own splits with its own rule, neither of them published: read them beside, "
+            "The paper's values are on its own splits with its own rule, neither of them published: read them beside, "
             "not against."
         )
     if any(run.simulated for run in runs):
-        notes.append("These videos are simulated: the paper's figures, of real ones, only show the order of magnitude.")
+        notes.append("These videos are simulated: the paper's values, of real ones, only show the order of magnitude.")
     return notes
 
 
@@ -289,14 +289,14 @@ def _other_settings(results: Mapping[str, Any], first: Mapping[str, Any]) -> lis
 
 def _cells(found: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table: a metric a line, columns, differences and the paper."""
-    head = ["figure", *found["columns"], *found["paired"], *(["paper"] if found["paper"] else [])]
-    keys = display_names.ordered(dict.fromkeys(key for figures in found["columns"].values() for key in figures))
+    head = ["metric", *found["columns"], *found["paired"], *(["paper"] if found["paper"] else [])]
+    keys = display_names.ordered(dict.fromkeys(key for metrics in found["columns"].values() for key in metrics))
     lines = []
     for key in keys:
         named = display_names.described(first, key)
         line = [f"{named.family}: {named.metric}"]
-        line += [table.figure(figures.get(key), named.digits) for figures in found["columns"].values()]
-        line += [table.figure(figures.get(key), named.digits, signed=True) for figures in found["paired"].values()]
+        line += [table.with_interval(each.get(key), named.digits) for each in found["columns"].values()]
+        line += [table.with_interval(each.get(key), named.digits, signed=True) for each in found["paired"].values()]
         lines.append(line + ([f"{found['paper'][key]:g}" if key in found["paper"] else ""] if found["paper"] else []))
     return head, lines
 
@@ -311,10 +311,10 @@ def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathli
     results_io.write_text(directory / "compare.md", markdown(found, first) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("kind", "name", "figure", "value", "low", "high"))
+    writer.writerow(("kind", "name", "metric", "value", "low", "high"))
     for kind, group in (("run", found["columns"]), ("difference", found["paired"])):
-        for name, figures in group.items():
-            for key, entry in figures.items():
+        for name, metrics in group.items():
+            for key, entry in metrics.items():
                 numbers = ("" if entry[part] is None else entry[part] for part in ("value", "low", "high"))
                 writer.writerow((kind, name, key, *numbers))
     for key, value in found["paper"].items():
@@ -327,7 +327,7 @@ def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathli
         for line in lines
     ]
     notes = (html.text(note, "muted") for note in found["notes"])
-    body = html.section("All figures", html.table(head, cells), *notes)
+    body = html.section("All metrics", html.table(head, cells), *notes)
     lead = f"The same test videos of {first['dataset']} for every run. For research; not a medical device."
     results_io.write_text(directory / "compare.html", html.page("Runs compared", lead, [body]))
     logger.info("compared\n%s\nwritten to %s", markdown(found, first), directory)

@@ -55,7 +55,7 @@ class _Task:
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
     rows: results_lib.Rows
 
-    def val_figure(self, made: Sequence[interface.Predictions]) -> float:
+    def val_metric(self, made: Sequence[interface.Predictions]) -> float:
         """The metric that readouts are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
         return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in made]))
@@ -87,21 +87,21 @@ def run_evaluators(
         return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
 
     found, fields = read(mixture.scored(config), sources)
-    banks: dict[str, Any] = {}
+    transfer: dict[str, Any] = {}
     for options in chosen(config, everything).values():
-        if bank := options.get("bank"):
+        if dataset := options.get("source_dataset"):
             try:
-                opened = {split: mixture.open_source(config.data, bank, split) for split in SPLITS[:2]}
+                opened = {split: mixture.open_source(config.data, dataset, split) for split in SPLITS[:2]}
                 reason = ""
             except records.RecordsError as error:
                 reason = str(error)
             if any(share.on_any([bool(reason)])):
                 reason = reason or "another process cannot"
-                banks[bank] = interface.Skip(f"the other dataset cannot be read: {reason}")
+                transfer[dataset] = interface.Skip(f"the other dataset cannot be read: {reason}")
             else:
-                banks[bank] = read(bank, opened)
+                transfer[dataset] = read(dataset, opened)
     store = prediction_cache.Store(directory, feature_extraction.folder(mixture.scored(config)), share)
-    return evaluate_features(found, fields, config, everything, banks, store)
+    return evaluate_features(found, fields, config, everything, transfer, store)
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -127,7 +127,7 @@ def evaluate_features(
     fields: Fields,
     config,
     everything: bool = True,
-    banks: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
+    transfer: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
     store: prediction_cache.Store = prediction_cache.NOWHERE,
 ) -> results_lib.Evaluation:
     """Every configured evaluator of pooled features on every encoder.
@@ -140,7 +140,7 @@ def evaluate_features(
       fields: {split: {"id", "patient_id", "label", measurements}}, arrays [N] in the order of the features.
       config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
       everything: see `run_evaluators`.
-      banks: {dataset: (features, fields) of its splits train and val, or why there are none}, for `transfer`.
+      transfer: {source dataset: (features, fields) of its splits train and val, or why there are none}.
       store: of what heads predict.
 
     Raises:
@@ -150,20 +150,20 @@ def evaluate_features(
     data: dict[str, Any] = {
         "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
     }
-    for bank, given in (banks or {}).items():
+    for dataset, given in (transfer or {}).items():
         if isinstance(given, interface.Skip):
-            data[bank] = given
+            data[dataset] = given
             continue
-        bank_features, bank_fields = given
-        _check_lengths(bank_features, bank_fields)
+        source_features, source_fields = given
+        _check_lengths(source_features, source_fields)
         joined = {
             name: [
                 feature_cache.add_all({**seed, "test": own["test"]})
-                for seed, own in zip(bank_features[name], group, strict=True)
+                for seed, own in zip(source_features[name], group, strict=True)
             ]
             for name, group in encoders.items()
         }
-        data[bank] = joined, {**bank_fields, "test": fields["test"]}
+        data[dataset] = joined, {**source_fields, "test": fields["test"]}
     evaluation, remembered = results_lib.start(data[""][0], fields, config), {}
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
@@ -175,9 +175,9 @@ def evaluate_features(
             continue
         for part in parts:
             try:
-                if isinstance(data[part.bank], interface.Skip):
-                    raise data[part.bank]
-                job = _prepare(part, *data[part.bank], config)
+                if isinstance(data[part.source_dataset], interface.Skip):
+                    raise data[part.source_dataset]
+                job = _prepare(part, *data[part.source_dataset], config)
             except interface.Skip as skip:
                 results_lib.skip(evaluation, part.name, skip)
                 continue
@@ -240,12 +240,14 @@ def _run(
     What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe), and
     in `store` for another evaluation.
     """
-    part, module, tables, figures = job.part, job.module, {}, {}
+    part, module, tables, samples = job.part, job.module, {}, {}
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
-    head = [part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options]
+    draws = part.draws if part.fraction < 1 else 1
+    head = [part.kind, part.field, part.source_dataset, part.fraction, draws, options]
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
-        names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
+        names, asked = _candidates(group, readouts), (repr(head), encoder)
+        inputs = ("features", part.source_dataset, encoder)
         if not names:
             results_lib.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
             continue
@@ -263,8 +265,8 @@ def _run(
                 table[readout] = made
         if table:
             tables[encoder] = table
-            figures[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
-    val = {encoder: {name: job.val_figure(made) for name, made in table.items()} for encoder, table in tables.items()}
+            samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
+    val = {encoder: {name: job.val_metric(made) for name, made in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
     results_lib.add(
@@ -273,13 +275,13 @@ def _run(
         names=part.scores,
     )  # fmt: skip
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
-    if part.bank:
-        entry["bank"] = part.bank
+    if part.source_dataset:
+        entry["bank"] = part.source_dataset
     for encoder, table in tables.items():
         entry["encoders"][encoder]["table"] = {
             name: {
                 "val": val[encoder][name],
-                "test": results_lib.summary(figures[encoder][name], patients),
+                "test": results_lib.summary(samples[encoder][name], patients),
                 "details": [dict(each.details) for each in made],
             }
             for name, made in table.items()
@@ -287,7 +289,7 @@ def _run(
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
         # A gain over other weights is a gain of the weights only in the same readout.
-        mine, theirs = figures[results_lib.STUDIED], figures[encoder]
+        mine, theirs = samples[results_lib.STUDIED], samples[encoder]
         entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
             name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)
             for name in mine

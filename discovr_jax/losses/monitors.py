@@ -1,4 +1,4 @@
-"""What tells a healthy run from a collapsing one: cheap figures of each step, read by people and by warnings."""
+"""What tells a healthy run from a collapsing one: cheap metrics of each step, read by people and by warnings."""
 
 import jax
 import jax.numpy as jnp

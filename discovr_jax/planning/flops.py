@@ -2,7 +2,7 @@
 
 Counted as the recipe needs them, not as the program spares them: every patch of every view is embedded, in three
 channels, and every block of an encoder computes all of its tokens; the image teacher sees a frame once. Matrix products
-only, two operations a multiply-add. So the figure stays while the program gets faster.
+only, two operations a multiply-add. So the count stays the same while the program gets faster.
 """
 
 import jax

@@ -49,7 +49,7 @@ class Spikes:
 
 
 class StepWatch:
-    """Reads the figures of each step one step late, so that the device never waits for the host.
+    """Reads the metrics of each step one step late, so that the device never waits for the host.
 
     While a step before was not finite (and always with `max_bad_steps` 1) it waits for the step at hand instead:
     then the state after it is the state before it, which is what a dump must hold.
@@ -103,14 +103,14 @@ class StepWatch:
         """Looks at the step that waits, if one does. `state`: after that step, or None if that is gone."""
         if self._pending is None:
             return
-        step, figures, metrics, batch = self._pending
+        step, watched, metrics, batch = self._pending
         self._pending = None
-        figures = {name: float(value) for name, value in jax.device_get(figures).items()}
-        self._skipped = int(figures["skipped"])
+        watched = {name: float(value) for name, value in jax.device_get(watched).items()}
+        self._skipped = int(watched["skipped"])
         for name in WATCHED:
-            usual = self._spikes[name].look(figures[name])
+            usual = self._spikes[name].look(watched[name])
             if usual is not None:
-                self._spike(step, name, figures[name], usual, batch)
+                self._spike(step, name, watched[name], usual, batch)
         if self._skipped:
             ids = self._ids(batch)
             logger.warning("step %d: loss or gradient not finite, not applied; training records %s", step, ids)

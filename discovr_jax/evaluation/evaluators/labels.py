@@ -1,6 +1,6 @@
 """Label efficiency: the linear probe and the ridge regression with a share of the training labels.
 
-The validation split keeps its labels: strength and readout are chosen on all of it at every share.
+The validation split keeps its labels: penalty and pooling are chosen on all of it at every share.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Segmentation of labelled frames from frozen tokens, by one linear layer a token and by a light decoder.
 
     expert masks -> a clip that shows each labelled frame -> tokens of the tubelet that holds it
-      -> head (strength and steps chosen on validation Dice) -> classes of every pixel at the record's frame size
+      -> head (weight decay and steps chosen on validation Dice) -> classes of every pixel at the record's frame size
       -> Dice, IoU, Hausdorff 95 by frame, ED and ES apart and together
 
 Beside the encoders stands `mean_mask`, the mean training mask of the frame's phase, which sees no picture.

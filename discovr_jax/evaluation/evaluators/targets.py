@@ -49,7 +49,7 @@ class Target:
         return "validation auroc" if self.field == LABEL else "validation mae"
 
     def score(self, predictions: np.ndarray) -> float:
-        """Figure of predictions for the known validation videos [N], larger is better; NaN if one is not finite."""
+        """Validation metric of predictions [N] (of videos with a label); larger is better, NaN if one is not finite."""
         if not np.isfinite(predictions).all():
             return float("nan")  # ranks of NaN would be a matter of their order
         ones = np.ones((1, len(predictions)))

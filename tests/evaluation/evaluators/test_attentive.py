@@ -10,7 +10,7 @@ from discovr_jax.evaluation.evaluators import attentive, heads
 from discovr_jax.evaluation.metrics import videos as video_metrics
 from tests import tokens_case
 
-FIT = {"steps": 600, "every": 200, "batch": 24, "rate": 3e-2, "decays": (1e-2,)}
+FIT = {"steps": 600, "every": 200, "batch": 24, "learning_rate": 3e-2, "weight_decays": (1e-2,)}
 OPTIONS = {"fields": ("label", "ef"), "heads_of_query": 2, "fit": FIT, "max_gib": 1.0}
 
 
@@ -35,8 +35,8 @@ def test_finds_what_one_token_of_many_tells(done):
     assert evaluation.results["videos"]["attentive_ef"] == tokens_case.COUNTS
     rows = [row for row in evaluation.predictions if row["family"] == "attentive_ef" and row["encoder"] == "discovr"]
     target, found = (np.array([row[name] for row in rows]) for name in ("target", "prediction"))
-    figure = video_metrics.mae(target, found, np.ones((1, 12)))[0]
-    assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(figure)
+    expected = video_metrics.mae(target, found, np.ones((1, 12)))[0]
+    assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(expected)
     assert all(0 <= row["prediction"] <= 1 for row in evaluation.predictions if row["family"] == "attentive")
 
 
