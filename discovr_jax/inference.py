@@ -75,6 +75,10 @@ def load_encoder(
       CheckpointError, ConversionError: the weights cannot be read.
       ReadoutError: "best" or "all" of weights that were not evaluated.
       ValueError: an option of no known value.
+
+    >>> encoder = load_encoder("runs/adult")
+    >>> encoder.options["readout"], encoder.width
+    ('cls', 16)
     """
     for name, value, known in (
         ("branch", branch, tuple(BRANCHES)),
@@ -222,6 +226,11 @@ class VideoEncoder:
 
         Raises:
           ValueError: other dtypes or shapes, or a frame rate that cannot be met.
+
+        >>> encoder = load_encoder("runs/adult")
+        >>> features = encoder.embed(np.zeros((60, 112, 112), np.uint8), fps=50)
+        >>> features.shape, features.dtype
+        ((16,), dtype('float32'))
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, not {output!r}")

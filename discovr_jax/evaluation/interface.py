@@ -157,6 +157,10 @@ def nearest(query: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarra
 
     Returns:
       (similarity float64 [Q, k], index int64 [Q, k]), most similar first.
+
+    >>> similarity, index = nearest(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), k=2)
+    >>> index.tolist(), similarity.round(3).tolist()
+    ([[1, 2]], [[1.0, 0.707]])
     """
     query, reference = unit_length(query), unit_length(reference)
     k = min(k, len(reference))

@@ -8,7 +8,11 @@ EPS = 1e-12
 
 
 def entropy(counts: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*rest"]:
-    """Entropy in nats of distributions given by non-negative counts along `axis` (0 for an empty row)."""
+    """Entropy in nats of distributions given by non-negative counts along `axis` (0 for an empty row).
+
+    >>> float(entropy(jnp.array([1.0, 1.0]))) == float(jnp.log(2.0))
+    True
+    """
     p = counts / jnp.maximum(counts.sum(axis, keepdims=True), EPS)
     return -(p * jnp.log(jnp.maximum(p, EPS))).sum(axis)
 
@@ -20,6 +24,12 @@ def teacher_entropies(
 
     With H the mean entropy and Hm the entropy of the mean: H ~ Hm ~ ln K is uniform collapse, both ~ 0 is
     constant collapse, a gap Hm - H is health.
+
+    Source: the two ways of collapse of DINO, arXiv 2104.14294.
+
+    >>> found = teacher_entropies(jnp.eye(4))  # four clips, each sure of a prototype of its own: healthy
+    >>> round(float(found["entropy_of_mean"] - found["entropy"]), 3)
+    1.386
     """
     weights = jnp.ones(targets.shape[0]) if weights is None else weights
     mean = (targets * weights[:, None]).sum(0) / weights.sum()
@@ -34,6 +44,12 @@ def feature_rank(features: Float[Array, "clips width"]) -> Float[Array, ""]:
     """Effective number of directions of features [B, D]: (tr C)^2 / tr(C^2) of their covariance C.
 
     At most B - 1; near 1 means that all clips lie on a line (dimensional collapse), 0 that they are equal.
+
+    The participation ratio of the covariance's eigenvalues.
+
+    >>> line = jnp.arange(4.0)[:, None] * jnp.ones(3)  # four clips on a line
+    >>> round(float(feature_rank(line)), 3)
+    1.0
     """
     centred = features.astype(jnp.float32) - features.astype(jnp.float32).mean(0)
     covariance = centred.T @ centred  # not of clip with clip: that would gather the batch

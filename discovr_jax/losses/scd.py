@@ -146,6 +146,10 @@ def standardise(
 
     Returns:
       float32 [B, F, P, D].
+
+    >>> tokens = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1)  # one clip, one frame, two positions, width 1
+    >>> standardise(tokens, "position", position_mean=jnp.ones((2, 1))).ravel().tolist()
+    [0.0, 2.0]
     """
     tokens = tokens.astype(jnp.float32)
     if how == "frame":
@@ -195,6 +199,10 @@ def prototype_cross_entropy(
     Args:
       scores, assignments: float32 [N, K].
       weights: [N] or None; the mean is over the mass.
+
+    >>> loss = prototype_cross_entropy(jnp.zeros((2, 4)), hard_labels(jnp.eye(2, 4)), temperature=0.1)
+    >>> round(float(loss), 3)  # ln 4: the scores prefer no prototype
+    1.386
     """
     log_probs = jax.nn.log_softmax(scores / temperature, axis=-1)
     per_row = -(assignments * log_probs).sum(-1)
@@ -204,7 +212,11 @@ def prototype_cross_entropy(
 
 
 def hard_labels(assignments: Float[Array, "rows prototypes"]) -> Float[Array, "rows prototypes"]:
-    """One-hot of the largest assignment, as the public code uses for targets."""
+    """One-hot of the largest assignment, as the public code uses for targets.
+
+    >>> hard_labels(jnp.array([[0.2, 0.7, 0.1]])).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
     return jax.nn.one_hot(assignments.argmax(-1), assignments.shape[-1], dtype=jnp.float32)
 
 
@@ -227,6 +239,10 @@ def signal_weights(
 
     Returns:
       float32 [B, T / tubelet, P].
+
+    >>> frames = jnp.zeros((1, 2, 2, 4), jnp.uint8).at[0, 1, :, 2:].set(200)  # the right half lights up
+    >>> signal_weights(frames, jnp.array([2]), tubelet=2, patch=2, floor=4.0).tolist()
+    [[[0.0, 1.0]]]
     """
     batch, time, height, width = frames.shape
     x = frames.astype(jnp.float32).reshape(batch, time, height // patch, patch, width // patch, patch)

@@ -11,7 +11,11 @@ KINDS = ("tube", "region", "mixed")
 
 
 def num_visible(positions: int, ratio: float) -> int:
-    """Visible patches of a frame when `int(ratio * places)` are hidden (the public code's rounding)."""
+    """Visible patches of a frame when `int(ratio * places)` are hidden (the public code's rounding).
+
+    >>> num_visible(49, 0.9)  # of 7 x 7 patches, 44 masked
+    5
+    """
     visible = positions - int(ratio * positions)
     if not 1 <= visible <= positions:
         raise ConfigError(f"mask ratio {ratio} leaves {visible} of {positions} patches visible: need at least 1")
@@ -69,6 +73,12 @@ def visible_positions(
 
     Returns:
       A tuple of int32 [rows, visible of the view], ascending.
+
+    >>> views = visible_positions(
+    ...     jax.random.key(0), views=2, rows=8, grid=(7, 7), kind="mixed", ratio=0.9, region_fraction=0.4
+    ... )
+    >>> [view.shape for view in views]  # a tube view, then a region view, of 8 clips
+    [(8, 5), (8, 20)]
     """
     if kind not in KINDS:
         raise ConfigError(f"mask kind must be one of {KINDS}, not {kind!r}")
@@ -87,7 +97,13 @@ def visible_positions(
 def tube(
     positions: Int32[Array, "clips visible"], time: int, positions_per_frame: int
 ) -> Int32[Array, "clips {time}*visible"]:
-    """The same places in every tubelet: int32 [B, v] -> token indices [B, time * v], ascending."""
+    """The same places in every tubelet: int32 [B, v] -> token indices [B, time * v], ascending.
+
+    Source: VideoMAE, arXiv 2203.12602.
+
+    >>> tube(jnp.array([[0, 3]], jnp.int32), time=2, positions_per_frame=4).tolist()
+    [[0, 3, 4, 7]]
+    """
     offsets = jnp.arange(time, dtype=positions.dtype) * positions_per_frame
     return (offsets[None, :, None] + positions[:, None, :]).reshape(positions.shape[0], -1)
 

@@ -68,6 +68,7 @@ def draw_masks(key: jax.Array, model: Discovr, options: MaskOptions, batch: int)
 
 def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOptions, key: jax.Array) -> TrainState:
     """A fresh state; call under `jax.eval_shape` or `jit` with shardings (nothing is built on one device)."""
+    # One clip of zeros: only shapes count here, and no batch is needed for them.
     size = model.patch * model.grid.rows, model.patch * model.grid.cols
     frames = jnp.zeros((1, model.grid.frames, *size), jnp.uint8)
     num_valid = jnp.full((1,), model.grid.frames, jnp.int32)
@@ -80,6 +81,7 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     names = {*fresh, "video_encoder"}
     teacher = {name: params.get(name, fresh.get(name)) for name in sorted(names)}
     teacher = jax.tree.map(jnp.copy, teacher)
+    # Running means start at zero, which the losses take for "not started".
     heads = {"vid": "video_logits", "img": "image_logits"}
     centers = {
         name: jnp.zeros(model.head_outputs, jnp.float32) for name, head in heads.items() if head in model.outputs
@@ -98,7 +100,10 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
 
 
 def ema(teacher: dict, student: dict, momentum: jax.Array) -> dict:
-    """Teacher towards student, float32, for the modules that both have."""
+    """Teacher towards student, float32, for the modules that both have.
+
+    Source: mean teachers, Tarvainen and Valpola, arXiv 1703.01780; for self-distillation DINO, arXiv 2104.14294.
+    """
 
     def move(t, s):
         return momentum * t + (1 - momentum) * s.astype(jnp.float32)
@@ -137,6 +142,7 @@ def losses(
 def objective(student, teacher_outputs, model, options, memory, batch, masks, temperature, key=None):
     """The objective of a model's outputs (`StudentOutputs`, `TeacherOutputs`) on a batch; returns as `losses`."""
     frames, num_valid = batch["frames"], batch["num_valid"]
+    # What single terms and options ask for of the input; the rest is left uncomputed.
     signal = targets = order = None
     if options.scd_ignore_static:
         signal = scd.signal_weights(
@@ -200,10 +206,12 @@ def accumulated(
         teacher_outputs = model.apply({"params": teacher}, *clips, method="teacher") if teacher else None
         return student(params, *part), teacher_outputs
 
+    # First pass: the outputs of all parts, none of their activations kept.
     batch_parts = cut((batch, masks))
     outputs, teacher_outputs = joined(jax.lax.map(forward, batch_parts))
     if "prototypes" in params:
         outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
+    # The objective couples all clips, so it is computed once, on the outputs of the whole batch.
     found, output_grads = jax.value_and_grad(objective, has_aux=True)(
         outputs, teacher_outputs, model, options, memory, batch, masks, temperature, key
     )
@@ -213,6 +221,7 @@ def accumulated(
         _, vjp = jax.vjp(lambda p: student(p, *piece), params)
         return jax.tree.map(jnp.add, grads, vjp(part_grads)[0]), None
 
+    # Second pass: each part forward again, and backward from its share of the gradient by the outputs.
     part_output_grads = cut(output_grads.replace(prototypes=None))
     grads, _ = jax.lax.scan(backward, jax.tree.map(jnp.zeros_like, params), (batch_parts, part_output_grads))
     if "prototypes" in params:
@@ -251,12 +260,15 @@ def make_step(
 
     def gradients(state: TrainState, batch: dict, masks_drawn: Masks):
         """Parameters and teacher as the step uses them; total, memory and metrics; and the gradient."""
+        # The optimizer has changed the prototypes' length; scores are cosines.
         params, teacher = unit_prototypes(state.params), state.teacher
+        # The reference implementation moves its teachers first, towards the student of the step before.
         if ema_order == "before":
             teacher = ema(teacher, params, schedules.ema_momentum(state.step))
         gradient = jax.value_and_grad(losses, argnums=2, has_aux=True)
         if gradient_accumulation_steps > 1:
             gradient = partial(accumulated, gradient_accumulation_steps)
+        # Apart from the keys of masks and views, so that what a term draws does not depend on theirs.
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), 2)
         found, grads = gradient(
             model, options, params, teacher, state.memory, batch, masks_drawn, schedules.temperature(state.step), key
@@ -266,19 +278,24 @@ def make_step(
     def apply_step(state: TrainState, batch: dict, masks_drawn: Masks):
         lr, momentum = schedules.lr(state.step), schedules.ema_momentum(state.step)
         params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, masks_drawn)
+        # Optimizer. Its updates lack the learning rate, so that a skipped one cannot shift the schedule.
         updates, opt_state = tx.update(grads, state.opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
+        # Held back by hand: their moments go on, as those of every other parameter.
         if schedules.freeze_prototypes and "prototypes" in params:
             frozen = state.step < schedules.freeze_prototypes
             kept = jnp.where(frozen, params["prototypes"]["vectors"], new_params["prototypes"]["vectors"])
             new_params = new_params | {"prototypes": {"vectors": kept}}
+        # Teachers follow the student that has just moved (DINO, and the paper).
         if ema_order == "after":
             teacher = ema(teacher, new_params, momentum)
         grad_norm = optax.tree.norm(grads)
+        # Where loss or gradient is not finite, only the counters move. No branch: the step stays one program.
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
         new = state.replace(params=new_params, teacher=teacher, opt_state=opt_state, memory=memory)
         kept = guarded(finite, new, state)
         kept = kept.replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
+        # Logged beside the losses and the monitors of the terms.
         metrics |= {
             "optim/lr": lr,
             "optim/grad_norm": grad_norm,

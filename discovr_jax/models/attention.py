@@ -1,4 +1,8 @@
-"""Softmax attention, and the forms of it that suit one machine or another; all compute the same."""
+"""Softmax attention, and the forms of it that suit one machine or another; all compute the same.
+
+Source: Vaswani et al., arXiv 1706.03762 (attention); Rabe and Staats, arXiv 2112.05682 (memory-efficient);
+FlashAttention, arXiv 2205.14135 (flash).
+"""
 
 import logging
 import math

@@ -1,4 +1,7 @@
-"""The decoder: visible tokens and mask tokens of the whole grid, in raster order."""
+"""The decoder: visible tokens and mask tokens of the whole grid, in raster order.
+
+Source: MAE, arXiv 2111.06377; DISCOVR, arXiv 2506.11777, predicts teacher tokens with it in the place of pixels.
+"""
 
 import flax.linen as nn
 import jax

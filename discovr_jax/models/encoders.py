@@ -1,4 +1,7 @@
-"""The Vision Transformer encoder of video tubelets and of single frames. Only visible patches are embedded."""
+"""The Vision Transformer encoder of video tubelets and of single frames. Only visible patches are embedded.
+
+Source: ViT, arXiv 2010.11929; tubelets and the encoding of visible tokens alone, VideoMAE, arXiv 2203.12602.
+"""
 
 import flax.linen as nn
 import jax

@@ -26,6 +26,10 @@ def patchify(
 
     Returns:
       [B, N, tubelet * patch * patch (* C)], N = T/tubelet * H/patch * W/patch.
+
+    >>> frames = jnp.zeros((1, 4, 32, 32), jnp.uint8)
+    >>> patchify(frames, tubelet=2, patch=16).shape  # 2 x 2 x 2 tubelets of 2 x 16 x 16 pixels
+    (1, 8, 512)
     """
     batch, time, height, width = frames.shape[:4]
     if time % tubelet or height % patch or width % patch:

@@ -12,6 +12,8 @@ def sinusoid(
 ) -> Float32[np.ndarray, "tokens {width}"]:
     """Sinusoid embedding of (possibly fractional) positions: sine on even channels, cosine on odd ones.
 
+    Source: Vaswani et al., arXiv 1706.03762, section 3.5.
+
     Args:
       positions: float or int [N], position of each token.
       width: number of channels D.
@@ -19,6 +21,9 @@ def sinusoid(
 
     Returns:
       float32 [N, D].
+
+    >>> sinusoid(np.arange(3), width=4).shape
+    (3, 4)
     """
     channel = np.arange(width)
     angle = np.asarray(positions, np.float64)[:, None] / base ** (2 * (channel // 2) / width)
@@ -59,6 +64,9 @@ def sincos_factorised(
 
     Returns:
       float64 [N, axes], raster order; whole numbers where the two grids are equal.
+
+    >>> sincos_factorised((2, 2)).tolist()
+    [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
     """
     counted_in = grid if counted_in is None else tuple(counted_in)
     if len(counted_in) != len(grid):

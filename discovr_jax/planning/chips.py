@@ -149,6 +149,10 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
 
     Raises:
       TopologyError: says which forms and kinds there are.
+
+    >>> topology = parse_topology("v7:2x2x1")
+    >>> topology.devices_per_slice, topology.chip.name  # jax sees two cores per chip
+    (8, 'tpu7x')
     """
     kind, _, shape = name.removeprefix("gpu:").partition(":")
     axes = tuple(int(size) for size in shape.split("x") if size.isdecimal())

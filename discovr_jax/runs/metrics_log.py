@@ -21,6 +21,12 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
 
     Raises:
       WorkdirError: a line is damaged, or the file was written by a later version.
+
+    >>> log = MetricsLog("runs/mine", step=0, writers=())
+    >>> log.write(10, {"loss/total": 2.5})
+    >>> log.close()
+    >>> read_metrics("runs/mine")[-1]["loss/total"]
+    2.5
     """
     path = jsonl.path(workdir)
     rows = []

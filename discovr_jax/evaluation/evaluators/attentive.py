@@ -2,6 +2,8 @@
 
 The query of an attention head times its keys is a learned direction in which tokens are scored, and its values times
 the output layer a linear layer of the weighted mean token; so neither keys nor values are computed for each token.
+
+Source: the attentive probe of V-JEPA, arXiv 2404.08471, with one query and no MLP.
 """
 
 import functools

@@ -3,6 +3,8 @@
 Starts from the trained and from untrained weights (one seed), with the same linear head on all readouts of the
 encoder. Randomly placed and cropped clips of the training videos, as in training; the number of steps is chosen on
 validation. The batch is shared out over the mesh, parameters and optimizer state lie as the rules of mesh.py say.
+
+Source: layer-wise decay of the learning rate as in BEiT, arXiv 2106.08254.
 """
 
 import contextlib

@@ -2,6 +2,8 @@
 
 The headline metrics have a fixed k and temperature. Beside them ("swept") stand those of the pair that does best on
 validation AUROC, the readout being the headline's.
+
+Source: the weighted vote of Wu et al., arXiv 1805.01978, with k and temperature as the DISCOVR paper's.
 """
 
 import numpy as np
@@ -37,6 +39,10 @@ def vote(similarity: np.ndarray, labels: np.ndarray, k: int, temperature: float)
 
     Returns:
       float64 [Q] in [0, 1].
+
+    >>> similarity, labels = np.array([[0.9, 0.9, 0.1]]), np.array([[1.0, 0.0, 1.0]])
+    >>> vote(similarity, labels, k=2, temperature=0.07).tolist()
+    [0.5]
     """
     similarity, labels = similarity[:, :k], labels[:, :k]
     # Only ratios matter; the shift keeps exp finite at any temperature.

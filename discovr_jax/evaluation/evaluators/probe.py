@@ -6,6 +6,8 @@ train + val), so validation never leaks into the reported fit.
 The fit sees both classes equally often, whatever their shares: macro F1 and balanced accuracy are at its 0.5. That
 number is no probability: it is too high where abnormal is rare, and a strong penalty draws it to 0.5. So calibration
 (Brier, expected calibration error) is that of the probability which Platt's method makes of it on validation.
+
+Source: Platt, "Probabilistic outputs for support vector machines", 1999.
 """
 
 import warnings

@@ -17,6 +17,8 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 def patient_weights(patients: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """How often each video counts in each resample.
 
+    Source: Efron's bootstrap, with patients as the units that are drawn.
+
     Args:
       patients: [N] patient of each video (any comparable type).
       resamples: number of resamples R.
@@ -27,6 +29,10 @@ def patient_weights(patients: np.ndarray, resamples: int = 1000, seed: int = 0) 
 
     Raises:
       ValueError: if there is no video or no resample.
+
+    >>> weights = patient_weights(np.array(["a", "a", "b"]), resamples=4)
+    >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())  # videos of a patient are drawn together
+    ((4, 3), True)
     """
     patients = np.asarray(patients)
     if patients.size == 0 or resamples < 1:
@@ -73,6 +79,12 @@ def interval(values: np.ndarray, num_patients: int) -> dict[str, float | int | s
       {"value", "low", "high"}, None where there is none. Resamples in which the metric does not exist (only
       one class drawn) are left out and counted: "resamples_used". A "note" says why an interval is missing:
       one patient cannot be resampled, and a bootstrap that lost half its resamples is not the one stated.
+
+    >>> from discovr_jax.evaluation.metrics import videos
+    >>> target, score, patients = np.array([1, 0] * 20), np.linspace(0, 1, 40), np.arange(40)
+    >>> found = interval(distribution(videos.auroc, target, score, patient_weights(patients)), num_patients=40)
+    >>> found["low"] < found["value"] < found["high"]
+    True
     """
     value, samples = values[0], values[1:]
     usable = samples[np.isfinite(samples)]
