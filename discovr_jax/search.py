@@ -21,7 +21,7 @@ import numpy as np
 
 from discovr_jax import storage, train
 from discovr_jax.data import mixture, pipeline, records
-from discovr_jax.evaluation import evaluate, runner
+from discovr_jax.evaluation import evaluate, results_io
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.method import experiment
@@ -88,7 +88,7 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
         "seed": config.seed,
         "steps": built.total,
         "seconds": round(seconds),
-        "commit": runner.commit_id(),
+        "commit": results_io.commit_id(),
         "val_r2": validation_metrics(splits[0], targets),
         "val_r2_untrained": validation_metrics(splits[1], targets),
         "val_r2_pixels": validation_metrics(splits[2], targets),

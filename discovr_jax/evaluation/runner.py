@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import importlib
 import pathlib
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,6 +85,7 @@ def run_evaluators(
         fields = feature_extraction.read_fields(opened, config, dataset)
         return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
 
+    # The scored dataset, then those that only `transfer` learns from.
     found, fields = read(mixture.scored(config), sources)
     transfer: dict[str, Any] = {}
     for options in chosen(config, everything).values():
@@ -117,6 +117,7 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
             raise ConfigError(
                 f"eval.evaluators.{name}: unknown type {options['type']!r}; there are {sorted(TYPES + TOKEN_TYPES)}"
             )
+        # `at_end` is the runner's own option: the evaluators do not know it.
         if everything or not options.pop("at_end", False):
             found[name] = {key: value for key, value in options.items() if key != "at_end"}
     return found
@@ -147,6 +148,7 @@ def evaluate_features(
       ValueError: an unknown evaluator, or features and fields of different length.
     """
     _check_lengths(encoders, fields)
+    # What a part is fitted and scored on, by the name of its source dataset; "" is the scored dataset itself.
     data: dict[str, Any] = {
         "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
     }
@@ -156,6 +158,7 @@ def evaluate_features(
             continue
         source_features, source_fields = given
         _check_lengths(source_features, source_fields)
+        # Training and validation videos of the source, test videos of the scored dataset.
         joined = {
             name: [
                 feature_cache.add_all({**seed, "test": own["test"]})
@@ -164,6 +167,7 @@ def evaluate_features(
             for name, group in encoders.items()
         }
         data[dataset] = joined, {**source_fields, "test": fields["test"]}
+    # Evaluator by evaluator; what one of them lacks is listed and stops no other.
     evaluation, remembered = results_lib.start(data[""][0], fields, config), {}
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
@@ -184,6 +188,7 @@ def evaluate_features(
             counts = {split: len(job.target[split]) for split in SPLITS}
             counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
             evaluation.results["videos"][part.name] = counts
+            # Linear algebra in one thread where it is too small for more.
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
                 _run(job, config.eval.readouts, evaluation, remembered, store)
     return evaluation
@@ -198,6 +203,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
     """
     kind = options.pop("type")
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{kind}")
+    # An evaluator of several parts says which; any other one is its own only part.
     if hasattr(module, "parts"):
         try:
             return module.parts(name, **options)
@@ -213,9 +219,11 @@ def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, c
     if part.field not in fields["train"]:
         known = list(interface.MEASUREMENTS)
         raise ConfigError(f"eval.evaluators.{part.family}: no field {part.field!r}; there are {known}")
+    # Only videos whose target is known, in every split.
     known = {split: interface.known_target(split, fields[split][part.field], part.field) for split in SPLITS}
     columns = {split: {n: np.asarray(c)[known[split]] for n, c in fields[split].items()} for split in SPLITS}
     target = {split: np.asarray(columns[split][part.field], np.float64) for split in SPLITS}
+    # All training videos, or so many draws of a share of the patients.
     subsets = [np.ones(len(target["train"]), bool)]
     if part.fraction < 1:
         patients = results_lib.patients_of(fields["train"])
@@ -246,6 +254,7 @@ def _run(
     head = [part.kind, part.field, part.source_dataset, part.fraction, draws, options]
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
+        # Fit, or take what an earlier part or evaluation has fitted: the key names head, inputs and targets.
         names, asked = _candidates(group, readouts), (repr(head), encoder)
         inputs = ("features", part.source_dataset, encoder)
         if not names:
@@ -258,6 +267,7 @@ def _run(
             make = functools.partial(_table, job, encoder, group, names)
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
+        # A pooled feature that cannot be used is listed; the others go on.
         for readout, made in remembered[asked].items():
             if isinstance(made, interface.Skip):
                 results_lib.skip(evaluation, part.name, made, encoder, readout)
@@ -266,9 +276,11 @@ def _run(
         if table:
             tables[encoder] = table
             samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
+    # Each encoder's pooled feature is chosen on validation; test metrics play no part in it.
     val = {encoder: {name: job.val_metric(made) for name, made in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
+    # The chosen one becomes the encoder's metrics, intervals and predictions; all of them stay in its table.
     results_lib.add(
         evaluation, part.family, job.rows, scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
@@ -368,7 +380,7 @@ def write(
     Returns:
       The content of results.json.
     """
-    commit = extra.pop("commit", None) or commit_id()
+    commit = extra.pop("commit", None) or results_io.commit_id()
     results = {"schema_version": SCHEMA_VERSION, "step": int(step), "commit": commit, **extra, **evaluation.results}
     if writes:
         directory = pathlib.Path(workdir) / "eval" / str(int(step)) / feature_extraction.folder(dataset or "")
@@ -376,14 +388,3 @@ def write(
         results_io.write_json(directory / "results.json", results)
         results_io.write_json(pathlib.Path(workdir) / "results.json", results)
     return results
-
-
-def commit_id() -> str:
-    """Git commit of this code, or "unknown" outside git."""
-    here = pathlib.Path(__file__).resolve().parent
-    try:
-        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
