@@ -2,7 +2,7 @@
 
 The layout of such a file is described in tests/golden/README.md. All sizes come from its arrays; the state goes
 through the converter that users' checkpoints go through, and the model, losses and optimizer are those of
-`config.fidelity = "released"`.
+`config.fidelity = "reference"`.
 """
 
 import dataclasses
@@ -92,7 +92,7 @@ def read_golden(path: str | os.PathLike) -> Golden:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The released run of a golden file: its parts, and the state it starts from."""
+    """The reference implementation's run in a golden file: its parts, and the state it starts from."""
 
     run: experiment.Experiment
     config: object
@@ -145,7 +145,7 @@ def table(rows: list[Row]) -> str:
 
 
 def set_up(golden: Golden) -> Setup:
-    """Model, losses and optimizer of the released code, with the file's state."""
+    """Model, losses and optimizer of the reference implementation, with the file's state."""
     batch, _, frames, size, _ = golden["video_int8"].shape
     hints = Hints(
         heads=int(golden["meta/num_heads"]),
@@ -155,7 +155,7 @@ def set_up(golden: Golden) -> Setup:
     )
     converted = state.from_torch(golden.below("state/"), hints)
     c = converted.config
-    c.fidelity, c.model.dtype = "released", "float32"
+    c.fidelity, c.model.dtype = "reference", "float32"
     # An epoch of one step, so that the step number is the file's epoch.
     c.batch_size, c.optim.lr, c.optim.base_lr = batch, LEARNING_RATE, None
     run = experiment.make_experiment(c, num_train=batch)

@@ -144,7 +144,7 @@ def objective(student, teacher_outputs, model, options, memory, batch, masks, te
         )
     if student.pixels is not None:
         targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="grey_patches"))
-    if options.scd_pairing == "released":
+    if options.scd_pairing == "reference":
         order = masking.visible_then_masked(masks.decoder_view, model.grid.tokens)
     masked = masking.masked(masks.decoder_view, model.grid.tokens)
     inputs = objective_lib.Batch(num_valid, model.grid.frames, masked, order, signal, targets, key)
