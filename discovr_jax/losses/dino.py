@@ -125,7 +125,7 @@ def update_center(
     Args:
       center: float32 [K].
       logits, targets: float32 [N, K] of the teacher.
-      momentum: share of the old centre kept.
+      momentum: weight of the old centre.
       source: "logits" (DINO) or "softmax" (the public DISCOVR code averages the targets instead).
       weights: [N], rows that count.
     """
