@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     c.batch_size = 128  # clips per step, over all devices and processes
     c.gradient_accumulation_steps = 1  # about 20 % slower each, the same result
     c.duration = "400 epochs"  # length of the run
-    c.fidelity = "paper"  # "paper", or "released": the public code's step; selects the keys `by_fidelity`
+    c.fidelity = "paper"  # "paper", or "reference" (the public code's step); selects the keys `by_fidelity`
     c.init_from = ""  # workdir or converted checkpoint whose weights the run starts from; "" starts anew
     c.max_bad_steps = 3  # non-finite steps in a row before the run stops
 
@@ -115,10 +115,10 @@ def get_config() -> ConfigDict:
     c.dino.teacher_temperature_warmup = by_fidelity(str)  # linear from the first to the last; 30 epochs
     c.dino.teacher_temperature_every = by_fidelity(str)  # it moves every step, or every epoch
     c.dino.centering = "mean"  # "mean" (EMA centre) or "sinkhorn"
-    c.dino.center_momentum = by_fidelity(float)  # 0.9, released 0.8; 0.99 for small batches
+    c.dino.center_momentum = by_fidelity(float)  # 0.9, reference 0.8; 0.99 for small batches
     c.dino.center_start = by_fidelity(str)  # first centre: mean of the first "batch", or "zero" as the public code
     c.dino.center_source = by_fidelity(str)  # "logits", or "softmax" as the public code
-    c.dino.image_weight = by_fidelity(str)  # "mean", or "released": times 256 / frames of the batch
+    c.dino.image_weight = by_fidelity(str)  # "mean", or "reference": times 256 / frames of the batch
     c.dino.freeze_last = "0 steps"  # no gradient to the heads' last layers at first
 
     c.scd = ConfigDict()
@@ -131,8 +131,8 @@ def get_config() -> ConfigDict:
     c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
     c.scd.position_momentum = 0.99  # of the mean image token of each place, which starts as the first batch's
     c.scd.targets = by_fidelity(str)  # "soft", or "hard" labels as the public code
-    c.scd.pairing = by_fidelity(str)  # "aligned": same place and time; "released": the public code's pairing
-    c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, released no
+    c.scd.pairing = by_fidelity(str)  # "aligned": same patch position and time; "reference": as the public code
+    c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, reference no
     c.scd.freeze_prototypes = "0 steps"  # prototypes stay as drawn at first
 
     c.jepa = ConfigDict()
@@ -140,21 +140,21 @@ def get_config() -> ConfigDict:
     c.jepa.directions = 256  # random directions per step along which the embeddings are compared with a Gaussian
 
     c.ema = ConfigDict()
-    c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; released 0.99
-    c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (released)
+    c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; reference 0.99
+    c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (reference)
 
     c.optim = ConfigDict()
     c.optim.lr = optional(float)  # absolute peak rate; takes the place of base_lr where it is set
     c.optim.base_lr = 1.5e-4  # peak rate per 256 clips
     c.optim.image_lr_scale = 1.0  # rate of the image student and its head, as a share of the others'
     c.optim.min_lr = 1e-6  # floor of the cosine
-    c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none
+    c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, reference none
     c.optim.decay = by_fidelity(str)  # "cosine" or "constant" after the warm-up
     c.optim.b1 = 0.9
     c.optim.b2 = 0.95
     c.optim.weight_decay = 0.05  # on matrices
     c.optim.no_decay = by_fidelity(str)  # paths (regular expression) that never decay: tokens and prototypes;
-    # released only mask_token
+    # reference only mask_token
     c.optim.clip = optional(float)  # global gradient norm; None or 0 for none, 1 to 3 for small batches
 
     c.checkpoint = ConfigDict()

@@ -18,6 +18,9 @@ KEYS: dict[str, str] = {
 VALUES: dict[str, dict[str, str]] = {
     "model.attention": {"whole": "reference", "tiled": "memory_efficient", "cudnn": "flash"},
     "model.positions": {"flattened": "1d", "axes": "factorised"},
+    "fidelity": {"released": "reference"},
+    "dino.image_weight": {"released": "reference"},
+    "scd.pairing": {"released": "reference"},
 }
 # Type of an evaluator -> {old option: new option}: evaluators have names of the user's choice.
 _OF_A_HEAD = {"rate": "learning_rate", "decays": "weight_decays"}

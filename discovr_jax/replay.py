@@ -57,9 +57,9 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
         sources, config, crop=crop, second_clip=second_clip, start_step=int(step)
     ) as batches:
         placed = {name: jax.device_put(value, mesh_lib.batch_sharding(mesh)) for name, value in next(batches).items()}
-    seen, now = meta["data"]["batch"], described(placed)
-    if seen is not None and seen != now:
-        differ = ", ".join(sorted(name for name in seen if seen[name] != now[name]))
+    before, now = meta["data"]["batch"], described(placed)
+    if before is not None and before != now:
+        differ = ", ".join(sorted(name for name in before if before[name] != now[name]))
         raise CheckpointError(
             f"{dump}: the batch of step {step} is not what the run saw ({differ} differ): the records were changed "
             "since, or the batch was damaged in memory"

@@ -45,17 +45,17 @@ def validation_metrics(splits: dict[str, dict[str, np.ndarray]], targets: dict[s
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    found = {}
+    result = {}
     for readout, train_features in feature_cache.add_all(splits)["train"].items():
         scaler = StandardScaler().fit(train_features)
         x, query = scaler.transform(train_features), scaler.transform(feature_cache.add_all(splits)["val"][readout])
-        found[readout] = {}
+        result[readout] = {}
         for name in targets["train"]:
             y, truth = targets["train"][name], targets["val"][name]
             predicted = RidgeCV(PENALTIES).fit(x, y).predict(query)
             r2 = 1 - np.square(truth - predicted).sum() / np.square(truth - truth.mean()).sum()
-            found[readout][name] = round(float(r2), 4)
-    return found
+            result[readout][name] = round(float(r2), 4)
+    return result
 
 
 def run_trial(name: str, config, directory: pathlib.Path) -> dict:
@@ -100,9 +100,9 @@ def attributes(config, source) -> dict[str, np.ndarray]:
     """EF, and for a phantom what the simulator drew (heart rate, gain, position, ...): float [N] each."""
     fields = records.record_fields(source, ["id", "ef"])
     path = pathlib.Path(config.data.data_dir) / "native" / config.data.dataset / "attributes.csv"
-    found = {"ef": np.asarray(fields["ef"], np.float64)}
+    result = {"ef": np.asarray(fields["ef"], np.float64)}
     if not path.exists():
-        return found
+        return result
     with path.open(newline="") as file:
         rows = {pathlib.Path(row["FileName"]).stem: row for row in csv.DictReader(file)}
     wanted = [rows[video] for video in fields["id"]]
@@ -112,8 +112,8 @@ def attributes(config, source) -> dict[str, np.ndarray]:
         except ValueError:
             continue
         if np.isfinite(column).all() and column.std() > 0:
-            found.setdefault(name.lower(), column)
-    return found
+            result.setdefault(name.lower(), column)
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from discovr_jax import command_line, renamed_keys
-from discovr_jax.configs import base
+from discovr_jax.configs import base, baselines
 from discovr_jax.runs import workdir
 
 
@@ -97,3 +97,12 @@ def test_options_of_evaluators_are_renamed_by_their_type(monkeypatch, caplog):
     assert renamed_keys.current(own) == {"eval": {"evaluators": {"rvef": {"type": "regression", "alphas": (1.0,)}}}}
     for other in ({"eval": 1}, {"eval": {"evaluators": 1}}, {"eval": {"evaluators": {"probe": 1}}}):
         assert renamed_keys.current(other) == other
+
+
+def test_the_reference_implementations_old_name(monkeypatch, caplog):
+    monkeypatch.undo()
+    config = baselines.get_config("method=released_pairing")
+    assert config.scd.pairing == "reference" and "reference_pairing" in caplog.text
+    config.scd.pairing = config.fidelity = "released"
+    renamed_keys.update(config)
+    assert config.scd.pairing == config.fidelity == "reference" and len(caplog.records) == 3

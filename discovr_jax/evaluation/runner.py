@@ -54,10 +54,10 @@ class _Task:
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
     rows: results_lib.Rows
 
-    def val_metric(self, made: Sequence[interface.Predictions]) -> float:
+    def val_metric(self, predictions: Sequence[interface.Predictions]) -> float:
         """The metric that readouts are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
-        return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in made]))
+        return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in predictions]))
 
 
 def run_evaluators(
@@ -69,7 +69,7 @@ def run_evaluators(
       config: data.* (for the clips and `abnormal_rule`), eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
       encoders: {"discovr": [Encoder], "random": [Encoder, one per seed]}.
-      workdir: cached features, and what heads said of them, go to workdir/eval/features.
+      workdir: cached features and head predictions go to workdir/eval/features.
       share: of this process, where several evaluate together; all of them get the same metrics.
       everything: False leaves out the evaluators that run `at_end` only.
 
@@ -86,7 +86,7 @@ def run_evaluators(
         return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
 
     # The scored dataset, then those that only `transfer` learns from.
-    found, fields = read(mixture.scored(config), sources)
+    result, fields = read(mixture.scored(config), sources)
     transfer: dict[str, Any] = {}
     for options in chosen(config, everything).values():
         if dataset := options.get("source_dataset"):
@@ -101,7 +101,7 @@ def run_evaluators(
             else:
                 transfer[dataset] = read(dataset, opened)
     store = prediction_cache.Store(directory, feature_extraction.folder(mixture.scored(config)), share)
-    return evaluate_features(found, fields, config, everything, transfer, store)
+    return evaluate_features(result, fields, config, everything, transfer, store)
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -110,7 +110,7 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
     Raises:
       ValueError: one of an unknown type.
     """
-    found = {}
+    result = {}
     for name, given in config.eval.evaluators.items():
         options = {"type": name, **given}
         if options["type"] not in TYPES + TOKEN_TYPES:
@@ -119,8 +119,8 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
             )
         # `at_end` is the runner's own option: the evaluators do not know it.
         if everything or not options.pop("at_end", False):
-            found[name] = {key: value for key, value in options.items() if key != "at_end"}
-    return found
+            result[name] = {key: value for key, value in options.items() if key != "at_end"}
+    return result
 
 
 def evaluate_features(
@@ -227,8 +227,8 @@ def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, c
     subsets = [np.ones(len(target["train"]), bool)]
     if part.fraction < 1:
         patients = results_lib.patients_of(fields["train"])
-        drawn = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
-        subsets = [each[known["train"]] for each in drawn]
+        of_all = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
+        subsets = [each[known["train"]] for each in of_all]
     for subset in subsets:
         module.require(target["train"][subset], target["val"], target["test"])
     patients = results_lib.patients_of(fields["test"])[known["test"]]
@@ -268,16 +268,16 @@ def _run(
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
         # A pooled feature that cannot be used is listed; the others go on.
-        for readout, made in remembered[asked].items():
-            if isinstance(made, interface.Skip):
-                results_lib.skip(evaluation, part.name, made, encoder, readout)
+        for readout, predictions in remembered[asked].items():
+            if isinstance(predictions, interface.Skip):
+                results_lib.skip(evaluation, part.name, predictions, encoder, readout)
             else:
-                table[readout] = made
+                table[readout] = predictions
         if table:
             tables[encoder] = table
-            samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
+            samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, each) for name, each in table.items()}
     # Each encoder's pooled feature is chosen on validation; test metrics play no part in it.
-    val = {encoder: {name: job.val_metric(made) for name, made in table.items()} for encoder, table in tables.items()}
+    val = {encoder: {name: job.val_metric(each) for name, each in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
     # The chosen one becomes the encoder's metrics, intervals and predictions; all of them stay in its table.
@@ -294,9 +294,9 @@ def _run(
             name: {
                 "val": val[encoder][name],
                 "test": results_lib.summary(samples[encoder][name], patients),
-                "details": [dict(each.details) for each in made],
+                "details": [dict(each.details) for each in predictions],
             }
-            for name, made in table.items()
+            for name, predictions in table.items()
         }
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
@@ -319,18 +319,18 @@ def _candidates(group, readouts: Sequence[str]) -> list[str]:
 
 def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
     """Predictions from every readout of one encoder, or why one has none."""
-    made: prediction_cache.Table = {}
+    table: prediction_cache.Table = {}
     for readout in readouts:
         try:
-            made[readout] = _run_readout(job, encoder, group, readout)
+            table[readout] = _run_readout(job, encoder, group, readout)
         except interface.Skip as skip:
-            made[readout] = skip
-    return made
+            table[readout] = skip
+    return table
 
 
 def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interface.Predictions]:
     """Predictions from one readout of one encoder: seed by seed, of each all draws."""
-    made = []
+    predictions = []
     for seed, splits in enumerate(group):
         inputs = []
         for split in SPLITS:
@@ -344,13 +344,13 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
         train, val, test = inputs
         for subset in job.subsets:
             try:
-                made.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
+                predictions.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
             except (interface.Skip, ConfigError):
                 raise
             except Exception as error:
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
                 raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
-    return made
+    return predictions
 
 
 def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:

@@ -17,8 +17,8 @@ def term(inputs) -> Result:
     return Result(pixel_loss(inputs.student.pixels, batch.pixel_targets, batch.masked), inputs.memory)
 
 
-def pixel_targets(patches: Float[Array, "clips tokens cells"]) -> Float[Array, "clips tokens cells"]:
-    """Each tubelet to zero mean and unit (unbiased) standard deviation. [B, N, cells] -> float32 [B, N, cells].
+def pixel_targets(patches: Float[Array, "clips tokens patch_dim"]) -> Float[Array, "clips tokens patch_dim"]:
+    """Each tubelet to zero mean and unit (unbiased) standard deviation: [B, N, patch_dim], the result in float32.
 
     >>> pixel_targets(jnp.array([[[1.0, 2.0, 3.0]]])).round(3).tolist()
     [[[-1.0, 0.0, 1.0]]]
@@ -29,11 +29,11 @@ def pixel_targets(patches: Float[Array, "clips tokens cells"]) -> Float[Array, "
 
 
 def pixel_loss(
-    predicted: Float[Array, "clips tokens cells"],
-    targets: Float[Array, "clips tokens cells"],
+    predicted: Float[Array, "clips tokens patch_dim"],
+    targets: Float[Array, "clips tokens patch_dim"],
     masked: Bool[Array, "clips tokens"],
 ) -> Float[Array, ""]:
-    """Mean squared error over masked tokens. predicted, targets [B, N, cells]; masked bool [B, N].
+    """Mean squared error over masked tokens. predicted, targets [B, N, patch_dim]; masked bool [B, N].
 
     >>> predicted, targets = jnp.zeros((1, 2, 3)), jnp.ones((1, 2, 3))
     >>> float(pixel_loss(predicted, targets, masked=jnp.array([[True, False]])))

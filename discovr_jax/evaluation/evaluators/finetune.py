@@ -104,7 +104,7 @@ def run(
             continue
         for last in blocks:
             part = f"{family}_{scope_name(last)}_{field}"
-            made = _made(evaluation, context, part, target, last, options)
+            predictions = _all_predictions(evaluation, context, part, target, last, options)
             evaluation.results["videos"][part] = {split: int(known.sum()) for split, known in target.known.items()}
             names = {f"{scope_name(last)}_{name}": name for name in targets.metric_names(field)}
             results_lib.add(
@@ -112,19 +112,19 @@ def run(
                 family,
                 target.rows,
                 {metric: METRICS[name] for metric, name in names.items()},
-                made,
+                predictions,
                 kind="finetune",
                 field=field,
-                readouts=dict.fromkeys(made, "tuned"),
+                readouts=dict.fromkeys(predictions, "tuned"),
                 chosen_by=target.chosen_by,
                 part=part,
                 names=names,
             )
 
 
-def _made(evaluation, context, part: str, target: targets.Target, last: int, options: FinetuneOptions):
+def _all_predictions(evaluation, context, part: str, target: targets.Target, last: int, options: FinetuneOptions):
     """{encoder: [interface.Predictions]} of the first seed of each; what is not cached is tuned."""
-    made = {}
+    predictions = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for name, teacher in context.tuner.teachers.items():
         settings = {"last": last, "options": str(options), "seed": context.config.seed, "targets": digest}
@@ -139,9 +139,9 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
             return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
 
         file = f"{context.dataset}-{name}-0-test-{part}"
-        (found,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
-        made[name] = [interface.Predictions(found["val"], found["test"], {"steps": found["steps"].item()})]
-    return made
+        (result,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
+        predictions[name] = [interface.Predictions(result["val"], result["test"], {"steps": result["steps"].item()})]
+    return predictions
 
 
 def check(name: str, options: Mapping[str, Any], depth: int) -> None:
@@ -278,9 +278,9 @@ def _by_video(context, split: str, predict, target: targets.Target) -> np.ndarra
     )
     with contextlib.closing(batches):
         for batch in batches:
-            found = jax.device_get(predict(*context.tuner.place_rows((batch["frames"], batch["num_valid"]))))
+            result = jax.device_get(predict(*context.tuner.place_rows((batch["frames"], batch["num_valid"]))))
             rows = share.gather({name: batch[name] for name in ("record", "weight")})
             real = rows["weight"] > 0
-            np.add.at(total, rows["record"][real], target.predicted(found)[real])
+            np.add.at(total, rows["record"][real], target.predicted(result)[real])
             np.add.at(count, rows["record"][real], 1)
     return (total / np.maximum(count, 1))[chosen]

@@ -140,11 +140,11 @@ def outputs(apply: Callable[[Any, Any], Any], params: Any, inputs: Any, batch: i
       apply: jitted, see `applied`.
       inputs: NumPy arrays [N, ...].
     """
-    rows, found = len(jax.tree.leaves(inputs)[0]), []
+    rows, result = len(jax.tree.leaves(inputs)[0]), []
     for start in range(0, rows, batch):
         chosen = np.minimum(np.arange(start, start + batch), rows - 1)
-        found.append(jax.device_get(apply(params, jax.tree.map(lambda x, c=chosen: x[c], inputs))))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:rows], *found)
+        result.append(jax.device_get(apply(params, jax.tree.map(lambda x, c=chosen: x[c], inputs))))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:rows], *result)
 
 
 @functools.lru_cache

@@ -110,8 +110,8 @@ def errors(model: Autoencoder, params, frames, num_valid) -> tuple[jax.Array, ja
     """Mean squared error of each clip over its real frames: float32 [B], and the memory's entropy."""
     clips, real = standardise(frames, num_valid)
     wanted = windows(clips)
-    made, entropy = model.apply(params, wanted)
-    by_frame = ((made - wanted) ** 2).mean((1, 2)).reshape(len(clips), -1)[:, : clips.shape[1]]
+    reconstructed, entropy = model.apply(params, wanted)
+    by_frame = ((reconstructed - wanted) ** 2).mean((1, 2)).reshape(len(clips), -1)[:, : clips.shape[1]]
     real = real[:, :, 0, 0]
     return (by_frame * real).sum(1) / real.sum(1), entropy
 
@@ -144,20 +144,20 @@ def run(
     test = columns["test"]
     ids, patients = np.asarray(test["id"])[known["test"]], results_lib.patients_of(test)[known["test"]]
     rows = results_lib.make_rows(ids, patients, labels["test"], context.config)
-    made = {}
+    predictions = {}
     for name, items in (("autoencoder", 0), ("memory_autoencoder", memory)):
         scores = _scores(context, settings, known, name, items)
-        made[name] = [anomaly.scored(scores["val"], labels["val"], scores["test"])]
+        predictions[name] = [anomaly.scored(scores["val"], labels["val"], scores["test"])]
     evaluation.results["videos"][family] = {split: int(known[split].sum()) for split in SPLITS}
     results_lib.add(
         evaluation,
         "anomaly",
         rows,
         METRICS,
-        made,
+        predictions,
         kind="reconstruction",
         field=targets.LABEL,
-        readouts=dict.fromkeys(made, "reconstruction error"),
+        readouts=dict.fromkeys(predictions, "reconstruction error"),
         chosen_by="nothing",
         part=family,
     )
@@ -222,5 +222,5 @@ def _by_video(context, split: str, predict) -> np.ndarray:
 
     batches = pipeline.eval_batches(source, config, batch_size=config.eval.batch_size)
     with contextlib.closing(batches):
-        (found,) = feature_cache.extract_features([embed], batches, len(source))
-    return found["error"][:, 0].astype(np.float64)
+        (result,) = feature_cache.extract_features([embed], batches, len(source))
+    return result["error"][:, 0].astype(np.float64)

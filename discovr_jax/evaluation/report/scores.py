@@ -91,14 +91,14 @@ def _counted(results, family: str) -> str:
 
 def _by_patient(results) -> str:
     """The metrics of outputs averaged over the videos of each patient, folded away."""
-    found = results.get("by_patient")
-    if not found:
+    result = results.get("by_patient")
+    if not result:
         return page.absent("metrics by patient; no patient has several test videos")
-    counts = [f"{part}: {count:,}" for part, count in found["patients"].items()]
+    counts = [f"{part}: {count:,}" for part, count in result["patients"].items()]
     note = f"What is said of a patient's videos is averaged first. Patients: {', '.join(counts)}. "
-    torn = [f"{part}: {count:,}" for part, count in found["labels_disagree"].items() if count]
+    torn = [f"{part}: {count:,}" for part, count in result["labels_disagree"].items() if count]
     note += f"Left out, because their videos differ in diagnosis: {', '.join(torn)}." if torn else ""
-    return page.details("The same metrics by patient", page.text(note, "muted"), *_tables(results, found))
+    return page.details("The same metrics by patient", page.text(note, "muted"), *_tables(results, result))
 
 
 def _value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
@@ -187,10 +187,10 @@ def _confusion_table(target: np.ndarray, prediction: np.ndarray) -> str:
 
 def _sweep_table(sweep: Sequence[Mapping[str, float]]) -> str:
     temperatures = list(dict.fromkeys(one["temperature"] for one in sweep))
-    found = {(one["k"], one["temperature"]): one["val_auroc"] for one in sweep}
-    best = max(found, key=found.get)
+    result = {(one["k"], one["temperature"]): one["val_auroc"] for one in sweep}
+    best = max(result, key=result.get)
     body = [
-        [page.cell(k), *(page.cell(f"{found[k, t]:.3f}", "best" if (k, t) == best else "") for t in temperatures)]
+        [page.cell(k), *(page.cell(f"{result[k, t]:.3f}", "best" if (k, t) == best else "") for t in temperatures)]
         for k in dict.fromkeys(one["k"] for one in sweep)
     ]
     note = "AUROC on validation videos by number of neighbours (rows) and temperature (columns)."

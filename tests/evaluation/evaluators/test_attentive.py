@@ -54,15 +54,15 @@ def test_the_second_time_nothing_is_encoded_or_trained(done, monkeypatch):
 
 def test_tokens_of_padded_frames_get_no_attention():
     grid = tokens_case.GRID
-    seen = attentive.seen_tokens(np.array([4, 3, 2, 1]), grid)
-    assert seen.sum(1).tolist() == [33, 33, 17, 17] and seen[:, :17].all()
+    valid = attentive.valid_tokens(np.array([4, 3, 2, 1]), grid)
+    assert valid.sum(1).tolist() == [33, 33, 17, 17] and valid[:, :17].all()
     rng = np.random.default_rng(0)
     x, head = rng.normal(size=(4, 33, 16)).astype(np.float16), attentive.AttentiveHead(2)
-    params = head.init(jax.random.key(0), {"tokens": x, "seen": seen})
+    params = head.init(jax.random.key(0), {"tokens": x, "valid": valid})
     params["params"]["out"]["kernel"] = rng.normal(size=(32, 1)).astype(np.float32)
-    before = head.apply(params, {"tokens": x, "seen": seen})
-    changed = np.where(seen[:, :, None], x, np.float16(77))
-    np.testing.assert_array_equal(head.apply(params, {"tokens": changed, "seen": seen}), before)
+    before = head.apply(params, {"tokens": x, "valid": valid})
+    changed = np.where(valid[:, :, None], x, np.float16(77))
+    np.testing.assert_array_equal(head.apply(params, {"tokens": changed, "valid": valid}), before)
     query = np.asarray(params["params"]["query"]["kernel"])
     scores = np.exp(x[2, :17].astype(np.float32) @ query)
     gathered = ((scores / scores.sum(0)).T @ x[2, :17]).reshape(-1)
