@@ -21,7 +21,7 @@ from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.parallel import processes
-from discovr_jax.runs import metrics_log, workdir
+from discovr_jax.runs import collapse, metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.trees import path_name
 
@@ -171,7 +171,11 @@ def evaluate_state(
         evaluation, directory, step, config.eval.dataset, share.writes,
         clips_seen=step * config.batch_size, manifest_sha256=manifest, features=how,
     )  # fmt: skip
-    logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
+    rows = metrics_log.read_metrics(directory) if share.writes else []
+    until = [row for row in rows if row["step"] <= step]
+    health = collapse.health(until, config.model.num_prototypes, config.dino.centering)
+    told = [table.metrics_table(results, str(directory)), *collapse.told(health)]
+    logger.info("evaluation of step %d on %s\n%s", step, dataset, "\n".join(told))
     shown = samples.of_clips(config, state, model, sources["test"], mesh)
     if not share.writes:
         return results
@@ -179,7 +183,7 @@ def evaluate_state(
         directory,
         step,
         results,
-        metrics_log.read_metrics(directory),
+        rows,
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,
@@ -188,6 +192,7 @@ def evaluate_state(
         usage=shown.get("usage"),
         neighbours=samples.neighbours(results, sources, evaluation.fields),
         summary=_summary(config, experiment, step),
+        health=health,
     )
     logger.info("report: %s", path)
     return results
