@@ -34,7 +34,7 @@ from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.runs.checkpoint import CheckpointError
 
-CHUNK = 16  # files that are embedded, and then kept, at a time
+CHUNK = 16  # files that are embedded, and then written, at a time
 QUARANTINE, SKIPPED = LISTS
 
 
@@ -157,8 +157,8 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple] | tupl
         return QUARANTINE, one.reason
     try:
         video = at_constant_rate(path, read.read_video(path))
-        kept, flags = (video, set(video.flags)) if whole_frame else sector.isolate_video(video)
-        return kept, flags, video.frames.shape
+        isolated, flags = (video, set(video.flags)) if whole_frame else sector.isolate_video(video)
+        return isolated, flags, video.frames.shape
     except VideoError as error:
         kind = SKIPPED if isinstance(error, NotAClip) else QUARANTINE
         return kind, str(error).replace(f"{path}: ", "").replace(str(path), "the file")
@@ -169,13 +169,13 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple] | tupl
 def _embed(encoder: VideoEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
-    for one, found in zip(chunk, videos, strict=True):
+    for one, result in zip(chunk, videos, strict=True):
         row = {"row": one.row, "format": one.format}
         rows.append(row)
-        if len(found) == 2:
-            row["list"], row["reason"] = found
+        if len(result) == 2:
+            row["list"], row["reason"] = result
             continue
-        video, flags, (length, height, width) = found
+        video, flags, (length, height, width) = result
         fps = video.fps if np.isfinite(video.fps) else None
         row |= {"num_frames": length, "height": height, "width": width, "fps": fps, "flags": " ".join(sorted(flags))}
         good.append((row, video, fps if use_fps else None))

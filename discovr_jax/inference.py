@@ -75,6 +75,10 @@ def load_encoder(
       CheckpointError, ConversionError: the weights cannot be read.
       ReadoutError: "best" or "all" of weights that were not evaluated.
       ValueError: an option of no known value.
+
+    >>> encoder = load_encoder("runs/adult")
+    >>> encoder.options["readout"], encoder.width
+    ('cls', 16)
     """
     for name, value, known in (
         ("branch", branch, tuple(BRANCHES)),
@@ -170,8 +174,8 @@ def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tupl
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict:
     """The tree of the arrays whose path starts so."""
-    found = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    return traverse_util.unflatten_dict(found, sep="/")
+    result = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return traverse_util.unflatten_dict(result, sep="/")
 
 
 class VideoEncoder:
@@ -222,6 +226,11 @@ class VideoEncoder:
 
         Raises:
           ValueError: other dtypes or shapes, or a frame rate that cannot be met.
+
+        >>> encoder = load_encoder("runs/adult")
+        >>> features = encoder.embed(np.zeros((60, 112, 112), np.uint8), fps=50)
+        >>> features.shape, features.dtype
+        ((16,), dtype('float32'))
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, not {output!r}")
@@ -261,7 +270,7 @@ class VideoEncoder:
                     f"{o['stride']}th frame"
                 )
             stride = fps / o["trained_fps"]
-        found = []
+        result = []
         for start in transforms.even_starts(len(video), o["num_frames"], stride, o["clips"]):
             which, num_valid = transforms.clip_indices(len(video), o["num_frames"], stride, int(start))
             frames = video[which[:num_valid]]
@@ -269,8 +278,8 @@ class VideoEncoder:
             side = o["image_size"] if frames.shape[1:3] == (o["image_size"],) * 2 else o["frame_size"]
             frames = _resized(_fitted(frames, side, o["fit"], o["channels"], spacing), o["image_size"])
             padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
-            found.append((np.concatenate([frames, padding]), num_valid))
-        return found
+            result.append((np.concatenate([frames, padding]), num_valid))
+        return result
 
     def _run(self, clips: list[tuple[np.ndarray, int]], output: str) -> np.ndarray:
         """One row a clip, in batches of one size, so that the forward pass is compiled once."""
@@ -296,12 +305,12 @@ class VideoEncoder:
         """The readout of each clip, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options
-        found = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
+        result = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
         if "decoder" in params:
             decoded = self._apply(params, tokens, method="decode_video")
             maps = readouts_lib.readouts(decoded, num_valid, grid, o["map_side"])
-            found |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
-        return join(found, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else found[o["readout"]]
+            result |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+        return join(result, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else result[o["readout"]]
 
     def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
         """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""

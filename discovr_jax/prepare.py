@@ -26,7 +26,11 @@ _BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
 
 
 def datasets() -> list[str]:
-    """Names of the datasets that have a builder."""
+    """Names of the datasets that have a builder.
+
+    >>> "echonet_dynamic" in datasets()
+    True
+    """
     return sorted(path.parent.name for path in _BUILDERS.glob("*/*_dataset_builder.py"))
 
 
@@ -64,6 +68,14 @@ def build(
     Raises:
       tfds_builders.tables.SourceError: the downloaded files are not usable; says which and why.
       ValueError: unknown dataset, frame size, variant or option; or records made with other options are there.
+
+    >>> from tfds_builders.echo_phantom import layouts
+    >>> native = layouts.write("echonet_dynamic", "native", {"train": 1, "val": 1, "test": 1}, seed=0, workers=1)
+    >>> summary = build("echonet_dynamic", native, "data", workers=1)  # doctest: +ELLIPSIS
+    Downloading and preparing dataset ...
+    Dataset echonet_dynamic downloaded and prepared to data/echonet_dynamic/112/1.0.0. ...
+    >>> summary["splits"]["train"]["records"]
+    1
     """
     from tfds_builders import reading
 

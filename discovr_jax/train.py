@@ -77,13 +77,16 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
+        # An epoch is as many clips as there are videos to train on, so the data decide how many steps there are.
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
         mesh = mesh_lib.make_mesh(config.mesh)
+        # The part of every batch that this process feeds; those that a model axis joins feed the same.
         part, parts = mesh_lib.batch_part(mesh)
         mesh_lib.check_batch(mesh, "batch_size", config.batch_size, config.gradient_accumulation_steps)
         if evaluate:
             mesh_lib.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
         written, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
+        # One process writes config.json; all compare it with their own.
         if writes:
             workdir.claim(directory, written, defaults)
         processes.wait("workdir")
@@ -104,6 +107,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             differ = workdir.differences(meta["config"], written, defaults=defaults)
             workdir.refuse(f"step {first} of {checkpoints.directory}", differ)
             logger.info("resumed from step %d of %s", first, checkpoints.directory)
+        # The data position is a function of the step: a run that resumes gets the batches that it would have had.
         batches = pipeline.train_batches(
             sources,
             config,
@@ -125,6 +129,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             directory, first, writes, config.log.writers, config.log.project, written
         )
         closing.callback(log.close)
+        # Compiled when first called. It takes over the state, which must not be read after the call.
         step_fn = experiment_lib.jit_train_step(experiment, config, mesh)
 
         # Loop --------------------------------------------------------------------------------------------
@@ -145,6 +150,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
 
         with feed.device_batches(batches, mesh_lib.batch_sharding(mesh)) as stream:
             while True:
+                # All processes stop at the same step: one that left alone would leave the others in a collective.
                 stop = preemption.requested(step)
                 if metrics and (should_run(step, experiment.log_every, total) or stop):
                     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -168,7 +174,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     try:
                         with clock.paused(), preemption.interrupting():
                             results = evaluate(config, directory, state, step, experiment, mesh)
-                        log.write(step, _figures(results))
+                        log.write(step, _eval_metrics(results))
                         unscored = False
                     except processes.Preempted:
                         stop = True
@@ -176,6 +182,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                             save(step, state)
                 if step == total or stop:
                     break
+                # Implicit transfers are errors within the step: one would make the host wait for the device.
                 batch = next(stream)
                 inputs = {name: batch[name] for name in inputs_of_step}
                 with jax.transfer_guard("disallow"):
@@ -186,8 +193,14 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         checkpoints.wait()
         watch.finish(state)
         finished = step == total and not (stop and unscored)
+        # Two runs are equal exactly if their last lines are.
         if finished:
             log.write(step, {"state_sha256": state_sha256(state)})
+            if results is None and writes:  # an evaluation says it too
+                rows = metrics_log.read_metrics(directory)
+                health = collapse_lib.health(rows, config.model.num_prototypes, config.dino.centering)
+                for line in collapse_lib.told(health):
+                    logger.info(line)
         else:
             logger.warning("stopped at step %d of %d on SIGTERM; the same command resumes", step, total)
         return Summary(state, metrics, results, finished)
@@ -217,10 +230,10 @@ def _periodic(step: int, every: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def _figures(results: dict) -> dict:
+def _eval_metrics(results: dict) -> dict:
     """The trained encoder's metrics of an evaluation, for metrics.jsonl."""
     trained = results["encoders"].get("discovr", {})
-    return {f"eval/{name}": figure["value"] for name, figure in trained.items()}
+    return {f"eval/{name}": metric["value"] for name, metric in trained.items()}
 
 
 def _report(step: int, total: int, row: dict) -> None:

@@ -20,6 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import dataclasses
 import gc
+import pathlib
 from functools import cached_property, partial
 from typing import Any
 
@@ -28,12 +29,13 @@ import jaxtyping
 import numpy as np
 import pytest
 
-# Shapes and dtypes of the public functions are checked in tests only. (Not in losses.objective: its
+# Shapes and dtypes of the public functions are checked in tests only. (Not of what composes the terms: its
 # dataclasses are pytrees, which hold shardings as well as arrays.)
-TYPED = ("dino", "jepa", "monitors", "pixel", "scd", "sinkhorn")
+LOSSES = pathlib.Path(__file__).parent.parent / "discovr_jax" / "losses"
+TYPED = {path.stem for path in LOSSES.glob("[a-z]*.py")} - {"interface", "objective", "terms"}
 jaxtyping.install_import_hook(
     [
-        *(f"discovr_jax.losses.{name}" for name in TYPED),
+        *(f"discovr_jax.losses.{name}" for name in sorted(TYPED)),
         "discovr_jax.method.masking",
         "discovr_jax.method.views",
         "discovr_jax.models.patches",

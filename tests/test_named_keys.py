@@ -14,7 +14,7 @@ SECTIONS = sorted({key.split(".")[0] for key in KNOWN if "." in key})
 PARTS = {key.rsplit(".", count)[0] for key in KNOWN for count in range(1, key.count(".") + 1)}
 # "eval.batch_size", not the end of a longer name or of a path, nor a file ("eval.py") or a call ("data.open(").
 NAMED = re.compile(rf"(?<![\w./-])(?:config\.)?((?:{'|'.join(SECTIONS)})(?:\.[a-zA-Z_]\w*)+)(?!\w*[(/])")
-FILES = ("py", "md", "json", "jsonl", "csv", "txt", "log", "html", "npz", "pth")
+FILES = ("py", "md", "json", "jsonl", "csv", "txt", "log", "html", "npz", "pth", "diff")
 
 
 def named(text):
@@ -48,7 +48,7 @@ FOLDERS = ("discovr_jax", "configs", "tfds_builders")
 TENSORS = ROOT / "discovr_jax" / "convert" / "names.py"  # a table of PyTorch's names: "head.weight"
 OLD_KEYS = ROOT / "discovr_jax" / "renamed_keys.py"
 PROGRAMS = sorted({path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")} - {TENSORS, OLD_KEYS})
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").iterdir()])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "launch").iterdir()])
 
 
 def test_keys_in_messages_exist():
@@ -62,11 +62,16 @@ def test_keys_in_messages_exist():
     assert wrong == []
 
 
+def prose(text):
+    """Without code shown as a diff, whose names are modules' and no keys."""
+    return re.sub(r"^```diff$.*?^```$", lambda block: "\n" * block[0].count("\n"), text, flags=re.M | re.S)
+
+
 def test_keys_in_documents_exist():
     wrong = [
         f"{path.relative_to(ROOT)}:{number} {key}"
         for path in DOCUMENTS
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for number, line in enumerate(prose(path.read_text(encoding="utf-8")).splitlines(), 1)
         for key in named(line)
         if not exists(key)
     ]
@@ -98,4 +103,5 @@ print("optim.base_lr" "=1 or config.optim.rate")
     found = [key for _, text in messages(source) for key in named(text)]
     assert found == ["model.head.init", "model.depth", "optim.base_lr", "optim.rate"]
     assert [key for key in found if not exists(key)] == ["model.head.init", "optim.rate"]
+    assert named(prose("model.depth\n```diff\n jepa.term,\n```\nloss.no_such")) == ["model.depth", "loss.no_such"]
     assert exists("eval.evaluators.rvef.field") and exists("data.simulate") and not exists("eval.no_such")

@@ -27,6 +27,9 @@ def hashed_split(patient_id: str, seed: int, shares: Mapping[str, float]) -> str
 
     Raises:
       ValueError: an empty patient_id, an unknown split, or shares that are negative, not finite or all 0.
+
+    >>> hashed_split("patient7", seed=0, shares={"train": 8, "val": 1, "test": 1})
+    'train'
     """
     if not patient_id:
         raise ValueError("patient_id is empty: patients without one would all share a split.")

@@ -73,7 +73,7 @@ def timed(call: Callable[[], object], repeats: int, warmup: int) -> Times:
 
 def description() -> str:
     """One line: processor, cores, load and commit."""
-    from discovr_jax.evaluation.runner import commit_id
+    from discovr_jax.evaluation.results_io import commit_id
 
     model = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")

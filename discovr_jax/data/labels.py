@@ -41,6 +41,9 @@ def normal_label(fields: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
     Raises:
       ValueError: an unknown rule, or a source_label other than -1, 0, 1.
       KeyError: a column is missing.
+
+    >>> normal_label({"ef": np.array([35.0, 60.0, np.nan])}, "ef < 50").tolist()
+    [1.0, 0.0, nan]
     """
     names, comparison, threshold = _parse(rule)
     if missing := [name for name in names if name not in fields]:

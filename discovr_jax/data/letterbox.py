@@ -35,6 +35,10 @@ def letterbox(
 
     Returns:
       uint8 [T, size, size] (the input itself if nothing is to be done), and the placement.
+
+    >>> square, placement = letterbox(np.full((1, 10, 20), 255, np.uint8), 40)
+    >>> square.shape, placement.scale, placement.top  # 20 x 40 in the middle
+    ((1, 40, 40), (2.0, 2.0), 10)
     """
     _, height, width = frames.shape
     row, column = spacing or (1.0, 1.0)

@@ -22,6 +22,13 @@ def read_video(path: str | os.PathLike) -> Video:
     Raises:
       NotAClip: it is sound, but no moving B-mode picture; see there.
       VideoError: naming the file and what is wrong with it.
+
+    >>> import numpy as np
+    >>> moving = np.stack([np.full((32, 32), 10 * t, np.uint8) for t in range(8)])
+    >>> np.save("clip.npy", moving)
+    >>> video = read_video("clip.npy")  # or .avi, .mp4, .mov, .dcm, .nii.gz, ...: see READERS
+    >>> video.frames.shape, video.frames.dtype, video.fps
+    ((8, 32, 32), dtype('uint8'), nan)
     """
     path = pathlib.Path(path)
     if not os.path.isfile(path):  # pathlib's raises errors for names that no file can have

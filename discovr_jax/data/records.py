@@ -67,6 +67,10 @@ def make_record(frames: np.ndarray, *, masks: np.ndarray | None = None, **fields
 
     Raises:
       ValueError: unknown or missing fields, or shapes and lengths that do not agree.
+
+    >>> record = make_record(np.zeros((4, 112, 112), np.uint8), id="a", patient_id="p", ef=55.0, fps=50.0)
+    >>> record["num_frames"], record["ef"], record["edv"]  # what is not known is NaN
+    (4, 55.0, nan)
     """
     where = f"record {fields.get('id', '?')}"
     if frames.dtype != np.uint8 or frames.ndim != 3 or frames.shape[1] != frames.shape[2] or not len(frames):
@@ -74,8 +78,7 @@ def make_record(frames: np.ndarray, *, masks: np.ndarray | None = None, **fields
     masks = np.zeros((0, *frames.shape[1:]), np.uint8) if masks is None else masks
     if masks.dtype != np.uint8 or masks.shape[1:] != frames.shape[1:]:
         raise ValueError(
-            f"{where}: masks must be uint8 [N, {frames.shape[1]}, {frames.shape[2]}], "
-            f"got {masks.dtype} {masks.shape}."
+            f"{where}: masks must be uint8 [N, {frames.shape[1]}, {frames.shape[2]}], got {masks.dtype} {masks.shape}."
         )
     record = {
         "study_id": "", "dataset": "", "view": "", "flags": [], "mask_frames": [], "mask_is_expert": [],
@@ -113,12 +116,7 @@ def encode_frames(frames: np.ndarray) -> list[bytes]:
 
 
 def decode_frames(
-    compressed: Sequence[bytes],
-    height: int,
-    width: int,
-    which: Sequence[int] | None = None,
-    *,
-    record_id: str = "?",
+    compressed: Sequence[bytes], height: int, width: int, which: Sequence[int] | None = None, *, record_id: str = "?"
 ) -> np.ndarray:
     """Decompresses chosen frames.
 
@@ -234,8 +232,10 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
     except ValueError as error:
         raise RecordsError(f"Records at {path} are in a folder of another name: {error} {remedy}") from error
     source = RecordSource(path, split, shards, builder.info.features, frame_size)
-    if (found := source[0]["schema_version"]) != SCHEMA_VERSION:
-        raise RecordsError(f"Records at {path} have schema version {found}, this code reads {SCHEMA_VERSION}. {remedy}")
+    if (version := source[0]["schema_version"]) != SCHEMA_VERSION:
+        raise RecordsError(
+            f"Records at {path} have schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}"
+        )
     return source
 
 

@@ -40,6 +40,10 @@ def clip_indices(video_frames: int, num_frames: int, stride: float, start: int) 
 
     Raises:
       ValueError: an argument out of range.
+
+    >>> indices, num_valid = clip_indices(video_frames=10, num_frames=5, stride=3, start=0)
+    >>> indices.tolist(), num_valid  # the video is too short, so its last frame is repeated
+    ([0, 3, 6, 9, 9], 4)
     """
     latest = last_start(video_frames, num_frames, stride)
     if not 0 <= start <= latest:
@@ -90,6 +94,9 @@ def even_starts(video_frames: int, num_frames: int, stride: float, clips: int) -
     """First frames of `clips` clips spread evenly from the first to the last possible start: int64 [clips].
 
     One clip starts in the middle. A video no longer than one clip gives the same clip `clips` times.
+
+    >>> even_starts(video_frames=100, num_frames=16, stride=3, clips=3).tolist()
+    [0, 26, 52]
     """
     if clips < 1:
         raise ConfigError(f"clips must be >= 1, got {clips}.")
@@ -103,6 +110,8 @@ def multi_scale_crop(rng: np.random.Generator, height: int, width: int, scales: 
 
     Height and width are scales of the shorter side, drawn uniformly from the pairs of `scales` at most one
     step of the list apart, so that the aspect ratio changes little; the place is uniform.
+
+    Source: TSN, arXiv 1608.00859.
 
     Args:
       rng: source of randomness.

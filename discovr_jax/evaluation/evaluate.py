@@ -21,7 +21,7 @@ from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.parallel import processes
-from discovr_jax.runs import metrics_log, workdir
+from discovr_jax.runs import collapse, metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.trees import path_name
 
@@ -38,12 +38,12 @@ def make_embed(model: Discovr, mesh, map_side: int):
 
     def embed(params, frames, num_valid):
         tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        found = readouts.readouts(tokens, num_valid, model.grid, map_side)
+        result = readouts.readouts(tokens, num_valid, model.grid, map_side)
         if "decoder" in params:
             decoded = model.apply({"params": params}, tokens, method="decode_video")
             of_decoder = readouts.readouts(decoded, num_valid, model.grid, map_side)
-            found |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
-        return found
+            result |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
+        return result
 
     jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=mesh_lib.replicated(mesh))
 
@@ -161,18 +161,21 @@ def evaluate_state(
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
     )
     pictures = token_runner.run_token_evaluators(evaluation, runner.chosen(config, everything), context)
-    seen = step * config.batch_size
     # How the studied encoder's features were made: `load_encoder` makes the same.
-    made = {
+    how = {
         "clip": {key: config.data[key] for key in feature_extraction.CLIP_KEYS},
         "dtype": config.model.dtype,
         "mean_lengths": feature_cache.mean_lengths(evaluation.features["discovr"][0]["train"]),
     }
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
-        clips_seen=seen, manifest_sha256=manifest, features=made,
+        clips_seen=step * config.batch_size, manifest_sha256=manifest, features=how,
     )  # fmt: skip
-    logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
+    rows = metrics_log.read_metrics(directory) if share.writes else []
+    until = [row for row in rows if row["step"] <= step]
+    health = collapse.health(until, config.model.num_prototypes, config.dino.centering)
+    told = [table.metrics_table(results, str(directory)), *collapse.told(health)]
+    logger.info("evaluation of step %d on %s\n%s", step, dataset, "\n".join(told))
     shown = samples.of_clips(config, state, model, sources["test"], mesh)
     if not share.writes:
         return results
@@ -180,7 +183,7 @@ def evaluate_state(
         directory,
         step,
         results,
-        metrics_log.read_metrics(directory),
+        rows,
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,
@@ -189,6 +192,7 @@ def evaluate_state(
         usage=shown.get("usage"),
         neighbours=samples.neighbours(results, sources, evaluation.fields),
         summary=_summary(config, experiment, step),
+        health=health,
     )
     logger.info("report: %s", path)
     return results

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,3 +57,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def commit_id() -> str:
+    """Git commit of this code, or "unknown" outside git."""
+    here = pathlib.Path(__file__).resolve().parent
+    try:
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()

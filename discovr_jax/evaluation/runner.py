@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import importlib
 import pathlib
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,8 +31,9 @@ from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.extract import SPLITS
 
 SCHEMA_VERSION = 1  # of results.json
-TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")  # modules of evaluators/
-TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")  # likewise, not run on pooled features
+# Modules of evaluators/: those that are run on pooled features, and the others.
+TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")
+TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
@@ -54,10 +54,10 @@ class _Task:
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
     rows: results_lib.Rows
 
-    def val_figure(self, made: Sequence[interface.Predictions]) -> float:
+    def val_metric(self, predictions: Sequence[interface.Predictions]) -> float:
         """The metric that readouts are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
-        return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in made]))
+        return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in predictions]))
 
 
 def run_evaluators(
@@ -69,7 +69,7 @@ def run_evaluators(
       config: data.* (for the clips and `abnormal_rule`), eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
       encoders: {"discovr": [Encoder], "random": [Encoder, one per seed]}.
-      workdir: cached features, and what heads said of them, go to workdir/eval/features.
+      workdir: cached features and head predictions go to workdir/eval/features.
       share: of this process, where several evaluate together; all of them get the same metrics.
       everything: False leaves out the evaluators that run `at_end` only.
 
@@ -85,22 +85,23 @@ def run_evaluators(
         fields = feature_extraction.read_fields(opened, config, dataset)
         return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
 
-    found, fields = read(mixture.scored(config), sources)
-    banks: dict[str, Any] = {}
+    # The scored dataset, then those that only `transfer` learns from.
+    result, fields = read(mixture.scored(config), sources)
+    transfer: dict[str, Any] = {}
     for options in chosen(config, everything).values():
-        if bank := options.get("bank"):
+        if dataset := options.get("source_dataset"):
             try:
-                opened = {split: mixture.open_source(config.data, bank, split) for split in SPLITS[:2]}
+                opened = {split: mixture.open_source(config.data, dataset, split) for split in SPLITS[:2]}
                 reason = ""
             except records.RecordsError as error:
                 reason = str(error)
             if any(share.on_any([bool(reason)])):
                 reason = reason or "another process cannot"
-                banks[bank] = interface.Skip(f"the other dataset cannot be read: {reason}")
+                transfer[dataset] = interface.Skip(f"the other dataset cannot be read: {reason}")
             else:
-                banks[bank] = read(bank, opened)
+                transfer[dataset] = read(dataset, opened)
     store = prediction_cache.Store(directory, feature_extraction.folder(mixture.scored(config)), share)
-    return evaluate_features(found, fields, config, everything, banks, store)
+    return evaluate_features(result, fields, config, everything, transfer, store)
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -109,16 +110,17 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
     Raises:
       ValueError: one of an unknown type.
     """
-    found = {}
+    result = {}
     for name, given in config.eval.evaluators.items():
         options = {"type": name, **given}
         if options["type"] not in TYPES + TOKEN_TYPES:
             raise ConfigError(
                 f"eval.evaluators.{name}: unknown type {options['type']!r}; there are {sorted(TYPES + TOKEN_TYPES)}"
             )
+        # `at_end` is the runner's own option: the evaluators do not know it.
         if everything or not options.pop("at_end", False):
-            found[name] = {key: value for key, value in options.items() if key != "at_end"}
-    return found
+            result[name] = {key: value for key, value in options.items() if key != "at_end"}
+    return result
 
 
 def evaluate_features(
@@ -126,7 +128,7 @@ def evaluate_features(
     fields: Fields,
     config,
     everything: bool = True,
-    banks: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
+    transfer: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
     store: prediction_cache.Store = prediction_cache.NOWHERE,
 ) -> results_lib.Evaluation:
     """Every configured evaluator of pooled features on every encoder.
@@ -139,30 +141,33 @@ def evaluate_features(
       fields: {split: {"id", "patient_id", "label", measurements}}, arrays [N] in the order of the features.
       config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
       everything: see `run_evaluators`.
-      banks: {dataset: (features, fields) of its splits train and val, or why there are none}, for `transfer`.
+      transfer: {source dataset: (features, fields) of its splits train and val, or why there are none}.
       store: of what heads predict.
 
     Raises:
       ValueError: an unknown evaluator, or features and fields of different length.
     """
     _check_lengths(encoders, fields)
+    # What a part is fitted and scored on, by the name of its source dataset; "" is the scored dataset itself.
     data: dict[str, Any] = {
         "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
     }
-    for bank, given in (banks or {}).items():
+    for dataset, given in (transfer or {}).items():
         if isinstance(given, interface.Skip):
-            data[bank] = given
+            data[dataset] = given
             continue
-        bank_features, bank_fields = given
-        _check_lengths(bank_features, bank_fields)
+        source_features, source_fields = given
+        _check_lengths(source_features, source_fields)
+        # Training and validation videos of the source, test videos of the scored dataset.
         joined = {
             name: [
                 feature_cache.add_all({**seed, "test": own["test"]})
-                for seed, own in zip(bank_features[name], group, strict=True)
+                for seed, own in zip(source_features[name], group, strict=True)
             ]
             for name, group in encoders.items()
         }
-        data[bank] = joined, {**bank_fields, "test": fields["test"]}
+        data[dataset] = joined, {**source_fields, "test": fields["test"]}
+    # Evaluator by evaluator; what one of them lacks is listed and stops no other.
     evaluation, remembered = results_lib.start(data[""][0], fields, config), {}
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
@@ -174,15 +179,16 @@ def evaluate_features(
             continue
         for part in parts:
             try:
-                if isinstance(data[part.bank], interface.Skip):
-                    raise data[part.bank]
-                job = _prepare(part, *data[part.bank], config)
+                if isinstance(data[part.source_dataset], interface.Skip):
+                    raise data[part.source_dataset]
+                job = _prepare(part, *data[part.source_dataset], config)
             except interface.Skip as skip:
                 results_lib.skip(evaluation, part.name, skip)
                 continue
             counts = {split: len(job.target[split]) for split in SPLITS}
             counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
             evaluation.results["videos"][part.name] = counts
+            # Linear algebra in one thread where it is too small for more.
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
                 _run(job, config.eval.readouts, evaluation, remembered, store)
     return evaluation
@@ -197,6 +203,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
     """
     kind = options.pop("type")
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{kind}")
+    # An evaluator of several parts says which; any other one is its own only part.
     if hasattr(module, "parts"):
         try:
             return module.parts(name, **options)
@@ -212,14 +219,16 @@ def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, c
     if part.field not in fields["train"]:
         known = list(interface.MEASUREMENTS)
         raise ConfigError(f"eval.evaluators.{part.family}: no field {part.field!r}; there are {known}")
+    # Only videos whose target is known, in every split.
     known = {split: interface.known_target(split, fields[split][part.field], part.field) for split in SPLITS}
     columns = {split: {n: np.asarray(c)[known[split]] for n, c in fields[split].items()} for split in SPLITS}
     target = {split: np.asarray(columns[split][part.field], np.float64) for split in SPLITS}
+    # All training videos, or so many draws of a share of the patients.
     subsets = [np.ones(len(target["train"]), bool)]
     if part.fraction < 1:
         patients = results_lib.patients_of(fields["train"])
-        drawn = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
-        subsets = [each[known["train"]] for each in drawn]
+        of_all = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
+        subsets = [each[known["train"]] for each in of_all]
     for subset in subsets:
         module.require(target["train"][subset], target["val"], target["test"])
     patients = results_lib.patients_of(fields["test"])[known["test"]]
@@ -239,12 +248,15 @@ def _run(
     What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe), and
     in `store` for another evaluation.
     """
-    part, module, tables, figures = job.part, job.module, {}, {}
+    part, module, tables, samples = job.part, job.module, {}, {}
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
-    head = [part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options]
+    draws = part.draws if part.fraction < 1 else 1
+    head = [part.kind, part.field, part.source_dataset, part.fraction, draws, options]
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
-        names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
+        # Fit, or take what an earlier part or evaluation has fitted: the key names head, inputs and targets.
+        names, asked = _candidates(group, readouts), (repr(head), encoder)
+        inputs = ("features", part.source_dataset, encoder)
         if not names:
             results_lib.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
             continue
@@ -255,38 +267,41 @@ def _run(
             make = functools.partial(_table, job, encoder, group, names)
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
-        for readout, made in remembered[asked].items():
-            if isinstance(made, interface.Skip):
-                results_lib.skip(evaluation, part.name, made, encoder, readout)
+        # A pooled feature that cannot be used is listed; the others go on.
+        for readout, predictions in remembered[asked].items():
+            if isinstance(predictions, interface.Skip):
+                results_lib.skip(evaluation, part.name, predictions, encoder, readout)
             else:
-                table[readout] = made
+                table[readout] = predictions
         if table:
             tables[encoder] = table
-            figures[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
-    val = {encoder: {name: job.val_figure(made) for name, made in table.items()} for encoder, table in tables.items()}
+            samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, each) for name, each in table.items()}
+    # Each encoder's pooled feature is chosen on validation; test metrics play no part in it.
+    val = {encoder: {name: job.val_metric(each) for name, each in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
+    # The chosen one becomes the encoder's metrics, intervals and predictions; all of them stay in its table.
     results_lib.add(
         evaluation, part.family, job.rows, scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
         names=part.scores,
     )  # fmt: skip
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
-    if part.bank:
-        entry["bank"] = part.bank
+    if part.source_dataset:
+        entry["bank"] = part.source_dataset
     for encoder, table in tables.items():
         entry["encoders"][encoder]["table"] = {
             name: {
                 "val": val[encoder][name],
-                "test": results_lib.summary(figures[encoder][name], patients),
-                "details": [dict(each.details) for each in made],
+                "test": results_lib.summary(samples[encoder][name], patients),
+                "details": [dict(each.details) for each in predictions],
             }
-            for name, made in table.items()
+            for name, predictions in table.items()
         }
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
         # A gain over other weights is a gain of the weights only in the same readout.
-        mine, theirs = figures[results_lib.STUDIED], figures[encoder]
+        mine, theirs = samples[results_lib.STUDIED], samples[encoder]
         entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
             name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)
             for name in mine
@@ -304,18 +319,18 @@ def _candidates(group, readouts: Sequence[str]) -> list[str]:
 
 def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
     """Predictions from every readout of one encoder, or why one has none."""
-    made: prediction_cache.Table = {}
+    table: prediction_cache.Table = {}
     for readout in readouts:
         try:
-            made[readout] = _run_readout(job, encoder, group, readout)
+            table[readout] = _run_readout(job, encoder, group, readout)
         except interface.Skip as skip:
-            made[readout] = skip
-    return made
+            table[readout] = skip
+    return table
 
 
 def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interface.Predictions]:
     """Predictions from one readout of one encoder: seed by seed, of each all draws."""
-    made = []
+    predictions = []
     for seed, splits in enumerate(group):
         inputs = []
         for split in SPLITS:
@@ -329,13 +344,13 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
         train, val, test = inputs
         for subset in job.subsets:
             try:
-                made.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
+                predictions.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
             except (interface.Skip, ConfigError):
                 raise
             except Exception as error:
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
                 raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
-    return made
+    return predictions
 
 
 def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
@@ -365,7 +380,7 @@ def write(
     Returns:
       The content of results.json.
     """
-    commit = extra.pop("commit", None) or commit_id()
+    commit = extra.pop("commit", None) or results_io.commit_id()
     results = {"schema_version": SCHEMA_VERSION, "step": int(step), "commit": commit, **extra, **evaluation.results}
     if writes:
         directory = pathlib.Path(workdir) / "eval" / str(int(step)) / feature_extraction.folder(dataset or "")
@@ -373,14 +388,3 @@ def write(
         results_io.write_json(directory / "results.json", results)
         results_io.write_json(pathlib.Path(workdir) / "results.json", results)
     return results
-
-
-def commit_id() -> str:
-    """Git commit of this code, or "unknown" outside git."""
-    here = pathlib.Path(__file__).resolve().parent
-    try:
-        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()

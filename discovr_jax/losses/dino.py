@@ -1,4 +1,8 @@
-"""Self-distillation on scores of the CLS token (DINO): targets, cross-entropy and centre."""
+"""Self-distillation on scores of the CLS token (DINO): targets, cross-entropy and centre.
+
+Source: DINO, arXiv 2104.14294 (targets, centre, multi-view cross-entropy); DINOv2, arXiv 2304.07193 (Sinkhorn-Knopp in
+the place of the centre); DISCOVR, arXiv 2506.11777.
+"""
 
 import dataclasses
 
@@ -22,10 +26,10 @@ def video_term(inputs) -> Result:
 def image_term(inputs) -> Result:
     """L_img: the same for each frame; mean over variants and valid frames; `interface.LossInputs` -> its Result."""
     valid = inputs.valid_frames().reshape(-1)
-    found = _self_distillation(inputs, "img", inputs.student.image_logits, inputs.teacher.image_logits, valid)
-    if inputs.options.image_weight == "released":
-        found = dataclasses.replace(found, loss=found.loss * 256 / valid.size)
-    return found
+    result = _self_distillation(inputs, "img", inputs.student.image_logits, inputs.teacher.image_logits, valid)
+    if inputs.options.image_weight == "reference":
+        result = dataclasses.replace(result, loss=result.loss * 256 / valid.size)
+    return result
 
 
 def _self_distillation(inputs, name, student_logits, teacher_logits, rows) -> Result:
@@ -64,6 +68,10 @@ def teacher_targets(
 
     Returns:
       float32 [N, K], rows sum to 1.
+
+    >>> targets = teacher_targets(jnp.array([[1.0, 0.0]]), center=jnp.zeros(2), temperature=0.5, centering="mean")
+    >>> round(float(targets[0, 0]), 3)  # softmax of [2, 0]
+    0.881
     """
     if centering == "mean":
         targets = jax.nn.softmax((logits - center) / temperature, axis=-1)
@@ -85,6 +93,10 @@ def cross_entropy(
 
     Returns:
       float32 [N, M].
+
+    >>> targets, logits = jnp.array([[1.0, 0.0]]), jnp.zeros((1, 3, 2))  # one row, three views, two prototypes
+    >>> cross_entropy(targets, logits, temperature=0.1).shape
+    (1, 3)
     """
     scaled = logits / temperature
     return jax.nn.logsumexp(scaled, axis=-1) - jnp.einsum("nk,nmk->nm", targets, scaled)
@@ -93,7 +105,11 @@ def cross_entropy(
 def weighted_mean(
     values: Float[Array, "rows *rest"], weights: Float[Array, "rows"] | None = None
 ) -> Float[Array, ""]:
-    """Mean of [N, ...] over everything, rows weighted by [N]."""
+    """Mean of [N, ...] over everything, rows weighted by [N].
+
+    >>> float(weighted_mean(jnp.array([[1.0, 3.0], [9.0, 9.0]]), jnp.array([1.0, 0.0])))
+    2.0
+    """
     if weights is None:
         return values.mean()
     per_row = values.reshape(values.shape[0], -1).mean(1)
@@ -125,9 +141,13 @@ def update_center(
     Args:
       center: float32 [K].
       logits, targets: float32 [N, K] of the teacher.
-      momentum: share of the old centre kept.
+      momentum: weight of the old centre.
       source: "logits" (DINO) or "softmax" (the public DISCOVR code averages the targets instead).
       weights: [N], rows that count.
+
+    >>> logits = jnp.array([[1.0, 3.0], [3.0, 5.0]])
+    >>> update_center(jnp.zeros(2), logits, targets=logits, momentum=0.5, source="logits").tolist()
+    [1.0, 2.0]
     """
     if source not in ("logits", "softmax"):
         raise ConfigError(f"dino.center_source must be 'logits' or 'softmax', not {source!r}")

@@ -22,8 +22,8 @@ def term(inputs, *, sigreg_weight: float, directions: int) -> Result:
       directions: random ones per step.
     """
     embeddings = inputs.student.embeddings
-    drawn = draw_directions(inputs.batch.key, embeddings.shape[-1], directions)
-    same, spread = invariance(embeddings), sigreg(embeddings, drawn)
+    vectors = draw_directions(inputs.batch.key, embeddings.shape[-1], directions)
+    same, spread = invariance(embeddings), sigreg(embeddings, vectors)
     metrics = {"jepa/invariance": same, "jepa/sigreg": spread}
     if embeddings.shape[0] > 2:  # two clips always lie on a line
         metrics["jepa/rank"] = monitors.feature_rank(embeddings[:, 0])
@@ -31,14 +31,18 @@ def term(inputs, *, sigreg_weight: float, directions: int) -> Result:
 
 
 def invariance(embeddings: Float[Array, "clips views width"]) -> Float[Array, ""]:
-    """Mean squared distance of a clip's views from their mean. embeddings: float32 [B, M, E]."""
+    """Mean squared distance of a clip's views from their mean. embeddings: float32 [B, M, E].
+
+    >>> float(invariance(jnp.array([[[1.0], [3.0]]])))  # two views of one clip, 1 away from their mean
+    1.0
+    """
     return jnp.square(embeddings - embeddings.mean(1, keepdims=True)).mean()
 
 
 def draw_directions(key: jax.Array, width: int, count: int) -> Float[Array, "width directions"]:
     """Random unit vectors, float32 [width, count]."""
-    drawn = jax.random.normal(key, (width, count))
-    return drawn / jnp.linalg.norm(drawn, axis=0, keepdims=True)
+    vectors = jax.random.normal(key, (width, count))
+    return vectors / jnp.linalg.norm(vectors, axis=0, keepdims=True)
 
 
 def sigreg(
@@ -55,6 +59,12 @@ def sigreg(
 
     Returns:
       Mean over directions and views.
+
+    >>> import jax
+    >>> gauss = jax.random.normal(jax.random.key(0), (512, 1, 4))
+    >>> directions = draw_directions(jax.random.key(1), width=4, count=16)
+    >>> bool(sigreg(gauss, directions) < sigreg(3 * gauss, directions))  # embeddings that spread too far
+    True
     """
     knots = jnp.linspace(-_LARGEST, _LARGEST, _KNOTS)
     gauss = jnp.exp(-0.5 * knots**2)

@@ -31,6 +31,7 @@ def objective(
     inputs = LossInputs(options, student, teacher, memory, batch, teacher_temperature)
     losses: dict[str, jax.Array] = {}
     metrics: dict[str, jax.Array] = {}
+    # In the order of the table; each term sees what those before it remembered.
     for name, term in TERMS.items():
         if name not in options.weights or not _has(inputs, term.needs):
             continue
@@ -38,8 +39,10 @@ def objective(
         losses[name] = result.loss
         metrics |= result.metrics
         inputs = dataclasses.replace(inputs, memory=result.memory)
+    # Health of what is evaluated, whichever terms are on.
     if teacher.cls is not None and teacher.cls.shape[0] > 2:  # two clips always lie on a line
         metrics["features/rank"] = monitors.feature_rank(teacher.cls)
+    # A term of weight 0 was never computed, so it is not in the sum.
     weighted = (options.weights[name] * value for name, value in losses.items())
     total = sum(weighted, start=jnp.zeros((), jnp.float32))
     metrics |= {f"loss/{name}": value for name, value in losses.items()} | {"loss/total": total}

@@ -56,13 +56,13 @@ def scd_loss(options, student, teacher, memory, batch):
     video_term = prototype_cross_entropy(video_scores, q_image, options.scd_temperature, flat_weights)
     image_term = prototype_cross_entropy(image_scores, q_video, options.scd_temperature, flat_weights)
     grid = (student.decoded.shape[0], -1, teacher.image_tokens.shape[2])
-    found = monitors.assignment_monitors(
+    monitored = monitors.assignment_monitors(
         *(label.reshape(grid) for label in labels),
         student.prototypes.shape[0],
         None if weights is None else weights.reshape(grid[0], -1, grid[2]),
     )
     terms = {"scd/video_scores": video_term, "scd/image_scores": image_term}
-    return video_term + image_term, terms | {f"scd/{key}": value for key, value in found.items()}
+    return video_term + image_term, terms | {f"scd/{key}": value for key, value in monitored.items()}
 
 
 def scd_scores(options, student, teacher, memory, batch):
@@ -75,13 +75,13 @@ def scd_scores(options, student, teacher, memory, batch):
     if options.scd_pairing == "aligned":
         time = num_tokens // teacher.image_tokens.shape[2]
         image = image_scores(options, teacher.image_tokens, student.prototypes, memory, time)
-    elif options.scd_pairing == "released":
+    elif options.scd_pairing == "reference":
         # Every second token of the flattened frames beside the decoder's visible-then-masked order.
         tokens = _standardised(options, teacher.image_tokens, memory).reshape(num_clips, -1, width)
         image = _scores(tokens[:, :: tokens.shape[1] // num_tokens], student.prototypes)
         video = jnp.take_along_axis(video, batch.decoder_order[:, :, None], axis=1)
     else:
-        raise ConfigError(f"scd.pairing must be 'aligned' or 'released', not {options.scd_pairing!r}")
+        raise ConfigError(f"scd.pairing must be 'aligned' or 'reference', not {options.scd_pairing!r}")
     return _scores(video, student.prototypes), image
 
 
@@ -134,8 +134,8 @@ def _unit(x):
 
 
 def standardise(
-    tokens: Float[Array, "clips frames places width"], how: str, position_mean: Float[Array, "places width"]
-) -> Float[Array, "clips frames places width"]:
+    tokens: Float[Array, "clips frames positions width"], how: str, position_mean: Float[Array, "positions width"]
+) -> Float[Array, "clips frames positions width"]:
     """Take the common part out of image teacher tokens.
 
     Args:
@@ -146,6 +146,10 @@ def standardise(
 
     Returns:
       float32 [B, F, P, D].
+
+    >>> tokens = jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1)  # one clip, one frame, two positions, width 1
+    >>> standardise(tokens, "position", position_mean=jnp.ones((2, 1))).ravel().tolist()
+    [0.0, 2.0]
     """
     tokens = tokens.astype(jnp.float32)
     if how == "frame":
@@ -158,7 +162,7 @@ def standardise(
     raise ConfigError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
 
 
-def mean_of_positions(tokens: Float[Array, "clips frames places width"]) -> Float[Array, "places width"]:
+def mean_of_positions(tokens: Float[Array, "clips frames positions width"]) -> Float[Array, "positions width"]:
     """Mean token of a batch at each patch position, without gradient. [B, F, P, D] -> float32 [P, D]."""
     # Frames are summed by products: for a plain mean XLA lays out the whole image teacher with frames last on GPUs, and
     # moves its axes four times in each block (docs/speed.md).
@@ -168,8 +172,8 @@ def mean_of_positions(tokens: Float[Array, "clips frames places width"]) -> Floa
 
 
 def started_position_mean(
-    position_mean: Float[Array, "places width"], batch_mean: Float[Array, "places width"]
-) -> Float[Array, "places width"]:
+    position_mean: Float[Array, "positions width"], batch_mean: Float[Array, "positions width"]
+) -> Float[Array, "positions width"]:
     """The running mean, or the mean of this batch where it has not started (is all zeros).
 
     From zeros an average of momentum 0.99 would take 69 steps to hold half of the mean.
@@ -178,8 +182,8 @@ def started_position_mean(
 
 
 def update_position_mean(
-    position_mean: Float[Array, "places width"], batch_mean: Float[Array, "places width"], momentum: float
-) -> Float[Array, "places width"]:
+    position_mean: Float[Array, "positions width"], batch_mean: Float[Array, "positions width"], momentum: float
+) -> Float[Array, "positions width"]:
     """EMA of the mean token at each patch position; both float32 [P, D]."""
     return momentum * position_mean + (1 - momentum) * batch_mean
 
@@ -195,6 +199,10 @@ def prototype_cross_entropy(
     Args:
       scores, assignments: float32 [N, K].
       weights: [N] or None; the mean is over the mass.
+
+    >>> loss = prototype_cross_entropy(jnp.zeros((2, 4)), hard_labels(jnp.eye(2, 4)), temperature=0.1)
+    >>> round(float(loss), 3)  # ln 4: the scores prefer no prototype
+    1.386
     """
     log_probs = jax.nn.log_softmax(scores / temperature, axis=-1)
     per_row = -(assignments * log_probs).sum(-1)
@@ -204,7 +212,11 @@ def prototype_cross_entropy(
 
 
 def hard_labels(assignments: Float[Array, "rows prototypes"]) -> Float[Array, "rows prototypes"]:
-    """One-hot of the largest assignment, as the public code uses for targets."""
+    """One-hot of the largest assignment, as the public code uses for targets.
+
+    >>> hard_labels(jnp.array([[0.2, 0.7, 0.1]])).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
     return jax.nn.one_hot(assignments.argmax(-1), assignments.shape[-1], dtype=jnp.float32)
 
 
@@ -214,11 +226,11 @@ def signal_weights(
     tubelet: int,
     patch: int,
     floor: float,
-) -> Float[Array, "clips tubelets places"]:
+) -> Float[Array, "clips tubelets positions"]:
     """1 for tokens that hold signal, 0 for padded frames and for patches without signal.
 
-    A patch holds signal if its grey values deviate by more than `floor` anywhere in the clip: the black
-    surround of the sector does not.
+    A patch holds signal if the standard deviation of its grey values over the clip is above `floor`: the
+    black surround of the sector has none.
 
     Args:
       frames: uint8 [B, T, H, W].
@@ -227,12 +239,16 @@ def signal_weights(
 
     Returns:
       float32 [B, T / tubelet, P].
+
+    >>> frames = jnp.zeros((1, 2, 2, 4), jnp.uint8).at[0, 1, :, 2:].set(200)  # the right half lights up
+    >>> signal_weights(frames, jnp.array([2]), tubelet=2, patch=2, floor=4.0).tolist()
+    [[[0.0, 1.0]]]
     """
     batch, time, height, width = frames.shape
     x = frames.astype(jnp.float32).reshape(batch, time, height // patch, patch, width // patch, patch)
     valid = jnp.arange(time) < num_valid[:, None]
-    moment = jnp.where(valid[:, :, None, None], (x**2).mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
+    mean_square = jnp.where(valid[:, :, None, None], (x**2).mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
     mean = jnp.where(valid[:, :, None, None], x.mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
-    signal = jnp.sqrt(jnp.maximum(moment - mean**2, 0)) > floor
+    signal = jnp.sqrt(jnp.maximum(mean_square - mean**2, 0)) > floor
     real = valid[:, ::tubelet]
     return (real[:, :, None] & signal.reshape(batch, 1, -1)).astype(jnp.float32)

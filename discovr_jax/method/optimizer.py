@@ -13,8 +13,13 @@ from discovr_jax.trees import path_name
 def peak_lr(lr: float | None, base_lr: float | None, batch_size: int) -> float:
     """Absolute `lr` where it is set, else `base_lr` times batch / 256.
 
+    Source: the linear scaling rule, Goyal et al., arXiv 1706.02677.
+
     Raises:
       ConfigError: neither is set.
+
+    >>> peak_lr(None, base_lr=1.5e-4, batch_size=128)
+    7.5e-05
     """
     if lr is not None:
         return float(lr)
@@ -35,6 +40,8 @@ def decay_mask(params, exempt: str):
 def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | None, image_lr_scale: float = 1.0):
     """AdamW without its learning rate: the step multiplies by -lr, a function of the training step, so that a
     skipped update cannot shift the schedule.
+
+    Source: Loshchilov and Hutter, arXiv 1711.05101.
 
     Args:
       clip: global gradient norm, None or 0 for none.

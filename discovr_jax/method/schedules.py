@@ -15,6 +15,11 @@ def duration_steps(text: str, *, steps_per_epoch: float, batch_size: int, total:
 
     Raises:
       ConfigError: text that is no duration, or percent where the total itself is asked for.
+
+    >>> duration_steps("40 epochs", steps_per_epoch=58.3, batch_size=128)
+    2332
+    >>> duration_steps("10 percent", steps_per_epoch=58.3, batch_size=128, total=500)
+    50
     """
     match = DURATION.match(str(text))
     if match is None:
@@ -35,13 +40,29 @@ def should_run(step: int, every: int, total: int) -> bool:
     """Whether something that happens every `every` steps happens at `step`; always at the last one, never at 0.
 
     `every` 0 means only at the end.
+
+    >>> [step for step in range(11) if should_run(step, every=4, total=10)]
+    [4, 8, 10]
     """
     return step == total or (every > 0 and step > 0 and step % every == 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedules:
-    """Everything that changes with the step. All durations in steps; call methods with an int32 scalar."""
+    """Everything that changes with the step. All durations in steps; call methods with an int32 scalar.
+
+    Source: warm-up, Goyal et al., arXiv 1706.02677; cosine, SGDR, arXiv 1608.03983; teacher temperature and momentum,
+    DINO, arXiv 2104.14294.
+
+    >>> schedules = Schedules(
+    ...     total=100, peak_lr=1e-3, floor_lr=0.0, warmup=10, lr_decay="cosine", teacher_temperature=(0.04, 0.07),
+    ...     teacher_temperature_warmup=30, ema=(0.996, 1.0), freeze_last=0, freeze_prototypes=0,
+    ... )
+    >>> [round(1e4 * float(schedules.lr(step)), 3) for step in (0, 9, 55, 100)]
+    [1.0, 10.0, 5.0, 0.0]
+    >>> [round(float(schedules.ema_momentum(step)), 4) for step in (0, 50, 100)]
+    [0.996, 0.998, 1.0]
+    """
 
     total: int
     peak_lr: float

@@ -1,4 +1,7 @@
-"""The Vision Transformer encoder of video tubelets and of single frames. Only visible patches are embedded."""
+"""The Vision Transformer encoder of video tubelets and of single frames. Only visible patches are embedded.
+
+Source: ViT, arXiv 2010.11929; tubelets and the encoding of visible tokens alone, VideoMAE, arXiv 2203.12602.
+"""
 
 import flax.linen as nn
 import jax
@@ -37,7 +40,7 @@ class Encoder(nn.Module):
         """Encode patches.
 
         Args:
-          tokens: [B, N, cells], all patches of the clip in raster order (`patches.patchify`).
+          tokens: [B, N, patch_dim], all patches of the clip in raster order (`patches.patchify`).
           visible: int32 [B * views, V], indices of the patches to see; rows are clip-major (the views of one
             clip follow each other). None sees all.
           at: float [N] or [N, axes], positions of the patches (`positions.KINDS`); None for 0 .. N-1.

@@ -10,7 +10,12 @@ NORM_EPS = 1e-12
 
 
 def l2_normalise(x: jax.Array, axis: int = -1) -> jax.Array:
-    """Unit length along `axis`, in float32 (PyTorch's `normalize`: the norm is clamped at 1e-12)."""
+    """Unit length along `axis`, in float32 (PyTorch's `normalize`: the norm is clamped at 1e-12).
+
+    >>> unit = l2_normalise(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+    >>> jnp.linalg.norm(unit, axis=1).round(3).tolist()
+    [1.0, 0.0]
+    """
     x = x.astype(jnp.float32)
     # The square is clamped, not the root, so that the gradient at zero is zero instead of NaN.
     square = jnp.maximum((x * x).sum(axis, keepdims=True), NORM_EPS**2)
@@ -18,7 +23,10 @@ def l2_normalise(x: jax.Array, axis: int = -1) -> jax.Array:
 
 
 class DINOHead(nn.Module):
-    """MLP, L2 normalisation, and a weight-normalised linear layer to the scores (gain fixed at 1, no bias)."""
+    """MLP, L2 normalisation, and a weight-normalised linear layer to the scores (gain fixed at 1, no bias).
+
+    Source: DINO, arXiv 2104.14294; weight normalisation, arXiv 1602.07868.
+    """
 
     hidden: int
     bottleneck: int

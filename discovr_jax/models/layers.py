@@ -22,7 +22,10 @@ def xavier_qkv(key, shape, dtype=jnp.float32):
 
 @jax.custom_jvp
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, x * Phi(x), computed in float32. Its gradient keeps one array, not every step of it."""
+    """Exact GELU, x * Phi(x), computed in float32. Its gradient keeps one array, not every step of it.
+
+    Source: Hendrycks and Gimpel, arXiv 1606.08415.
+    """
     return _gelu_and_slope(x)[0]
 
 
@@ -45,6 +48,8 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> ja
 
     Its gradient keeps `x` and two numbers per row. Without this rule XLA recomputes the residual gradient of all
     later blocks in each block.
+
+    Source: Ba et al., arXiv 1607.06450.
 
     Args:
       x: [..., D], any float dtype.

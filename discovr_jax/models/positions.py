@@ -4,13 +4,15 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
 BASE = 10000.0
-AXIS_BASE = 100.0  # an axis has tens of cells, not thousands of tokens
+AXIS_BASE = 100.0  # an axis has tens of grid cells, not thousands of tokens
 
 
 def sinusoid(
     positions: Shaped[np.ndarray, "tokens"], width: int, base: float = BASE
 ) -> Float32[np.ndarray, "tokens {width}"]:
     """Sinusoid embedding of (possibly fractional) positions: sine on even channels, cosine on odd ones.
+
+    Source: Vaswani et al., arXiv 1706.03762, section 3.5.
 
     Args:
       positions: float or int [N], position of each token.
@@ -19,6 +21,9 @@ def sinusoid(
 
     Returns:
       float32 [N, D].
+
+    >>> sinusoid(np.arange(3), width=4).shape
+    (3, 4)
     """
     channel = np.arange(width)
     angle = np.asarray(positions, np.float64)[:, None] / base ** (2 * (channel // 2) / width)
@@ -54,11 +59,14 @@ def sincos_factorised(
     Cell centres are aligned: cell i of n lies at (i + 1/2) N / n - 1/2 of N.
 
     Args:
-      grid: cells along each axis, (rows, columns) or (tubelets, rows, columns).
-      counted_in: cells along each axis of the grid that the weights were trained on; None for `grid` itself.
+      grid: grid cells along each axis, (rows, columns) or (tubelets, rows, columns).
+      counted_in: grid cells along each axis of the grid that the weights were trained on; None for `grid` itself.
 
     Returns:
       float64 [N, axes], raster order; whole numbers where the two grids are equal.
+
+    >>> sincos_factorised((2, 2)).tolist()
+    [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
     """
     counted_in = grid if counted_in is None else tuple(counted_in)
     if len(counted_in) != len(grid):

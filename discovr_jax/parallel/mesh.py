@@ -31,9 +31,7 @@ RULES = (
     (r"head/fc1/kernel$", PartitionSpec("model", "fsdp")),
     (r"head/last$", PartitionSpec("fsdp", "model")),
     (r"prototypes/vectors$", PartitionSpec("model", "fsdp")),
-    (r"decoder/(from_encoder|head)/kernel$", PartitionSpec("fsdp", "model")),
-    (r"projector/(fc\d|last)/kernel$", PartitionSpec("fsdp", "model")),
-    (r"pixel_head/kernel$", PartitionSpec("fsdp", "model")),
+    (r"/kernel$", PartitionSpec("fsdp", "model")),  # every other linear layer, also of a head that is added
     (r"(cls_token|mask_token|bias|scale)$", PartitionSpec()),
     (r"(^|/)(step|skipped|count)$", PartitionSpec()),
     (r"^memory/", PartitionSpec()),

@@ -2,7 +2,7 @@
 
 Peaks are the vendors' (bfloat16, dense), from the pages named; nobody reaches them, so times made from them are
 lower bounds. TPU: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e,tpu7x}. H100, H200: NVIDIA's data sheets (SXM).
-"cpu" stands for one simulated device, in round figures, so that the planner can be tried and tested anywhere.
+"cpu" stands for one simulated device, in round numbers, so that the planner can be tried and tested anywhere.
 """
 
 import dataclasses
@@ -149,6 +149,10 @@ def parse_topology(name: str, slices: int = 1) -> Topology:
 
     Raises:
       TopologyError: says which forms and kinds there are.
+
+    >>> topology = parse_topology("v7:2x2x1")
+    >>> topology.devices_per_slice, topology.chip.name  # jax sees two cores per chip
+    (8, 'tpu7x')
     """
     kind, _, shape = name.removeprefix("gpu:").partition(":")
     axes = tuple(int(size) for size in shape.split("x") if size.isdecimal())

@@ -70,6 +70,10 @@ def write(
     Raises:
       ValueError: unknown layout or split, negative or no counts.
       FileExistsError: the directory, or the partial one, holds something else.
+
+    >>> native = write("camus", "camus_native", {"train": 1}, seed=0, workers=1)
+    >>> sorted(path.name for path in native.iterdir() if path.is_dir() and not path.name.startswith("."))
+    ['database_nifti', 'database_split']
     """
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}: one of {', '.join(LAYOUTS)}")

@@ -102,7 +102,12 @@ def draw_ef(rng: np.random.Generator) -> float:
 
 
 def draw_heart(rng: np.random.Generator) -> HeartParameters:
-    """Draws one examination; all but `ef` has a distribution that does not depend on it."""
+    """Draws one examination; all but `ef` has a distribution that does not depend on it.
+
+    >>> heart = draw_heart(np.random.default_rng(0))
+    >>> MIN_EF <= heart.ef <= MAX_EF and heart.num_frames > 1
+    True
+    """
     ef = draw_ef(rng)
     heart_rate = float(np.clip(rng.normal(72, 15), 45, 120))
     fps = 50.0 if rng.random() < 0.6 else float(np.round(rng.uniform(30, 70), 1))

@@ -2,6 +2,8 @@
 
 Sensitivity at a specificity: the threshold is the score that this share of the normal *validation* videos does not
 exceed. The specificity on test is therefore another metric, and stands beside.
+
+Source: Bergman et al., "Deep nearest neighbor anomaly detection", arXiv 2002.10445.
 """
 
 import numpy as np

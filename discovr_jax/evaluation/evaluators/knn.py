@@ -2,6 +2,8 @@
 
 The headline metrics have a fixed k and temperature. Beside them ("swept") stand those of the pair that does best on
 validation AUROC, the readout being the headline's.
+
+Source: the weighted vote of Wu et al., arXiv 1805.01978, with k and temperature as the DISCOVR paper's.
 """
 
 import numpy as np
@@ -37,6 +39,10 @@ def vote(similarity: np.ndarray, labels: np.ndarray, k: int, temperature: float)
 
     Returns:
       float64 [Q] in [0, 1].
+
+    >>> similarity, labels = np.array([[0.9, 0.9, 0.1]]), np.array([[1.0, 0.0, 1.0]])
+    >>> vote(similarity, labels, k=2, temperature=0.07).tolist()
+    [0.5]
     """
     similarity, labels = similarity[:, :k], labels[:, :k]
     # Only ratios matter; the shift keeps exp finite at any temperature.
@@ -54,12 +60,14 @@ def evaluate(
     neighbours: tuple[int, ...] = NEIGHBOURS,
     temperatures: tuple[float, ...] = TEMPERATURES,
 ) -> interface.Predictions:
-    """Scores validation and test videos against the training bank. k is cut to the bank's size, and said so.
+    """Scores validation and test videos against the reference set, the training videos.
+
+    k is cut to its size, and said so.
 
     Args:
       k, temperature: of the headline.
-      neighbours, temperatures: of the sweep, all pairs; those above the bank's size are left out. Of equal ones the
-        first wins: more neighbours, then the higher temperature, which is the smoother vote.
+      neighbours, temperatures: of the sweep, all pairs; more than it holds are left out. Of equal
+        ones the first wins: more neighbours, then the higher temperature, which is the smoother vote.
 
     Raises:
       ValueError: if a k < 1 or a temperature <= 0.

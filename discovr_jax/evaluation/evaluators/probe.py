@@ -1,11 +1,13 @@
 """Linear probe: logistic regression on standardised frozen features, classes weighted to balance.
 
-The strength C is chosen on validation AUROC alone; the model stays the one fitted on train (no refit on
+C is chosen on validation AUROC alone; the model stays the one fitted on train (no refit on
 train + val), so validation never leaks into the reported fit.
 
 The fit sees both classes equally often, whatever their shares: macro F1 and balanced accuracy are at its 0.5. That
 number is no probability: it is too high where abnormal is rare, and a strong penalty draws it to 0.5. So calibration
 (Brier, expected calibration error) is that of the probability which Platt's method makes of it on validation.
+
+Source: Platt, "Probabilistic outputs for support vector machines", 1999.
 """
 
 import warnings
@@ -28,7 +30,7 @@ METRICS = {
     "calibration_error": video_metrics.On("probability", video_metrics.calibration_error, centred=True),
 }
 SELECT_BY, LARGER_IS_BETTER = "auroc", True
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+C_VALUES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
@@ -42,38 +44,38 @@ def evaluate(
     val: interface.Split,
     test: interface.Split,
     *,
-    strengths: tuple[float, ...] = STRENGTHS,
+    Cs: tuple[float, ...] = C_VALUES,
     max_iter: int = 2000,
 ) -> interface.Predictions:
     """Probability of "abnormal" for validation and test videos.
 
     Args:
-      strengths: values of C tried (inverse of the penalty); ties keep the smaller, which is plainer.
-      max_iter: L-BFGS iterations; a strength that has not converged by then is not a candidate.
+      Cs: values of C (inverse of the L2 penalty) that are tried; ties keep the smaller, which is plainer.
+      max_iter: L-BFGS iterations; a C that has not converged by then is not a candidate.
 
     Raises:
-      ConfigError: if a strength is not positive.
-      interface.Skip: if no strength converged.
+      ConfigError: if a C is not positive.
+      interface.Skip: if no C converged.
     """
-    if not strengths or min(strengths) <= 0:
-        raise ConfigError(f"the strengths of a probe must be positive, got {strengths}")
+    if not Cs or min(Cs) <= 0:
+        raise ConfigError(f"the values of C of a probe must be positive, got {Cs}")
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
-    for strength in sorted(strengths):
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=max_iter)
+    for c in sorted(Cs):
+        model = LogisticRegression(C=c, class_weight="balanced", max_iter=max_iter)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
                 model.fit(x_train, train.target)
             except ConvergenceWarning:
-                dropped.append(strength)
+                dropped.append(c)
                 continue
         score = video_metrics.auroc(val.target, model.decision_function(x_val), ones)[0]
         if score > best_score:
             best, best_score = model, score
     if best is None:
-        raise interface.Skip(f"logistic regression: no C of {strengths} converged in {max_iter} iterations")
+        raise interface.Skip(f"logistic regression: no C of {Cs} converged in {max_iter} iterations")
     details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
     if dropped:
         details["C_not_converged"] = dropped
@@ -94,11 +96,11 @@ def calibrated(val_score: np.ndarray, val_target: np.ndarray, score: np.ndarray)
     """
     abnormal = val_target == 1
     inside = np.where(abnormal, (abnormal.sum() + 1) / (abnormal.sum() + 2), 1 / ((~abnormal).sum() + 2))
-    mean, deviation = val_score.mean(), val_score.std() or 1.0
-    x = (np.r_[val_score, val_score] - mean)[:, None] / deviation
+    mean, std = val_score.mean(), val_score.std() or 1.0
+    x = (np.r_[val_score, val_score] - mean)[:, None] / std
     model = LogisticRegression(C=np.inf)  # each video is abnormal with weight `inside`, and normal with the rest
     model.fit(x, np.repeat([1, 0], len(inside)), sample_weight=np.r_[inside, 1 - inside])
-    return model.predict_proba((score - mean)[:, None] / deviation)[:, 1]
+    return model.predict_proba((score - mean)[:, None] / std)[:, 1]
 
 
 def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:

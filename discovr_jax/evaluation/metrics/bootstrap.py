@@ -17,6 +17,8 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 def patient_weights(patients: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """How often each video counts in each resample.
 
+    Source: Efron's bootstrap, with patients as the units that are drawn.
+
     Args:
       patients: [N] patient of each video (any comparable type).
       resamples: number of resamples R.
@@ -27,6 +29,10 @@ def patient_weights(patients: np.ndarray, resamples: int = 1000, seed: int = 0) 
 
     Raises:
       ValueError: if there is no video or no resample.
+
+    >>> weights = patient_weights(np.array(["a", "a", "b"]), resamples=4)
+    >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())  # videos of a patient are drawn together
+    ((4, 3), True)
     """
     patients = np.asarray(patients)
     if patients.size == 0 or resamples < 1:
@@ -56,13 +62,13 @@ def distribution(
     rows = max(1, 4_000_000 // len(target))  # about 32 MB of float64 weights at a time
     for start in range(0, len(weights), rows):
         parts.append(metric(target, prediction, weights[start : start + rows].astype(np.float64)))
-    figures = np.concatenate(parts)
+    values = np.concatenate(parts)
     if getattr(metric, "centred", False):
-        figures[1:] += figures[0] - np.nanmean(figures[1:])
-    return figures
+        values[1:] += values[0] - np.nanmean(values[1:])
+    return values
 
 
-def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:
+def interval(values: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:
     """A metric with its 95 % percentile interval.
 
     Args:
@@ -73,8 +79,14 @@ def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | 
       {"value", "low", "high"}, None where there is none. Resamples in which the metric does not exist (only
       one class drawn) are left out and counted: "resamples_used". A "note" says why an interval is missing:
       one patient cannot be resampled, and a bootstrap that lost half its resamples is not the one stated.
+
+    >>> from discovr_jax.evaluation.metrics import videos
+    >>> target, score, patients = np.array([1, 0] * 20), np.linspace(0, 1, 40), np.arange(40)
+    >>> found = interval(distribution(videos.auroc, target, score, patient_weights(patients)), num_patients=40)
+    >>> found["low"] < found["value"] < found["high"]
+    True
     """
-    value, samples = figures[0], figures[1:]
+    value, samples = values[0], values[1:]
     usable = samples[np.isfinite(samples)]
     result: dict = {"value": float(value) if np.isfinite(value) else None, "low": None, "high": None}
     if len(usable) < len(samples):
@@ -84,7 +96,7 @@ def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | 
     elif result["value"] is None:
         result["note"] = "not defined on these videos"
     elif len(usable) < _MIN_USABLE * len(samples):
-        result["note"] = f"no interval: the figure exists in {len(usable)} of {len(samples)} resamples only"
+        result["note"] = f"no interval: the metric exists in {len(usable)} of {len(samples)} resamples only"
     else:
         low, high = np.percentile(usable, _LEVELS)
         result.update(low=float(low), high=float(high))

@@ -3,6 +3,11 @@
 Every metric is a pure function `metric(target [N], prediction [N], weights [R, N]) -> [R]`. A weight is how
 often a video counts, so one call with ones gives the metric and one call with a bootstrap's counts gives all
 resamples. A metric that does not exist (one class left, no spread of the target) is NaN, never 0.
+
+>>> target, score = np.array([1, 0, 1, 0]), np.array([0.9, 0.4, 0.6, 0.2])
+>>> ones = np.ones((1, 4))
+>>> auroc(target, score, ones).tolist(), balanced_accuracy(target, score, ones).tolist()
+([1.0], [1.0])
 """
 
 import dataclasses
@@ -61,7 +66,11 @@ def _confusion(target, score, weights):
 
 
 def macro_f1(target, score, weights) -> np.ndarray:
-    """Mean of the F1 of normal and of abnormal at the majority vote; NaN unless both classes are present."""
+    """Mean of the F1 of normal and of abnormal at the majority vote; NaN unless both classes are present.
+
+    >>> macro_f1(np.array([1, 1, 0, 0]), np.array([0.9, 0.1, 0.2, 0.3]), np.ones((1, 4))).round(3).tolist()
+    [0.733]
+    """
     tp, fp, tn, fn = _confusion(target, score, weights)
     f1 = (_divide(2 * tp, 2 * tp + fp + fn) + _divide(2 * tn, 2 * tn + fp + fn)) / 2
     return np.where((tp + fn > 0) & (tn + fp > 0), f1, np.nan)
@@ -99,7 +108,11 @@ def _share_above(margin, chosen, weights) -> np.ndarray:
 
 
 def auroc(target, score, weights) -> np.ndarray:
-    """Chance that an abnormal video scores above a normal one, ties counting half."""
+    """Chance that an abnormal video scores above a normal one, ties counting half.
+
+    >>> auroc(np.array([1, 0, 0]), np.array([0.5, 0.5, 0.1]), np.ones((1, 3))).tolist()
+    [0.75]
+    """
     abnormal, normal = _class_weight_by_score(target, score, weights)
     below = np.cumsum(normal, axis=1) - normal
     pairs = (abnormal * (below + normal / 2)).sum(1)
@@ -116,12 +129,22 @@ def average_precision(target, score, weights) -> np.ndarray:
 
 
 def brier(target, probability, weights) -> np.ndarray:
-    """Mean squared difference of the probability of "abnormal" and what is (0 or 1)."""
+    """Mean squared difference of the probability of "abnormal" and what is (0 or 1).
+
+    >>> brier(np.array([1, 0]), np.array([0.5, 0.5]), np.ones((1, 2))).tolist()
+    [0.25]
+    """
     return _mean((probability - target) ** 2, weights)
 
 
 def calibration_error(target, probability, weights) -> np.ndarray:
-    """Expected calibration error: |mean probability - share abnormal| in each of ten equal bins, by bin size."""
+    """Expected calibration error: |mean probability - share abnormal| in each of ten equal bins, by bin size.
+
+    Source: Guo et al., arXiv 1706.04599, eq. 3.
+
+    >>> calibration_error(np.array([1, 0]), np.array([0.8, 0.1]), np.ones((1, 2))).round(3).tolist()
+    [0.15]
+    """
     bins = probability_bins(probability)
     inside = (bins[:, None] == np.arange(BINS)).astype(np.float64)
     gap = weights @ ((probability - target)[:, None] * inside)
@@ -138,7 +161,11 @@ def _mean(values, weights) -> np.ndarray:
 
 
 def mae(target, prediction, weights) -> np.ndarray:
-    """Mean absolute error, in the target's unit."""
+    """Mean absolute error, in the target's unit.
+
+    >>> mae(np.array([50.0, 60.0]), np.array([55.0, 57.0]), np.ones((1, 2))).tolist()
+    [4.0]
+    """
     return _mean(np.abs(prediction - target), weights)
 
 
@@ -148,7 +175,11 @@ def rmse(target, prediction, weights) -> np.ndarray:
 
 
 def r2(target, prediction, weights) -> np.ndarray:
-    """1 - squared error / squared spread of the target; NaN if the target has no spread."""
+    """1 - squared error / squared spread of the target; NaN if the target has no spread.
+
+    >>> r2(np.array([40.0, 60.0]), np.array([50.0, 50.0]), np.ones((1, 2))).tolist()  # no better than the mean
+    [0.0]
+    """
     # Centred on a fixed number first, so that the one-pass variance does not cancel.
     centred = target - np.mean(target)
     spread = _mean(centred**2, weights) - _mean(centred, weights) ** 2
@@ -171,7 +202,10 @@ def _half_width_of_agreement(target, prediction, weights) -> np.ndarray:
 
 
 def agreement_low(target, prediction, weights) -> np.ndarray:
-    """Lower Bland-Altman limit: bias - 1.96 sample deviations of the error; NaN below two videos."""
+    """Lower Bland-Altman limit: bias - 1.96 sample deviations of the error; NaN below two videos.
+
+    Source: Bland and Altman, Lancet 1986, 327, 307-310.
+    """
     return bias(target, prediction, weights) - _half_width_of_agreement(target, prediction, weights)
 
 

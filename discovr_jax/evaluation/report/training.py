@@ -52,19 +52,19 @@ _MONITORS = (
     ),
     (
         "What a prototype tells",
-        {"scd/position_information": "place in the picture", "scd/clip_information": "which clip"},
+        {"scd/position_information": "position in the picture", "scd/clip_information": "which clip"},
         {},
         "share of information (0 to 1)",
         False,
-        "High 'place' with low 'clip' means that prototypes only memorise positions, not anatomy.",
+        "High 'position' with low 'clip' means that prototypes only memorise positions, not anatomy.",
     ),
     (
         "Video and image agree",
-        {"scd/agreement": "same prototype", "scd/agreement_position_only": "reachable from place alone"},
+        {"scd/agreement": "same prototype", "scd/agreement_position_only": "by position alone"},
         {},
         "share of tokens (0 to 1)",
         False,
-        "Agreement is worth something only as far as it lies above what place alone would give.",
+        "Agreement is worth something only as far as it lies above what position alone would give.",
     ),
     (
         "Directions in use",
@@ -87,7 +87,7 @@ _MONITORS = (
         "Speed",
         {"perf/clips_per_second": "clips"},
         {},
-        "clips a second",
+        "clips per second",
         False,
         "Throughput of the training machine.",
     ),
@@ -113,7 +113,7 @@ def others(rows) -> str:
         elif len(values):
             curves.append(page.figure(key, "", (plots.curves(rows, {key: key}, ylabel="value"), "png")))
     parts = [page.details(f"Curves ({len(curves)})", page.grid(curves))] if curves else []
-    parts += [page.details(f"Logged once ({len(once)})", page.table(("figure", "value"), once))] if once else []
+    parts += [page.details(f"Logged once ({len(once)})", page.table(("metric", "value"), once))] if once else []
     return page.section("Other measurements", *(parts or [page.absent("nothing else was logged")]))
 
 

@@ -161,6 +161,7 @@ def test_what_is_transparent_is_black(tmp_path, frames):
     "suffix,codec,pix_fmt",
     [
         (".mov", "libx264", "yuv420p"), (".mov", "mjpeg", "yuvj420p"), (".mov", "prores", "yuv422p10le"),
+        (".mov", "libx265", "yuv420p"),
         (".m4v", "mpeg4", "yuv420p"), (".mpg", "mpeg1video", "yuv420p"), (".mpeg", "mpeg2video", "yuv420p"),
         (".mpeg", "mpeg1video", "yuv420p"), (".wmv", "wmv2", "yuv420p"), (".webm", "libvpx", "yuv420p"),
         (".webm", "libvpx-vp9", "yuv420p"), (".mkv", "ffv1", "gray16le"), (".MOV", "libx264", "yuv420p"),
