@@ -34,7 +34,7 @@ ARGUMENTS = {
     "lvh": RECIPE,
     "rvenet": RECIPE,
     "fetal": RECIPE,
-    "camus": RECIPE,
+    "camus": RECIPE | {"small": (False, True)},
     "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
     | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},
     "phantom": {"smoke": (False, True), "long": (False, True), "views": (False, True)},

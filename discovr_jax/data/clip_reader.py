@@ -96,11 +96,12 @@ class ClipReader:
         start = transforms.even_starts(len(record["frames"]), self.num_frames, stride, clips)[clip]
         return self._clip(0, index, record, stride, int(start), self._whole)
 
-    def clip_showing(self, task: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    def clip_showing(self, task: tuple[int, int, int], *, tubelet: int) -> dict[str, np.ndarray]:
         row, index, frame = task
         record, stride = self._open(0, index)
-        *chosen, position = transforms.clip_showing(len(record["frames"]), self.num_frames, stride, frame)
-        return self._sampled(0, row, record, *chosen, self._whole) | {"position": np.int32(position)}
+        which, num_valid, position = transforms.clip_showing(len(record["frames"]), self.num_frames, stride, frame)
+        which = transforms.read_apart(which, position, record["mask_frames"], tubelet)
+        return self._sampled(0, row, record, which, num_valid, self._whole) | {"position": np.int32(position)}
 
     @property
     def _whole(self) -> transforms.Box:

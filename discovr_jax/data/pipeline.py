@@ -7,6 +7,7 @@ costs nothing.
 """
 
 import dataclasses
+import functools
 import gc
 import hashlib
 import json
@@ -249,16 +250,20 @@ def labelled_batches(
     config: ml_collections.ConfigDict,
     frames: Sequence[tuple[int, int]],
     *,
+    tubelet: int,
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
     """A clip for each of `frames` that shows that frame (`transforms.clip_showing`): whole frame, in order, once.
 
+    Labelled frames of one video never share a tubelet (`transforms.read_apart`).
+
     Args:
       source: any split.
       config: data.*.
       frames: (record, frame of its video).
+      tubelet: frames per token of the encoders.
       batch_size, process_index, process_count: as in `eval_batches`.
 
     Returns:
@@ -270,7 +275,8 @@ def labelled_batches(
     """
     reader = ClipReader.create([source], config.data, [[index for index, _ in frames]])
     tasks = [(row, int(index), int(frame)) for row, (index, frame) in enumerate(frames)]
-    return _once(reader, reader.clip_showing, tasks, batch_size, config.data.workers, process_index, process_count)
+    showing = functools.partial(reader.clip_showing, tubelet=tubelet)
+    return _once(reader, showing, tasks, batch_size, config.data.workers, process_index, process_count)
 
 
 def _once(reader, make, tasks: list[tuple], batch_size: int, workers: int, process_index: int, process_count: int):

@@ -78,6 +78,28 @@ def clip_showing(video_frames: int, num_frames: int, stride: float, frame: int) 
     return *_repeat_last(frame - steps[position] + steps, video_frames), position
 
 
+def read_apart(indices: np.ndarray, position: int, labelled: np.ndarray, tubelet: int) -> np.ndarray:
+    """The clip with the frame at `position` alone in its tubelet, if another labelled frame would share its tokens.
+
+    Two labelled frames with the same tokens would get the same mask, as ED and ES of a video of two frames.
+
+    Args:
+      indices: int64 [num_frames], of `clip_showing`.
+      labelled: frames of the video that have a mask.
+      tubelet: frames per token, a divisor of num_frames.
+
+    Returns:
+      int64 [num_frames]; `indices` itself where no other labelled frame is in the tubelet.
+    """
+    first = position // tubelet * tubelet
+    shared = indices[first : first + tubelet]
+    if not np.isin(shared[shared != indices[position]], labelled).any():
+        return indices
+    alone = indices.copy()
+    alone[first : first + tubelet] = indices[position]
+    return alone
+
+
 def _steps(num_frames: int, stride: float) -> np.ndarray:
     """Frames from the start of a clip to each of its frames: int64 [num_frames]."""
     # Halves round up: rounding them to even would make the steps of a stride of 2.5 uneven (2, 3, 4, 2).

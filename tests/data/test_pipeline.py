@@ -375,7 +375,7 @@ def test_labelled_batches_show_the_frames_asked_for():
     """Pixels tell which frame they are; the copies that fill the last batch have weight 0."""
     source = make_source([20, 3, 40])
     asked = [(0, 8), (2, 39), (1, 2), (2, 0), (0, 19)]
-    with pipeline.labelled_batches(source, make_config(), asked, batch_size=4) as batches:
+    with pipeline.labelled_batches(source, make_config(), asked, tubelet=2, batch_size=4) as batches:
         found = list(batches)
     joined = {name: np.concatenate([batch[name] for batch in found]) for name in found[0]}
     assert joined["record"].tolist() == [0, 1, 2, 3, 4, 4, 4, 4] and joined["weight"].tolist() == [1] * 5 + [0] * 3
@@ -383,6 +383,6 @@ def test_labelled_batches_show_the_frames_asked_for():
         shown = joined["frames"][row, joined["position"][row], 0, 0]
         assert shown == frame + 10 * record and joined["position"][row] < joined["num_valid"][row]
     assert joined["num_valid"].tolist()[:5] == [4, 4, 1, 4, 4]
-    halves = {"batch_size": 4, "process_index": 1, "process_count": 2}
+    halves = {"tubelet": 2, "batch_size": 4, "process_index": 1, "process_count": 2}
     with pipeline.labelled_batches(source, make_config(), asked, **halves) as part:
         assert_equal_batches([next(part)], [{name: values[2:4] for name, values in joined.items()}])

@@ -176,3 +176,21 @@ def test_every_frame_of_every_video_can_be_shown(stride, video_frames):
 def test_a_frame_outside_the_video_cannot_be_shown():
     with pytest.raises(ValueError, match="Frame 7 is outside a video of 7 frames"):
         transforms.clip_showing(7, 4, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("indices", "position", "labelled", "tubelet", "expected"),
+    [
+        ([0, 1, 1, 1], 0, [0, 1], 2, [0, 0, 1, 1]),  # ED and ES of a video of two frames
+        ([0, 1, 1, 1], 1, [0, 1], 2, [1, 1, 1, 1]),
+        ([0, 1, 2, 3], 2, [2, 5], 2, [0, 1, 2, 3]),  # the other one is elsewhere: the clip stays as it is
+        ([0, 1, 2, 3], 2, [1, 2], 2, [0, 1, 2, 3]),  # next to it, but in another tubelet
+        ([0, 1, 2, 3], 2, [1, 2], 1, [0, 1, 2, 3]),
+        ([0, 1, 2, 3], 3, [0, 3], 4, [3, 3, 3, 3]),
+        ([4, 4, 4, 4], 0, [4], 2, [4, 4, 4, 4]),
+    ],
+)
+def test_labelled_frames_do_not_share_a_tubelet(indices, position, labelled, tubelet, expected):
+    before = np.array(indices)
+    found = transforms.read_apart(before, position, np.array(labelled, np.int32), tubelet)
+    assert found.tolist() == expected and before.tolist() == indices

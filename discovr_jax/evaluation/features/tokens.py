@@ -139,14 +139,18 @@ def labelled(context: TokenContext, split: str) -> Labelled:
 def of_frames(context: TokenContext, split: str, frames: Labelled) -> list[np.ndarray]:
     """Tokens of the tubelet that holds each labelled frame, of each of `context.members`: float16 [N, positions, D]."""
 
+    tubelet = context.members[0][2].grid.tubelet
+
     def batches():
         asked = list(zip(frames.record.tolist(), frames.frame.tolist(), strict=True))
-        return pipeline.labelled_batches(context.sources[split], context.config, asked, **_loading(context))
+        return pipeline.labelled_batches(
+            context.sources[split], context.config, asked, tubelet=tubelet, **_loading(context)
+        )
 
     def encode(encoder: TokenEncoder, batch):
         return {"tokens": encoder.of_frame(batch["frames"], batch["num_valid"], batch["position"])}
 
-    asked = [frames.record.tolist(), frames.frame.tolist()]
+    asked = ["read apart", frames.record.tolist(), frames.frame.tolist()]
     return [each["tokens"] for each in _cached(context, split, "frames", asked, len(frames.record), batches, encode)]
 
 
