@@ -15,6 +15,14 @@ PAGES |= {
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
 
 
+def on_config(config, **_):
+    """mkdocs: the nav without the pages whose source a checkout has not."""
+    absent = {page for source, page in PAGES.items() if not (ROOT / source).exists()}
+    for section in config.nav:
+        for pages in section.values():
+            pages[:] = [page for page in pages if not isinstance(page, dict) or absent.isdisjoint(page.values())]
+
+
 def on_files(files, config, **_):
     """mkdocs: adds the pages; their links are made anew from where they stand in the site."""
     for source, page in PAGES.items():
