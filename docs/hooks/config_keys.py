@@ -5,8 +5,6 @@ import io
 import pathlib
 import tokenize
 
-from mkdocs.structure.files import File
-
 from discovr_jax.configs import base
 from discovr_jax.method import fidelity
 from discovr_jax.runs.workdir import flatten
@@ -27,6 +25,8 @@ of `configs/` start from these defaults and only override.
 
 def on_files(files, config, **_):
     """mkdocs: adds the page to the files of the site."""
+    from mkdocs.structure.files import File  # not above: tests read the rest without mkdocs
+
     files.append(File.generated(config, PAGE, content=page()))
 
 
@@ -35,7 +35,9 @@ def page() -> str:
     about, parts, sections = comments(), [_HEAD], {}
     defaults = base.get_config()
     place = {key: index for index, key in enumerate(about)}
-    for key, value in sorted(flatten(defaults.to_dict()).items(), key=lambda item: place[_known(item[0], place)]):
+    keys = flatten(defaults.to_dict())
+    keys |= {name: {} for name in about if not any(key == name or key.startswith(f"{name}.") for key in keys)}  # empty
+    for key, value in sorted(keys.items(), key=lambda item: place[_known(item[0], place)]):
         section = key.partition(".")[0] if "." in key else ""
         row = f"| `{key}` | {_default(defaults, key, value)} | {_cell(about.get(key, ''))} |"
         sections.setdefault(section, []).append(row)

@@ -4,11 +4,11 @@ import base64
 import json
 import pathlib
 
-from mkdocs.structure.files import File
-
 
 def on_files(files, config, **_):
     """mkdocs: the files of the site. NAME.ipynb becomes the page NAME.md, with its pictures beside it."""
+    from mkdocs.structure.files import File  # not above: tests read the rest without mkdocs
+
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         name = file.src_uri.removesuffix(".ipynb")
         notebook = json.loads(pathlib.Path(file.abs_src_path).read_text(encoding="utf-8"))

@@ -4,8 +4,6 @@ import pathlib
 import posixpath
 import re
 
-from mkdocs.structure.files import File
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = {"SECURITY.md": "security.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 PAGES |= {
@@ -25,6 +23,8 @@ def on_config(config, **_):
 
 def on_files(files, config, **_):
     """mkdocs: adds the pages; their links are made anew from where they stand in the site."""
+    from mkdocs.structure.files import File  # not above: tests read the rest without mkdocs
+
     for source, page in PAGES.items():
         if (ROOT / source).exists():
             text = (ROOT / source).read_text(encoding="utf-8")
