@@ -10,7 +10,7 @@ CONSTRAINTS := $(wildcard constraints/$(LINE).txt)
 STAMP := $(VENV)/.installed-$(LINE)
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS))
 
-.PHONY: demo pretrain-phantom test test-newest test-long chaos fuzz lint constraints clean
+.PHONY: demo pretrain-phantom test test-newest test-long chaos fuzz lint docs constraints clean
 
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)
@@ -46,6 +46,11 @@ lint: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --minutes=$(MINUTES)
 
+# The documentation, into site/: broken links and anchors, and pages that are in no menu, are errors.
+docs: $(STAMP)
+	$(PIP) --no-build-isolation -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 # An environment of another Python line is made anew.
 $(STAMP): setup.py $(CONSTRAINTS)
 	@test -n "$(LINE)" || { echo "$(PYTHON) is no Python; set PYTHON=python3.12, for example" >&2; exit 1; }
@@ -59,8 +64,8 @@ $(STAMP): setup.py $(CONSTRAINTS)
 COMPILE = .venv-uv/bin/uv pip compile -q --upgrade --no-annotate --custom-compile-command "make constraints" setup.py
 constraints:
 	$(PYTHON) -m venv .venv-uv && .venv-uv/bin/python -m pip install -q --disable-pip-version-check uv
-	for line in 11 12 13 14; do $(COMPILE) --extra test --python-version 3.$$line -o constraints/py3$$line.txt || exit 1; done
+	for line in 11 12 13 14; do $(COMPILE) --extra test --extra docs --python-version 3.$$line -o constraints/py3$$line.txt || exit 1; done
 	$(COMPILE) --extra test --extra beam --python-version 3.11 -o constraints/beam.txt
 
 clean:
-	rm -rf .venv .venv-newest .venv-uv build dist *.egg-info
+	rm -rf .venv .venv-newest .venv-uv build dist site *.egg-info

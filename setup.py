@@ -57,6 +57,12 @@ setuptools.setup(
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
+        "docs": [  # `make docs`
+            "latex2mathml>=3.77",
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=0.29",
+        ],
         "test": [
             "build>=1.2",
             "hypothesis>=6.100",

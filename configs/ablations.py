@@ -33,7 +33,8 @@ TRIALS = {
         "head.outputs": 256, "dino.centering": "mean", "dino.center_momentum": 0.99, "dino.center_start": "zero"
     },
     "two_beats": {"data.stride": 6},
-    "study": {"data.stride": 6, "loss.vid": 0.1, "loss.img": 0.1, "optim.image_lr_scale": 0.03},  # docs/results.md
+    # Of docs/notes/results.md:
+    "study": {"data.stride": 6, "loss.vid": 0.1, "loss.img": 0.1, "optim.image_lr_scale": 0.03},
     "mask75": {"mask.ratio": 0.75},
     "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
     "tube_views": {"mask.kind": "tube", "mask.video_views": 2, "mask.image_views": 2},

@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     c.model.video_qkv_bias = by_fidelity(str)  # "none" (also the published weights) or "qv" (public code)
     c.model.image_qkv_bias = "none"  # likewise
     c.model.positions = "1d"  # sinusoid of a token's number in the clip, as the public code; or of its place
-    # along each of the "factorised": a small model learns sooner what lies beside what (docs/learning.md)
+    # along each of the "factorised": a small model learns sooner what lies beside what (docs/notes/learning.md)
     c.model.position_grid = optional(tuple)  # (tubelets, rows, columns) in which positions are counted: the
     # grid of `init_from`'s checkpoint where its clips have another size; None for this run's own grid
     c.model.input_normalisation = "imagenet"  # grey normalisation: "imagenet", or "clip" to standardise each clip

@@ -4,7 +4,7 @@ Command:   python -m discovr_jax.main --config=configs/phantom.py --workdir=runs
 Data:      simulated on first use (400 training, 150 validation, 200 test clips; long: 1000, 400, 2000)
 Hardware:  2 CPU cores, no accelerator
 Arguments: smoke (a minute of training with a few checkpoints), long (`make pretrain-phantom`), views (the recipe under
-           trial of docs/learning.md: LeJEPA on views of their own, motion as input; not scored yet, and slower)
+           trial of docs/notes/learning.md: LeJEPA on views of their own, motion as input; not scored yet, and slower)
 """
 
 from discovr_jax.configs import base
@@ -19,7 +19,7 @@ def get_config(arg: str | None = None):
     c.data.data_dir = "data/phantom"
     c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 400, 150, 200
     c.data.train_filter = "all"
-    # One heart beat of small pictures in fine patches: docs/learning.md compares clips.
+    # One heart beat of small pictures in fine patches: docs/notes/learning.md compares clips.
     c.data.image_size = 48
     c.data.num_frames = 16
     c.data.stride = 3
@@ -42,11 +42,12 @@ def get_config(arg: str | None = None):
     c.loss.vid = c.loss.img = 0.01
     c.scd.standardise = "position"  # no position code, and so few prototypes serve
     c.dino.teacher_temperature = (0.04, 0.04)
-    c.dino.centering = "sinkhorn"  # a centre cannot follow batches of 16 clips: see docs/learning.md
+    c.dino.centering = "sinkhorn"  # a centre cannot follow batches of 16 clips: see docs/notes/learning.md
     c.ema.momentum = (0.99, 0.99)  # the video teacher, which is scored, stays near its student to the end
 
     c.optim.lr = 3e-3
-    c.optim.image_lr_scale = 0.01  # an image teacher that moves fast takes SCD's targets with it: docs/learning.md
+    # An image teacher that moves fast takes the targets of SCD with it: docs/notes/learning.md
+    c.optim.image_lr_scale = 0.01
     c.optim.warmup = "10 percent"
     c.optim.clip = 3.0
     c.checkpoint.every = "100 steps"

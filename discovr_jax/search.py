@@ -1,6 +1,6 @@
 """A small search over recipes, judged on the validation split only.
 
-python -m discovr_jax.search --config=configs/ablations.py --workdir=runs/search --output=docs/results/search.jsonl
+python -m discovr_jax.search --config=configs/ablations.py --workdir=runs/search --output=search.jsonl
     [--trials=NAME,...] [--steps=300] [--seed=0]
 
 The config file has TRIALS, {name: overrides}. Each trial trains in its own folder (resumable), then one JSON line with

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/results.md: every method at every seed, the same recipe and steps, one run a core.
+# The study of docs/notes/results.md: every method at every seed, the same recipe and steps, one run a core.
 #   launch/study.sh [--config.KEY=VALUE ...]        into ${RUNS:-runs}/study/METHOD-SEED
 # Stop it at any time, with Ctrl-C or SIGTERM to its whole process group: the same command resumes what was begun and
 # passes over what is finished. METHODS (of configs/baselines.py), SEEDS and JOBS (runs at once, at most one a core) may

@@ -10,6 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from threadpoolctl import threadpool_limits
 
 import discovr_jax
@@ -217,6 +218,24 @@ def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, ca
     found = {name.partition("/")[0] for metrics in summary.results["encoders"].values() for name in metrics}
     assert found == {"segmentation"}
     assert "no labels: ef unknown for all" in caplog.text
+
+
+def test_the_quickstart_runs(smoke, no_report, tmp_path):
+    """The cells of docs/quickstart.ipynb, on the run that is finished: it evaluates again, from its cache."""
+    config, directory, summary = smoke
+    shutil.copytree(directory, tmp_path / "run")
+    cells = json.loads((run_case.ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    names = {}
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+        if "parameters" in cell["metadata"].get("tags", ()):
+            names |= {"config": config, "workdir": str(tmp_path / "run")}
+    pyplot.close("all")
+    assert {split: len(source) for split, source in names["splits"].items()} == {"train": 10, "val": 5, "test": 5}
+    assert names["summary"].results["encoders"] == summary.results["encoders"]
+    assert list(names["table"].columns) == ["discovr", "random", "pixels"] and names["nearest"].shape == (5, 3)
+    assert names["encoder"].options["readout"] == summary.results["readouts"]["knn"]["encoders"]["discovr"]["chosen"]
+    assert 0 < names["by_neighbours"] < 60 and 0 < names["by_chance"] < 60
 
 
 def test_features_are_the_same_on_one_device_and_on_eight(smoke):

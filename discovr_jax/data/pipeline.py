@@ -79,7 +79,7 @@ class Batches:
                 raise
             raise LoaderError(
                 f"a loader worker was killed ({error}), most often by the system for want of memory: give the machine "
-                "more, or lower data.workers; the same command resumes"
+                "more, or lower data.workers; the same command resumes. See docs/troubleshooting.md"
             ) from error
         if shared is None:
             self.close()

@@ -165,7 +165,7 @@ def standardise(
 def mean_of_positions(tokens: Float[Array, "clips frames positions width"]) -> Float[Array, "positions width"]:
     """Mean token of a batch at each patch position, without gradient. [B, F, P, D] -> float32 [P, D]."""
     # Frames are summed by products: for a plain mean XLA lays out the whole image teacher with frames last on GPUs, and
-    # moves its axes four times in each block (docs/speed.md).
+    # moves its axes four times in each block (docs/notes/speed.md).
     ones = jnp.ones(tokens.shape[:2], tokens.dtype)
     sums = jnp.einsum("bf,bfpd->bpd", ones, tokens, precision="highest", preferred_element_type=jnp.float32)
     return jax.lax.stop_gradient(sums.mean(0) / tokens.shape[1])

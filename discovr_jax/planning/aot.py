@@ -25,7 +25,7 @@ COMPILERS = {
 }
 # The CPU stands in for GPUs whose compiler is not installed: what matters is the partitioned program, not its speed.
 # With no GPU to try kernels on, cuBLAS for every product is nearest to what the GPU's compiler takes after having
-# tried (docs/speed.md).
+# tried (docs/notes/speed.md).
 _OPTIONS = {
     "tpu": {},
     "gpu": {"xla_gpu_enable_triton_gemm": False},

@@ -230,7 +230,7 @@ def _training_videos(config: ConfigDict) -> int:
         if not all(each and each.training_videos for each in known):
             raise PlanError(
                 f"no records of {', '.join(names)} in {config.data.data_dir}, so the length of an epoch is unknown: "
-                "prepare them, or give --config.duration in steps"
+                "prepare them, or plan with a public dataset's: --config.data.dataset=echonet_dynamic"
             ) from None
         logger.info("no records in %s: an epoch is taken as the whole published training split", config.data.data_dir)
         return sum(each.training_videos for each in known)

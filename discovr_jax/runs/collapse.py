@@ -1,4 +1,4 @@
-"""Reads the monitors of a run and says in one line what is wrong and what to try. See docs/learning.md."""
+"""Reads the monitors of a run and says in one line what is wrong and what to try. See docs/troubleshooting.md."""
 
 import logging
 import math
@@ -60,7 +60,7 @@ class Watch:
         self._rows_in_a_row = {name: self._rows_in_a_row.get(name, 0) + 1 for name in current}
         due = [name for name, rows in self._rows_in_a_row.items() if rows == PATIENCE]
         for name in due:
-            logger.warning("step %d: %s. Try: %s. See docs/learning.md", step, name, current[name])
+            logger.warning("step %d: %s. Try: %s. See docs/troubleshooting.md", step, name, current[name])
         return due
 
 

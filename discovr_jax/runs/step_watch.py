@@ -143,7 +143,7 @@ class StepWatch:
             f"{self._skipped} steps in a row were not finite, the last one step {step}; last good checkpoint: "
             f"{where}. Look at the step with: python -m discovr_jax.replay {self._dump(step, state, metrics, batch)} . "
             "Lower optim.lr or set optim.clip (1 to 3) in a new --workdir (--config.init_from takes over the weights), "
-            "and look at the records named above"
+            "and look at the records named above. See docs/troubleshooting.md"
         )
 
     def _dump(self, step: int, state, metrics: dict, batch: dict) -> pathlib.Path:

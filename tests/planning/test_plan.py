@@ -171,7 +171,7 @@ def test_a_batch_that_does_not_fit_the_mesh(config):
 
 def test_an_epoch_of_unknown_length(config):
     config.data.dataset, config.data.data_dir = "rvenet", "nowhere"
-    with pytest.raises(plan.PlanError, match="give --config.duration in steps"):
+    with pytest.raises(plan.PlanError, match="--config.data.dataset=echonet_dynamic"):
         plan._training_videos(config)
     config.data.dataset = "echonet_dynamic"
     assert plan._training_videos(config) == 7465

@@ -1,0 +1,76 @@
+"""The pages of docs/: their links, the config of the tutorial, and what their hooks make."""
+
+import re
+
+import pytest
+
+from discovr_jax.configs import base
+from discovr_jax.method import experiment
+from discovr_jax.runs.workdir import flatten
+from docs.hooks import config_keys, notebook, outside
+from tests.test_configs import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tfds_builders/*/README.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page):
+    made = {"docs/reference/config.md"}  # when the site is built
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text):
+        target = (page.parent / link).resolve()
+        assert target.exists() or target.relative_to(ROOT).as_posix() in made, link
+
+
+def test_the_config_page_has_every_key_once_with_its_comment():
+    page, keys = config_keys.page(), flatten(base.get_config().to_dict()) | {"data.mixture": {}}
+    assert sorted(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE)) == sorted(keys)
+    about = config_keys.comments()
+    sections = {key.rsplit(".", count)[0] for key in keys for count in range(1, key.count(".") + 1)}
+    assert about.keys() <= keys.keys() | sections
+    assert about["checkpoint.keep"] == "newest checkpoints kept"
+    assert "factorised" in about["model.positions"] and about["model.position_grid"].startswith("(tubelets")
+    assert about["eval.evaluators"].startswith("name -> options") and about["eval.resamples"] == "of the bootstrap"
+    assert "| `scd.targets` | by fidelity: `'soft'`, `'hard'` |" in page
+    assert "| `optim.lr` | unset (float) |" in page
+
+
+def test_a_notebook_becomes_its_cells_and_outputs():
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title"]},
+        {
+            "cell_type": "code",
+            "source": ["print(1)"],
+            "outputs": [
+                {"output_type": "stream", "text": ["1\n"]},
+                {"output_type": "display_data", "data": {"image/png": "aGk=", "text/plain": ["<Figure>"]}},
+                {"output_type": "execute_result", "data": {"text/html": ["<table>\n\n</table>"], "text/plain": ["x"]}},
+            ],
+        },
+    ]
+    text, pictures = notebook.as_markdown({"cells": cells}, "quick")
+    assert pictures == {"quick_0.png": b"hi"}
+    assert text == (
+        "# Title\n\n```python\nprint(1)\n```\n\n``` { .text .output }\n1\n```\n\n"
+        "![output of the cell above](quick_0.png)\n\n<table>\n</table>\n"
+    )
+
+
+def test_links_to_pages_outside_docs_are_made_for_the_site():
+    text = "[a](../SECURITY.md#promised) [b](data.md) [c](../setup.py) [d](https://x.org/a.md)"
+    assert outside.moved(text, "docs/notes/x.md", "notes/x.md") == text.replace("../SECURITY.md", "../SECURITY.md")
+    assert outside.moved(text, "docs/x.md", "x.md") == text.replace("../SECURITY.md", "security.md")
+    moved = outside.moved("[e](docs/reliability.md)", "SECURITY.md", "security.md")
+    assert moved == "[e](reliability.md)"
+
+
+def test_the_config_of_the_tutorial_is_one(monkeypatch):
+    page = (ROOT / "docs" / "tutorials" / "own_archive.md").read_text(encoding="utf-8")
+    (source,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "get_config" in block]
+    names = {}
+    exec(source, names)
+    for gigabytes, (variant, clips) in names["SIZES"].items():
+        config = names["get_config"](f"gigabytes={gigabytes}")
+        assert flatten(config.to_dict()).keys() <= flatten(base.get_config().to_dict()).keys()
+        assert (config.model.variant, config.batch_size, config.data.dataset) == (variant, clips, "echo_folder")
+        experiment.check_settings(config)
