@@ -13,7 +13,7 @@ _TEACHERS = {"vid": "video", "img": "image"}
 _MONITORS = ("features/rank", "scd/agreement", *(f"teacher/{name}/entropy" for name in _TEACHERS))
 
 
-def symptoms(row: dict, num_prototypes: int, centering: str) -> dict[str, str]:
+def symptoms(row: Mapping[str, float], num_prototypes: int, centering: str) -> dict[str, str]:
     """What looks wrong in one row of metrics: {name of the symptom: what to try}.
 
     Args:
