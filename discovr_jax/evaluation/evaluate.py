@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def make_embed(model: Discovr, mesh, map_side: int):
     """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params as of `scored`.
 
-    Where they hold a decoder, its maps are among the readouts, as "decoder_...".
+    Where they hold a decoder, its maps are among the poolings, as "decoder_...".
     Each process gives its rows of the batch and gets the readouts of all.
     """
     batch = mesh_lib.batch_sharding(mesh)

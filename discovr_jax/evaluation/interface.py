@@ -54,12 +54,12 @@ class Predictions:
     """What an evaluator says about validation and test videos.
 
     Attributes:
-      val: float64 [N_val], from which the readout is chosen; None if there is nothing to choose.
+      val: float64 [N_val], from which the pooling is chosen; None if there is nothing to choose.
       test: float64 [N_test], a score that grows with "abnormal", or the measurement; None if it has only outputs.
       details: what was chosen on validation (a penalty, say), to be written into results.json.
       outputs: {name: float64 [N_test]}, further numbers a row that a metric is computed from (`metrics.On`); NaN
         where one does not apply.
-      report: what the report draws; written into results.json for the chosen readout and the first seed.
+      report: what the report draws; written into results.json for the chosen pooling and the first seed.
     """
 
     val: np.ndarray | None
@@ -71,7 +71,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A head with its data: an evaluator is one of them, or several that each choose their own readout.
+    """A head with its data: an evaluator is one of them, or several that each choose their own pooling.
 
     Attributes:
       name: of the part, "knn" or "transfer_knn"; family: its metrics go under FAMILY/METRIC.
@@ -127,7 +127,7 @@ def require_both_classes(name: str, target: np.ndarray) -> None:
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """Shifts and scales every column to zero mean and unit standard deviation *on the training split*.
 
-    A column that is constant there (up to rounding) is centred and not scaled: dividing by a deviation
+    A column that is constant there (up to rounding) is centred and not scaled: dividing by a standard deviation
     of 1e-9 would blow rounding up into a feature.
 
     Args:

@@ -35,7 +35,7 @@ _APART = ("labels", "transfer")  # families whose parts have no charts of their 
 
 
 def results_section(results) -> str:
-    """Every metric of every encoder, by family; by patient and by readout folded away."""
+    """Every metric of every encoder, by family; by patient and by pooling folded away."""
     title = "How good are the features?"
     if not results:
         return page.section(title, page.absent("no evaluation was run at this step"))
@@ -48,7 +48,7 @@ def results_section(results) -> str:
     parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
     parts.append(_by_patient(results))
     if tables := [html for name in results["readouts"] for html in _readout_table(results, name)]:
-        parts.append(page.details("Every way of reading the features out (readouts)", *tables))
+        parts.append(page.details("Every pooling", *tables))
     return page.section(title, *parts)
 
 
@@ -124,7 +124,7 @@ def verdict(difference: Mapping[str, Any], larger: bool | None) -> str:
 
 
 def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
-    """Every encoder and readout of one evaluator; the chosen one is marked."""
+    """Every encoder and pooling of one evaluator; the chosen one is marked."""
     entry, rows, metrics = results["readouts"][name], [], []
     for encoder, one in entry["encoders"].items():
         for readout, line in one["table"].items():
@@ -136,7 +136,7 @@ def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
     if not rows:
         return []
     described = [display_names.described(results, f"{name}/{metric}") for metric in metrics]
-    head = ["encoder", "readout", entry["chosen_by"], *(columns.metric for columns in described)]
+    head = ["encoder", "pooling", entry["chosen_by"], *(columns.metric for columns in described)]
     part = "" if name == entry["family"] else f" ({name})"
     return [page.heading(f"{described[0].family}{part}"), page.table(head, rows)]
 
@@ -268,7 +268,7 @@ def projection_section(results, features, fields) -> str:
     if not figures:
         image = plots.projection(coordinates, share, labels=np.full(len(coordinates), np.nan))
         figures.append(page.figure("All videos", caption, (image, "png")))
-    note = f"Readout '{readout}', projected on its two directions of largest spread."
+    note = f"Pooling '{readout}', projected on its two directions of largest spread."
     return page.section(title, page.text(note, "muted"), page.grid(figures), *parts)
 
 
