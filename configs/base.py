@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     c.batch_size = 128  # clips per step, over all devices and processes
     c.gradient_accumulation_steps = 1  # about 20 % slower each, the same result
     c.duration = "400 epochs"  # length of the run
-    c.fidelity = "paper"  # "paper", or "released": the public code's step; selects the keys `by_fidelity`
+    c.fidelity = "paper"  # "paper", or "reference" (the public code's step); selects the keys `by_fidelity`
     c.init_from = ""  # workdir or converted checkpoint whose weights the run starts from; "" starts anew
     c.max_bad_steps = 3  # non-finite steps in a row before the run stops
 
@@ -115,10 +115,10 @@ def get_config() -> ConfigDict:
     c.dino.teacher_temperature_warmup = by_fidelity(str)  # linear from the first to the last; 30 epochs
     c.dino.teacher_temperature_every = by_fidelity(str)  # it moves every step, or every epoch
     c.dino.centering = "mean"  # "mean" (EMA centre) or "sinkhorn"
-    c.dino.center_momentum = by_fidelity(float)  # 0.9, released 0.8; 0.99 for small batches
+    c.dino.center_momentum = by_fidelity(float)  # 0.9, reference 0.8; 0.99 for small batches
     c.dino.center_start = by_fidelity(str)  # first centre: mean of the first "batch", or "zero" as the public code
     c.dino.center_source = by_fidelity(str)  # "logits", or "softmax" as the public code
-    c.dino.image_weight = by_fidelity(str)  # "mean", or "released": times 256 / frames of the batch
+    c.dino.image_weight = by_fidelity(str)  # "mean", or "reference": times 256 / frames of the batch
     c.dino.freeze_last = "0 steps"  # no gradient to the heads' last layers at first
 
     c.scd = ConfigDict()
@@ -131,8 +131,8 @@ def get_config() -> ConfigDict:
     c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
     c.scd.position_momentum = 0.99  # of the mean image token of each place, which starts as the first batch's
     c.scd.targets = by_fidelity(str)  # "soft", or "hard" labels as the public code
-    c.scd.pairing = by_fidelity(str)  # "aligned": same place and time; "released": the public code's pairing
-    c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, released no
+    c.scd.pairing = by_fidelity(str)  # "aligned": same patch position and time; "reference": as the public code
+    c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, reference no
     c.scd.freeze_prototypes = "0 steps"  # prototypes stay as drawn at first
 
     c.jepa = ConfigDict()
@@ -140,21 +140,21 @@ def get_config() -> ConfigDict:
     c.jepa.directions = 256  # random directions per step along which the embeddings are compared with a Gaussian
 
     c.ema = ConfigDict()
-    c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; released 0.99
-    c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (released)
+    c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; reference 0.99
+    c.ema.order = by_fidelity(str)  # teachers move "after" the optimizer, or "before" the forward (reference)
 
     c.optim = ConfigDict()
     c.optim.lr = optional(float)  # absolute peak rate; takes the place of base_lr where it is set
     c.optim.base_lr = 1.5e-4  # peak rate per 256 clips
     c.optim.image_lr_scale = 1.0  # rate of the image student and its head, as a share of the others'
     c.optim.min_lr = 1e-6  # floor of the cosine
-    c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, released none
+    c.optim.warmup = by_fidelity(str)  # linear from 0; 40 epochs, reference none
     c.optim.decay = by_fidelity(str)  # "cosine" or "constant" after the warm-up
     c.optim.b1 = 0.9
     c.optim.b2 = 0.95
     c.optim.weight_decay = 0.05  # on matrices
     c.optim.no_decay = by_fidelity(str)  # paths (regular expression) that never decay: tokens and prototypes;
-    # released only mask_token
+    # reference only mask_token
     c.optim.clip = optional(float)  # global gradient norm; None or 0 for none, 1 to 3 for small batches
 
     c.checkpoint = ConfigDict()
@@ -182,22 +182,23 @@ def get_config() -> ConfigDict:
     c.eval.evaluators = ConfigDict()
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
     c.eval.evaluators.anomaly = ConfigDict({"k": 10})
-    c.eval.evaluators.probe = ConfigDict({"strengths": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
+    c.eval.evaluators.probe = ConfigDict({"Cs": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
     c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.1, 1.0), "draws": 3, "at_end": True})
     c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
-    c.eval.evaluators.transfer = ConfigDict({"bank": "", "at_end": True})  # bank: the dataset that heads learn on
+    c.eval.evaluators.transfer = ConfigDict({"source_dataset": "", "at_end": True})  # that heads are fitted on
     c.eval.evaluators.segmentation = ConfigDict({"at_end": True, "heads_used": ("linear", "decoder")})
     c.eval.evaluators.segmentation.max_gib = 6.0  # of tokens, in memory and on disk; where there are more it is skipped
-    c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, decays=(1.0, 10.0), rate=1e-2)  # a layer a token
-    c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, decays=(1e-2,))  # light, convolutional
+    c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, weight_decays=(1.0, 10.0), learning_rate=1e-2)
+    # linear: one layer for every token
+    c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, weight_decays=(1e-2,))  # light, convolutional
     c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})
     c.eval.evaluators.attentive.max_gib = 4.0  # likewise
-    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, decays=(1.0, 10.0, 100.0))  # see there
+    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(1.0, 10.0, 100.0))  # see there
     c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
     c.eval.evaluators.finetune.fit = ConfigDict(
-        {"steps": 0, "every": 50, "batch": 16, "rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
+        {"steps": 0, "every": 50, "batch": 16, "learning_rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
     )  # 0 steps: left out
-    c.eval.evaluators.reconstruction = ConfigDict({"at_end": True, "batch": 8, "rate": 1e-3, "memory": 200})
+    c.eval.evaluators.reconstruction = ConfigDict({"at_end": True, "batch": 8, "learning_rate": 1e-3, "memory": 200})
     c.eval.evaluators.reconstruction.steps = 0  # of two autoencoders that find anomalies without our encoder; 0: none
     measure(c, lvef="ef")  # likewise other measurements, in the configs of their datasets
     return c
@@ -219,12 +220,13 @@ def measure(c: ConfigDict, **fields: str) -> None:
 
 def regression(field: str) -> ConfigDict:
     """Options of an evaluator that predicts a measurement, a field of `MEASUREMENTS` in evaluation/interface.py."""
-    return ConfigDict({"type": "regression", "field": field, "strengths": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
+    return ConfigDict({"type": "regression", "field": field, "alphas": (1.0, 10.0, 1e2, 1e3, 1e4, 1e5)})
 
 
-def head(steps: int, batch: int, decays: tuple[float, ...], rate: float = 3e-3) -> ConfigDict:
+def head(steps: int, batch: int, weight_decays: tuple[float, ...], learning_rate: float = 3e-3) -> ConfigDict:
     """How a head on frozen tokens trains: `HeadOptions` of evaluators/heads.py; validation is looked at 6 times."""
-    return ConfigDict({"steps": steps, "every": steps // 6, "batch": batch, "rate": rate, "decays": decays})
+    options = {"steps": steps, "every": steps // 6, "batch": batch}
+    return ConfigDict(options | {"learning_rate": learning_rate, "weight_decays": weight_decays})
 
 
 def parse_arg(arg: str | None, **defaults):

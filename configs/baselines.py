@@ -10,6 +10,8 @@ Random weights and pixels stand in every evaluation; two autoencoders that find 
 with --config.eval.evaluators.reconstruction.steps=500.
 """
 
+import logging
+
 from discovr_jax.configs import adult, base, phantom
 
 _RECIPES = {
@@ -25,15 +27,20 @@ METHODS = {
     "video_only": _ONLY | {"loss.vid": 1.0},
     "image_video": {"loss.scd": 0.0},
     "scd_only": _ONLY | {"loss.scd": 1.0},
-    "released_pairing": {"scd.pairing": "released"},  # tokens of different places, as the public code pairs them
+    "reference_pairing": {"scd.pairing": "reference"},  # tokens of different positions, as the public code pairs them
     "videomae": _ONLY | {"loss.pix": 1.0},
     # SIGMA clusters hidden tokens and a target network's tokens; here that network is the untrained image teacher.
     "sigma_like": _ONLY | {"loss.scd": 1.0, "scd.tokens": "masked"},
 }
 
+_OLD_NAMES = {"released_pairing": "reference_pairing"}
+
 
 def get_config(arg: str | None = None):
     args = base.parse_arg(arg, method="discovr", recipe="phantom")
+    if new := _OLD_NAMES.get(args.method):
+        logging.getLogger(__name__).warning("method %s is called %s now; the old name still works", args.method, new)
+        args.method = new
     for name, value, known in (("method", args.method, METHODS), ("recipe", args.recipe, _RECIPES)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")

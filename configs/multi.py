@@ -6,7 +6,7 @@ Data:      the commands of adult.py, pediatric.py and rvenet.py, into one data_d
 Hardware:  as adult.py: written for 8 devices with 16 GiB or more (16 clips each). Hours unknown: no run of ours at
            full length.
 Expected:  unknown. The published weights come from three sets of adult and paediatric hearts; which, how mixed, and
-           their figures on each are not published.
+           their values on each are not published.
 Arguments: variant, frames as in adult.py; weights (0 leaves a set out): adult, pediatric, lvh, rvenet, camus, fetal,
            e.g. configs/multi.py:adult=2,rvenet=0,fetal=0.5
 

@@ -28,14 +28,14 @@ SPARE = 0.1  # share of memory left free: temporaries, fragmentation, the runtim
 
 
 @dataclasses.dataclass(frozen=True)
-class Needs:
+class Requirements:
     """Of one model, whatever it runs on.
 
     Attributes:
       parameters: that train; their gradient is float32.
       state_bytes: parameters, teachers, optimizer.
-      clip_bytes: kept for the backward pass, a clip.
-      clip_flops: of a step, a clip.
+      clip_bytes: of activations for the backward pass, per clip.
+      clip_flops: of a step, per clip.
     """
 
     parameters: int
@@ -44,27 +44,27 @@ class Needs:
     clip_flops: float
 
 
-def needs(config: ConfigDict) -> Needs:
+def requirements(config: ConfigDict) -> Requirements:
     """From shapes alone; two depths and two batch sizes are traced, and extended to all blocks."""
     experiment = _experiment(config)
     model, depth = experiment.model, experiment.model.depth
     state = _state(experiment)
-    kept = {}
+    residual_bytes = {}
     for blocks in (1, 2):
         short = ConfigDict(config.to_dict())
         sizes = {name: getattr(model, name) for name in ("width", "heads", "mlp_dim", "decoder_width", "decoder_heads")}
         short.model.update(variant="custom", depth=blocks, **sizes)
         part = _experiment(short)
-        kept[blocks] = _residuals(part, 2) - _residuals(part, 1)
-    return Needs(
+        residual_bytes[blocks] = _residuals(part, 2) - _residuals(part, 1)
+    return Requirements(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=_bytes(state),
-        clip_bytes=kept[1] + (depth - 1) * (kept[2] - kept[1]),
+        clip_bytes=residual_bytes[1] + (depth - 1) * (residual_bytes[2] - residual_bytes[1]),
         clip_flops=sum(flops.step_flops(model, experiment.masks).values()),
     )
 
 
-def row(found: Needs, topology: chips.Topology, clips: int | None = None, fsdp: bool = False) -> dict:
+def row(required: Requirements, topology: chips.Topology, clips: int | None = None, fsdp: bool = False) -> dict:
     """One line of the table: the model on all devices of a topology.
 
     Args:
@@ -76,20 +76,20 @@ def row(found: Needs, topology: chips.Topology, clips: int | None = None, fsdp: 
       peak if the sum of gradients overlaps with none of it (all of it: 1, as long as it is the shorter).
     """
     chip, devices = topology.chip, topology.slices * topology.devices_per_slice
-    gradient = 4 * found.parameters
+    gradient = 4 * required.parameters
     # Gradients live beside the state when the last activation is gone, at the latest.
-    free = (1 - SPARE) * chip.hbm_bytes - (found.state_bytes + gradient) / (devices if fsdp else 1)
-    largest = max(math.floor(free / found.clip_bytes), 0)
+    free = (1 - SPARE) * chip.hbm_bytes - (required.state_bytes + gradient) / (devices if fsdp else 1)
+    largest = max(math.floor(free / required.clip_bytes), 0)
     clips = largest if clips is None else clips
-    compute = clips * found.clip_flops / (REACHED * chip.flops)
+    compute = clips * required.clip_flops / (REACHED * chip.flops)
     # Around a ring: a sum is two rounds, a gather of the parameters for each pass and a scattered sum one each.
     rounds = (3 if fsdp else 2) * (devices - 1) / devices
     sent = rounds * gradient / topology.bandwidth(devices) if devices > 1 else 0.0
     return {
         "devices": devices,
         "mesh": "fsdp" if fsdp else "data",
-        "state_bytes": found.state_bytes,
-        "clip_bytes": found.clip_bytes,
+        "state_bytes": required.state_bytes,
+        "clip_bytes": required.clip_bytes,
         "largest_clips": largest,
         "clips": clips,
         "compute_seconds": compute,
@@ -122,19 +122,19 @@ def _residuals(experiment, clips: int) -> int:
     e, state, model = experiment, _state(experiment), experiment.model
     batch = e.input_shapes(clips)
 
-    def kept(params, state, batch):
+    def residuals(params, state, batch):
         key = jax.random.key(0)
         masks = train_step.draw_masks(key, model, e.masks, clips)
-        seen = views.add_views(key, batch, e.views, e.masks.video_views)
+        with_views = views.add_views(key, batch, e.views, e.masks.video_views)
 
         def loss(params):
             return train_step.losses(
-                model, e.options, params, state.teacher, state.memory, seen, masks, 0.05, key
+                model, e.options, params, state.teacher, state.memory, with_views, masks, 0.05, key
             )
 
         return jax.vjp(loss, params, has_aux=True)[1]
 
-    return _bytes(jax.eval_shape(kept, state.params, state, batch))
+    return _bytes(jax.eval_shape(residuals, state.params, state, batch))
 
 
 def main(arguments=None) -> None:
@@ -152,17 +152,17 @@ def main(arguments=None) -> None:
     print(f"| {columns.replace('|', ' | ')} |\n|" + " --- |" * 10)
     rows = []
     for variant in given.variants.split(","):
-        found = needs(module.get_config(f"variant={variant}"))
+        required = requirements(module.get_config(f"variant={variant}"))
         for name, topology in topologies.items():
-            r = row(found, topology, given.clips)
+            r = row(required, topology, given.clips)
             if not r["largest_clips"]:
-                r = row(found, topology, given.clips, fsdp=True)
-            rows.append({"variant": variant, "topology": name, "parameters": found.parameters, **r})
+                r = row(required, topology, given.clips, fsdp=True)
+            rows.append({"variant": variant, "topology": name, "parameters": required.parameters, **r})
             cells = [
                 variant,
-                f"{found.parameters / 1e6:.1f}",
-                f"{found.state_bytes / 1e9:.2f}",
-                f"{found.clip_bytes / 1e6:.0f}",
+                f"{required.parameters / 1e6:.1f}",
+                f"{required.state_bytes / 1e9:.2f}",
+                f"{required.clip_bytes / 1e6:.0f}",
                 name,
                 r["mesh"],
                 r["clips"],

@@ -34,7 +34,7 @@ from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.runs.checkpoint import CheckpointError
 
-CHUNK = 16  # files that are embedded, and then kept, at a time
+CHUNK = 16  # files that are embedded, and then written, at a time
 QUARANTINE, SKIPPED = LISTS
 
 
@@ -190,8 +190,8 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple, tuple]
         return QUARANTINE, one.reason
     try:
         video = at_constant_rate(path, read.read_video(path))
-        kept, flags, place = (video, set(video.flags), (0, 0)) if whole_frame else sector.isolate_at(video)
-        return kept, flags, video.frames.shape, place
+        isolated, flags, place = (video, set(video.flags), (0, 0)) if whole_frame else sector.isolate_at(video)
+        return isolated, flags, video.frames.shape, place
     except VideoError as error:
         kind = SKIPPED if isinstance(error, NotAClip) else QUARANTINE
         return kind, str(error).replace(f"{path}: ", "").replace(str(path), "the file")
@@ -202,11 +202,11 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple, tuple]
 def _embed(encoder: VideoEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
-    for one, found in zip(chunk, videos, strict=True):
-        row = row_of(one, found)
+    for one, result in zip(chunk, videos, strict=True):
+        row = row_of(one, result)
         rows.append(row)
         if "list" not in row:
-            good.append((row, found[0], row["fps"] if use_fps else None))
+            good.append((row, result[0], row["fps"] if use_fps else None))
     try:
         _add_features(encoder, good)
     except ValueError:

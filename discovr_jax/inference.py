@@ -170,8 +170,8 @@ def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tupl
 
 def _below(arrays: dict[str, np.ndarray], prefix: str) -> dict:
     """The tree of the arrays whose path starts so."""
-    found = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    return traverse_util.unflatten_dict(found, sep="/")
+    result = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return traverse_util.unflatten_dict(result, sep="/")
 
 
 class VideoEncoder:
@@ -289,7 +289,7 @@ class VideoEncoder:
 
     def clips(self, video: np.ndarray, fps: float | None, spacing) -> list[tuple[np.ndarray, int]]:
         """Those clips, of the model's length and size: uint8 [T, S, S], each with its number of real frames."""
-        o, found = self.options, []
+        o, result = self.options, []
         for which, num_valid in self.clip_frames(len(video), fps):
             frames = video[which[:num_valid]]
             # What has the clip's size is not enlarged to the records' and back.
@@ -297,8 +297,8 @@ class VideoEncoder:
             frames = video_arrays.fitted(frames, side, o["fit"], o["channels"], spacing)
             frames = video_arrays.resized(frames, o["image_size"])
             padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
-            found.append((np.concatenate([frames, padding]), num_valid))
-        return found
+            result.append((np.concatenate([frames, padding]), num_valid))
+        return result
 
     def _run(self, clips: list[tuple[np.ndarray, int]], output: str) -> np.ndarray:
         """One row a clip, in batches of one size, so that the forward pass is compiled once."""
@@ -324,12 +324,12 @@ class VideoEncoder:
         """The readout of each clip, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options
-        found = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
+        result = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
         if "decoder" in params:
             decoded = self._apply(params, tokens, method="decode_video")
             maps = readouts_lib.readouts(decoded, num_valid, grid, o["map_side"])
-            found |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
-        return join(found, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else found[o["readout"]]
+            result |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+        return join(result, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else result[o["readout"]]
 
     def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
         """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""

@@ -18,14 +18,31 @@ KEYS: dict[str, str] = {
 VALUES: dict[str, dict[str, str]] = {
     "model.attention": {"whole": "reference", "tiled": "memory_efficient", "cudnn": "flash"},
     "model.positions": {"flattened": "1d", "axes": "factorised"},
+    "fidelity": {"released": "reference"},
+    "dino.image_weight": {"released": "reference"},
+    "scd.pairing": {"released": "reference"},
 }
+# Type of an evaluator -> {old option: new option}: evaluators have names of the user's choice.
+_OF_A_HEAD = {"rate": "learning_rate", "decays": "weight_decays"}
+OPTIONS: dict[str, dict[str, str]] = {
+    "probe": {"strengths": "Cs"},
+    "regression": {"strengths": "alphas"},
+    "transfer": {"bank": "source_dataset"},
+    "segmentation": {
+        f"{head}.{old}": f"{head}.{new}" for head in ("linear", "decoder") for old, new in _OF_A_HEAD.items()
+    },
+    "attentive": {f"fit.{old}": f"fit.{new}" for old, new in _OF_A_HEAD.items()},
+    "finetune": {"fit.rate": "fit.learning_rate"},
+    "reconstruction": {"rate": "learning_rate"},
+}
+_EVALUATORS = "eval.evaluators"
 
 
 def current(config: dict) -> dict:
     """A saved config, nested, with today's names; it is left as it was. Says nothing: its user typed none of them."""
-    found = copy.deepcopy(config)
-    _rename(found, said=False)
-    return found
+    renamed = copy.deepcopy(config)
+    _rename(renamed, said=False)
+    return renamed
 
 
 def update(config: ConfigDict) -> None:
@@ -36,33 +53,57 @@ def update(config: ConfigDict) -> None:
 
 def flags(argv: list[str]) -> list[str]:
     """Arguments "--config.KEY=VALUE" with today's keys, and a warning for each old one."""
-    found = []
+    renamed = []
     for argument in argv:
         name, equals, value = argument.partition("=")
         key = name.removeprefix("--config.")
-        if key != name and key in KEYS:
-            _say(key, KEYS[key])
-            name = f"--config.{KEYS[key]}"
-        found.append(f"{name}{equals}{value}")
-    return found
+        if key != name and (new := _new_key(key)) != key:
+            _say(key, new)
+            name = f"--config.{new}"
+        renamed.append(f"{name}{equals}{value}")
+    return renamed
+
+
+def _new_key(key: str) -> str:
+    """Today's name of a key. The type of an evaluator is its name, where a type has it, else that of measurements."""
+    if key.startswith(f"{_EVALUATORS}."):
+        evaluator, _, option = key.removeprefix(f"{_EVALUATORS}.").partition(".")
+        options = OPTIONS.get(evaluator, OPTIONS["regression"])
+        return f"{_EVALUATORS}.{evaluator}.{options.get(option, option)}"
+    return KEYS.get(key, key)
 
 
 def _rename(config: Any, said: bool) -> None:
     """`config`: nested, dict or ConfigDict."""
     for old, new in KEYS.items():
-        holder, name = _holder(config, old)
-        if holder is not None and name in holder:
-            target, last = _holder(config, new)
-            target[last] = holder[name]
-            del holder[name]
-            if said:
-                _say(old, new)
+        _move(config, old, new, said)
+    holder, name = _holder(config, _EVALUATORS)
+    for evaluator, options in _items(holder, name):
+        kind = options.get("type", evaluator) if isinstance(options, dict | ConfigDict) else ""
+        for old, new in OPTIONS.get(kind, {}).items():
+            _move(config, f"{_EVALUATORS}.{evaluator}.{old}", f"{_EVALUATORS}.{evaluator}.{new}", said)
     for key, names in VALUES.items():
         holder, name = _holder(config, key)
         if holder is not None and name in holder and (value := holder[name]) in names:
             holder[name] = names[value]
             if said:
                 _say(f"{key}={value}", f"{key}={names[value]}")
+
+
+def _move(config: Any, old: str, new: str, said: bool) -> None:
+    """The value of the old key, where it has one, to the new."""
+    holder, name = _holder(config, old)
+    if holder is not None and name in holder:
+        target, last = _holder(config, new)
+        target[last] = holder[name]
+        del holder[name]
+        if said:
+            _say(old, new)
+
+
+def _items(holder: Any, name: str) -> list[tuple[str, Any]]:
+    section = holder.get(name) if holder is not None else None
+    return list(section.items()) if isinstance(section, dict | ConfigDict) else []
 
 
 def _holder(config: Any, key: str) -> tuple[Any, str]:

@@ -29,7 +29,7 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
       data_dir: where the records are now; None for where they were.
 
     Returns:
-      ({figure: value} of the step and of each module's gradient, whether it is again not finite).
+      ({metric: value} of the step and of each module's gradient, whether it is again not finite).
 
     Raises:
       CheckpointError: no dump, damaged, or its batch is no longer what the run saw.
@@ -57,9 +57,9 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
         sources, config, crop=crop, second_clip=second_clip, start_step=int(step)
     ) as batches:
         placed = {name: jax.device_put(value, mesh_lib.batch_sharding(mesh)) for name, value in next(batches).items()}
-    seen, now = meta["data"]["batch"], described(placed)
-    if seen is not None and seen != now:
-        differ = ", ".join(sorted(name for name in seen if seen[name] != now[name]))
+    before, now = meta["data"]["batch"], described(placed)
+    if before is not None and before != now:
+        differ = ", ".join(sorted(name for name in before if before[name] != now[name]))
         raise CheckpointError(
             f"{dump}: the batch of step {step} is not what the run saw ({differ} differ): the records were changed "
             "since, or the batch was damaged in memory"
@@ -70,10 +70,10 @@ def replay(dump: pathlib.Path, data_dir: str | None = None) -> tuple[dict[str, f
     inputs = {name: placed[name] for name in experiment.input_shapes(1)}
     norms = jax.jit(experiment_lib.make_train_step(experiment, config).module_norms)(state, inputs)
     _, metrics = experiment_lib.jit_train_step(experiment, config, mesh)(state, inputs)
-    figures = {name: float(value) for name, value in sorted(jax.device_get(metrics).items())}
-    skipped = figures.pop("skipped")
-    figures |= {f"gradient/{name}": float(value) for name, value in sorted(jax.device_get(norms).items())}
-    return figures, skipped > 0
+    values = {name: float(value) for name, value in sorted(jax.device_get(metrics).items())}
+    skipped = values.pop("skipped")
+    values |= {f"gradient/{name}": float(value) for name, value in sorted(jax.device_get(norms).items())}
+    return values, skipped > 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,11 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", help="where the records are, if they were moved")
     given = parser.parse_args(storage.expand_home(arguments))
     try:
-        figures, reproduced = replay(given.dump, given.data_dir)
+        values, reproduced = replay(given.dump, given.data_dir)
     except (CheckpointError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for name, value in figures.items():
+    for name, value in values.items():
         print(f"{name:32} {value:.6g}{'' if np.isfinite(value) else '   <- not finite'}")
     print("The step is not finite again." if reproduced else "This time the step is finite: it was not reproduced.")
     return 0 if reproduced else 1

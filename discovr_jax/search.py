@@ -32,7 +32,7 @@ PENALTIES = np.logspace(0, 5, 11)
 MONITORS = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "scd/", "features/rank")
 
 
-def validation_figures(splits: dict[str, dict[str, np.ndarray]], targets: dict[str, dict[str, np.ndarray]]) -> dict:
+def validation_metrics(splits: dict[str, dict[str, np.ndarray]], targets: dict[str, dict[str, np.ndarray]]) -> dict:
     """What linear models trained on `train` read from the features of `val`.
 
     Args:
@@ -45,17 +45,17 @@ def validation_figures(splits: dict[str, dict[str, np.ndarray]], targets: dict[s
     from sklearn.linear_model import RidgeCV
     from sklearn.preprocessing import StandardScaler
 
-    found = {}
+    result = {}
     for readout, train_features in feature_cache.add_all(splits)["train"].items():
         scaler = StandardScaler().fit(train_features)
         x, query = scaler.transform(train_features), scaler.transform(feature_cache.add_all(splits)["val"][readout])
-        found[readout] = {}
+        result[readout] = {}
         for name in targets["train"]:
             y, truth = targets["train"][name], targets["val"][name]
             predicted = RidgeCV(PENALTIES).fit(x, y).predict(query)
             r2 = 1 - np.square(truth - predicted).sum() / np.square(truth - truth.mean()).sum()
-            found[readout][name] = round(float(r2), 4)
-    return found
+            result[readout][name] = round(float(r2), 4)
+    return result
 
 
 def run_trial(name: str, config, directory: pathlib.Path) -> dict:
@@ -89,9 +89,9 @@ def run_trial(name: str, config, directory: pathlib.Path) -> dict:
         "steps": built.total,
         "seconds": round(seconds),
         "commit": runner.commit_id(),
-        "val_r2": validation_figures(splits[0], targets),
-        "val_r2_untrained": validation_figures(splits[1], targets),
-        "val_r2_pixels": validation_figures(splits[2], targets),
+        "val_r2": validation_metrics(splits[0], targets),
+        "val_r2_untrained": validation_metrics(splits[1], targets),
+        "val_r2_pixels": validation_metrics(splits[2], targets),
         "monitors": {key: round(v, 4) for key, v in rows[-1].items() if key.startswith(MONITORS)},
     }
 
@@ -100,9 +100,9 @@ def attributes(config, source) -> dict[str, np.ndarray]:
     """EF, and for a phantom what the simulator drew (heart rate, gain, position, ...): float [N] each."""
     fields = records.record_fields(source, ["id", "ef"])
     path = pathlib.Path(config.data.data_dir) / "native" / config.data.dataset / "attributes.csv"
-    found = {"ef": np.asarray(fields["ef"], np.float64)}
+    result = {"ef": np.asarray(fields["ef"], np.float64)}
     if not path.exists():
-        return found
+        return result
     with path.open(newline="") as file:
         rows = {pathlib.Path(row["FileName"]).stem: row for row in csv.DictReader(file)}
     wanted = [rows[video] for video in fields["id"]]
@@ -112,8 +112,8 @@ def attributes(config, source) -> dict[str, np.ndarray]:
         except ValueError:
             continue
         if np.isfinite(column).all() and column.std() > 0:
-            found.setdefault(name.lower(), column)
-    return found
+            result.setdefault(name.lower(), column)
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -168,7 +168,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     try:
                         with clock.paused(), preemption.interrupting():
                             results = evaluate(config, directory, state, step, experiment, mesh)
-                        log.write(step, _figures(results))
+                        log.write(step, _eval_metrics(results))
                         unscored = False
                     except processes.Preempted:
                         stop = True
@@ -217,10 +217,10 @@ def _periodic(step: int, every: int) -> bool:
     return every > 0 and step > 0 and step % every == 0
 
 
-def _figures(results: dict) -> dict:
+def _eval_metrics(results: dict) -> dict:
     """The trained encoder's metrics of an evaluation, for metrics.jsonl."""
     trained = results["encoders"].get("discovr", {})
-    return {f"eval/{name}": figure["value"] for name, figure in trained.items()}
+    return {f"eval/{name}": metric["value"] for name, metric in trained.items()}
 
 
 def _report(step: int, total: int, row: dict) -> None:

@@ -73,8 +73,8 @@ def work(parser: Parser, folder: pathlib.Path, seconds: float, seed: int) -> Non
     ours = os.fdopen(os.dup(sys.stdout.fileno()), "w")  # libraries print as well, from compiled code too
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def say(**figures):
-        print(json.dumps(figures), file=ours, flush=True)
+    def say(**entry):
+        print(json.dumps(entry), file=ours, flush=True)
 
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -186,8 +186,8 @@ def traced_once(patch) -> None:
     patch.setattr(train, "init_state", copied(remembered(train.init_state, state_key)))
 
 
-def weight_figures(config, directory, state, step, experiment, mesh) -> dict:
-    """Stands in for the evaluation: one figure that any change of the teacher's weights changes."""
+def weight_metrics(config, directory, state, step, experiment, mesh) -> dict:
+    """Stands in for the evaluation: one metric that any change of the teacher's weights changes."""
     total = sum(float(np.abs(leaf).sum(dtype=np.float64)) for leaf in jax.tree.leaves(mesh_lib.to_host(state.teacher)))
     return {"encoders": {"discovr": {"weights/sum": {"value": total}}}}
 
@@ -241,7 +241,7 @@ def main() -> None:
     name, at, *sys.argv[1:] = sys.argv[1:]
     feed.device_batches = cut_short(int(at), functools.partial(send, name))
     mesh_lib.make_mesh = one_device
-    evaluate.evaluate_state = weight_figures
+    evaluate.evaluate_state = weight_metrics
     runpy.run_module("discovr_jax.main", run_name="__main__", alter_sys=True)
 
 

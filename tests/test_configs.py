@@ -244,7 +244,7 @@ def test_a_value_of_another_type_is_an_error(override):
     [
         ("duration", "400", "'400' is no duration"),
         ("duration", "50 percent", "percent needs a total"),
-        ("fidelity", "exact", r"config.fidelity must be one of \('paper', 'released'\), not 'exact'"),
+        ("fidelity", "exact", r"config.fidelity must be one of \('paper', 'reference'\), not 'exact'"),
         ("optim.decay", "linear", "optim.decay must be 'cosine' or 'constant', not 'linear'"),
         ("optim.base_lr", None, "set optim.lr .absolute. or optim.base_lr"),
     ],
@@ -285,7 +285,7 @@ def test_the_papers_recipe():
 
 def test_fidelity_selects_and_single_options_win():
     config = load("adult")
-    for choice, column in (("paper", 0), ("released", 1)):
+    for choice, column in (("paper", 0), ("reference", 1)):
         config.fidelity = choice
         for key, values in fidelity.OPTIONS.items():
             assert fidelity.option(config, key) == values[column], key

@@ -64,8 +64,8 @@ def test_records_training_and_evaluation(name, data_dir, tmp_path):
     assert (results["dataset"], results["label_rule"]) == (dataset, rule)
     assert results["readouts"].keys() >= measurements and results["n_test"] >= 1
     for family in measurements:
-        figures = {f"{family}/mae", f"{family}/rmse"}
-        assert all(np.isfinite(results["encoders"]["discovr"][figure]["value"]) for figure in figures)
+        wanted = {f"{family}/mae", f"{family}/rmse"}
+        assert all(np.isfinite(results["encoders"]["discovr"][metric]["value"]) for metric in wanted)
     for skip in results["skipped"]:
         family = skip["evaluator"].partition("_")[0]
         off = ("finetune", "reconstruction")
@@ -94,7 +94,7 @@ def test_a_mixture_trains_and_any_dataset_is_scored(mixed, tmp_path):
     config = mixed()
     summary = train.train_and_evaluate(config, str(tmp_path), evaluate.evaluate_state)
     assert summary.results["dataset"] == "echonet_dynamic" and "lvef/mae" in summary.results["encoders"]["discovr"]
-    absent = {"eval__dataset": "rvenet", "eval__evaluators__transfer__bank": "camus/absent"}
+    absent = {"eval__dataset": "rvenet", "eval__evaluators__transfer__source_dataset": "camus/absent"}
     other = evaluate.evaluate_workdir(mixed(**absent), tmp_path)
     assert other["dataset"] == "rvenet" and "rvef/mae" in other["encoders"]["discovr"]
     reasons = {skip["evaluator"]: skip["reason"] for skip in other["skipped"]}
@@ -104,8 +104,8 @@ def test_a_mixture_trains_and_any_dataset_is_scored(mixed, tmp_path):
         "eval/3/echonet_dynamic", "eval/3/rvenet", ""
     )]  # fmt: skip
     assert found == ["echonet_dynamic", "rvenet", "rvenet"]
-    bank = {"eval__dataset": "echonet_pediatric", "eval__evaluators__transfer__bank": "echonet_dynamic"}
-    view = evaluate.evaluate_workdir(mixed(**bank), tmp_path)
+    transfer = {"eval__dataset": "echonet_pediatric", "eval__evaluators__transfer__source_dataset": "echonet_dynamic"}
+    view = evaluate.evaluate_workdir(mixed(**transfer), tmp_path)
     assert view["dataset"] == "echonet_pediatric" and view["encoders"].keys() == {*other["encoders"], "mean_mask"}
     assert "transfer/ef_mae" in view["encoders"]["discovr"] and view["videos"]["transfer_ef"]["train"] == 10
 

@@ -14,33 +14,33 @@ def test_the_arithmetic_of_a_row():
     of 1 GB. Each of them takes 0.4 * 197e12 FLOPs, a second; the sum of gradients sends 2 * 3/4 of 1 GB at half of
     200 GB/s, 15 ms.
     """
-    needs = estimate.Needs(250_000_000, 4 * 10**9, 10**9, 0.4 * 197e12)
-    row = estimate.row(needs, chips.parse_topology("v5e:2x2"))
+    required = estimate.Requirements(250_000_000, 4 * 10**9, 10**9, 0.4 * 197e12)
+    row = estimate.row(required, chips.parse_topology("v5e:2x2"))
     assert row["largest_clips"] == row["clips"] == 10
     assert row["compute_seconds"] == pytest.approx(10) and row["sent_seconds"] == pytest.approx(15e-3)
     assert row["efficiency"] == pytest.approx(10 / 10.015)
     assert row["clips_per_second"] == pytest.approx(40 / 10.015)
-    cut = estimate.row(needs, chips.parse_topology("v5e:2x2"), fsdp=True)
+    cut = estimate.row(required, chips.parse_topology("v5e:2x2"), fsdp=True)
     assert cut["largest_clips"] == 14  # 15.461 - 5 / 4
     assert cut["sent_seconds"] == pytest.approx(1.5 * 15e-3)
-    alone = estimate.row(needs, chips.parse_topology("cpu:1"), clips=2)
+    alone = estimate.row(required, chips.parse_topology("cpu:1"), clips=2)
     assert alone["sent_seconds"] == 0 and alone["efficiency"] == 1 and alone["clips"] == 2
 
 
 def test_blocks_left_out_are_extended(make_tiny):
     """The bytes kept for a clip grow by the same for every block, so that two depths tell a third."""
     tiny = make_tiny(**{"model.depth": 3, "loss.img": 0.0, "loss.scd": 0.0})
-    found, e = estimate.needs(tiny.config), tiny.experiment
-    assert found.clip_bytes == estimate._residuals(e, 2) - estimate._residuals(e, 1) > 0
+    required, e = estimate.requirements(tiny.config), tiny.experiment
+    assert required.clip_bytes == estimate._residuals(e, 2) - estimate._residuals(e, 1) > 0
     state = tiny.abstract
-    assert found.parameters == sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert found.state_bytes == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    assert found.clip_flops == sum(flops.step_flops(e.model, e.masks).values())
+    assert required.parameters == sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert required.state_bytes == sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert required.clip_flops == sum(flops.step_flops(e.model, e.masks).values())
 
 
 def test_its_table(capsys, tmp_path, monkeypatch):
     """A state of 10 GB leaves room for clips on v5e; on simulated devices of 8 GiB it must be cut."""
-    monkeypatch.setattr(estimate, "needs", lambda config: estimate.Needs(10**6, 10**10, 10**8, 1e12))
+    monkeypatch.setattr(estimate, "requirements", lambda config: estimate.Requirements(10**6, 10**10, 10**8, 1e12))
     estimate.main(["--variants=ti,s", "--topologies=v5e:4x4,cpu:8", f"--output={tmp_path / 'rows.jsonl'}"])
     assert len(capsys.readouterr().out.splitlines()) == 2 + 4
     assert re.findall(r'"mesh": "(\w+)"', (tmp_path / "rows.jsonl").read_text()) == ["data", "fsdp"] * 2

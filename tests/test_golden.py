@@ -1,4 +1,4 @@
-"""Parity of fidelity "released" with the public code: every number of tests/golden/*.npz."""
+"""Parity of fidelity "reference" with the public code: every number of tests/golden/*.npz."""
 
 import pathlib
 import re
@@ -39,7 +39,7 @@ class Golden:
         self.num_clips, _, time, size, _ = z["video_int8"].shape
         width, _, tubelet, patch, _ = z["state/encoder.patch_embed.proj.weight"].shape
         c = base.get_config()
-        c.fidelity = "released"
+        c.fidelity = "reference"
         c.batch_size, c.duration = self.num_clips, "4 steps"
         c.data.num_frames, c.data.image_size = time, size
         c.model.variant, c.model.width, c.model.heads = "custom", width, int(z["meta/num_heads"])

@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from discovr_jax import command_line, renamed_keys
-from discovr_jax.configs import base
+from discovr_jax.configs import base, baselines
 from discovr_jax.runs import workdir
 
 
@@ -71,3 +71,38 @@ def test_shipped_names_are_of_keys_that_exist(monkeypatch):
     known = workdir.flatten(base.get_config().to_dict())
     assert set(renamed_keys.KEYS.values()) | set(renamed_keys.VALUES) <= known.keys()
     assert not set(renamed_keys.KEYS) & known.keys()
+
+
+def test_options_of_evaluators_are_renamed_by_their_type(monkeypatch, caplog):
+    monkeypatch.undo()
+    now = base.get_config().to_dict()
+    before = base.get_config().to_dict()
+    named = {}
+    for evaluator, options in before["eval"]["evaluators"].items():
+        for old, new in renamed_keys.OPTIONS.get(options.get("type", evaluator), {}).items():
+            *section, last = new.split(".")
+            holder = options[section[0]] if section else options
+            holder[old.split(".")[-1]] = holder.pop(last)
+            named[f"eval.evaluators.{evaluator}.{old}"] = f"eval.evaluators.{evaluator}.{new}"
+    assert len(named) == 11 and before != now  # the shipped evaluators have every option of the table
+    assert renamed_keys.current(before) == now and not caplog.records
+    given, expected = ([f"--config.{key}=1" for key in keys] for keys in (named, named.values()))
+    with caplog.at_level(logging.WARNING):
+        assert renamed_keys.flags([*given, "--config.eval.evaluators.knn.k=3"]) == [
+            *expected, "--config.eval.evaluators.knn.k=3"
+        ]  # fmt: skip
+    assert len(caplog.records) == 11
+    # One whose name says nothing of its type, and a damaged file.
+    own = {"eval": {"evaluators": {"rvef": {"type": "regression", "strengths": (1.0,)}}}}
+    assert renamed_keys.current(own) == {"eval": {"evaluators": {"rvef": {"type": "regression", "alphas": (1.0,)}}}}
+    for other in ({"eval": 1}, {"eval": {"evaluators": 1}}, {"eval": {"evaluators": {"probe": 1}}}):
+        assert renamed_keys.current(other) == other
+
+
+def test_the_reference_implementations_old_name(monkeypatch, caplog):
+    monkeypatch.undo()
+    config = baselines.get_config("method=released_pairing")
+    assert config.scd.pairing == "reference" and "reference_pairing" in caplog.text
+    config.scd.pairing = config.fidelity = "released"
+    renamed_keys.update(config)
+    assert config.scd.pairing == config.fidelity == "reference" and len(caplog.records) == 3

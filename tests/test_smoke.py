@@ -1,4 +1,4 @@
-"""End to end on the shrunk demo: data made on first use, training, figures and report; and evaluating again."""
+"""End to end on the shrunk demo: data made on first use, training, metrics and report; and evaluating again."""
 
 import csv
 import hashlib
@@ -82,8 +82,8 @@ def test_the_run_leaves_what_it_should(smoke):
     assert found >= {"config.json", "metrics.jsonl", "results.json", "report.html", "eval"}
     assert list(directory.glob("events.out.tfevents.*"))
     row = run_case.rows(directory)[-2]
-    figures = summary.results["encoders"]["discovr"]
-    assert row["step"] == 9 and all(row[f"eval/{name}"] == entry["value"] for name, entry in figures.items())
+    metrics = summary.results["encoders"]["discovr"]
+    assert row["step"] == 9 and all(row[f"eval/{name}"] == entry["value"] for name, entry in metrics.items())
 
 
 def test_results_follow_the_schema(smoke):
@@ -99,12 +99,12 @@ def test_results_follow_the_schema(smoke):
     assert results["manifest_sha256"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
     assert results["encoders"].keys() == FAMILIES_OF.keys()
     assert results["paired"].keys() == {"discovr-random", "discovr-pixels", "discovr-mean_mask"}
-    for encoder, figures in (*results["encoders"].items(), *results["paired"].items()):
-        names, expected = [name.split("/") for name in figures], FAMILIES_OF[encoder.removeprefix("discovr-")]
+    for encoder, metrics in (*results["encoders"].items(), *results["paired"].items()):
+        names, expected = [name.split("/") for name in metrics], FAMILIES_OF[encoder.removeprefix("discovr-")]
         assert {family for family, _ in names} == expected.keys()
         for family, metrics in expected.items():
             assert metrics <= {metric for name, metric in names if name == family}
-        for name, entry in figures.items():
+        for name, entry in metrics.items():
             if "hausdorff95" in name:
                 continue  # there is none to an empty mask
             # With five test videos some resamples hold one class only; then the others are counted.
@@ -214,7 +214,7 @@ def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, ca
     assert "set config" in skipped.pop("reconstruction")
     assert {name.partition("_")[0] for name in skipped} == {*FAMILIES, "attentive"}
     assert all(reason.startswith("no labels: ") for reason in skipped.values())
-    found = {name.partition("/")[0] for figures in summary.results["encoders"].values() for name in figures}
+    found = {name.partition("/")[0] for metrics in summary.results["encoders"].values() for name in metrics}
     assert found == {"segmentation"}
     assert "no labels: ef unknown for all" in caplog.text
 

@@ -58,7 +58,7 @@ def run(data_dir):
 
     def start(directory, overrides=()):
         config = run_case.make_config(data_dir, SCHEDULE | dict(overrides))
-        return train.train_and_evaluate(config, str(directory), run_case.weight_figures)
+        return train.train_and_evaluate(config, str(directory), run_case.weight_metrics)
 
     return start
 
@@ -304,12 +304,12 @@ def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, 
             time.sleep(0.3)
             signal.signal(signal.SIGALRM, handler)
             time.sleep(60)  # ended by one after that
-        return weight_figures(config, directory, state, at, *others)
+        return weight_metrics(config, directory, state, at, *others)
 
-    weight_figures = run_case.weight_figures
+    weight_metrics = run_case.weight_metrics
     with monkeypatch.context() as patch:
         patch.setattr(processes, "ASK_AGAIN", 0.1)
-        patch.setattr(run_case, "weight_figures", evaluate)
+        patch.setattr(run_case, "weight_metrics", evaluate)
         assert not run(tmp_path).finished
     assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
     assert not any("eval/weights/sum" in row for row in run_case.rows(tmp_path) if row["step"] == step)
@@ -320,16 +320,16 @@ def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, 
 def test_an_evaluation_beside_a_training_sees_a_whole_checkpoint_and_disturbs_nothing(
     run, data_dir, finished, tmp_path, monkeypatch
 ):
-    weight_figures, seen = run_case.weight_figures, {}
+    weight_metrics, seen = run_case.weight_metrics, {}
 
     def beside(config, directory, state, at, *others):
         # The newest checkpoint may be on its way to disk now; at step 4 it is the only one.
         with monkeypatch.context() as patch, contextlib.suppress(checkpoint.CheckpointError):
             patch.setattr(evaluate, "evaluate_state", lambda *arguments, **_: seen.update({at: arguments[3]}))
             evaluate.evaluate_workdir(run_case.make_config(data_dir, SCHEDULE), directory)
-        return weight_figures(config, directory, state, at, *others)
+        return weight_metrics(config, directory, state, at, *others)
 
-    monkeypatch.setattr(run_case, "weight_figures", beside)
+    monkeypatch.setattr(run_case, "weight_metrics", beside)
     assert run(tmp_path, {"checkpoint.keep": 1}).finished
     assert seen.pop(4, 3) == 3 and seen.pop(8) in (3, 6) and seen == {9: 9}
     assert_same_end(tmp_path, finished)

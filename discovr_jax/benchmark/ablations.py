@@ -85,15 +85,15 @@ def _timed(config, given: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _counted(config, topology: chips.Topology, mesh) -> tuple[str, ...]:
-    found = aot.compile_step(config, step.NUM_TRAIN, mesh, topology, config.batch_size)
-    if found is None:
+    result = aot.compile_step(config, step.NUM_TRAIN, mesh, topology, config.batch_size)
+    if result is None:
         return ("does not fit", *[""] * (len(COUNTS) - 2))
     return (
-        f"{found.cost.flops / 1e9:.6g}",
-        f"{found.cost.bytes / 1e9:.4g}",
-        f"{found.cost.operations}",
-        f"{found.working / 1e9:.4g}",
-        f"{1e3 * sum(aot.seconds(found.cost, topology).values()):.4g}",
+        f"{result.cost.flops / 1e9:.6g}",
+        f"{result.cost.bytes / 1e9:.4g}",
+        f"{result.cost.operations}",
+        f"{result.working / 1e9:.4g}",
+        f"{1e3 * sum(aot.seconds(result.cost, topology).values()):.4g}",
     )
 
 
@@ -139,10 +139,10 @@ def _every_patch() -> list[tuple]:
         given.append((tokens, visible))
         return encode(self, tokens, visible, at, only_cls)
 
-    def embed_all(self, seen):
+    def embed_all(self, visible):
         tokens, visible = given.pop()
         if visible is None:
-            return embed(self, seen)
+            return embed(self, visible)
         chosen = patches.gather_tokens(embed(self, tokens), visible.reshape(tokens.shape[0], -1))
         return chosen.reshape(*visible.shape, self.width)
 

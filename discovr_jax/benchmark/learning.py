@@ -96,9 +96,9 @@ def train(flags, config) -> None:
     def embed(params, rows, share, *arrays):
         stride = jnp.full(rows.shape, float(data.stride))
         latest = jnp.floor(arrays[2][rows] - data.num_frames * stride)
-        found = cut(*arrays, rows, jnp.floor(share * latest).astype(jnp.int32), stride, data)
+        result = cut(*arrays, rows, jnp.floor(share * latest).astype(jnp.int32), stride, data)
         valid = jnp.full(rows.shape, data.num_frames, jnp.int32)
-        tokens = model.apply({"params": params}, found, valid, method="encode_video")
+        tokens = model.apply({"params": params}, result, valid, method="encode_video")
         return {name: readouts(tokens, valid, model.grid, 1)[name] for name in ("cls", "mean")}
 
     # Compiled before the videos are there: only their largest number of frames matters.
@@ -121,24 +121,24 @@ def train(flags, config) -> None:
     np.savez(flags.output / "labels.npz", **efs)
 
     def features(params) -> dict[str, dict[str, np.ndarray]]:
-        found = {}
+        result = {}
         for split, each in ranges.items():
             parts = []
             for begin in range(each.start, each.stop, EVAL_ROWS):
                 rows = jnp.minimum(jnp.arange(begin, begin + EVAL_ROWS), each.stop - 1)
                 clips = [embed(params, rows, jnp.float32(share), *arrays) for share in (0.0, 0.5, 1.0)]
                 parts.append({name: np.mean([np.asarray(clip[name]) for clip in clips], 0) for name in clips[0]})
-            found[split] = {name: np.concatenate([part[name] for part in parts])[: len(each)] for name in parts[0]}
-        return found
+            result[split] = {name: np.concatenate([part[name] for part in parts])[: len(each)] for name in parts[0]}
+        return result
 
     def write(state, metrics, rate: float | None, name: str = "") -> None:
-        found = features(state.teacher)
+        result = features(state.teacher)
         if name:
-            flat = {f"{split}_{kind}": x for split, kinds in found.items() for kind, x in kinds.items()}
+            flat = {f"{split}_{kind}": x for split, kinds in result.items() for kind, x in kinds.items()}
             np.savez(flags.output / f"{flags.name}-{name}.npz", **flat)
         row = {"name": flags.name, "seed": config.seed, "step": int(state.step), "clips": int(state.step) * batch}
         row |= {"seconds": round(time.monotonic() - started, 1), "clips_per_second": rate and round(rate)}
-        row |= {kind: scores({split: kinds[kind] for split, kinds in found.items()}, efs) for kind in ("cls", "mean")}
+        row |= {kind: scores({split: kinds[kind] for split, kinds in result.items()}, efs) for kind in ("cls", "mean")}
         row |= {key: round(float(value), 4) for key, value in metrics.items() if key.startswith(HEALTH)}
         with open(flags.output / "rows.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -160,14 +160,14 @@ def train(flags, config) -> None:
     write(state, metrics, rate, "end")
 
 
-def scores(found: dict[str, np.ndarray], efs: dict[str, np.ndarray]) -> dict[str, float]:
+def scores(result: dict[str, np.ndarray], efs: dict[str, np.ndarray]) -> dict[str, float]:
     """Metrics of the test split, by the heads of the evaluation."""
     from discovr_jax.evaluation.evaluators import knn, probe, regression
     from discovr_jax.evaluation.interface import Split
     from discovr_jax.evaluation.metrics import videos as metrics
 
     def splits(target):
-        return (Split(name, found[name].astype(np.float64), target(efs[name])) for name in ("train", "val", "test"))
+        return (Split(name, result[name].astype(np.float64), target(efs[name])) for name in ("train", "val", "test"))
 
     abnormal, ones = (efs["test"] < ABNORMAL_BELOW).astype(np.float64), np.ones((1, len(efs["test"])))
     labels = list(splits(lambda ef: (ef < ABNORMAL_BELOW).astype(np.float64)))
@@ -178,7 +178,7 @@ def scores(found: dict[str, np.ndarray], efs: dict[str, np.ndarray]) -> dict[str
     predicted = regression.evaluate(*splits(lambda ef: ef)).test
     values["ef_mae"] = metrics.mae(efs["test"], predicted, ones)[0]
     values["ef_r2"] = metrics.r2(efs["test"], predicted, ones)[0]
-    values["rank"] = effective_rank(found["test"])
+    values["rank"] = effective_rank(result["test"])
     return {name: round(float(value), 4) for name, value in values.items()}
 
 

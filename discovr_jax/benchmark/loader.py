@@ -34,9 +34,9 @@ def run(given: argparse.Namespace) -> None:
     print(machine.description())
     print(f"{config.data.num_frames} frames of {config.data.image_size} pixels, batches of {config.batch_size}\n")
     source = next(iter(sources.values()))
-    found = stages(source, config, given.clips)
-    total = sum(found.values())
-    rows = [(name, f"{1e3 * seconds:.2f}", f"{1 / seconds:.0f}") for name, seconds in found.items()]
+    result = stages(source, config, given.clips)
+    total = sum(result.values())
+    rows = [(name, f"{1e3 * seconds:.2f}", f"{1 / seconds:.0f}") for name, seconds in result.items()]
     rows.append(("sum", f"{1e3 * total:.2f}", f"{1 / total:.0f}"))
     print(machine.table(("stage, one thread, warm", "ms a clip", "clips a second"), rows) + "\n")
     rows = []
@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> None:
             if cold:
                 for each in sources.values():
                     drop_from_cache(each)
-            rows.append((number, "cold" if cold else "warm", *_figures(whole(sources, config, number, given.clips))))
+            rows.append((number, "cold" if cold else "warm", *_row(whole(sources, config, number, given.clips))))
     header = ("workers", "cache", "first batch, s", "clips a second", "clips a core-second", "MB a worker")
     print(machine.table(header, rows))
 
@@ -93,11 +93,11 @@ def whole(sources, config, workers: int, clips: int) -> dict[str, float]:
             next(batches)
         seconds, used = time.perf_counter() - first, _processor_seconds(children) - used
         sizes = [_own_memory(pid) for pid in children]
-    made = count * config.batch_size
+    count_of_clips = count * config.batch_size
     return {
         "first": first - start,
-        "rate": made / seconds,
-        "per_core": made / used,
+        "rate": count_of_clips / seconds,
+        "per_core": count_of_clips / used,
         "memory": float(np.mean(sizes)) if sizes else float("nan"),
     }
 
@@ -124,6 +124,6 @@ def _own_memory(pid: int) -> float:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
-def _figures(found: dict[str, float]) -> tuple[str, str, str, str]:
-    memory = "" if np.isnan(found["memory"]) else f"{found['memory'] / 1e6:.0f}"
-    return f"{found['first']:.1f}", f"{found['rate']:.0f}", f"{found['per_core']:.0f}", memory
+def _row(result: dict[str, float]) -> tuple[str, str, str, str]:
+    memory = "" if np.isnan(result["memory"]) else f"{result['memory'] / 1e6:.0f}"
+    return f"{result['first']:.1f}", f"{result['rate']:.0f}", f"{result['per_core']:.0f}", memory

@@ -22,23 +22,23 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
     """
     model, outputs = experiment.model, experiment.model.outputs
     decodes = bool(outputs & {"decoded", "pixels"})
-    found: dict[str, Callable] = {}
+    result: dict[str, Callable] = {}
     if outputs & {"image_logits", "image_tokens"}:
         every = 1 if "image_logits" in outputs or model.scd_frames == "all" else model.grid.tubelet
-        found["image teacher"] = lambda state, batch, masks, inputs: model.apply(
+        result["image teacher"] = lambda state, batch, masks, inputs: model.apply(
             {"params": state.teacher}, *_clips(batch), every, method="encode_frames"
         )
     if "video_logits" in outputs:
-        found["video teacher"] = lambda state, batch, masks, inputs: model.apply(
+        result["video teacher"] = lambda state, batch, masks, inputs: model.apply(
             {"params": state.teacher}, *_clips(batch), only_cls=True, method="encode_video"
         )
     if "image_logits" in outputs:
-        found["image students"] = lambda state, batch, masks, inputs: _forward_and_backward(
+        result["image students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply({"params": params}, *_clips(batch), masks.image_views, method="frame_views"),
             _modules(state.params, "image_encoder"),
         )
     if outputs & LOCAL_VIEWS or decodes:
-        found["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
+        result["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply(
                 {"params": params}, *_clips(batch), _video_views(masks, outputs, decodes), method="video_views"
             ),
@@ -50,39 +50,39 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
             method = lambda module: module.decoder(encoded, masks.decoder_view, module.clip_positions)  # noqa: E731
             return model.apply({"params": params}, method=method)
 
-        found["decoder"] = lambda state, batch, masks, inputs: _forward_and_backward(
+        result["decoder"] = lambda state, batch, masks, inputs: _forward_and_backward(
             partial(decode, masks), _modules(state.params, "decoder"), inputs["encoded"]
         )
     if "prototypes" in outputs:
 
         def scd(state, batch, masks, inputs, vectors, decoded):
-            seen = TeacherOutputs(None, None, inputs["image_tokens"], None)
+            teacher_outputs = TeacherOutputs(None, None, inputs["image_tokens"], None)
             student = StudentOutputs(None, None, None, decoded, None, vectors)
-            return _loss(experiment, state, batch, masks, student, seen)
+            return _loss(experiment, state, batch, masks, student, teacher_outputs)
 
-        found["scd"] = lambda state, batch, masks, inputs: jax.grad(
+        result["scd"] = lambda state, batch, masks, inputs: jax.grad(
             partial(scd, state, batch, masks, inputs), argnums=(0, 1)
         )(state.params["prototypes"]["vectors"], inputs["decoded"])
     if outputs & {*LOCAL_VIEWS, "image_logits"}:
-        found["heads"] = partial(_heads, experiment)
-    found["optimizer"] = partial(_update, experiment)
-    return found
+        result["heads"] = partial(_heads, experiment)
+    result["optimizer"] = partial(_update, experiment)
+    return result
 
 
 def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Array]:
     """What the parts take from one another: tokens of the shapes and dtype that they have in the step."""
     model, rng = experiment.model, np.random.default_rng(0)
     grid, width = model.grid, model.width
-    drawn = jax.eval_shape(
+    masks = jax.eval_shape(
         lambda key: train_step.draw_masks(key, model, experiment.masks, batch_size), jax.random.key(0)
     )
     every = "image_logits" in model.outputs or model.scd_frames == "all"
     shapes = {
-        "encoded": (*drawn.decoder_view.shape, width),
+        "encoded": (*masks.decoder_view.shape, width),
         "decoded": (batch_size, grid.tokens, width),
         "image_tokens": (batch_size, grid.frames if every else grid.time, grid.num_positions, width),
-        "video_cls": (batch_size, len(drawn.local_views), width),
-        "image_cls": (batch_size * grid.frames, len(drawn.image_views), width),
+        "video_cls": (batch_size, len(masks.local_views), width),
+        "image_cls": (batch_size * grid.frames, len(masks.image_views), width),
     }
     return {name: jnp.asarray(rng.normal(size=shape), model.dtype) for name, shape in shapes.items()}
 
@@ -104,9 +104,9 @@ def _heads(experiment, state, batch, masks, inputs):
     def loss(params, cls):
         first = jax.tree.map(lambda x: x[:, 0], cls)
         video, _, image = logits(state.teacher | _modules(params, "projector"), first)  # no teacher has a projector
-        seen = TeacherOutputs(video, image, None, None)
+        teacher_outputs = TeacherOutputs(video, image, None, None)
         student = StudentOutputs(*logits(params, cls), None, None, None)
-        return _loss(experiment, state, batch, masks, student, seen)
+        return _loss(experiment, state, batch, masks, student, teacher_outputs)
 
     cls = {name: inputs[name] for name in ("video_cls", "image_cls")}
     return jax.grad(loss, argnums=(0, 1))(_modules(state.params, "video_head", "image_head", "projector"), cls)
@@ -121,10 +121,10 @@ def _update(experiment, state, batch, masks, inputs):
     return train_step.guarded(state.step >= 0, new, state)
 
 
-def _loss(experiment, state, batch, masks, student, seen):
+def _loss(experiment, state, batch, masks, student, teacher_outputs):
     temperature = experiment.schedules.temperature(state.step)
     args = (experiment.model, experiment.options, state.memory, batch, masks, temperature)
-    return train_step.objective(student, seen, *args, jax.random.key(0))[0]
+    return train_step.objective(student, teacher_outputs, *args, jax.random.key(0))[0]
 
 
 def _forward_and_backward(function, *args):

@@ -31,10 +31,10 @@ def run(given: argparse.Namespace) -> None:
         form = jax.jit(
             lambda scores, bound=bound: sinkhorn(scores, options.scd_epsilon, options.scd_iterations, bound=bound)
         )
-        found = form(scores)
-        first = found if first is None else first
+        result = form(scores)
+        first = result if first is None else first
         times = machine.timed(lambda form=form: jax.block_until_ready(form(scores)), given.repeats, 1)
         reading = 2 * options.scd_iterations * scores.nbytes / times.median
-        difference = float(abs(found - first).max())
+        difference = float(abs(result - first).max())
         rows.append((name, f"{1e3 * times.median:.1f}", f"{reading / 1e9:.1f}", f"{difference:.1e}"))
     print(machine.table(("form", "ms", "GB/s of scores read", "largest difference"), rows))

@@ -60,11 +60,11 @@ def scopes(program: str) -> dict[str, str]:
     An instruction also stands under the name of its GPU kernel, which has no dots. Kernels of libraries have names of
     their own, and no place.
     """
-    found = {}
+    result = {}
     for match in _INSTRUCTION.finditer(program):
         scope = _SCOPE.search(match[0])
         if scope:
             place = scope[1].removeprefix("jit(step)/")
-            found[match[1]] = place
-            found.setdefault(re.sub(r"[.\-]", "_", match[1]), place)
-    return found
+            result[match[1]] = place
+            result.setdefault(re.sub(r"[.\-]", "_", match[1]), place)
+    return result

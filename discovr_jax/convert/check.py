@@ -2,7 +2,7 @@
 
 The layout of such a file is described in tests/golden/README.md. All sizes come from its arrays; the state goes
 through the converter that users' checkpoints go through, and the model, losses and optimizer are those of
-`config.fidelity = "released"`.
+`config.fidelity = "reference"`.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from discovr_jax.method.fidelity import option
 from discovr_jax.models.discovr import Discovr, Masks
 
 OUTPUT, GRADIENT = 1e-5, 1e-4  # tolerances, relative
-LEARNING_RATE = 1e-3  # of the trajectory; decay and moments are the config's defaults
+LEARNING_RATE = 1e-3  # of the trajectory; weight decay and betas are the config's defaults
 STORED = 32  # videos are stored as int8, times this
 TIE = 1e-4  # two assignments closer than this (relative) are a tie: either label is right
 # Losses: name in the file (below "out/released/" and "traj/S/"), name in our metrics.
@@ -92,7 +92,7 @@ def read_golden(path: str | os.PathLike) -> Golden:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The released run of a golden file: its parts, and the state it starts from."""
+    """The reference implementation's run in a golden file: its parts, and the state it starts from."""
 
     run: experiment.Experiment
     config: object
@@ -145,7 +145,7 @@ def table(rows: list[Row]) -> str:
 
 
 def set_up(golden: Golden) -> Setup:
-    """Model, losses and optimizer of the released code, with the file's state."""
+    """Model, losses and optimizer of the reference implementation, with the file's state."""
     batch, _, frames, size, _ = golden["video_int8"].shape
     hints = Hints(
         heads=int(golden["meta/num_heads"]),
@@ -155,7 +155,7 @@ def set_up(golden: Golden) -> Setup:
     )
     converted = state.from_torch(golden.below("state/"), hints)
     c = converted.config
-    c.fidelity, c.model.dtype = "released", "float32"
+    c.fidelity, c.model.dtype = "reference", "float32"
     # An epoch of one step, so that the step number is the file's epoch.
     c.batch_size, c.optim.lr, c.optim.base_lr = batch, LEARNING_RATE, None
     run = experiment.make_experiment(c, num_train=batch)
@@ -205,7 +205,7 @@ def _step(golden: Golden, setup: Setup) -> dict[str, np.ndarray]:
             **_outputs(run.model, params, teacher, batch, masks),
             **{f"released/scores_{name}": x for name, x in scores.items()},
             **{f"released/assign_{name}": sinkhorn(x, epsilon, iterations) for name, x in scores.items()},
-            **{f"released/{name}": metrics[ours] for name, ours in LOSSES.items()},
+            **{f"released/{name}": metrics[metric] for name, metric in LOSSES.items()},
             "video_center_after": memory.centers["vid"][None],
             "image_center_after": memory.centers["img"][None],
             "video_teacher_head_last_v_after_ema": teacher["video_head"]["last"].T,
@@ -213,15 +213,15 @@ def _step(golden: Golden, setup: Setup) -> dict[str, np.ndarray]:
         return values, grads
 
     values, grads = everything(setup.start, *_batch(golden, ""), jnp.int32(golden["epoch"]))
-    found = {}
+    ours = {}
     for name, value in values.items():
         flat_scores = name.startswith(("released/scores", "released/assign"))
-        found[f"out/{name}"] = value.reshape(golden[f"out/{name}"].shape) if flat_scores else value
+        ours[f"out/{name}"] = value.reshape(golden[f"out/{name}"].shape) if flat_scores else value
     for name, gradient in _torch_tensors({"params": grads}).items():
-        found[f"grad_norm/{name}"] = np.linalg.norm(gradient)
+        ours[f"grad_norm/{name}"] = np.linalg.norm(gradient)
         if f"grad/{name}" in golden:
-            found[f"grad/{name}"] = gradient
-    return found
+            ours[f"grad/{name}"] = gradient
+    return ours
 
 
 def _at_forward(setup: Setup, params: dict, teacher: dict, epoch: jax.Array) -> tuple[dict, dict]:
@@ -242,11 +242,11 @@ def _outputs(model: Discovr, params: dict, teacher: dict, batch: dict, masks: Ma
     def views(module):
         clip = module.video_patches(frames, num_valid)
         single = module.frame_patches(frames, num_valid)
-        seen = module.video_encoder(clip, masks.decoder_view)
-        decoded = module.decoder(seen[:, 1:], masks.decoder_view)
+        encoded = module.video_encoder(clip, masks.decoder_view)
+        decoded = module.decoder(encoded[:, 1:], masks.decoder_view)
         order = masking.visible_then_masked(masks.decoder_view, module.grid.tokens)
         return {
-            "video_student_global_tokens": seen,
+            "video_student_global_tokens": encoded,
             "video_student_local_cls": jnp.stack(
                 [module.video_encoder(clip, view)[:, 0] for view in masks.local_views]
             ),
@@ -266,12 +266,12 @@ def _outputs(model: Discovr, params: dict, teacher: dict, batch: dict, masks: Ma
 def _scores(run, params, teacher, memory, batch, masks) -> dict[str, jax.Array]:
     """Scores of both branches against the prototypes, [B * tokens, prototypes]."""
     frames, num_valid = batch["frames"], batch["num_valid"]
-    seen = run.model.apply({"params": teacher}, frames, num_valid, method="teacher")
+    teacher_outputs = run.model.apply({"params": teacher}, frames, num_valid, method="teacher")
     student = run.model.apply({"params": params}, frames, num_valid, masks, method="student")
     order = masking.visible_then_masked(masks.decoder_view, run.model.grid.tokens)
     masked = masking.masked(masks.decoder_view, run.model.grid.tokens)
     inputs = interface.Batch(num_valid, run.model.grid.frames, masked, order, None, None)
-    video, image = scd.scd_scores(run.options, student, seen, memory, inputs)
+    video, image = scd.scd_scores(run.options, student, teacher_outputs, memory, inputs)
     return {"video": video, "image": image}
 
 
@@ -288,20 +288,20 @@ def _sinkhorn(golden: Golden) -> dict[str, np.ndarray]:
 
 def _trajectory(golden: Golden, setup: Setup) -> dict[str, np.ndarray]:
     """AdamW steps from the same state: losses of each, and the norm of every parameter after the last."""
-    state_after, found = setup.start, {}
+    state_after, ours = setup.start, {}
     apply = jax.jit(experiment.make_train_step(setup.run, setup.config).apply)
     steps = {int(match[1]) for name in golden.unread if (match := re.match(r"traj/(\d+)/", name))}
     for number in sorted(steps):
         prefix = f"traj/{number}/"
         state_after, metrics = apply(state_after, *_batch(golden, prefix))
-        found |= {prefix + name: metrics[ours] for name, ours in LOSSES.items()}
+        ours |= {prefix + name: metrics[metric] for name, metric in LOSSES.items()}
     tensors = _torch_tensors({"params": state_after.params, "teacher": state_after.teacher})
     for name in golden.below("traj/final_norm/"):
         if names.is_computed(name):
             tensors[name] = setup.computed.get(name, state.compute(name, setup.config))
         if name in tensors:
-            found[f"traj/final_norm/{name}"] = np.linalg.norm(tensors[name])
-    return found
+            ours[f"traj/final_norm/{name}"] = np.linalg.norm(tensors[name])
+    return ours
 
 
 def _torch_tensors(tree: dict) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ def initialise_from(state, config: ConfigDict):
 
     Modules that the checkpoint has not got (those of a branch that it did not train, say) stay as drawn, and a student
     or teacher that only its counterpart is there for starts as that; both are logged. The mean image token of each
-    place is taken over where frames have the same places. Arrays keep their place on the mesh.
+    patch position is taken over where frames have the same grid. Arrays keep their sharding.
 
     Raises:
       WeightsError: sizes differ, or the checkpoint lacks a video encoder.
@@ -35,8 +35,8 @@ def initialise_from(state, config: ConfigDict):
     if pathlib.Path(path).is_dir():  # the same step on every process, also of a workdir where training goes on
         folder = processes.gathered(str(checkpoint.newest_step(path)))[0]
     weights = read_weights(folder, lambda name: name.startswith((*(f"{tree}/" for tree in TREES), "memory/")))
-    kept = state.params, state.teacher, state.memory
-    leaves, structure = jax.tree_util.tree_flatten_with_path(dict(zip((*TREES, "memory"), kept, strict=True)))
+    fallback = state.params, state.teacher, state.memory
+    leaves, structure = jax.tree_util.tree_flatten_with_path(dict(zip((*TREES, "memory"), fallback, strict=True)))
     names = [path_name(keys) for keys, _ in leaves]
     sources = _sources(names, weights.arrays)
     for name, (_, leaf) in zip(names, leaves, strict=True):

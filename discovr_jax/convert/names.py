@@ -137,10 +137,10 @@ def to_ours(torch_name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
       KeyError: no rule knows the name.
       ValueError: the tensor has another number of axes than its layout says.
     """
-    found = our_name(torch_name)
-    if found is None:
+    result = our_name(torch_name)
+    if result is None:
         raise KeyError(torch_name)
-    path, transform = found
+    path, transform = result
     array = np.asarray(array)
     if array.ndim != AXES.get(transform, array.ndim) or (transform == "qkv" and array.shape[0] % 3):
         raise ValueError(f"{torch_name} has shape {array.shape}, which is no {transform} layout")
@@ -153,8 +153,8 @@ def to_torch(path: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     Raises:
       KeyError: the public code has no such tensor.
     """
-    found = torch_name(path)
-    if found is None:
+    result = torch_name(path)
+    if result is None:
         raise KeyError(path)
-    name, transform = found
+    name, transform = result
     return name, TRANSFORMS[transform][1](np.asarray(array))

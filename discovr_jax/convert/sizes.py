@@ -97,8 +97,8 @@ def infer(shapes: Shapes, hints: Hints) -> tuple[ConfigDict, list[str]]:
         c.model.mlp_dim = None if mlp_dim == 4 * width else mlp_dim
 
     def from_heads(name, axis, default):
-        found = [shapes[f"{m}.{name}"][axis] for m in names.HEADS if f"{m}.{name}" in shapes]
-        return _most_common(found) if found else default
+        result = [shapes[f"{m}.{name}"][axis] for m in names.HEADS if f"{m}.{name}" in shapes]
+        return _most_common(result) if result else default
 
     c.head.hidden = from_heads("mlp.0.bias", 0, c.head.hidden)
     c.head.bottleneck = from_heads("mlp.4.bias", 0, c.head.bottleneck)
@@ -120,7 +120,7 @@ def _blocks(shapes: Shapes, modules: Iterable[str]) -> int:
 
 def _set_patch(c: ConfigDict, shapes: Shapes, width: int) -> None:
     """Patch and tubelet from the patch embeddings [width, 3, tubelet, patch, patch]."""
-    found = []
+    result = []
     for module in names.ENCODERS:
         name = f"{module}.patch_embed.proj.weight"
         shape = shapes.get(name, ())
@@ -130,14 +130,14 @@ def _set_patch(c: ConfigDict, shapes: Shapes, width: int) -> None:
                 "are not supported, ours take three equal channels"
             )
         if len(shape) == 5 and shape[:2] == (width, 3) and shape[3] == shape[4]:
-            found.append((module, shape[2], shape[3]))
-    if not found:
+            result.append((module, shape[2], shape[3]))
+    if not result:
         raise ConversionError(
             f"no patch embedding of shape ({width}, 3, tubelet, patch, patch) found, looked for "
             f"{', '.join(f'{m}.patch_embed.proj.weight' for m in names.ENCODERS)}"
         )
-    c.model.patch = _most_common(patch for _, _, patch in found)
-    tubelets = [tubelet for module, tubelet, _ in found if module in ("encoder", "video_teacher")]
+    c.model.patch = _most_common(patch for _, _, patch in result)
+    tubelets = [tubelet for module, tubelet, _ in result if module in ("encoder", "video_teacher")]
     c.model.tubelet = _most_common(tubelets) if tubelets else c.model.tubelet
 
 
@@ -145,8 +145,8 @@ def _set_clip(c: ConfigDict, shapes: Shapes, hints: Hints, width: int, notes: li
     """Frames and pixels from the position tables [1, 1 + tokens, width], else from hints, else assumed."""
 
     def tokens(*modules):
-        found = [shapes[name][1] - 1 for m in modules if len(shapes.get(name := f"{m}.pos_embed", ())) == 3]
-        return _most_common(found) if found else None
+        result = [shapes[name][1] - 1 for m in modules if len(shapes.get(name := f"{m}.pos_embed", ())) == 3]
+        return _most_common(result) if result else None
 
     places, clip = tokens("image_student", "image_teacher"), tokens("encoder", "video_teacher")
     patch, tubelet = c.model.patch, c.model.tubelet

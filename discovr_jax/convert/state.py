@@ -95,11 +95,11 @@ def from_torch(
     filled = {names.our_name(name)[0] for name in known}
     missing = sorted(names.torch_name(path)[0] for path in want.keys() - filled)
     problems = [*wrong, *_check_computed(computed, config)]
-    for what, found in (("not used", unused), ("missing", missing)):
-        refused = [name for name in found if not _allowed(name, allow)]
+    for what, result in (("not used", unused), ("missing", missing)):
+        refused = [name for name in result if not _allowed(name, allow)]
         if refused:
             problems.append(f"{len(refused)} {what}: {_listed(refused)}")
-        left = [name for name in found if _allowed(name, allow)]
+        left = [name for name in result if _allowed(name, allow)]
         if left:
             notes.append(f"allowed, {what}: {_listed(left)}")
     if problems:
@@ -209,6 +209,6 @@ def _allowed(name: str, allow: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in allow)
 
 
-def _listed(found: Sequence[str]) -> str:
-    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
-    return ", ".join(found[:LISTED]) + more
+def _listed(result: Sequence[str]) -> str:
+    more = f" and {len(result) - LISTED} more" if len(result) > LISTED else ""
+    return ", ".join(result[:LISTED]) + more

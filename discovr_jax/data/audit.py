@@ -16,9 +16,9 @@ LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 
 def open_all(path: pathlib.Path) -> dict[str, records.RecordSource]:
     """Opens every split of the records at `path`; raises RecordsError as `records.open_source` does."""
-    found = [split for split in records.SPLITS if list(path.glob(f"*-{split}.array_record-*"))]
+    result = [split for split in records.SPLITS if list(path.glob(f"*-{split}.array_record-*"))]
     # Without any shard, opening the first split raises the error that says so.
-    return {split: records.open_directory(path, split) for split in found or records.SPLITS[:1]}
+    return {split: records.open_directory(path, split) for split in result or records.SPLITS[:1]}
 
 
 def metadata(path: pathlib.Path) -> dict:
@@ -89,9 +89,9 @@ def format_summary(summary: dict) -> str:
         lines.append("         view: " + ", ".join(views))
         known = [f"{name.upper()} {count}" for name, count in counts["known"].items() if count]
         lines.append("         known: " + (", ".join(known) or "no label"))
-        for rule, found in counts["rules"].items():
-            if found["normal"] or found["abnormal"]:
-                lines.append(f"         {rule}: " + ", ".join(f"{found[name]} {name}" for name in found))
+        for rule, result in counts["rules"].items():
+            if result["normal"] or result["abnormal"]:
+                lines.append(f"         {rule}: " + ", ".join(f"{result[name]} {name}" for name in result))
     if summary["flags"]:
         lines.append("  flags: " + ", ".join(f"{flag} {count}" for flag, count in summary["flags"].items()))
     if notes := [f"{what} {count}" for what, count in summary["notes"].items() if count]:
@@ -133,7 +133,7 @@ def check(
     expected = {(row["split"], row["id"]): row["sha256"] for row in rows}
     if len(expected) != len(rows):
         problems.append(f"manifest.csv: {len(rows) - len(expected)} ids occur more than once.")
-    seen: dict[str, dict[str, list[str]]] = {"patient": {}, "id": {}, "frames": {}}
+    owners_of: dict[str, dict[str, list[str]]] = {"patient": {}, "id": {}, "frames": {}}
     patients: dict[str, set[str]] = {split: set() for split in sources}
     total, done = sum(map(len, sources.values())), 0
     for split, source in sources.items():
@@ -148,20 +148,20 @@ def check(
                 problems += [f"{where}: {problem}" for problem in _record_problems(record)]
                 if expected.pop((split, record["id"]), None) != digest:
                     problems.append(f"{where}: its frames are not those that manifest.csv lists.")
-                for kind, value in zip(seen, (record["patient_id"], record["id"], digest), strict=True):
-                    seen[kind].setdefault(value, []).append(f"{split} {record['id']}")
+                for kind, value in zip(owners_of, (record["patient_id"], record["id"], digest), strict=True):
+                    owners_of[kind].setdefault(value, []).append(f"{split} {record['id']}")
                 patients[split].add(record["patient_id"])
             done += 1
             if progress:
                 progress(done, total)
     problems += [f"{split} record {name} is in manifest.csv but not readable." for split, name in expected]
-    counted = {split: len(found) for split, found in patients.items()}
+    counted = {split: len(result) for split, result in patients.items()}
     if counted != about.get("patients"):
         problems.append(f"The records are of {counted} patients, metadata.json says {about.get('patients')}.")
-    problems += _shared(seen)
-    for places in seen["frames"].values():
-        if note and len(places) > 1 and len({_split(place) for place in places}) == 1:
-            note(f"the same frames twice in one split: {', '.join(sorted(places))}.")
+    problems += _shared(owners_of)
+    for listed in owners_of["frames"].values():
+        if note and len(listed) > 1 and len({_split(place) for place in listed}) == 1:
+            note(f"the same frames twice in one split: {', '.join(sorted(listed))}.")
     return problems
 
 
@@ -211,14 +211,14 @@ def _record_problems(record: dict) -> Iterator[str]:
         yield f"masks hold class {record['masks'].max()}, known are 0 to {len(records.MASK_CLASSES) - 1}."
 
 
-def _shared(seen: dict[str, dict[str, list[str]]]) -> Iterator[str]:
+def _shared(owners_of: dict[str, dict[str, list[str]]]) -> Iterator[str]:
     """Patients, ids and contents that are in more than one split."""
-    for kind, owners in seen.items():
-        for value, places in owners.items():
-            if len({_split(place) for place in places}) > 1:
+    for kind, owners in owners_of.items():
+        for value, listed in owners.items():
+            if len({_split(place) for place in listed}) > 1:
                 what = "the same frames" if kind == "frames" else f"{kind} {value}"
-                yield f"{what} in several splits: {', '.join(sorted(places))}."
+                yield f"{what} in several splits: {', '.join(sorted(listed))}."
 
 
-def _split(place: str) -> str:
-    return place.split(" ", 1)[0]
+def _split(listed: str) -> str:
+    return listed.split(" ", 1)[0]

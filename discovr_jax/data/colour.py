@@ -56,8 +56,8 @@ class Colours:
         """
         if not any(self._frames):
             return None
-        tint, found = self._tint(frames), np.zeros_like(frames)
-        for luma_, chroma, target in zip(frames, self._frames, found, strict=True):
+        tint, result = self._tint(frames), np.zeros_like(frames)
+        for luma_, chroma, target in zip(frames, self._frames, result, strict=True):
             if chroma is None:
                 continue
             cb, cr, distance = chroma
@@ -68,7 +68,7 @@ class Colours:
                 distance = _DISTANCE[cb, cr]
             down, across = (-(-whole // part) for whole, part in zip(target.shape, distance.shape, strict=True))
             target[...] = distance.repeat(down, 0).repeat(across, 1)[: target.shape[0], : target.shape[1]]
-        return found if found.size and found.max() >= _GREY else None
+        return result if result.size and result.max() >= _GREY else None
 
     def _tint(self, frames: np.ndarray) -> np.ndarray | None:
         """Chroma of the clip's grey map, int16 [2, 256] by luma; None if it has no tint."""

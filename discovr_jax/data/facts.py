@@ -42,13 +42,13 @@ def known() -> dict[str, Facts]:
     """
     spec = importlib.util.find_spec("tfds_builders")
     folders = (spec and spec.submodule_search_locations) or []
-    found = {}
+    result = {}
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("*/facts.toml")):
         try:
-            found[path.parent.name] = Facts(**tomllib.loads(path.read_text(encoding="utf-8")))
+            result[path.parent.name] = Facts(**tomllib.loads(path.read_text(encoding="utf-8")))
         except (TypeError, tomllib.TOMLDecodeError) as error:
             raise ValueError(f"{path}: {error}") from None
-    return found
+    return result
 
 
 def of(name: str) -> Facts | None:

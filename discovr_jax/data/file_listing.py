@@ -66,8 +66,8 @@ class Files:
         Args:
           private: tell only suffixes that no name has.
         """
-        found = collections.Counter(told(suffix, private) for suffix in self.not_read.values())
-        return dict(sorted((found | collections.Counter(self.passed_over)).items(), key=lambda item: (-item[1], item)))
+        result = collections.Counter(told(suffix, private) for suffix in self.not_read.values())
+        return dict(sorted((result | collections.Counter(self.passed_over)).items(), key=lambda item: (-item[1], item)))
 
     def hint(self, missing: Sequence[str], private: bool) -> str:
         """What most of the listed names that `find` does not know seem to lack or to have too much.
@@ -106,11 +106,11 @@ class Files:
 
     @functools.cached_property
     def _bare_not_read(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        result: dict[str, list[str]] = {}
         for name, suffix in self.not_read.items():
             if suffix:
-                found.setdefault(name[: -len(suffix)], []).append(name)
-        return found
+                result.setdefault(name[: -len(suffix)], []).append(name)
+        return result
 
     @functools.cached_property
     def _by_end(self) -> dict[str, str]:
@@ -214,10 +214,10 @@ def separator_hint(header: Sequence[str]) -> str:
 
 
 def _by_bare(names) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(bare(name), []).append(name)
-    return found
+        result.setdefault(bare(name), []).append(name)
+    return result
 
 
 def _commonest(values: Sequence[str]) -> str:

@@ -76,7 +76,7 @@ def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
     rows = _rows(source)
     # The folder of the table may hold a whole disk, so only the folders that are named are listed.
     folders = {source.parent: file_listing.list_files(source.parent, depth=0)}
-    found, missing = [], []
+    result, missing = [], []
     for row, (listed, study) in enumerate(rows):
         name = file_listing.plain(listed)
         below = source.parent / name
@@ -86,20 +86,20 @@ def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
         places = [(folders[below.parent], below.name), (folders[source.parent], listed)]
         fitting = {files.videos[key] for files, part in places for key in files.find(part)}
         if len(fitting) == 1 and not file_listing.is_hidden(name):
-            found.append(Input(row, name, *fitting, study=study))
+            result.append(Input(row, name, *fitting, study=study))
             continue
         files, part = places[0]
         reason = files.why_not(name if file_listing.is_hidden(name) else part, private_names)
         if fitting and not file_listing.is_hidden(name):
             reason = f"{len(fitting)} files have this name; give it its suffix"
-        found.append(Input(row, name, None, reason))
+        result.append(Input(row, name, None, reason))
         missing.append(listed)
-    if len(missing) < len(found):
-        return Inputs(found, {})
+    if len(missing) < len(result):
+        return Inputs(result, {})
     hint = file_listing.list_files(source.parent).hint(missing, private_names)
     raise InputError(
-        f"--input={source}: none of its {len(found)} rows names a file that can be read (paths count from the folder "
-        f"of the table). Row 1: {found[0].reason}.{hint}"
+        f"--input={source}: none of its {len(result)} rows names a file that can be read (paths count from the folder "
+        f"of the table). Row 1: {result[0].reason}.{hint}"
     )
 
 

@@ -234,8 +234,10 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
     except ValueError as error:
         raise RecordsError(f"Records at {path} are in a folder of another name: {error} {remedy}") from error
     source = RecordSource(path, split, shards, builder.info.features, frame_size)
-    if (found := source[0]["schema_version"]) != SCHEMA_VERSION:
-        raise RecordsError(f"Records at {path} have schema version {found}, this code reads {SCHEMA_VERSION}. {remedy}")
+    if (version := source[0]["schema_version"]) != SCHEMA_VERSION:
+        raise RecordsError(
+            f"Records at {path} have schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}"
+        )
     return source
 
 

@@ -56,25 +56,25 @@ def find_sector(frames: np.ndarray, colour: np.ndarray | None = None) -> Sector:
     import cv2
 
     height, width = frames.shape[1:]
-    mean, deviation, brightest = _statistics(frames)
+    mean, std, brightest = _statistics(frames)
     whole = Sector(np.ones((height, width), bool), (0, 0, height, width), False)
-    floor, strong = np.percentile(deviation, (10, 95))
+    floor, strong = np.percentile(std, (10, 95))
     # Still pixels of a digital recording do not change at all; those of an analogue one do a little.
-    moves = deviation >= max(_LEAST_CHANGE, 0.02 * strong, min(_NOISE * floor, _MOST_NOISE))
+    moves = std >= max(_LEAST_CHANGE, 0.02 * strong, min(_NOISE * floor, _MOST_NOISE))
     if not moves.any():
         return whole
     background = np.median(mean[~moves]) if not moves.all() else 0.0
     patch = moves | (mean >= background + _DRAWN)
     if colour is not None:
         patch &= ~(colour[_spread(len(colour))] >= SATURATED).any(0)
-    hull, solidity = _hull(patch, deviation)
+    hull, solidity = _hull(patch, std)
     if hull.mean() < _LEAST_AREA or solidity < _LEAST_SOLIDITY:
         return whole
     top, left, bottom, right = _bounds(hull)
     if max(height, width) >= _LEAST_GAIN * max(bottom - top, right - left):
         return Sector(hull, (top, left, bottom, right), True)
-    drawn = ((brightest >= background + _DRAWN) & ~hull).astype(np.uint8)
-    nothing = np.count_nonzero(cv2.morphologyEx(drawn, cv2.MORPH_CLOSE, np.ones((3, 3)))) <= _STRAY * drawn.size
+    overlay = ((brightest >= background + _DRAWN) & ~hull).astype(np.uint8)
+    nothing = np.count_nonzero(cv2.morphologyEx(overlay, cv2.MORPH_CLOSE, np.ones((3, 3)))) <= _STRAY * overlay.size
     return dataclasses.replace(whole, mask=whole.mask if nothing else hull, found=True)
 
 

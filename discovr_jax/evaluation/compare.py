@@ -74,23 +74,23 @@ def compare_runs(workdirs: Sequence[str], directory: str | pathlib.Path) -> dict
     runs = [run for group in groups.values() for run in group]
     check_comparable(runs)
     first = runs[0].results
-    found: dict[str, Any] = {"columns": {name: {} for name in groups}, "paired": {}, "notes": []}
+    comparison: dict[str, Any] = {"columns": {name: {} for name in groups}, "paired": {}, "notes": []}
     scored = [{name for name, e in run.results["readouts"].items() if run.encoder in e["encoders"]} for run in runs]
     families = [family for family in first["readouts"] if all(family in each for each in scored)]
     for run, each in zip(runs, scored, strict=True):
         if others := sorted(each - set(families)):
-            found["notes"].append(f"Not in every run, so left out: {', '.join(others)} (of {run.name}).")
+            comparison["notes"].append(f"Not in every run, so left out: {', '.join(others)} (of {run.name}).")
     for family in families:
-        _score(family, groups, found)
+        _score(family, groups, comparison)
     name, leader = next((name, group[0]) for name, group in groups.items())
     named = {results_lib.STUDIED, *(run.encoder for run in runs)}
-    for encoder, figures in leader.results["encoders"].items():
+    for encoder, metrics in leader.results["encoders"].items():
         if encoder not in named:
-            found["columns"][f"{name}: {encoder}"] = figures
-    found["paper"] = published.published_metrics(first["dataset"])
-    found["notes"] += _notes(runs)
-    _write(found, first, pathlib.Path(directory))
-    return found
+            comparison["columns"][f"{name}: {encoder}"] = metrics
+    comparison["paper"] = published.published_metrics(first["dataset"])
+    comparison["notes"] += _notes(runs)
+    _write(comparison, first, pathlib.Path(directory))
+    return comparison
 
 
 def parse(workdirs: Sequence[str]) -> dict[str, list[str]]:
@@ -195,19 +195,19 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 )
 
 
-def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, Any]) -> None:
-    """Figures of one family for every column, and differences of every two, into `found`."""
+def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[str, Any]) -> None:
+    """Metrics of one family for every column, and differences of every two, into `found`."""
     first = next(iter(groups.values()))[0]
     entry = first.results["readouts"][family]
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{entry['type']}")
     scores = {f"{entry['family']}/{name}": module.METRICS[metric] for name, metric in entry["metrics"].items()}
-    rows, figures = None, {}
+    rows, bootstrapped = None, {}
     for name, group in groups.items():
-        made = []
+        predictions = []
         for run in group:
             mine = run.predictions.get((run.encoder, family), [])
             if not mine:
-                found["notes"].append(f"{family}: no predictions of {run.encoder} in {run.name}.")
+                comparison["notes"].append(f"{family}: no predictions of {run.encoder} in {run.name}.")
                 return
             try:
                 ids, patients, target, predictions = _tabulate(mine, run.name, family)
@@ -217,12 +217,12 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], found: dict[str, An
                 weights = bootstrap.patient_weights(patients, RESAMPLES)
                 rows = results_lib.Rows(ids, patients, target, weights)
             _check_rows(rows, ids, patients, target, f"{first.name} and {run.name}: {family}")
-            made += predictions
-        figures[name] = results_lib.metrics_of(rows, scores, made)
-        found["columns"][name] |= results_lib.summary(figures[name], rows.num_patients)
+            predictions += predictions
+        bootstrapped[name] = results_lib.metrics_of(rows, scores, predictions)
+        comparison["columns"][name] |= results_lib.summary(bootstrapped[name], rows.num_patients)
     for one, two in itertools.combinations(groups, 2):
-        pair = results_lib.summary(results_lib.difference(figures[two], figures[one]), rows.num_patients)
-        found["paired"].setdefault(f"{two} - {one}", {}).update(pair)
+        pair = results_lib.summary(results_lib.difference(bootstrapped[two], bootstrapped[one]), rows.num_patients)
+        comparison["paired"].setdefault(f"{two} - {one}", {}).update(pair)
 
 
 def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
@@ -234,12 +234,12 @@ def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
     ids = [line["id"] for line in every[0]]
     if any([line["id"] for line in part] != ids for part in every) or len(set(ids)) < len(ids):
         raise WorkdirError(f"{name}: predictions.csv does not list the same videos for every seed of {family}")
-    made = []
+    per_seed = []
     for outputs in seeds.values():
         values = {key: np.array([float(line["prediction"]) for line in part]) for key, part in outputs.items()}
-        made.append(interface.Predictions(None, values.pop("", None), outputs=values))
+        per_seed.append(interface.Predictions(None, values.pop("", None), outputs=values))
     target = np.array([float(line["target"]) for line in every[0]])
-    return np.array(ids), np.array([int(line["patient"]) for line in every[0]]), target, made
+    return np.array(ids), np.array([int(line["patient"]) for line in every[0]]), target, per_seed
 
 
 def _check_rows(rows: results_lib.Rows, ids, patients, target, where: str) -> None:
@@ -272,11 +272,11 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     ]
     if published.published_metrics(first["dataset"]):
         notes.append(
-            "The paper's figures are on its own splits with its own rule, neither of them published: read them beside, "
+            "The paper's values are on its own splits with its own rule, neither of them published: read them beside, "
             "not against."
         )
     if any(run.simulated for run in runs):
-        notes.append("These videos are simulated: the paper's figures, of real ones, only show the order of magnitude.")
+        notes.append("These videos are simulated: the paper's values, of real ones, only show the order of magnitude.")
     return notes
 
 
@@ -287,47 +287,48 @@ def _other_settings(results: Mapping[str, Any], first: Mapping[str, Any]) -> lis
     return [f"eval.{key} {here[key]}, in the first {there[key]}" for key in both if here[key] != there[key]]
 
 
-def _cells(found: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _cells(comparison: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of the table: a metric a line, columns, differences and the paper."""
-    head = ["figure", *found["columns"], *found["paired"], *(["paper"] if found["paper"] else [])]
-    keys = display_names.ordered(dict.fromkeys(key for figures in found["columns"].values() for key in figures))
+    head = ["metric", *comparison["columns"], *comparison["paired"], *(["paper"] if comparison["paper"] else [])]
+    keys = display_names.ordered(dict.fromkeys(key for metrics in comparison["columns"].values() for key in metrics))
     lines = []
     for key in keys:
         named = display_names.described(first, key)
         line = [f"{named.family}: {named.metric}"]
-        line += [table.figure(figures.get(key), named.digits) for figures in found["columns"].values()]
-        line += [table.figure(figures.get(key), named.digits, signed=True) for figures in found["paired"].values()]
-        lines.append(line + ([f"{found['paper'][key]:g}" if key in found["paper"] else ""] if found["paper"] else []))
+        columns, paired, paper = (comparison[part] for part in ("columns", "paired", "paper"))
+        line += [table.with_interval(each.get(key), named.digits) for each in columns.values()]
+        line += [table.with_interval(each.get(key), named.digits, signed=True) for each in paired.values()]
+        lines.append(line + ([f"{paper[key]:g}" if key in paper else ""] if paper else []))
     return head, lines
 
 
-def markdown(found: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+def markdown(comparison: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     """The table and its notes, without a final newline; `first` is the content of a run's results.json."""
-    head, lines = _cells(found, first)
-    return "\n".join([table.markdown([head, *lines]), "", *(f"- {note}" for note in found["notes"])])
+    head, lines = _cells(comparison, first)
+    return "\n".join([table.markdown([head, *lines]), "", *(f"- {note}" for note in comparison["notes"])])
 
 
-def _write(found: Mapping[str, Any], first: Mapping[str, Any], directory: pathlib.Path) -> None:
-    results_io.write_text(directory / "compare.md", markdown(found, first) + "\n")
+def _write(comparison: Mapping[str, Any], first: Mapping[str, Any], directory: pathlib.Path) -> None:
+    results_io.write_text(directory / "compare.md", markdown(comparison, first) + "\n")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("kind", "name", "figure", "value", "low", "high"))
-    for kind, group in (("run", found["columns"]), ("difference", found["paired"])):
-        for name, figures in group.items():
-            for key, entry in figures.items():
+    writer.writerow(("kind", "name", "metric", "value", "low", "high"))
+    for kind, group in (("run", comparison["columns"]), ("difference", comparison["paired"])):
+        for name, metrics in group.items():
+            for key, entry in metrics.items():
                 numbers = ("" if entry[part] is None else entry[part] for part in ("value", "low", "high"))
                 writer.writerow((kind, name, key, *numbers))
-    for key, value in found["paper"].items():
+    for key, value in comparison["paper"].items():
         writer.writerow(("paper", "paper", key, value, "", ""))
     results_io.write_text(directory / "compare.csv", text.getvalue())
-    head, lines = _cells(found, first)
+    head, lines = _cells(comparison, first)
     cells = [
         [html.cell(*line[0].split(": ", 1), css="name")]
         + [html.cell(value, interval.removesuffix(")")) for value, _, interval in (c.partition(" (") for c in line[1:])]
         for line in lines
     ]
-    notes = (html.text(note, "muted") for note in found["notes"])
-    body = html.section("All figures", html.table(head, cells), *notes)
+    notes = (html.text(note, "muted") for note in comparison["notes"])
+    body = html.section("All metrics", html.table(head, cells), *notes)
     lead = f"The same test videos of {first['dataset']} for every run. For research; not a medical device."
     results_io.write_text(directory / "compare.html", html.page("Runs compared", lead, [body]))
-    logger.info("compared\n%s\nwritten to %s", markdown(found, first), directory)
+    logger.info("compared\n%s\nwritten to %s", markdown(comparison, first), directory)

@@ -38,12 +38,12 @@ def make_embed(model: Discovr, mesh, map_side: int):
 
     def embed(params, frames, num_valid):
         tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        found = readouts.readouts(tokens, num_valid, model.grid, map_side)
+        result = readouts.readouts(tokens, num_valid, model.grid, map_side)
         if "decoder" in params:
             decoded = model.apply({"params": params}, tokens, method="decode_video")
             of_decoder = readouts.readouts(decoded, num_valid, model.grid, map_side)
-            found |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
-        return found
+            result |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
+        return result
 
     jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=mesh_lib.replicated(mesh))
 
@@ -161,18 +161,17 @@ def evaluate_state(
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
     )
     pictures = token_runner.run_token_evaluators(evaluation, runner.chosen(config, everything), context)
-    seen = step * config.batch_size
     # How the studied encoder's features were made: `load_encoder` makes the same.
-    made = {
+    how = {
         "clip": {key: config.data[key] for key in feature_extraction.CLIP_KEYS},
         "dtype": config.model.dtype,
         "mean_lengths": feature_cache.mean_lengths(evaluation.features["discovr"][0]["train"]),
     }
     # At the end only: they hold the features of all training videos.
-    kept = _keep_heads(config, directory, step, weights["discovr"][0], evaluation, made, share) if everything else {}
+    heads = _keep_heads(config, directory, step, weights["discovr"][0], evaluation, how, share) if everything else {}
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
-        clips_seen=seen, manifest_sha256=manifest, features=made, **kept,
+        clips_seen=step * config.batch_size, manifest_sha256=manifest, features=how, **heads,
     )  # fmt: skip
     logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
     shown = samples.of_clips(config, state, model, sources["test"], mesh)
@@ -196,8 +195,8 @@ def evaluate_state(
     return results
 
 
-def _keep_heads(config: ConfigDict, directory, step: int, params: dict, evaluation, made: dict, share) -> dict:
-    """The heads beside results.json (`fitted_heads`), and their entry in it; `made`: as in results.json."""
+def _keep_heads(config: ConfigDict, directory, step: int, params: dict, evaluation, how: dict, share) -> dict:
+    """The heads beside results.json (`fitted_heads`), and their entry in it; `how`: its "features"."""
     from discovr_jax.evaluation import fitted_heads, runner
 
     path = runner.results_dir(directory, step, config.eval.dataset) / fitted_heads.FILE
@@ -210,9 +209,9 @@ def _keep_heads(config: ConfigDict, directory, step: int, params: dict, evaluati
         label_rule=evaluation.results["label_rule"],
         weights_sha256={name: trees.fingerprint(mesh_lib.to_host(tree)) for name, tree in params.items()},
         preprocessing={
-            **made["clip"],
-            "dtype": made["dtype"],
-            "mean_lengths": made["mean_lengths"],
+            **how["clip"],
+            "dtype": how["dtype"],
+            "mean_lengths": how["mean_lengths"],
             "clips": config.eval.clips,
             "map_side": config.eval.map_side,
             "batch_size": config.eval.batch_size,

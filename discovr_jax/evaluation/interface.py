@@ -56,7 +56,7 @@ class Predictions:
     Attributes:
       val: float64 [N_val], from which the readout is chosen; None if there is nothing to choose.
       test: float64 [N_test], a score that grows with "abnormal", or the measurement; None if it has only outputs.
-      details: what was chosen on validation (a strength, say), to be written into results.json.
+      details: what was chosen on validation (a penalty, say), to be written into results.json.
       outputs: {name: float64 [N_test]}, further numbers a row that a metric is computed from (`metrics.On`); NaN
         where one does not apply.
       report: what the report draws; written into results.json for the chosen readout and the first seed.
@@ -81,7 +81,7 @@ class Part:
       field: what is predicted, "label" or a measurement.
       scores: {METRIC: its name in the METRICS of the head}.
       options: keyword arguments of the head.
-      bank: dataset whose training and validation videos it uses; "" for the scored one.
+      source_dataset: dataset whose training and validation videos it uses; "" for the scored one.
       fraction, draws: share of the training patients that is seen, and how often it is drawn.
     """
 
@@ -91,7 +91,7 @@ class Part:
     field: str
     scores: Mapping[str, str]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    bank: str = ""
+    source_dataset: str = ""
     fraction: float = 1.0
     draws: int = 1
 
@@ -157,21 +157,21 @@ def unit_length(features: np.ndarray) -> np.ndarray:
     return features / np.where(norm > 0, norm, 1.0)
 
 
-def nearest(query: np.ndarray, bank: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar bank rows of each query by cosine; ties go to the earlier bank row.
+def nearest(query: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k most similar rows of the reference set for each query by cosine; ties go to the earlier row.
 
     Args:
-      query: float [Q, D]; bank: float [N, D]; k: at least 1, cut to N.
+      query: float [Q, D]; reference: float [N, D]; k: at least 1, cut to N.
 
     Returns:
       (similarity float64 [Q, k], index int64 [Q, k]), most similar first.
     """
-    query, bank = unit_length(query), unit_length(bank)
-    k = min(k, len(bank))
+    query, reference = unit_length(query), unit_length(reference)
+    k = min(k, len(reference))
     similarity, index = np.empty((len(query), k)), np.empty((len(query), k), np.int64)
-    rows = max(1, _BLOCK // len(bank))
+    rows = max(1, _BLOCK // len(reference))
     for start in range(0, len(query), rows):
-        block = query[start : start + rows] @ bank.T
+        block = query[start : start + rows] @ reference.T
         least = np.partition(block, -k, axis=1)[:, -k]
         for row, (values, bound) in enumerate(zip(block, least, strict=True), start):
             candidates = np.flatnonzero(values >= bound)

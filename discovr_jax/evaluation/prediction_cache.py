@@ -1,4 +1,4 @@
-"""What heads said of pooled features, kept on disk: evaluated again, only what has changed is fitted anew."""
+"""Head predictions from pooled features, cached on disk: evaluated again, only what has changed is fitted anew."""
 
 import dataclasses
 import functools
@@ -22,18 +22,18 @@ Table = dict[str, list[interface.Predictions] | interface.Skip]
 @functools.cache
 def code() -> str:
     """SHA-256 of what decides how heads are fitted: the evaluators' source, and the libraries' versions."""
-    found = hashlib.sha256(" ".join(map(version, ("numpy", "scikit-learn", "scipy"))).encode())
+    result = hashlib.sha256(" ".join(map(version, ("numpy", "scikit-learn", "scipy"))).encode())
     here = pathlib.Path(__file__).parent
     files = [here / "interface.py", here / "runner.py"]
     files += [path for folder in ("evaluators", "metrics") for path in (here / folder).rglob("*.py")]
     for path in sorted(files):
-        found.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
-    return found.hexdigest()
+        result.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
+    return result.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Where tables are kept.
+    """Where tables are cached.
 
     Attributes:
       directory: None keeps nothing.
@@ -51,7 +51,7 @@ class Store:
         Args:
           name: of the file; predictions of another head or from other data under the same name are replaced.
           head: what is fitted, JSON values; data: what on, a tree of arrays (`trees.fingerprint`).
-          make: what it raises goes through, and nothing is kept.
+          make: what it raises goes through, and nothing is cached.
         """
         if self.directory is None:
             return make()
@@ -63,11 +63,11 @@ class Store:
 NOWHERE = Store()
 
 
-def _pack(made: Table) -> dict[str, np.ndarray]:
+def _pack(table: Table) -> dict[str, np.ndarray]:
     """Arrays under READOUT/NUMBER/NAME, all else as JSON: of a skipped readout the reason."""
     arrays: dict[str, np.ndarray] = {}
     rest: dict[str, Any] = {}
-    for readout, group in made.items():
+    for readout, group in table.items():
         if isinstance(group, interface.Skip):
             rest[readout] = str(group)
             continue
@@ -80,12 +80,12 @@ def _pack(made: Table) -> dict[str, np.ndarray]:
 
 
 def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
-    made: Table = {}
+    table: Table = {}
     for readout, group in json.loads(str(packed["json"])).items():
         if isinstance(group, str):
-            made[readout] = interface.Skip(group)
+            table[readout] = interface.Skip(group)
             continue
-        made[readout] = found = []
+        table[readout] = result = []
         for number, rest in enumerate(group):
             start = f"{readout}/{number}/"
             arrays = {name.removeprefix(start): each for name, each in packed.items() if name.startswith(start)}
@@ -94,5 +94,5 @@ def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
                 {name.removeprefix(kind): each for name, each in arrays.items() if name.startswith(kind)}
                 for kind in ("output ", "fitted ")
             )
-            found.append(interface.Predictions(val, test, rest["details"], outputs, rest["report"], fitted))
-    return made
+            result.append(interface.Predictions(val, test, rest["details"], outputs, rest["report"], fitted))
+    return table

@@ -5,5 +5,5 @@ from discovr_jax.data import facts
 
 def published_metrics(dataset: str) -> dict[str, float]:
     """What the paper reports on a dataset, {FAMILY/METRIC: value}; empty where it does not."""
-    found = facts.of(dataset)
-    return found.published if found else {}
+    result = facts.of(dataset)
+    return result.published if result else {}

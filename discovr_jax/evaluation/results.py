@@ -23,7 +23,7 @@ from discovr_jax.evaluation.metrics import videos as video_metrics
 STUDIED = "discovr"
 
 # {encoder: [predictions, one per seed]}
-Made = Mapping[str, Sequence[interface.Predictions]]
+ByEncoder = Mapping[str, Sequence[interface.Predictions]]
 Metrics = Mapping[str, bootstrap.Metric]
 MetricValues = dict[str, np.ndarray]
 
@@ -134,7 +134,7 @@ def skip(
     evaluation.results["skipped"].append({**where, "reason": str(reason), "set_up": set_up})
 
 
-def metrics_of(rows: Rows, scores: Metrics, made: Sequence[interface.Predictions]) -> MetricValues:
+def metrics_of(rows: Rows, scores: Metrics, predictions: Sequence[interface.Predictions]) -> MetricValues:
     """Every metric and its resamples, averaged over the seeds of one encoder.
 
     A metric of an output (`video_metrics.On`) that some seed has not is left out.
@@ -142,18 +142,18 @@ def metrics_of(rows: Rows, scores: Metrics, made: Sequence[interface.Predictions
     Returns:
       {metric: float64 [1 + R]}, see `bootstrap.distribution`.
     """
-    found = {}
+    result = {}
     for name, metric in scores.items():
-        values = [_values(each, metric) for each in made]
+        values = [_values(each, metric) for each in predictions]
         if all(value is not None for value in values):
             each = [bootstrap.distribution(metric, rows.target, value, rows.weights) for value in values]
-            found[name] = np.mean(each, 0)
-    return found
+            result[name] = np.mean(each, 0)
+    return result
 
 
-def summary(found: MetricValues, num_patients: int) -> dict[str, dict[str, Any]]:
+def summary(values: MetricValues, num_patients: int) -> dict[str, dict[str, Any]]:
     """{metric: {"value", "low", "high"}} of `metrics_of`."""
-    return {name: bootstrap.interval(each, num_patients) for name, each in found.items()}
+    return {name: bootstrap.interval(each, num_patients) for name, each in values.items()}
 
 
 def difference(first: MetricValues, second: MetricValues) -> MetricValues:
@@ -166,7 +166,7 @@ def add(
     family: str,
     rows: Rows,
     scores: Metrics,
-    made: Made,
+    predictions: ByEncoder,
     *,
     kind: str,
     field: str,
@@ -180,7 +180,7 @@ def add(
     Args:
       family: metrics go under FAMILY/METRIC.
       scores: {METRIC: function of `metrics`}, of the prediction, or of another output (`video_metrics.On`).
-      made: predictions for `rows`; an encoder that could not run is left out, one that has no features may join.
+      predictions: for `rows`; an encoder that could not run is left out, one that has no features may join.
       kind: the module whose METRICS these are, for `--mode=compare`.
       field: what is predicted: "label", a measurement of `interface.MEASUREMENTS`, or another word.
       readouts: {encoder: the chosen one}.
@@ -189,8 +189,8 @@ def add(
       names: {METRIC: its name in the module's METRICS} where that is another.
     """
     results, part = evaluation.results, part or family
-    found = {encoder: metrics_of(rows, scores, group) for encoder, group in made.items()}
-    _enter(results["encoders"], results["paired"], family, found, rows.num_patients)
+    result = {encoder: metrics_of(rows, scores, group) for encoder, group in predictions.items()}
+    _enter(results["encoders"], results["paired"], family, result, rows.num_patients)
     results["readouts"][part] = {
         "family": family,
         "type": kind,
@@ -204,14 +204,14 @@ def add(
                 "report": dict(group[0].report),
                 "table": {},
             }
-            for encoder, group in made.items()
+            for encoder, group in predictions.items()
         },
         "paired_same_readout": {},
     }
     # Sorted, so that the same resamples can be drawn from the numbers.
     numbers = {name: number for number, name in enumerate(np.unique(patients_of(evaluation.fields["test"])))}
     used = {metric.output for metric in scores.values() if isinstance(metric, video_metrics.On)}
-    for encoder, group in made.items():
+    for encoder, group in predictions.items():
         common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
         for seed, each in enumerate(group):
             outputs = {} if each.test is None else {"": each.test}
@@ -222,10 +222,10 @@ def add(
                     for row, patient, target, value in zip(rows.ids, rows.patients, rows.target, values, strict=True)
                 )  # fmt: skip
     if rows.num_patients < len(rows.ids):
-        _add_patients(results, family, part, rows, scores, made, field)
+        _add_patients(results, family, part, rows, scores, predictions, field)
 
 
-def _add_patients(results, family, part, rows: Rows, scores: Metrics, made: Made, field: str) -> None:
+def _add_patients(results, family, part, rows: Rows, scores: Metrics, predictions: ByEncoder, field: str) -> None:
     """The same metrics by patient: predictions and outputs averaged over the rows of each."""
     names, first, index = np.unique(rows.patients, return_index=True, return_inverse=True)
     lowest, highest = (_by_patient(rows.target, index, len(names), f) for f in (np.fmin, np.fmax))
@@ -242,8 +242,9 @@ def _add_patients(results, family, part, rows: Rows, scores: Metrics, made: Made
             None, test, outputs={n: _mean_by_patient(v, index)[agree] for n, v in each.outputs.items()}
         )
 
-    found = {
-        encoder: metrics_of(averaged, scores, [average(each) for each in group]) for encoder, group in made.items()
+    result = {
+        encoder: metrics_of(averaged, scores, [average(each) for each in group])
+        for encoder, group in predictions.items()
     }
     entry = results["by_patient"] or {
         "encoders": {name: {} for name in results["encoders"]},
@@ -252,16 +253,16 @@ def _add_patients(results, family, part, rows: Rows, scores: Metrics, made: Made
         "labels_disagree": {},
     }
     results["by_patient"] = entry
-    _enter(entry["encoders"], entry["paired"], family, found, averaged.num_patients)
+    _enter(entry["encoders"], entry["paired"], family, result, averaged.num_patients)
     entry["patients"][part] = averaged.num_patients
     entry["labels_disagree"][part] = int((~agree).sum())
 
 
 def _by_patient(values, index, count: int, choose) -> np.ndarray:
     """`choose` (np.fmin, np.fmax) over the rows of each patient."""
-    found = np.full(count, np.nan)
-    choose.at(found, index, values)
-    return found
+    result = np.full(count, np.nan)
+    choose.at(result, index, values)
+    return result
 
 
 def _mean_by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -272,23 +273,23 @@ def _mean_by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
         return np.bincount(index, np.where(known, values, 0)) / np.bincount(index, known)
 
 
-def _enter(encoders, paired, family: str, found: Mapping[str, MetricValues], num_patients: int) -> None:
+def _enter(encoders, paired, family: str, values: Mapping[str, MetricValues], num_patients: int) -> None:
     """Puts metrics and differences under FAMILY/METRIC."""
 
     def flat(each):
         return {f"{family}/{name}": entry for name, entry in summary(each, num_patients).items()}
 
-    for encoder, each in found.items():
+    for encoder, each in values.items():
         encoders.setdefault(encoder, {}).update(flat(each))
-        if encoder != STUDIED and STUDIED in found:
+        if encoder != STUDIED and STUDIED in values:
             pair = paired.setdefault(f"{STUDIED}-{encoder}", {})
-            pair.update(flat(difference(found[STUDIED], each)))
+            pair.update(flat(difference(values[STUDIED], each)))
 
 
 def _pairs(names: Sequence[str]) -> list[str]:
     return [f"{STUDIED}-{name}" for name in names if name != STUDIED and STUDIED in names]
 
 
-def _values(made: interface.Predictions, metric: bootstrap.Metric) -> np.ndarray | None:
+def _values(predictions: interface.Predictions, metric: bootstrap.Metric) -> np.ndarray | None:
     """What a metric is computed from."""
-    return made.outputs.get(metric.output) if isinstance(metric, video_metrics.On) else made.test
+    return predictions.outputs.get(metric.output) if isinstance(metric, video_metrics.On) else predictions.test

@@ -54,10 +54,10 @@ class _Task:
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
     rows: results_lib.Rows
 
-    def val_figure(self, made: Sequence[interface.Predictions]) -> float:
+    def val_metric(self, predictions: Sequence[interface.Predictions]) -> float:
         """The metric that readouts are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
-        return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in made]))
+        return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in predictions]))
 
 
 def run_evaluators(
@@ -69,7 +69,7 @@ def run_evaluators(
       config: data.* (for the clips and `abnormal_rule`), eval.*, seed.
       sources: {"train": RecordSource, "val": ..., "test": ...}.
       encoders: {"discovr": [Encoder], "random": [Encoder, one per seed]}.
-      workdir: cached features, and what heads said of them, go to workdir/eval/features.
+      workdir: cached features and head predictions go to workdir/eval/features.
       share: of this process, where several evaluate together; all of them get the same metrics.
       everything: False leaves out the evaluators that run `at_end` only.
 
@@ -85,22 +85,22 @@ def run_evaluators(
         fields = feature_extraction.read_fields(opened, config, dataset)
         return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
 
-    found, fields = read(mixture.scored(config), sources)
-    banks: dict[str, Any] = {}
+    result, fields = read(mixture.scored(config), sources)
+    transfer: dict[str, Any] = {}
     for options in chosen(config, everything).values():
-        if bank := options.get("bank"):
+        if dataset := options.get("source_dataset"):
             try:
-                opened = {split: mixture.open_source(config.data, bank, split) for split in SPLITS[:2]}
+                opened = {split: mixture.open_source(config.data, dataset, split) for split in SPLITS[:2]}
                 reason = ""
             except records.RecordsError as error:
                 reason = str(error)
             if any(share.on_any([bool(reason)])):
                 reason = reason or "another process cannot"
-                banks[bank] = interface.Skip(f"the other dataset cannot be read: {reason}")
+                transfer[dataset] = interface.Skip(f"the other dataset cannot be read: {reason}")
             else:
-                banks[bank] = read(bank, opened)
+                transfer[dataset] = read(dataset, opened)
     store = prediction_cache.Store(directory, feature_extraction.folder(mixture.scored(config)), share)
-    return evaluate_features(found, fields, config, everything, banks, store)
+    return evaluate_features(result, fields, config, everything, transfer, store)
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -109,7 +109,7 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
     Raises:
       ValueError: one of an unknown type.
     """
-    found = {}
+    result = {}
     for name, given in config.eval.evaluators.items():
         options = {"type": name, **given}
         if options["type"] not in TYPES + TOKEN_TYPES:
@@ -117,8 +117,8 @@ def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
                 f"eval.evaluators.{name}: unknown type {options['type']!r}; there are {sorted(TYPES + TOKEN_TYPES)}"
             )
         if everything or not options.pop("at_end", False):
-            found[name] = {key: value for key, value in options.items() if key != "at_end"}
-    return found
+            result[name] = {key: value for key, value in options.items() if key != "at_end"}
+    return result
 
 
 def evaluate_features(
@@ -126,7 +126,7 @@ def evaluate_features(
     fields: Fields,
     config,
     everything: bool = True,
-    banks: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
+    transfer: Mapping[str, tuple[EncodersFeatures, Fields] | interface.Skip] | None = None,
     store: prediction_cache.Store = prediction_cache.NOWHERE,
 ) -> results_lib.Evaluation:
     """Every configured evaluator of pooled features on every encoder.
@@ -139,7 +139,7 @@ def evaluate_features(
       fields: {split: {"id", "patient_id", "label", measurements}}, arrays [N] in the order of the features.
       config: eval.dataset, eval.evaluators, eval.readouts, eval.resamples, seed, data.*.
       everything: see `run_evaluators`.
-      banks: {dataset: (features, fields) of its splits train and val, or why there are none}, for `transfer`.
+      transfer: {source dataset: (features, fields) of its splits train and val, or why there are none}.
       store: of what heads predict.
 
     Raises:
@@ -149,20 +149,20 @@ def evaluate_features(
     data: dict[str, Any] = {
         "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
     }
-    for bank, given in (banks or {}).items():
+    for dataset, given in (transfer or {}).items():
         if isinstance(given, interface.Skip):
-            data[bank] = given
+            data[dataset] = given
             continue
-        bank_features, bank_fields = given
-        _check_lengths(bank_features, bank_fields)
+        source_features, source_fields = given
+        _check_lengths(source_features, source_fields)
         joined = {
             name: [
                 feature_cache.add_all({**seed, "test": own["test"]})
-                for seed, own in zip(bank_features[name], group, strict=True)
+                for seed, own in zip(source_features[name], group, strict=True)
             ]
             for name, group in encoders.items()
         }
-        data[bank] = joined, {**bank_fields, "test": fields["test"]}
+        data[dataset] = joined, {**source_fields, "test": fields["test"]}
     evaluation, remembered = results_lib.start(data[""][0], fields, config), {}
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
@@ -174,9 +174,9 @@ def evaluate_features(
             continue
         for part in parts:
             try:
-                if isinstance(data[part.bank], interface.Skip):
-                    raise data[part.bank]
-                job = _prepare(part, *data[part.bank], config)
+                if isinstance(data[part.source_dataset], interface.Skip):
+                    raise data[part.source_dataset]
+                job = _prepare(part, *data[part.source_dataset], config)
             except interface.Skip as skip:
                 results_lib.skip(evaluation, part.name, skip)
                 continue
@@ -218,8 +218,8 @@ def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, c
     subsets = [np.ones(len(target["train"]), bool)]
     if part.fraction < 1:
         patients = results_lib.patients_of(fields["train"])
-        drawn = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
-        subsets = [each[known["train"]] for each in drawn]
+        of_all = labels.draws(patients, fields["train"]["label"], part.fraction, part.draws, config.seed)
+        subsets = [each[known["train"]] for each in of_all]
     for subset in subsets:
         module.require(target["train"][subset], target["val"], target["test"])
     patients = results_lib.patients_of(fields["test"])[known["test"]]
@@ -239,12 +239,14 @@ def _run(
     What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe), and
     in `store` for another evaluation.
     """
-    part, module, tables, figures = job.part, job.module, {}, {}
+    part, module, tables, samples = job.part, job.module, {}, {}
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
-    head = [part.kind, part.field, part.bank, part.fraction, part.draws if part.fraction < 1 else 1, options]
+    draws = part.draws if part.fraction < 1 else 1
+    head = [part.kind, part.field, part.source_dataset, part.fraction, draws, options]
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
-        names, asked, inputs = _candidates(group, readouts), (repr(head), encoder), ("features", part.bank, encoder)
+        names, asked = _candidates(group, readouts), (repr(head), encoder)
+        inputs = ("features", part.source_dataset, encoder)
         if not names:
             results_lib.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
             continue
@@ -255,15 +257,15 @@ def _run(
             make = functools.partial(_table, job, encoder, group, names)
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
-        for readout, made in remembered[asked].items():
-            if isinstance(made, interface.Skip):
-                results_lib.skip(evaluation, part.name, made, encoder, readout)
+        for readout, predictions in remembered[asked].items():
+            if isinstance(predictions, interface.Skip):
+                results_lib.skip(evaluation, part.name, predictions, encoder, readout)
             else:
-                table[readout] = made
+                table[readout] = predictions
         if table:
             tables[encoder] = table
-            figures[encoder] = {name: results_lib.metrics_of(job.rows, scores, made) for name, made in table.items()}
-    val = {encoder: {name: job.val_figure(made) for name, made in table.items()} for encoder, table in tables.items()}
+            samples[encoder] = {name: results_lib.metrics_of(job.rows, scores, each) for name, each in table.items()}
+    val = {encoder: {name: job.val_metric(each) for name, each in table.items()} for encoder, table in tables.items()}
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
     results_lib.add(
@@ -278,21 +280,21 @@ def _run(
             part.kind, part.field, best[results_lib.STUDIED], options, made, job.known, job.target, job.rows
         )
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
-    if part.bank:
-        entry["bank"] = part.bank
+    if part.source_dataset:
+        entry["bank"] = part.source_dataset
     for encoder, table in tables.items():
         entry["encoders"][encoder]["table"] = {
             name: {
                 "val": val[encoder][name],
-                "test": results_lib.summary(figures[encoder][name], patients),
-                "details": [dict(each.details) for each in made],
+                "test": results_lib.summary(samples[encoder][name], patients),
+                "details": [dict(each.details) for each in predictions],
             }
-            for name, made in table.items()
+            for name, predictions in table.items()
         }
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
         # A gain over other weights is a gain of the weights only in the same readout.
-        mine, theirs = figures[results_lib.STUDIED], figures[encoder]
+        mine, theirs = samples[results_lib.STUDIED], samples[encoder]
         entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
             name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)
             for name in mine
@@ -310,18 +312,18 @@ def _candidates(group, readouts: Sequence[str]) -> list[str]:
 
 def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
     """Predictions from every readout of one encoder, or why one has none."""
-    made: prediction_cache.Table = {}
+    table: prediction_cache.Table = {}
     for readout in readouts:
         try:
-            made[readout] = _run_readout(job, encoder, group, readout)
+            table[readout] = _run_readout(job, encoder, group, readout)
         except interface.Skip as skip:
-            made[readout] = skip
-    return made
+            table[readout] = skip
+    return table
 
 
 def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interface.Predictions]:
     """Predictions from one readout of one encoder: seed by seed, of each all draws."""
-    made = []
+    predictions = []
     for seed, splits in enumerate(group):
         inputs = []
         for split in SPLITS:
@@ -335,13 +337,13 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
         train, val, test = inputs
         for subset in job.subsets:
             try:
-                made.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
+                predictions.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
             except (interface.Skip, ConfigError):
                 raise
             except Exception as error:
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
                 raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
-    return made
+    return predictions
 
 
 def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
@@ -391,7 +393,7 @@ def commit_id() -> str:
     here = pathlib.Path(__file__).resolve().parent
     try:
         command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return found.stdout.strip()
+    return result.stdout.strip()

@@ -77,9 +77,9 @@ def prototypes(model: Discovr, options: LossOptions, state, frames, num_valid) -
     Returns:
       Both int32 [B, t, rows, cols].
     """
-    seen = model.apply({"params": state.teacher}, frames, num_valid, method="teacher")
+    teacher_outputs = model.apply({"params": state.teacher}, frames, num_valid, method="teacher")
     vectors = train_step.unit_prototypes(state.params)["prototypes"]["vectors"]
-    scores = scd.image_scores(options, seen.image_tokens, vectors, state.memory, model.grid.time)
+    scores = scd.image_scores(options, teacher_outputs.image_tokens, vectors, state.memory, model.grid.time)
     shape = (frames.shape[0], model.grid.time, model.grid.rows, model.grid.cols)
     assigned = sinkhorn(scores, options.scd_epsilon, options.scd_iterations)
     return assigned.argmax(-1).reshape(shape), scores.argmax(-1).reshape(shape)
@@ -95,11 +95,11 @@ def cls_attention(model: Discovr, params, frames: jax.Array, num_valid: jax.Arra
       float32 [B, heads, t, rows, cols], the weight of each token; with that of CLS itself they sum to 1.
     """
     last = f"block{model.depth - 1}"
-    _, kept = model.apply(
+    _, variables = model.apply(
         {"params": params}, frames, num_valid, only_cls=True, method="encode_video", mutable="intermediates",
         capture_intermediates=lambda module, _: module.name == "norm1" and module.parent.name == last,
     )  # fmt: skip
-    x = kept["intermediates"]["video_encoder"]["transformer"][last]["norm1"]["__call__"][0]
+    x = variables["intermediates"]["video_encoder"]["transformer"][last]["norm1"]["__call__"][0]
     attend = params["video_encoder"]["transformer"][last]["attn"]
     weights = attention_weights(attend, x, model.heads, rows=1)[:, :, 0, 1:]
     return weights.reshape(*weights.shape[:2], model.grid.time, model.grid.rows, model.grid.cols)
@@ -120,8 +120,8 @@ def neighbours(results: Mapping[str, Any], sources, fields) -> list[dict[str, An
     retrievals = [entry["encoders"] for entry in results["readouts"].values() if entry["type"] == "retrieval"]
     if not retrievals or "discovr" not in retrievals[0]:
         return []
-    found, field = (retrievals[0]["discovr"][name] for name in ("report", "details"))
-    found, field = found["shown"], field[0]["field"]
+    result, field = (retrievals[0]["discovr"][name] for name in ("report", "details"))
+    result, field = result["shown"], field[0]["field"]
     rows = {split: {str(name): row for row, name in enumerate(fields[split]["id"])} for split in ("train", "test")}
 
     def video(split: str, name: str) -> dict[str, Any]:
@@ -141,5 +141,5 @@ def neighbours(results: Mapping[str, Any], sources, fields) -> list[dict[str, An
                 for name, similarity in zip(shown["neighbours"][:NEIGHBOURS], shown["similarity"], strict=False)
             ],
         }
-        for shown in (found[index] for index in spread(len(found), QUERIES))
+        for shown in (result[index] for index in spread(len(result), QUERIES))
     ]

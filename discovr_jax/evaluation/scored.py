@@ -69,8 +69,8 @@ def find(path: str | pathlib.Path) -> Scored | None:
     step, workdir = int(folder.name.removeprefix("step_")), folder.parent.parent
     evaluated = workdir / "eval" / str(step)
     for file in (workdir / "results.json", evaluated / "results.json", *sorted(evaluated.glob("*/results.json"))):
-        if file.is_file() and (found := _read(file, step, evaluated)) is not None:
-            return found
+        if file.is_file() and (result := _read(file, step, evaluated)) is not None:
+            return result
     return None
 
 

@@ -22,10 +22,10 @@ def video_term(inputs) -> Result:
 def image_term(inputs) -> Result:
     """L_img: the same for each frame; mean over variants and valid frames; `interface.LossInputs` -> its Result."""
     valid = inputs.valid_frames().reshape(-1)
-    found = _self_distillation(inputs, "img", inputs.student.image_logits, inputs.teacher.image_logits, valid)
-    if inputs.options.image_weight == "released":
-        found = dataclasses.replace(found, loss=found.loss * 256 / valid.size)
-    return found
+    result = _self_distillation(inputs, "img", inputs.student.image_logits, inputs.teacher.image_logits, valid)
+    if inputs.options.image_weight == "reference":
+        result = dataclasses.replace(result, loss=result.loss * 256 / valid.size)
+    return result
 
 
 def _self_distillation(inputs, name, student_logits, teacher_logits, rows) -> Result:
@@ -125,7 +125,7 @@ def update_center(
     Args:
       center: float32 [K].
       logits, targets: float32 [N, K] of the teacher.
-      momentum: share of the old centre kept.
+      momentum: weight of the old centre.
       source: "logits" (DINO) or "softmax" (the public DISCOVR code averages the targets instead).
       weights: [N], rows that count.
     """

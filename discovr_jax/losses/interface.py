@@ -18,7 +18,7 @@ class LossOptions:
     centering: str
     center_source: str
     center_start: str
-    image_weight: str  # "mean", or "released": times 256 / frames
+    image_weight: str  # "mean", or "reference": times 256 / frames
     scd_temperature: float
     scd_epsilon: float
     scd_iterations: int
@@ -26,7 +26,7 @@ class LossOptions:
     scd_tokens: str  # "all" or "masked"
     scd_ignore_static: bool
     scd_targets: str  # "soft" or "hard"
-    scd_pairing: str  # "aligned", or "released": tokens of different places
+    scd_pairing: str  # "aligned", or "reference": tokens of different patch positions
     scd_image_gradient: bool
     signal_floor: float
     position_momentum: float
@@ -35,7 +35,7 @@ class LossOptions:
 
 @flax.struct.dataclass
 class LossState:
-    """What the losses carry from step to step, float32: centres [K], mean image token of each place [P, D]."""
+    """What the losses carry from step to step, float32: centres [K], mean image token of each patch position [P, D]."""
 
     centers: dict[str, jax.Array]
     position_mean: jax.Array | None
@@ -48,7 +48,7 @@ class Batch:
     num_valid: jax.Array
     num_frames: int = flax.struct.field(pytree_node=False)
     masked: jax.Array
-    decoder_order: jax.Array | None  # [B, tokens], only for the released pairing
+    decoder_order: jax.Array | None  # [B, tokens], only for the reference pairing
     signal: jax.Array | None
     pixel_targets: jax.Array | None
     key: jax.Array | None = None  # of this step, for terms that draw something

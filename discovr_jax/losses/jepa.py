@@ -22,8 +22,8 @@ def term(inputs, *, sigreg_weight: float, directions: int) -> Result:
       directions: random ones per step.
     """
     embeddings = inputs.student.embeddings
-    drawn = draw_directions(inputs.batch.key, embeddings.shape[-1], directions)
-    same, spread = invariance(embeddings), sigreg(embeddings, drawn)
+    vectors = draw_directions(inputs.batch.key, embeddings.shape[-1], directions)
+    same, spread = invariance(embeddings), sigreg(embeddings, vectors)
     metrics = {"jepa/invariance": same, "jepa/sigreg": spread}
     if embeddings.shape[0] > 2:  # two clips always lie on a line
         metrics["jepa/rank"] = monitors.feature_rank(embeddings[:, 0])
@@ -37,8 +37,8 @@ def invariance(embeddings: Float[Array, "clips views width"]) -> Float[Array, ""
 
 def draw_directions(key: jax.Array, width: int, count: int) -> Float[Array, "width directions"]:
     """Random unit vectors, float32 [width, count]."""
-    drawn = jax.random.normal(key, (width, count))
-    return drawn / jnp.linalg.norm(drawn, axis=0, keepdims=True)
+    vectors = jax.random.normal(key, (width, count))
+    return vectors / jnp.linalg.norm(vectors, axis=0, keepdims=True)
 
 
 def sigreg(

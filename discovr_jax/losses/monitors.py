@@ -1,4 +1,4 @@
-"""What tells a healthy run from a collapsing one: cheap figures of each step, read by people and by warnings."""
+"""What tells a healthy run from a collapsing one: cheap metrics of each step, read by people and by warnings."""
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +41,10 @@ def feature_rank(features: Float[Array, "clips width"]) -> Float[Array, ""]:
 
 
 def assignment_monitors(
-    image_labels: Int[Array, "clips tubelets places"],
-    video_labels: Int[Array, "clips tubelets places"],
+    image_labels: Int[Array, "clips tubelets positions"],
+    video_labels: Int[Array, "clips tubelets positions"],
     num_prototypes: int,
-    weights: Float[Array, "clips tubelets places"] | None = None,
+    weights: Float[Array, "clips tubelets positions"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """What the prototypes encode, from the hard labels of both sides.
 
@@ -58,14 +58,14 @@ def assignment_monitors(
       `clip_information` I(prototype; clip | position) / ln B (both biased up where samples are few),
       `agreement` of the two labels, `agreement_position_only`: what one would reach from position alone.
     """
-    batch, _, places = image_labels.shape
+    batch, _, positions = image_labels.shape
     weights = jnp.ones(image_labels.shape) if weights is None else weights
-    cell = jnp.arange(places) * num_prototypes + image_labels
+    bins = jnp.arange(positions) * num_prototypes + image_labels
 
-    def histogram(cells, mass):
-        return jnp.zeros(places * num_prototypes).at[cells.reshape(-1)].add(mass.reshape(-1))
+    def histogram(labels, mass):
+        return jnp.zeros(positions * num_prototypes).at[labels.reshape(-1)].add(mass.reshape(-1))
 
-    per_clip = jax.vmap(histogram)(cell, weights).reshape(batch, places, num_prototypes)
+    per_clip = jax.vmap(histogram)(bins, weights).reshape(batch, positions, num_prototypes)
     joint = per_clip.sum(0)
     total = joint.sum()
     given_position = (entropy(joint) * joint.sum(-1)).sum() / total

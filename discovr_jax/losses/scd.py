@@ -56,13 +56,13 @@ def scd_loss(options, student, teacher, memory, batch):
     video_term = prototype_cross_entropy(video_scores, q_image, options.scd_temperature, flat_weights)
     image_term = prototype_cross_entropy(image_scores, q_video, options.scd_temperature, flat_weights)
     grid = (student.decoded.shape[0], -1, teacher.image_tokens.shape[2])
-    found = monitors.assignment_monitors(
+    monitored = monitors.assignment_monitors(
         *(label.reshape(grid) for label in labels),
         student.prototypes.shape[0],
         None if weights is None else weights.reshape(grid[0], -1, grid[2]),
     )
     terms = {"scd/video_scores": video_term, "scd/image_scores": image_term}
-    return video_term + image_term, terms | {f"scd/{key}": value for key, value in found.items()}
+    return video_term + image_term, terms | {f"scd/{key}": value for key, value in monitored.items()}
 
 
 def scd_scores(options, student, teacher, memory, batch):
@@ -75,13 +75,13 @@ def scd_scores(options, student, teacher, memory, batch):
     if options.scd_pairing == "aligned":
         time = num_tokens // teacher.image_tokens.shape[2]
         image = image_scores(options, teacher.image_tokens, student.prototypes, memory, time)
-    elif options.scd_pairing == "released":
+    elif options.scd_pairing == "reference":
         # Every second token of the flattened frames beside the decoder's visible-then-masked order.
         tokens = _standardised(options, teacher.image_tokens, memory).reshape(num_clips, -1, width)
         image = _scores(tokens[:, :: tokens.shape[1] // num_tokens], student.prototypes)
         video = jnp.take_along_axis(video, batch.decoder_order[:, :, None], axis=1)
     else:
-        raise ConfigError(f"scd.pairing must be 'aligned' or 'released', not {options.scd_pairing!r}")
+        raise ConfigError(f"scd.pairing must be 'aligned' or 'reference', not {options.scd_pairing!r}")
     return _scores(video, student.prototypes), image
 
 
@@ -134,8 +134,8 @@ def _unit(x):
 
 
 def standardise(
-    tokens: Float[Array, "clips frames places width"], how: str, position_mean: Float[Array, "places width"]
-) -> Float[Array, "clips frames places width"]:
+    tokens: Float[Array, "clips frames positions width"], how: str, position_mean: Float[Array, "positions width"]
+) -> Float[Array, "clips frames positions width"]:
     """Take the common part out of image teacher tokens.
 
     Args:
@@ -158,7 +158,7 @@ def standardise(
     raise ConfigError(f"scd.standardise must be 'frame', 'position' or 'none', not {how!r}")
 
 
-def mean_of_positions(tokens: Float[Array, "clips frames places width"]) -> Float[Array, "places width"]:
+def mean_of_positions(tokens: Float[Array, "clips frames positions width"]) -> Float[Array, "positions width"]:
     """Mean token of a batch at each patch position, without gradient. [B, F, P, D] -> float32 [P, D]."""
     # Frames are summed by products: for a plain mean XLA lays out the whole image teacher with frames last on GPUs, and
     # moves its axes four times in each block (docs/speed.md).
@@ -168,8 +168,8 @@ def mean_of_positions(tokens: Float[Array, "clips frames places width"]) -> Floa
 
 
 def started_position_mean(
-    position_mean: Float[Array, "places width"], batch_mean: Float[Array, "places width"]
-) -> Float[Array, "places width"]:
+    position_mean: Float[Array, "positions width"], batch_mean: Float[Array, "positions width"]
+) -> Float[Array, "positions width"]:
     """The running mean, or the mean of this batch where it has not started (is all zeros).
 
     From zeros an average of momentum 0.99 would take 69 steps to hold half of the mean.
@@ -178,8 +178,8 @@ def started_position_mean(
 
 
 def update_position_mean(
-    position_mean: Float[Array, "places width"], batch_mean: Float[Array, "places width"], momentum: float
-) -> Float[Array, "places width"]:
+    position_mean: Float[Array, "positions width"], batch_mean: Float[Array, "positions width"], momentum: float
+) -> Float[Array, "positions width"]:
     """EMA of the mean token at each patch position; both float32 [P, D]."""
     return momentum * position_mean + (1 - momentum) * batch_mean
 
@@ -214,11 +214,11 @@ def signal_weights(
     tubelet: int,
     patch: int,
     floor: float,
-) -> Float[Array, "clips tubelets places"]:
+) -> Float[Array, "clips tubelets positions"]:
     """1 for tokens that hold signal, 0 for padded frames and for patches without signal.
 
-    A patch holds signal if its grey values deviate by more than `floor` anywhere in the clip: the black
-    surround of the sector does not.
+    A patch holds signal if the standard deviation of its grey values over the clip is above `floor`: the
+    black surround of the sector has none.
 
     Args:
       frames: uint8 [B, T, H, W].
@@ -231,8 +231,8 @@ def signal_weights(
     batch, time, height, width = frames.shape
     x = frames.astype(jnp.float32).reshape(batch, time, height // patch, patch, width // patch, patch)
     valid = jnp.arange(time) < num_valid[:, None]
-    moment = jnp.where(valid[:, :, None, None], (x**2).mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
+    mean_square = jnp.where(valid[:, :, None, None], (x**2).mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
     mean = jnp.where(valid[:, :, None, None], x.mean((3, 5)), 0).sum(1) / num_valid[:, None, None]
-    signal = jnp.sqrt(jnp.maximum(moment - mean**2, 0)) > floor
+    signal = jnp.sqrt(jnp.maximum(mean_square - mean**2, 0)) > floor
     real = valid[:, ::tubelet]
     return (real[:, :, None] & signal.reshape(batch, 1, -1)).astype(jnp.float32)

@@ -153,7 +153,7 @@ def make_model(config: ConfigDict) -> Discovr:
         head_init=config.head.init,
         num_prototypes=m.num_prototypes,
         outputs=outputs(name for name in TERMS if config.loss[name] != 0),
-        scd_frames="all" if option(config, "scd.pairing") == "released" else "tubelet",
+        scd_frames="all" if option(config, "scd.pairing") == "reference" else "tubelet",
         dtype=jnp.dtype(m.dtype),
         remat=m.remat,
         attention=attention.choose(m.attention, jnp.dtype(m.dtype)),

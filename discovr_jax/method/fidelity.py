@@ -1,4 +1,4 @@
-"""What `config.fidelity` selects: the paper's options, or those that meet the public code's numbers.
+"""What `config.fidelity` selects: the paper's options, or the reference implementation's (the public code).
 
 Each option is an ordinary config key whose default is None, "by fidelity"; a value set in a config file or on
 the command line wins. docs/fidelity.md says what each one changes and why.
@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from discovr_jax.errors import ConfigError
 
-CHOICES = ("paper", "released")
+CHOICES = ("paper", "reference")
 
-# key: (paper, released)
+# key: (paper, reference implementation)
 OPTIONS = {
     "data.crop": ("uniform", "anchors"),
     "model.video_qkv_bias": ("none", "qv"),
@@ -19,9 +19,9 @@ OPTIONS = {
     "dino.center_momentum": (0.9, 0.8),
     "dino.center_source": ("logits", "softmax"),
     "dino.center_start": ("batch", "zero"),
-    "dino.image_weight": ("mean", "released"),
+    "dino.image_weight": ("mean", "reference"),
     "scd.targets": ("soft", "hard"),
-    "scd.pairing": ("aligned", "released"),
+    "scd.pairing": ("aligned", "reference"),
     "scd.image_gradient": (True, False),
     "ema.momentum": ((0.996, 1.0), (0.99, 0.99)),
     "ema.order": ("after", "before"),

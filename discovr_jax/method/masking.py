@@ -11,7 +11,7 @@ KINDS = ("tube", "region", "mixed")
 
 
 def num_visible(positions: int, ratio: float) -> int:
-    """Visible patches of a frame when `int(ratio * places)` are hidden (the public code's rounding)."""
+    """Visible patches of a frame when `int(ratio * positions)` are masked (the public code's rounding)."""
     visible = positions - int(ratio * positions)
     if not 1 <= visible <= positions:
         raise ConfigError(f"mask ratio {ratio} leaves {visible} of {positions} patches visible: need at least 1")
@@ -21,7 +21,7 @@ def num_visible(positions: int, ratio: float) -> int:
 def random_positions(
     key: Key[Array, ""], rows: int, grid: tuple[int, int], visible: int
 ) -> Int32[Array, "{rows} {visible}"]:
-    """`visible` places without replacement in each of `rows` grids. int32 [rows, visible], ascending."""
+    """`visible` patch positions without replacement in each of `rows` grids. int32 [rows, visible], ascending."""
     noise = jax.random.uniform(key, (rows, grid[0] * grid[1]))
     return _first_positions(noise, visible)
 
@@ -29,9 +29,9 @@ def random_positions(
 def region_positions(
     key: Key[Array, ""], rows: int, grid: tuple[int, int], visible: int
 ) -> Int32[Array, "{rows} {visible}"]:
-    """One visible rectangle a grid, of random place and shape. int32 [rows, visible], ascending.
+    """One visible rectangle a grid, of random position and shape. int32 [rows, visible], ascending.
 
-    Where no rectangle has exactly `visible` cells, the smallest larger one, less the end of its last row.
+    Where no rectangle has exactly `visible` patches, the smallest larger one, less the end of its last row.
     """
     shapes = np.array(_rectangles(grid, visible))
     shape_key, y_key, x_key = jax.random.split(key, 3)
@@ -45,7 +45,7 @@ def region_positions(
 
 
 def _rectangles(grid: tuple[int, int], visible: int) -> list[tuple[int, int]]:
-    """Smallest shapes (height, width) that hold `visible` cells, sides within 1:2 if the grid allows."""
+    """Smallest shapes (height, width) that hold `visible` patches, sides within 1:2 if the grid allows."""
     fitting = [(high, -(-visible // high)) for high in range(1, grid[0] + 1) if visible <= high * grid[1]]
     square = [shape for shape in fitting if max(shape) <= 2 * min(shape)] or fitting
     least = min(high * wide for high, wide in square)
@@ -61,10 +61,10 @@ def visible_positions(
     ratio: float,
     region_fraction: float,
 ) -> tuple[Int32[Array, "{rows} _"], ...]:
-    """Visible places of `views` views of `rows` frames or clips.
+    """Visible patch positions of `views` views of `rows` frames or clips.
 
     Args:
-      kind: "tube" (places at random, `ratio` hidden), "region" (one rectangle, `region_fraction` visible) or
+      kind: "tube" (positions at random, `ratio` masked), "region" (one rectangle, `region_fraction` visible) or
         "mixed" (even views tube, odd views region).
 
     Returns:
@@ -87,13 +87,13 @@ def visible_positions(
 def tube(
     positions: Int32[Array, "clips visible"], time: int, positions_per_frame: int
 ) -> Int32[Array, "clips {time}*visible"]:
-    """The same places in every tubelet: int32 [B, v] -> token indices [B, time * v], ascending."""
+    """The same patch positions in every tubelet: int32 [B, v] -> token indices [B, time * v], ascending."""
     offsets = jnp.arange(time, dtype=positions.dtype) * positions_per_frame
     return (offsets[None, :, None] + positions[:, None, :]).reshape(positions.shape[0], -1)
 
 
 def masked(visible: Int32[Array, "clips visible"], num_tokens: int) -> Bool[Array, "clips {num_tokens}"]:
-    """bool [B, N], True where a token is hidden, from visible indices [B, V]."""
+    """bool [B, N], True where a token is masked, from visible indices [B, V]."""
     shown = jax.vmap(lambda index: jnp.zeros(num_tokens, bool).at[index].set(True))(visible)
     return ~shown
 
@@ -101,7 +101,7 @@ def masked(visible: Int32[Array, "clips visible"], num_tokens: int) -> Bool[Arra
 def visible_then_masked(
     visible: Int32[Array, "clips visible"], num_tokens: int
 ) -> Int32[Array, "clips {num_tokens}"]:
-    """Token indices in the public decoder's own order: visible ascending, then hidden. int32 [B, N]."""
+    """Token indices in the public decoder's own order: visible ascending, then masked. int32 [B, N]."""
     return jnp.argsort(masked(visible, num_tokens), axis=1, stable=True).astype(visible.dtype)
 
 

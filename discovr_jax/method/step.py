@@ -71,9 +71,9 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     size = model.patch * model.grid.rows, model.patch * model.grid.cols
     frames = jnp.zeros((1, model.grid.frames, *size), jnp.uint8)
     num_valid = jnp.full((1,), model.grid.frames, jnp.int32)
-    masks_drawn = draw_masks(key, model, masks, 1)
+    step_masks = draw_masks(key, model, masks, 1)
     student_key, teacher_key = jax.random.split(key)
-    params = model.init(student_key, frames, num_valid, masks_drawn, method="init_student")["params"]
+    params = model.init(student_key, frames, num_valid, step_masks, method="init_student")["params"]
     # The teacher starts as the student. A branch that has no student (SCD without the image loss) keeps its
     # own initial weights.
     fresh = model.init(teacher_key, frames, num_valid, method="teacher").get("params", {})
@@ -100,11 +100,11 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
 def ema(teacher: dict, student: dict, momentum: jax.Array) -> dict:
     """Teacher towards student, float32, for the modules that both have."""
 
-    def move(t, s):
+    def average(t, s):
         return momentum * t + (1 - momentum) * s.astype(jnp.float32)
 
     return {
-        name: jax.tree.map(move, tree, student[name]) if name in student else tree
+        name: jax.tree.map(average, tree, student[name]) if name in student else tree
         for name, tree in teacher.items()
     }
 
@@ -144,7 +144,7 @@ def objective(student, teacher_outputs, model, options, memory, batch, masks, te
         )
     if student.pixels is not None:
         targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="grey_patches"))
-    if options.scd_pairing == "released":
+    if options.scd_pairing == "reference":
         order = masking.visible_then_masked(masks.decoder_view, model.grid.tokens)
     masked = masking.masked(masks.decoder_view, model.grid.tokens)
     inputs = objective_lib.Batch(num_valid, model.grid.frames, masked, order, signal, targets, key)
@@ -192,8 +192,8 @@ def accumulated(
         return jax.tree.map(interleaved, tree)
 
     def student(params, clips, masks):
-        found = model.apply({"params": params}, **clips, masks=masks, method="student")
-        return found.replace(prototypes=None)  # of no part: they meet the whole batch in the objective
+        outputs = model.apply({"params": params}, **clips, masks=masks, method="student")
+        return outputs.replace(prototypes=None)  # of no part: they meet the whole batch in the objective
 
     def forward(part):
         clips = part[0]["frames"], part[0]["num_valid"]
@@ -204,7 +204,7 @@ def accumulated(
     outputs, teacher_outputs = joined(jax.lax.map(forward, batch_parts))
     if "prototypes" in params:
         outputs = outputs.replace(prototypes=params["prototypes"]["vectors"])
-    found, output_grads = jax.value_and_grad(objective, has_aux=True)(
+    value, output_grads = jax.value_and_grad(objective, has_aux=True)(
         outputs, teacher_outputs, model, options, memory, batch, masks, temperature, key
     )
 
@@ -217,7 +217,7 @@ def accumulated(
     grads, _ = jax.lax.scan(backward, jax.tree.map(jnp.zeros_like, params), (batch_parts, part_output_grads))
     if "prototypes" in params:
         grads = grads | {"prototypes": {"vectors": output_grads.prototypes}}
-    return found, grads
+    return value, grads
 
 
 def make_step(
@@ -233,7 +233,7 @@ def make_step(
 ):
     """The pure step `(state, batch) -> (state, metrics)`; batch: of `views.input_shapes`.
 
-    With `gradient_accumulation_steps` > 1 the batch goes through the students in so many parts, see `accumulated`.
+    With `gradient_accumulation_steps` > 1 gradients are summed over parts of the batch, see `accumulated`.
 
     Randomness is a function of (seed, step): a run that resumes draws what it would have drawn.
     """
@@ -242,14 +242,14 @@ def make_step(
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        masks_drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
-        return apply_step(state, with_views(key, batch), masks_drawn)
+        step_masks = draw_masks(key, model, masks, batch["frames"].shape[0])
+        return apply_step(state, with_views(key, batch), step_masks)
 
     def with_views(key, batch: dict) -> dict:
         # The masks split this key in three; a folded one is another.
         return views_lib.add_views(jax.random.fold_in(key, 1), batch, views, masks.video_views)
 
-    def gradients(state: TrainState, batch: dict, masks_drawn: Masks):
+    def gradients(state: TrainState, batch: dict, step_masks: Masks):
         """Parameters and teacher as the step uses them; total, memory and metrics; and the gradient."""
         params, teacher = unit_prototypes(state.params), state.teacher
         if ema_order == "before":
@@ -258,42 +258,42 @@ def make_step(
         if gradient_accumulation_steps > 1:
             gradient = partial(accumulated, gradient_accumulation_steps)
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), 2)
-        found, grads = gradient(
-            model, options, params, teacher, state.memory, batch, masks_drawn, schedules.temperature(state.step), key
+        value, grads = gradient(
+            model, options, params, teacher, state.memory, batch, step_masks, schedules.temperature(state.step), key
         )
-        return params, teacher, found, _freeze(grads, state.step, schedules)
+        return params, teacher, value, _freeze(grads, state.step, schedules)
 
-    def apply_step(state: TrainState, batch: dict, masks_drawn: Masks):
+    def apply_step(state: TrainState, batch: dict, step_masks: Masks):
         lr, momentum = schedules.lr(state.step), schedules.ema_momentum(state.step)
-        params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, masks_drawn)
+        params, teacher, (total, (memory, metrics)), grads = gradients(state, batch, step_masks)
         updates, opt_state = tx.update(grads, state.opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
         if schedules.freeze_prototypes and "prototypes" in params:
             frozen = state.step < schedules.freeze_prototypes
-            kept = jnp.where(frozen, params["prototypes"]["vectors"], new_params["prototypes"]["vectors"])
-            new_params = new_params | {"prototypes": {"vectors": kept}}
+            vectors = jnp.where(frozen, params["prototypes"]["vectors"], new_params["prototypes"]["vectors"])
+            new_params = new_params | {"prototypes": {"vectors": vectors}}
         if ema_order == "after":
             teacher = ema(teacher, new_params, momentum)
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
         new = state.replace(params=new_params, teacher=teacher, opt_state=opt_state, memory=memory)
-        kept = guarded(finite, new, state)
-        kept = kept.replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
+        new_state = guarded(finite, new, state)
+        new_state = new_state.replace(step=state.step + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
         metrics |= {
             "optim/lr": lr,
             "optim/grad_norm": grad_norm,
             "teacher/momentum": momentum,
             "teacher/temperature": schedules.temperature(state.step),
-            "skipped": kept.skipped,
+            "skipped": new_state.skipped,
         }
-        return kept, metrics
+        return new_state, metrics
 
     def module_norms(state: TrainState, batch: dict) -> dict[str, jax.Array]:
         """Norm of the gradient of each module, for `discovr_jax.replay`."""
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        masks_drawn = draw_masks(key, model, masks, batch["frames"].shape[0])
+        step_masks = draw_masks(key, model, masks, batch["frames"].shape[0])
         batch = with_views(key, batch)
-        return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, masks_drawn)[-1].items()}
+        return {name: optax.tree.norm(tree) for name, tree in gradients(state, batch, step_masks)[-1].items()}
 
     step.apply, step.module_norms = apply_step, module_norms
     return step
@@ -324,7 +324,7 @@ def abstract_state(model, tx, masks, mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state, without building anything."""
     shapes = jax.eval_shape(lambda key: init_state(model, tx, masks, key), jax.random.key(0))
     return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
         mesh_lib.shardings(shapes, mesh),
     )

@@ -102,20 +102,20 @@ def augment(
     batch, _, height, width = frames.shape
     x = frames.astype(jnp.float32) / 255
 
-    def drawn(low, high):
+    def uniform(low, high):
         return jax.random.uniform(next(keys), (batch,), minval=low, maxval=high)
 
     def normal(amount):
         return amount * jax.random.normal(next(keys), (batch, 1, 1, 1))
 
     if options.crop < 1:
-        side, aspect = drawn(options.crop, 1.0), jnp.exp(drawn(-_ASPECT, _ASPECT))
+        side, aspect = uniform(options.crop, 1.0), jnp.exp(uniform(-_ASPECT, _ASPECT))
         tall, wide = jnp.minimum(side * aspect, 1.0), jnp.minimum(side / aspect, 1.0)
-        rows = resize_matrix(drawn(0.0, 1.0) * (1 - tall), tall, height)
-        columns = resize_matrix(drawn(0.0, 1.0) * (1 - wide), wide, width)
+        rows = resize_matrix(uniform(0.0, 1.0) * (1 - tall), tall, height)
+        columns = resize_matrix(uniform(0.0, 1.0) * (1 - wide), wide, width)
         x = jnp.einsum("byh,bthw,bxw->btyx", rows, x, columns)
     if options.gamma:
-        power = jnp.exp(drawn(-options.gamma, options.gamma))[:, None, None, None]
+        power = jnp.exp(uniform(-options.gamma, options.gamma))[:, None, None, None]
         x = jnp.maximum(x, 1e-4) ** power
     if options.gain:
         x = x * jnp.exp(normal(options.gain))

@@ -89,9 +89,9 @@ def _product(q, k):
     return jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
 
 
-def _product_backward(kept, gradient):
+def _product_backward(residuals, gradient):
     # By itself jax would multiply a float32 gradient with 16-bit keys, which is several products on a TPU.
-    q, k = kept
+    q, k = residuals
     gradient = gradient.astype(q.dtype)
     return gradient @ k, jnp.swapaxes(gradient, -1, -2) @ q
 
@@ -114,8 +114,8 @@ def _tile_forward(q, k, v):
     return out, (q, k, v, out, largest + jnp.log(mass))
 
 
-def _tile_backward(kept, gradient):
-    q, k, v, out, log_mass = kept
+def _tile_backward(residuals, gradient):
+    q, k, v, out, log_mass = residuals
     weights = jnp.exp(_scores(q, k) - log_mass)
     to_weights = (gradient @ jnp.swapaxes(v, -1, -2)).astype(jnp.float32)
     mean = (gradient * out).sum(-1, keepdims=True, dtype=jnp.float32)

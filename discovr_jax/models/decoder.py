@@ -10,7 +10,7 @@ from discovr_jax.models.layers import Transformer, xavier
 
 
 class Decoder(nn.Module):
-    """Predicts a token of width `output` at every place of the video grid."""
+    """Predicts a token of width `output` at every position of the video grid."""
 
     width: int
     depth: int
@@ -29,7 +29,7 @@ class Decoder(nn.Module):
 
         Args:
           encoded: [B, V, D], visible tokens of the encoder (no CLS).
-          visible: int32 [B, V], their places in the grid.
+          visible: int32 [B, V], their positions in the grid.
           at: float [N] or [N, axes], positions of all tokens (`positions.KINDS`); None for 0 .. N-1.
 
         Returns:

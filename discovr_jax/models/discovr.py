@@ -65,7 +65,7 @@ class StudentOutputs:
     embeddings: jax.Array | None  # float32 [B, M, E], of the local views' CLS, by the projector
     image_logits: jax.Array | None  # float32 [B * T, N, K]
     decoded: jax.Array | None  # [B, tokens, D], raster order
-    pixels: jax.Array | None  # float32 [B, tokens, cells of a tubelet]
+    pixels: jax.Array | None  # float32 [B, tokens, patch_dim]
     prototypes: jax.Array | None  # float32 [prototypes, D]
 
 
@@ -105,7 +105,7 @@ class Discovr(nn.Module):
     head_init: str
     num_prototypes: int
     outputs: frozenset[str]
-    scd_frames: str  # "tubelet": the first frame of each; "all": the released pairing needs every frame
+    scd_frames: str  # "tubelet": the first frame of each; "all": the reference pairing needs every frame
     dtype: jnp.dtype
     remat: str = "none"
     attention: str = "reference"  # implementation, of models/attention.py
@@ -161,25 +161,25 @@ class Discovr(nn.Module):
         self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
         self.prototypes = Prototypes(self.num_prototypes, self.width)
         self.projector = Projector(self.projector_hidden, self.projector_outputs, self.dtype)
-        cells, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
+        sizes, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
         count = positions.KINDS[self.positions]
-        self.clip_positions = count(cells, counted_in)
-        self.frame_positions = count(cells[1:], counted_in and counted_in[1:])
+        self.clip_positions = count(sizes, counted_in)
+        self.frame_positions = count(sizes[1:], counted_in and counted_in[1:])
 
     def video_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """Clips -> [B, tokens, cells] of tubelets, as the video encoder takes them."""
+        """Clips -> [B, tokens, patch_dim] of tubelets, as the video encoder takes them."""
         if self.motion == "none":
             return self.grey_patches(frames, num_valid)
         x = patches.motion_channels(frames, num_valid, self.motion, cell=self.patch // 2)
         return patches.patchify(x, self.grid.tubelet, self.patch)
 
     def grey_patches(self, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """Clips -> [B, tokens, cells] of tubelets, grey levels alone: what pixel reconstruction has for its target."""
+        """Clips -> [B, tokens, patch_dim] of tubelets, grey levels alone: the target of pixel reconstruction."""
         x = patches.model_input(frames, num_valid, self.input_normalisation)
         return patches.patchify(x, self.grid.tubelet, self.patch)
 
     def frame_patches(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
-        """Clips -> [B * F, places, cells] of single frames, every `every`-th frame."""
+        """Clips -> [B * F, positions, patch_dim] of single frames, every `every`-th frame."""
         x = patches.model_input(frames, num_valid, self.input_normalisation)[:, ::every]
         x = patches.patchify(x, 1, self.patch)
         return x.reshape(-1, self.grid.num_positions, x.shape[-1])
@@ -198,7 +198,7 @@ class Discovr(nn.Module):
         return jnp.concatenate([tokens[:, :1], self.decoder(tokens[:, 1:], everywhere, self.clip_positions)], 1)
 
     def encode_frames(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
-        """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + places, D]; token 0 is CLS."""
+        """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + positions, D]; token 0 is CLS."""
         return self.image_encoder(self.frame_patches(frames, num_valid, every), at=self.frame_positions)
 
     def teacher(self, frames: jax.Array, num_valid: jax.Array) -> TeacherOutputs:
@@ -285,8 +285,8 @@ class Discovr(nn.Module):
 
     def frame_views(self, frames: jax.Array, num_valid: jax.Array, views: tuple[jax.Array, ...]) -> jax.Array:
         """CLS of masked views of every frame, `views` as in `Masks`: [B * T, views, D]."""
-        cells = self.frame_patches(frames, num_valid)
-        encoded = self._encode_views(self.image_encoder, cells, views, self.frame_positions, only_cls=True)
+        patches_of_frames = self.frame_patches(frames, num_valid)
+        encoded = self._encode_views(self.image_encoder, patches_of_frames, views, self.frame_positions, only_cls=True)
         return jnp.stack([tokens[:, 0] for tokens in encoded], 1)
 
     def _encode_views(self, encoder, tokens, views, at, only_cls=False):

@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         """Encode patches.
 
         Args:
-          tokens: [B, N, cells], all patches of the clip in raster order (`patches.patchify`).
+          tokens: [B, N, patch_dim], all patches of the clip in raster order (`patches.patchify`).
           visible: int32 [B * views, V], indices of the patches to see; rows are clip-major (the views of one
             clip follow each other). None sees all.
           at: float [N] or [N, axes], positions of the patches (`positions.KINDS`); None for 0 .. N-1.

@@ -16,7 +16,7 @@ MOTION = ("none", "deviation", "energy")  # of model.motion, see `motion_channel
 
 def patchify(
     frames: Shaped[Array, "clips time height width *channels"], tubelet: int, patch: int
-) -> Shaped[Array, "clips tokens cells"]:
+) -> Shaped[Array, "clips tokens patch_dim"]:
     """Cut clips into flattened patches in raster order (tubelet, row, column).
 
     Args:
@@ -97,8 +97,8 @@ def motion_channels(
       frames: grey levels [B, T, H, W], uint8 or float.
       num_valid: int32 [B], real frames.
       motion: "energy" (the frame, motion energy) or "deviation" (the frame minus the mean frame of the clip, motion
-        energy). Motion energy is the temporal std of the mean of each cell, the same in every frame.
-      cell: pixels of a cell's side; averaging removes speckle that decorrelates from frame to frame.
+        energy). Motion energy is the temporal std of the mean of each grid cell, the same in every frame.
+      cell: pixels of a grid cell's side; averaging removes speckle that decorrelates from frame to frame.
 
     Returns:
       float32 [B, T, H, W, 2], scaled to about unit size on echocardiograms.
@@ -116,8 +116,8 @@ def motion_channels(
     cells = cells - (cells * valid).sum(1, keepdims=True) / count
     energy = jnp.sqrt((cells**2 * valid).sum(1, keepdims=True) / count + STANDARDISE_EPS)
     energy = jnp.broadcast_to(energy.repeat(cell, 2).repeat(cell, 3), x.shape)
-    shown = x if motion == "energy" else 2 * (x - (x * valid).sum(1, keepdims=True) / count)
-    return jnp.stack([shown, 3 * energy - 1], -1)
+    first = x if motion == "energy" else 2 * (x - (x * valid).sum(1, keepdims=True) / count)
+    return jnp.stack([first, 3 * energy - 1], -1)
 
 
 def _valid_frames(x, num_valid):
@@ -127,7 +127,7 @@ def _valid_frames(x, num_valid):
 
 def fold_grey(
     kernel: Float32[Array, "tubelet patch patch 3 width"], bias: Float32[Array, "width"], input_normalisation: str
-) -> tuple[Float32[Array, "cells width"], Float32[Array, "width"]]:
+) -> tuple[Float32[Array, "patch_dim width"], Float32[Array, "width"]]:
     """Fold three equal channels and their normalisation into one grey channel.
 
     x_c = g * scale_c + shift_c, so sum_c w_c x_c = g * sum_c w_c scale_c + sum_c w_c shift_c.
@@ -160,14 +160,14 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, patches: jax.Array) -> jax.Array:
         """[B, N, t*p*p] grey or [B, N, t*p*p*channels] -> [B, N, D]."""
-        cells = self.tubelet * self.patch**2
+        patch_dim = self.tubelet * self.patch**2
         shape = (self.tubelet, self.patch, self.patch, self.channels, self.width)
         kernel = self.param("kernel", _xavier_patch, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
-        if patches.shape[-1] == cells:
+        if patches.shape[-1] == patch_dim:
             kernel, bias = fold_grey(kernel, bias, self.input_normalisation)
         else:
-            kernel = kernel.reshape(cells * self.channels, self.width)
+            kernel = kernel.reshape(patch_dim * self.channels, self.width)
         product = jnp.einsum(
             "bnc,cd->bnd",
             patches.astype(self.dtype),

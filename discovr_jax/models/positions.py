@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
 BASE = 10000.0
-AXIS_BASE = 100.0  # an axis has tens of cells, not thousands of tokens
+AXIS_BASE = 100.0  # an axis has tens of grid cells, not thousands of tokens
 
 
 def sinusoid(
@@ -54,8 +54,8 @@ def sincos_factorised(
     Cell centres are aligned: cell i of n lies at (i + 1/2) N / n - 1/2 of N.
 
     Args:
-      grid: cells along each axis, (rows, columns) or (tubelets, rows, columns).
-      counted_in: cells along each axis of the grid that the weights were trained on; None for `grid` itself.
+      grid: grid cells along each axis, (rows, columns) or (tubelets, rows, columns).
+      counted_in: grid cells along each axis of the grid that the weights were trained on; None for `grid` itself.
 
     Returns:
       float64 [N, axes], raster order; whole numbers where the two grids are equal.

@@ -58,11 +58,11 @@ def settings(
 def initialise(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes, if there are any; before jax is used for anything else."""
     on_tpu_vm = bool(glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")) and _asks_for_tpu()
-    found = settings(os.environ, on_tpu_vm, coordinator, num_processes, process_id)
-    if found is None:
+    result = settings(os.environ, on_tpu_vm, coordinator, num_processes, process_id)
+    if result is None:
         return
     jax.distributed.initialize(
-        **found, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, initialization_timeout=START_SECONDS
+        **result, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, initialization_timeout=START_SECONDS
     )
 
 

@@ -2,7 +2,7 @@
 
 Peaks are the vendors' (bfloat16, dense), from the pages named; nobody reaches them, so times made from them are
 lower bounds. TPU: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e,tpu7x}. H100, H200: NVIDIA's data sheets (SXM).
-"cpu" stands for one simulated device, in round figures, so that the planner can be tried and tested anywhere.
+"cpu" stands for one simulated device, in round numbers, so that the planner can be tried and tested anywhere.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Counted as the recipe needs them, not as the program spares them: every patch of every view is embedded, in three
 channels, and every block of an encoder computes all of its tokens; the image teacher sees a frame once. Matrix products
-only, two operations a multiply-add. So the figure stays while the program gets faster.
+only, two operations a multiply-add. So the count stays the same while the program gets faster.
 """
 
 import jax
@@ -22,7 +22,7 @@ def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float
     Returns:
       {part: FLOPs}; parts that do not train are absent. The sum is the step.
     """
-    found = {}
+    result = {}
     for part, forward in forward_flops(model, masks).items():
         factor = 1 if part.endswith("teacher") else BACKWARD
         if part == "heads":
@@ -31,50 +31,50 @@ def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float
                 factor = (BACKWARD * student + teacher) / (student + teacher)
         if part == "scd":
             factor = 2.5  # tokens and prototypes get a gradient from the video scores, prototypes from the image scores
-        found[part] = factor * forward
-    return found
+        result[part] = factor * forward
+    return result
 
 
 def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float]:
-    """Operations of the forward pass a clip, by part."""
+    """Operations of the forward pass per clip, by part."""
     grid, width, outputs = model.grid, model.width, model.outputs
-    drawn = jax.eval_shape(lambda key: train_step.draw_masks(key, model, masks, 1), jax.random.key(0))
-    found = {}
+    masked = jax.eval_shape(lambda key: train_step.draw_masks(key, model, masks, 1), jax.random.key(0))
+    result = {}
 
-    def encode(sequences, seen, patches, tubelet):
+    def encode(sequences, visible, patches, tubelet):
         embedded = 2 * sequences * patches * 3 * tubelet * model.patch**2 * width
-        return embedded + transformer(sequences, 1 + seen, width, model.depth, model.mlp_dim)
+        return embedded + transformer(sequences, 1 + visible, width, model.depth, model.mlp_dim)
 
     if outputs & {"image_logits", "image_tokens"}:
         every_frame = "image_logits" in outputs or model.scd_frames == "all"
         frames = grid.frames if every_frame else grid.time
-        found["image teacher"] = encode(frames, grid.num_positions, grid.num_positions, 1)
+        result["image teacher"] = encode(frames, grid.num_positions, grid.num_positions, 1)
     if "video_logits" in outputs:
-        found["video teacher"] = encode(1, grid.tokens, grid.tokens, grid.tubelet)
+        result["video teacher"] = encode(1, grid.tokens, grid.tokens, grid.tubelet)
     if "image_logits" in outputs:
-        seen = [view.shape[1] for view in drawn.image_views]
-        found["image students"] = sum(encode(grid.frames, count, grid.num_positions, 1) for count in seen)
+        counts = [view.shape[1] for view in masked.image_views]
+        result["image students"] = sum(encode(grid.frames, count, grid.num_positions, 1) for count in counts)
     decodes = outputs & {"decoded", "pixels"}
-    views = [drawn.decoder_view] * bool(decodes) + list(drawn.local_views) * bool(outputs & LOCAL_VIEWS)
+    views = [masked.decoder_view] * bool(decodes) + list(masked.local_views) * bool(outputs & LOCAL_VIEWS)
     if views:
-        found["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
+        result["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
     if decodes:
-        narrow, visible = model.decoder_width, drawn.decoder_view.shape[1]
-        found["decoder"] = transformer(1, grid.tokens, narrow, model.decoder_depth)
-        found["decoder"] += 2 * narrow * width * (visible + grid.tokens)
+        narrow, visible = model.decoder_width, masked.decoder_view.shape[1]
+        result["decoder"] = transformer(1, grid.tokens, narrow, model.decoder_depth)
+        result["decoder"] += 2 * narrow * width * (visible + grid.tokens)
         if "pixels" in outputs:
-            found["decoder"] += 2 * grid.tokens * width * grid.tubelet * model.patch**2
+            result["decoder"] += 2 * grid.tokens * width * grid.tubelet * model.patch**2
     if "prototypes" in outputs:
-        found["scd"] = 2 * 2 * grid.tokens * model.num_prototypes * width
+        result["scd"] = 2 * 2 * grid.tokens * model.num_prototypes * width
     rows = sum(_head_rows(model, masks))
     if rows:
         sizes = (width, model.head_hidden, model.head_hidden, model.head_bottleneck, model.head_outputs)
-        found["heads"] = 2 * rows * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        result["heads"] = 2 * rows * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
     if "embeddings" in outputs:
         sizes = (width, model.projector_hidden, model.projector_hidden, model.projector_outputs)
         projected = 2 * masks.video_views * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
-        found["heads"] = found.get("heads", 0) + projected
-    return found
+        result["heads"] = result.get("heads", 0) + projected
+    return result
 
 
 def transformer(sequences: int, tokens: int, width: int, depth: int, mlp_dim: int | None = None) -> float:

@@ -76,8 +76,8 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
         if header:
             current = computations.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
-        elif current is not None and (found := re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)):
-            current.append(_instruction(found[2], found[3], bool(found[1])))
+        elif current is not None and (result := re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)):
+            current.append(_instruction(result[2], result[3], bool(result[1])))
     if entry is None:
         raise ValueError("this is no HLO text: it has no ENTRY computation")
     return computations, entry
@@ -104,12 +104,12 @@ def _closing(text: str, start: int) -> int:
 
 def arrays(shape: str) -> list[tuple[tuple[int, ...], float, bool]]:
     """(dimensions, bytes, lies in HBM) of each array of a shape; TPU programs mark what lies in fast memory."""
-    found = []
+    result = []
     for dtype, dims, layout in re.findall(r"([a-z]\w*)\[([\d,<=]*)\](\{[^}]*\})?", shape):
         size = tuple(int(d.strip("<=")) for d in dims.split(",") if d)
         bits = 0 if dtype == "token" else int((re.search(r"\d+", dtype) or ["8"])[0])
-        found.append((size, math.prod(size) * bits / 8, not re.search(r"S\([1-9]", layout)))
-    return found
+        result.append((size, math.prod(size) * bits / 8, not re.search(r"S\([1-9]", layout)))
+    return result
 
 
 def _bytes(shape: str, hbm_only: bool = False) -> float:
@@ -123,7 +123,7 @@ def cost(text: str) -> Cost:
     """
     computations, entry = parse(text)
     totals = {"flops": 0.0, "bytes": 0.0, "operations": 0}
-    found = defaultdict(lambda: [0, 0.0])
+    result = defaultdict(lambda: [0, 0.0])
 
     def walk(name: str, times: int, fused: bool):
         shapes = {each.name: each.shape for each in computations[name]}
@@ -134,7 +134,7 @@ def cost(text: str) -> Cost:
             if kind in COLLECTIVES:
                 group = _group_size(each.attributes)
                 size = sum(_bytes(shapes[operand]) for operand in each.operands)
-                row = found[kind, group]
+                row = result[kind, group]
                 row[0] += times
                 row[1] += times * size * (group if kind == "all-gather" else 1)
             elif kind in _FLOPS:
@@ -150,7 +150,7 @@ def cost(text: str) -> Cost:
                     walk(callee, times, fused or kind == "fusion")
 
     walk(entry, 1, False)
-    rows = [Collective(kind, count, int(size), group) for (kind, group), (count, size) in sorted(found.items())]
+    rows = [Collective(kind, count, int(size), group) for (kind, group), (count, size) in sorted(result.items())]
     return Cost(totals["flops"], totals["bytes"], tuple(rows), totals["operations"])
 
 
@@ -178,13 +178,13 @@ def _rounds(attributes: str, condition: str, computations) -> int:
 
 def _group_size(attributes: str) -> int:
     """Devices of a group, from {{0,1},{2,3}}, [2,4]<=[8], mesh['a'=2,'b'=4] {'b'} or source-target pairs."""
-    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
-        return int(found[1])
-    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
-        return len(found[1].split(","))
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
-        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found[2])
+    if result := re.search(r"replica_groups=\[\d+,(\d+)\]", attributes):
+        return int(result[1])
+    if result := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
+        return len(result[1].split(","))
+    if result := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", result[1]))
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", result[2])
         return math.prod(int(part or sizes[axis]) for axis, part in parts)
     return 2  # collective-permute: from one device to another
 

@@ -95,7 +95,7 @@ class Plan:
 
     def table(self) -> str:
         """For people: everything in `summary`, and what it was made from."""
-        cost, found, seconds = self.compiled.cost, self.summary(), self.seconds
+        cost, result, seconds = self.compiled.cost, self.summary(), self.seconds
         fits = "fits" if self.used <= self.bytes["capacity"] else "DOES NOT FIT"
         lines = [
             f"{self.devices} x {self.topology.kind}, mesh {self.mesh}, batch {self.compiled.batch}, "
@@ -113,7 +113,7 @@ class Plan:
             + ", ".join(f"{1000 * value:.2f} ms for {name}" for name, value in seconds.items())
             + f" ({1000 * sum(seconds.values()):.2f} ms if nothing overlaps)",
             f"at best {self.compiled.batch / self.step_seconds:.0f} clips/s, MFU {self.mfu_bound:.1%}, "
-            f"{found['days']:.2f} days for {self.total_steps} steps; largest batch {found['largest_batch']}",
+            f"{result['days']:.2f} days for {self.total_steps} steps; largest batch {result['largest_batch']}",
         ]
         return "\n".join(lines)
 

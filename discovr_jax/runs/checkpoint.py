@@ -35,13 +35,13 @@ class CheckpointError(RuntimeError):
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that a checkpoint depends on."""
-    found = {}
+    result = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            result[name] = "absent"
+    return result
 
 
 class Checkpoints:
@@ -269,12 +269,12 @@ def read_arrays(
         step = int(folder.name.removeprefix("step_"))
         with ocp.CheckpointManager(folder.parent, options=options, item_handlers=handlers) as manager:
             leaves = jax.tree_util.tree_leaves_with_path(manager.item_metadata(step)["state"].tree)
-            found = [names for keys, _ in leaves if wanted("/".join(names := _names(keys)))]
-            if not found:
+            result = [names for keys, _ in leaves if wanted("/".join(names := _names(keys)))]
+            if not result:
                 raise CheckpointError(f"{folder} holds none of the arrays that are asked for")
             state = ocp.args.PyTreeRestore(
-                item=_nested(found, 0),
-                restore_args=_nested(found, ocp.RestoreArgs(restore_type=np.ndarray)),
+                item=_nested(result, 0),
+                restore_args=_nested(result, ocp.RestoreArgs(restore_type=np.ndarray)),
                 partial_restore=True,
             )
             read = _read(folder, state=state, meta=ocp.args.JsonRestore())

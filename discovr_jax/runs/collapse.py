@@ -16,32 +16,32 @@ def symptoms(row: dict, num_prototypes: int, centering: str) -> dict[str, str]:
     Args:
       num_prototypes, centering: `model.num_prototypes` and `dino.centering` of the run.
     """
-    found, centre = {}, centering == "mean"  # Sinkhorn reads no centre: its momentum does nothing
+    result, centre = {}, centering == "mean"  # Sinkhorn reads no centre: its momentum does nothing
     for name, words in (("vid", "video"), ("img", "image")):
         top = row.get(f"teacher/{name}/entropy_max")
         if top is None:
             continue
         mean, of_mean = row[f"teacher/{name}/entropy"], row[f"teacher/{name}/entropy_of_mean"]
         if of_mean < SAME * top:
-            found[f"{words} teacher gives one output for every clip (constant collapse)"] = (
+            result[f"{words} teacher gives one output for every clip (constant collapse)"] = (
                 "set dino.center_momentum=0.9 or dino.centering=sinkhorn"
                 if centre
                 else "lower optim.lr, raise ema.momentum"
             )
         elif mean > (1 - SAME) * top:
-            found[f"{words} teacher's outputs are uniform (H = Hm = ln K)"] = (
+            result[f"{words} teacher's outputs are uniform (H = Hm = ln K)"] = (
                 "lower dino.teacher_temperature or head.outputs, raise optim.lr"
                 + ", set dino.center_momentum=0.99" * centre
             )
     if row.get("scd/perplexity", math.inf) < 0.05 * num_prototypes:
-        found["few prototypes are in use"] = "lower scd.epsilon or use more scd.iterations; try scd.standardise"
+        result["few prototypes are in use"] = "lower scd.epsilon or use more scd.iterations; try scd.standardise"
     if row.get("scd/position_information", 0.0) > 0.9:
-        found["prototypes encode the place in the frame, little else"] = (
+        result["prototypes encode the place in the frame, little else"] = (
             "set scd.standardise=position, raise model.num_prototypes (8 times the patches of a frame or more)"
         )
     if row.get("features/rank", math.inf) < 1.5:
-        found["clip features lie on one line (dimensional collapse)"] = "lower optim.lr, raise ema.momentum"
-    return found
+        result["clip features lie on one line (dimensional collapse)"] = "lower optim.lr, raise ema.momentum"
+    return result
 
 
 class Watch:

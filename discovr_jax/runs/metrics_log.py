@@ -67,14 +67,14 @@ class MetricsLog:
         config: dict | None = None,
     ):
         rows = read_metrics(workdir)
-        kept = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
-        if len(kept) < len(rows):
-            logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(kept), step)
-        self._last = kept[-1] if kept else {"step": -1}
+        earlier = [row for row in rows if row["step"] <= step and "state_sha256" not in row]
+        if len(earlier) < len(rows):
+            logger.info("metrics.jsonl: %d lines after step %d will be written anew", len(rows) - len(earlier), step)
+        self._last = earlier[-1] if earlier else {"step": -1}
         self._writers: dict[str, Writer] = {}
         if writes:
             shown = {name: value for name, value in flatten(config or {}).items() if name not in PRIVATE}
-            run = Run(pathlib.Path(workdir), step + 1, kept, project, shown)
+            run = Run(pathlib.Path(workdir), step + 1, earlier, project, shown)
             self._writers["jsonl"] = jsonl.Writer(run)
             try:
                 for name in writers:

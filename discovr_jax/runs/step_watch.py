@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 WATCHED = ("loss/total", "optim/grad_norm")
 WINDOW = 64  # steps that say what is usual
 FEWEST = 16  # before that nothing is called unusual
-SPIKE = 8.0  # deviations above the median
-STEADY = 0.02  # share of the median that counts as one deviation, where the window hardly moves
+SPIKE = 8.0  # standard deviations above the median
+STEADY = 0.02  # share of the median that counts as one standard deviation, where the window hardly moves
 
 
 class NonFiniteError(RuntimeError):
@@ -31,25 +31,25 @@ class Spikes:
     """Tells values far above the median of the last ones."""
 
     def __init__(self):
-        self._seen: deque[float] = deque(maxlen=WINDOW)
+        self._last: deque[float] = deque(maxlen=WINDOW)
 
     def look(self, value: float) -> float | None:
         """The usual value if this one is a spike, else None. Values that are not finite are for others to report."""
         if not np.isfinite(value):
             return None
         usual = None
-        if len(self._seen) >= FEWEST:
-            median = statistics.median(self._seen)
+        if len(self._last) >= FEWEST:
+            median = statistics.median(self._last)
             # As a standard deviation of normal values. (The median of these is 0 where half of the values are equal.)
-            deviation = 1.2533 * statistics.fmean(abs(seen - median) for seen in self._seen)
-            if value - median > SPIKE * max(deviation, STEADY * abs(median)):
+            std = 1.2533 * statistics.fmean(abs(each - median) for each in self._last)
+            if value - median > SPIKE * max(std, STEADY * abs(median)):
                 usual = median
-        self._seen.append(value)
+        self._last.append(value)
         return usual
 
 
 class StepWatch:
-    """Reads the figures of each step one step late, so that the device never waits for the host.
+    """Reads the metrics of each step one step late, so that the device never waits for the host.
 
     While a step before was not finite (and always with `max_bad_steps` 1) it waits for the step at hand instead:
     then the state after it is the state before it, which is what a dump must hold.
@@ -79,9 +79,9 @@ class StepWatch:
         path = self._directory / "spikes.jsonl"
         first = int(state.step)
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first]
-        if lines != kept:
-            workdir_lib.write_atomically(path, "".join(f"{line}\n" for line in kept))
+        earlier = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < first]
+        if lines != earlier:
+            workdir_lib.write_atomically(path, "".join(f"{line}\n" for line in earlier))
         self._file = path.open("a", encoding="utf-8")
 
     def look(self, step: int, state, metrics: dict, batch: dict) -> None:
@@ -103,14 +103,14 @@ class StepWatch:
         """Looks at the step that waits, if one does. `state`: after that step, or None if that is gone."""
         if self._pending is None:
             return
-        step, figures, metrics, batch = self._pending
+        step, watched, metrics, batch = self._pending
         self._pending = None
-        figures = {name: float(value) for name, value in jax.device_get(figures).items()}
-        self._skipped = int(figures["skipped"])
+        watched = {name: float(value) for name, value in jax.device_get(watched).items()}
+        self._skipped = int(watched["skipped"])
         for name in WATCHED:
-            usual = self._spikes[name].look(figures[name])
+            usual = self._spikes[name].look(watched[name])
             if usual is not None:
-                self._spike(step, name, figures[name], usual, batch)
+                self._spike(step, name, watched[name], usual, batch)
         if self._skipped:
             ids = self._ids(batch)
             logger.warning("step %d: loss or gradient not finite, not applied; training records %s", step, ids)
@@ -131,8 +131,8 @@ class StepWatch:
         self._file.flush()
 
     def _ids(self, batch: dict) -> str:
-        places = mesh_lib.to_host((batch["dataset"], batch["record"]))
-        rows = zip(*(place.tolist() for place in places), strict=True)
+        records = mesh_lib.to_host((batch["dataset"], batch["record"]))
+        rows = zip(*(each.tolist() for each in records), strict=True)
         return ", ".join(f"{self._names[dataset]} {record}" for dataset, record in rows)
 
     def _stop(self, step: int, state, metrics: dict, batch: dict) -> None:
@@ -151,11 +151,11 @@ class StepWatch:
         # The step changed nothing but its counters.
         before = state.replace(step=state.step - 1, skipped=state.skipped - 1)
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        found = {"not_finite": sorted(name for name, value in values.items() if not np.isfinite(value))}
+        result = {"not_finite": sorted(name for name, value in values.items() if not np.isfinite(value))}
         dumps = Checkpoints(self._directory / "nonfinite")
         if step not in dumps.steps():
             position = self._position | {"next_step": step}
-            dumps.save(step, before, position | {"batch": described(batch)} | found, self._config)
+            dumps.save(step, before, position | {"batch": described(batch)} | result, self._config)
             dumps.wait()
         dumps.close()
         return dumps.directory / f"step_{step}"

@@ -107,11 +107,11 @@ def _soak(lab, workers: int, count: int, name: str, notes: pathlib.Path) -> None
 
     config = run_case.make_config(lab.folder / "phantom", {"data.workers": workers, "batch_size": 2})
     with pipeline.train_batches(mixture.open_training(config.data), config) as batches:
-        figures = soak.soak(
+        growth = soak.soak(
             batches, warm_up=count // 20, count=count, report=lambda now: _say(f"{name}: {json.dumps(now)}")
         )
-    grown = figures["grown_mib"] > 32 or figures["grown_files"] > 16
-    _note(notes, [{"run": name, "fault": name, "what": figures, "lost": ["it grows"] if grown else []}])
+    grown = growth["grown_mib"] > 32 or growth["grown_files"] > 16
+    _note(notes, [{"run": name, "fault": name, "what": growth, "lost": ["it grows"] if grown else []}])
 
 
 def format_table(rows: list[dict]) -> str:

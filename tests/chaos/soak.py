@@ -8,7 +8,7 @@ def soak(batches, warm_up: int, count: int, report=None) -> dict:
 
     Args:
       batches: an iterator; its worker processes are children of this process.
-      report: called with the figures ten times on the way.
+      report: called with the growth ten times on the way.
 
     Returns:
       {"batches", "mib" and "files" after the warm-up, "grown_mib", "grown_files" since}: memory that this process
@@ -17,16 +17,16 @@ def soak(batches, warm_up: int, count: int, report=None) -> dict:
     for _ in range(warm_up):
         next(batches)
     mib, files = _usage()
-    figures = {}
+    growth = {}
     for number in range(1, count + 1):
         next(batches)
         if number % max(count // 10, 1) == 0:
             now, opened = _usage()
-            figures = {"batches": number, "mib": mib, "files": files}
-            figures |= {"grown_mib": now - mib, "grown_files": opened - files}
+            growth = {"batches": number, "mib": mib, "files": files}
+            growth |= {"grown_mib": now - mib, "grown_files": opened - files}
             if report:
-                report(figures)
-    return figures
+                report(growth)
+    return growth
 
 
 def _usage() -> tuple[float, int]:

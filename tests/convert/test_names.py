@@ -26,7 +26,7 @@ def test_every_tensor_has_one_path_and_every_path_one_tensor():
 
 def test_the_paths_are_those_of_a_full_model(make_tiny):
     """DISCOVR with the public code's biases: every parameter, teacher and centre is met, none is left over."""
-    full = make_tiny(**{"model.depth": 2, "fidelity": "released"}).abstract
+    full = make_tiny(**{"model.depth": 2, "fidelity": "reference"}).abstract
     ours = paths({"params": full.params, "teacher": full.teacher, "memory": {"centers": full.memory.centers}})
     assert {names.our_name(name)[0] for name in STORED} == ours
 

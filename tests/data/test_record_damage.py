@@ -176,8 +176,8 @@ def test_a_long_run_keeps_its_memory_and_its_files(built, workers):
     config = make_config(workers=workers)
     config.batch_size = 2
     with pipeline.train_batches(named(open_train(built)), config) as batches:
-        figures = soak.soak(batches, warm_up=30, count=120)
+        growth = soak.soak(batches, warm_up=30, count=120)
     gc.collect()
-    assert figures["batches"] == 120
+    assert growth["batches"] == 120
     # So 80 kB or a tenth of a file kept of each batch is found. (Batches on their way have files, some more or less.)
-    assert figures["grown_mib"] < 10 and figures["grown_files"] < 12, figures
+    assert growth["grown_mib"] < 10 and growth["grown_files"] < 12, growth

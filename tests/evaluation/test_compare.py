@@ -1,4 +1,4 @@
-"""Runs compared: figures and paired intervals as of the evaluation itself, refusals, and the files."""
+"""Runs compared: metrics and paired intervals as of the evaluation itself, refusals, and the files."""
 
 import csv
 import functools
@@ -74,7 +74,7 @@ def runs(tmp_path_factory):
     return {name: (str(root / name), _write(root / name, noise, seed)) for name, noise, seed in made}
 
 
-def test_figures_are_those_of_the_evaluations_and_pairs_share_resamples(runs, tmp_path):
+def test_metrics_are_those_of_the_evaluations_and_pairs_share_resamples(runs, tmp_path):
     found = compare.compare_runs([runs["good"][0], runs["poor0"][0]], tmp_path)
     for name in ("good", "poor0"):
         assert found["columns"][name] == runs[name][1].results["encoders"]["discovr"]
@@ -83,12 +83,12 @@ def test_figures_are_those_of_the_evaluations_and_pairs_share_resamples(runs, tm
     assert pair["lvef/mae"]["low"] > 0 and pair["knn/auroc"]["high"] < 0
     assert {"labels/auroc_20", "labels/mae_100", "retrieval/difference", "anomaly/sensitivity_at_90"} <= pair.keys()
     weights = bootstrap.patient_weights(_fields()["test"]["patient_id"], 1000, 0)
-    figures = []
+    values = []
     for name in ("poor0", "good"):
         rows = [r for r in runs[name][1].predictions if (r["encoder"], r["family"]) == ("discovr", "lvef")]
         target, made = (np.array([row[key] for row in rows]) for key in ("target", "prediction"))
-        figures.append(bootstrap.distribution(video_metrics.mae, target, made, weights))
-    assert pair["lvef/mae"] == bootstrap.interval(figures[0] - figures[1], 25)
+        values.append(bootstrap.distribution(video_metrics.mae, target, made, weights))
+    assert pair["lvef/mae"] == bootstrap.interval(values[0] - values[1], 25)
 
 
 def test_seeds_of_a_recipe_are_averaged_in_one_column(runs, tmp_path):
@@ -122,14 +122,14 @@ def test_files_hold_the_table_with_the_paper_beside(runs, tmp_path):
     text = (tmp_path / "compare.md").read_text()
     head, _, *lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, *lines)]
-    assert cells[0] == ["figure", "good", "poor0", "good: random", "poor0 - good", "paper"]
+    assert cells[0] == ["metric", "good", "poor0", "good: random", "poor0 - good", "paper"]
     (row,) = [line for line in cells if line[0] == "kNN: macro F1"]
     entry = found["columns"]["good"]["knn/macro_f1"]
     assert row[1] == f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})" and row[-1] == "0.6145"
     assert "50 test videos of 25 patients" in text and "ef < 50" in text and "not against" in text
     with (tmp_path / "compare.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    (line,) = [r for r in rows if (r["kind"], r["name"], r["figure"]) == ("difference", "poor0 - good", "lvef/mae")]
+    (line,) = [r for r in rows if (r["kind"], r["name"], r["metric"]) == ("difference", "poor0 - good", "lvef/mae")]
     assert float(line["value"]) == found["paired"]["poor0 - good"]["lvef/mae"]["value"]
     assert ["paper", "paper", "lvef/mae", "7.79", "", ""] in [list(row.values()) for row in rows]
     page = (tmp_path / "compare.html").read_text()

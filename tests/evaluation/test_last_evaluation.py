@@ -22,8 +22,8 @@ def test_a_last_evaluation_that_fails_costs_no_training(tmp_path_factory, tmp_pa
         assert checkpoint.Checkpoints(tmp_path).steps() == [3, 6, 9]
         before = run_case.rows(tmp_path)
         monkeypatch.setattr(train.feed, "device_batches", run_case.cut_short(0, lambda: pytest.fail("trained again")))
-        assert train.train_and_evaluate(config, str(tmp_path), run_case.weight_figures).finished
-    # The last line gets the figures, and the hash follows; nothing else has changed.
+        assert train.train_and_evaluate(config, str(tmp_path), run_case.weight_metrics).finished
+    # The last line gets the metrics, and the hash follows; nothing else has changed.
     after = run_case.rows(tmp_path)
     assert after[:-2] == before[:-1] and after[-2].items() > before[-1].items()
     assert "eval/weights/sum" in after[-2] and after[-1].keys() == {"step", "state_sha256"}

@@ -82,7 +82,7 @@ def test_a_second_evaluation_fits_only_what_has_changed(tmp_path, monkeypatch):
     assert again.predictions == first.predictions
     alone = runner.evaluate_features(encoders, fields, config)  # nothing kept
     assert results_io.plain(alone.results) == results_io.plain(first.results)
-    config.eval.evaluators.lvef.strengths = (1.0,)
+    config.eval.evaluators.lvef.alphas = (1.0,)
     run()
     assert {name for name, _, _ in fitted} == {"lvef"}
     encoders["random"][1]["val"]["cls"] = encoders["random"][1]["val"]["cls"] + 1e-9

@@ -73,9 +73,9 @@ def test_results_have_the_documented_form(evaluation, tmp_path):
     assert set(results["paired"]) == {"discovr-random", "discovr-pixels"}
     wanted = {"knn/macro_f1", "knn/balanced_accuracy", "knn/auroc", "probe/auroc", "probe/average_precision"}
     wanted |= {"lvef/mae", "lvef/rmse", "lvef/r2", "lvef/bias", "anomaly/auroc", "anomaly/auprc"}
-    for figures in (*results["encoders"].values(), *results["paired"].values()):
-        assert wanted <= set(figures)
-        for entry in figures.values():
+    for metrics in (*results["encoders"].values(), *results["paired"].values()):
+        assert wanted <= set(metrics)
+        for entry in metrics.values():
             assert entry["low"] <= entry["value"] <= entry["high"]
     assert results["skipped"] == [] and results["label_rule"] == "ef < 50"
     assert results["dataset"] == "echonet_dynamic" and results["readouts"]["lvef"]["field"] == "ef"
@@ -135,7 +135,7 @@ def test_predictions_file(evaluation, tmp_path):
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
 
-def test_table_shows_figures_intervals_and_what_they_stand_for(evaluation, tmp_path):
+def test_table_shows_metrics_intervals_and_what_they_stand_for(evaluation, tmp_path):
     text = table.metrics_table(runner.write(evaluation, tmp_path, 120))
     lines = text.splitlines()
     assert lines[0].startswith("| encoder") and "LVEF MAE" in lines[0]
@@ -201,7 +201,7 @@ def test_one_patient_has_no_interval(tmp_path):
     assert found.results["n_test_patients"] == 40
 
 
-def test_figures_that_do_not_exist_become_null(tmp_path):
+def test_metrics_that_do_not_exist_become_null(tmp_path):
     fields = _fields()
     fields["test"]["ef"] = np.full(COUNTS["test"], 55.0, np.float32)
     found = runner.evaluate_features(_encoders(fields), fields, _config(lvef=LVEF))
@@ -242,13 +242,13 @@ def _tuning(blocks, steps):
         (3, {"knn": {"k": 0}}, "eval.evaluators.knn: knn needs k >= 1"),
         (3, {"knn": {"neighbour": 3}}, "eval.evaluators.knn: .* unexpected keyword argument 'neighbour'"),
         (3, {"anomaly": {"k": 0}}, "eval.evaluators.anomaly: "),
-        (3, {"probe": {"strengths": ()}}, "eval.evaluators.probe: .* must be positive"),
-        (3, {"probe": {"strengths": (0.0,)}}, "eval.evaluators.probe: .* must be positive"),
-        (3, {"lvef": {"type": "regression", "strengths": (-1.0,)}}, "eval.evaluators.lvef: .* must be positive"),
+        (3, {"probe": {"Cs": ()}}, "eval.evaluators.probe: .* must be positive"),
+        (3, {"probe": {"Cs": (0.0,)}}, "eval.evaluators.probe: .* must be positive"),
+        (3, {"lvef": {"type": "regression", "alphas": (-1.0,)}}, "eval.evaluators.lvef: .* must be positive"),
         (3, {"lvef": {"type": "regression", "field": "lv"}}, "eval.evaluators.lvef: no field 'lv'; there are .*'ef'"),
         (3, {"labels": {"field": "lv"}}, "eval.evaluators.labels: no field 'lv'"),
         (3, {"retrieval": {"field": "lv"}}, "eval.evaluators.retrieval: no field 'lv'"),
-        (3, {"transfer": {"bank": "camus", "field": "lv"}}, "eval.evaluators.transfer: no field 'lv'"),
+        (3, {"transfer": {"source_dataset": "camus", "field": "lv"}}, "eval.evaluators.transfer: no field 'lv'"),
         (3, {"finetune": _tuning((1, 3), 1)}, "last 3 blocks: the encoder has 2"),
         (3, {"ft": {"type": "finetune", "blocks": (1,)}}, "eval.evaluators.ft: finetune needs fields, blocks and fit"),
     ],
@@ -262,9 +262,8 @@ def test_settings_that_cannot_be_are_refused(map_side, evaluators, said):
 
 def test_settings_that_can_be_pass():
     lvef = {"type": "regression", "field": "lvidd"}
-    config = _config(
-        knn={"k": 300}, transfer={"bank": ""}, attentive={}, lvef=lvef, labels={}, anomaly={}, retrieval={}, probe={}
-    )
+    defaults = {name: {} for name in ("attentive", "labels", "anomaly", "retrieval", "probe")}
+    config = _config(knn={"k": 300}, transfer={"source_dataset": ""}, lvef=lvef, **defaults)
     config.eval.map_side = 1
     for blocks, steps in (((2, -1), 5), ((3, -1), 0)):  # fine-tuning that is off needs no third block
         config.eval.evaluators.finetune = _tuning(blocks, steps)
@@ -360,31 +359,33 @@ def test_label_efficiency_uses_the_same_draws_for_every_encoder(monkeypatch):
     assert tenth[0::2] == [tenth[0]] * readouts and tenth[1::2] == [tenth[1]] * readouts and tenth[0] != tenth[1]
     numbers = sorted(int(name.removeprefix("train")) for name in tenth[0])
     assert len(numbers) == 6 and numbers[0::2] == [n - 1 for n in numbers[1::2]]  # whole patients, a tenth of 30
-    figures = found["encoders"]["discovr"]
-    assert figures["labels/auroc_100"] == figures["probe/auroc"] and figures["labels/mae_100"] == figures["lvef/mae"]
-    assert figures["labels/mae_10"]["value"] > figures["labels/mae_100"]["value"]
+    metrics = found["encoders"]["discovr"]
+    assert metrics["labels/auroc_100"] == metrics["probe/auroc"] and metrics["labels/mae_100"] == metrics["lvef/mae"]
+    assert metrics["labels/mae_10"]["value"] > metrics["labels/mae_100"]["value"]
     assert found["readouts"]["labels_ef_10"]["family"] == "labels"
     assert [found["videos"][f"labels_ef_{percent}"]["train"] for percent in (10, 100)] == [6, 60]
 
 
-def test_transfer_learns_on_the_bank_and_is_scored_here():
-    fields, bank = _fields(), _fields(seed=5)
-    encoders, bank_encoders = _encoders(fields), _encoders(bank)
+def test_transfer_learns_on_the_source_dataset_and_is_scored_here():
+    fields, source = _fields(), _fields(seed=5)
+    encoders, source_encoders = _encoders(fields), _encoders(source)
     for splits in (splits for group in encoders.values() for splits in group):
         for array in (*splits["train"].values(), *splits["val"].values()):
             array[:] = 0.0  # what transfer must not look at
-    config = _config(transfer={"bank": "rvenet", "field": "ef"}, knn={"k": 5})
-    for splits in (bank, *(splits for group in bank_encoders.values() for splits in group)):
+    config = _config(transfer={"source_dataset": "rvenet", "field": "ef"}, knn={"k": 5})
+    for splits in (source, *(splits for group in source_encoders.values() for splits in group)):
         del splits["test"]
-    found = runner.evaluate_features(encoders, fields, config, banks={"rvenet": (bank_encoders, bank)}).results
-    figures = found["encoders"]["discovr"]
-    assert figures["transfer/knn_auroc"]["value"] > 0.9 and figures["transfer/ef_mae"]["value"] < 6
-    assert figures["knn/auroc"]["value"] == 0.5
+    found = runner.evaluate_features(encoders, fields, config, transfer={"rvenet": (source_encoders, source)}).results
+    metrics = found["encoders"]["discovr"]
+    assert metrics["transfer/knn_auroc"]["value"] > 0.9 and metrics["transfer/ef_mae"]["value"] < 6
+    assert metrics["knn/auroc"]["value"] == 0.5
     assert found["videos"]["transfer_probe"] == {"train": 60, "val": 30, "test": 40}
     assert found["readouts"]["transfer_ef"]["bank"] == "rvenet"
-    gone = runner.evaluate_features(encoders, fields, config, banks={"rvenet": interface.Skip("not prepared")}).results
+    absent = {"rvenet": interface.Skip("not prepared")}
+    gone = runner.evaluate_features(encoders, fields, config, transfer=absent).results
     assert {s["evaluator"]: s["reason"] for s in gone["skipped"]}["transfer_knn"] == "not prepared"
-    without = runner.evaluate_features(encoders, fields, _config(transfer={"bank": "", "field": "ef"})).results
+    config = _config(transfer={"source_dataset": "", "field": "ef"})
+    without = runner.evaluate_features(encoders, fields, config).results
     assert without["encoders"]["discovr"] == {} and "no other dataset" in without["skipped"][0]["reason"]
     assert without["skipped"][0]["set_up"] is False
 

@@ -140,11 +140,11 @@ def test_scores_are_cosines_of_tokens_of_one_place_and_time(outputs):
     np.testing.assert_allclose(video[row], student.prototypes @ unit, rtol=1e-5)
 
 
-def test_released_pairing_takes_every_second_token_beside_the_decoders_order(outputs):
+def test_reference_pairing_takes_every_second_token_beside_the_decoders_order(outputs):
     student, teacher = outputs
     order = jnp.array([[0, 3, 1, 2, 4, 5], [1, 4, 0, 2, 3, 5]])
     given = batch(decoder_order=order)
-    video, image = scd.scd_scores(options(scd_pairing="released"), student, teacher, MEMORY, given)
+    video, image = scd.scd_scores(options(scd_pairing="reference"), student, teacher, MEMORY, given)
     flat = teacher.image_tokens.reshape(2, 12, 4)
     expected = flat[1, 4] / jnp.linalg.norm(flat[1, 4])  # row 2 of clip 1 is flattened token 4
     np.testing.assert_allclose(image[6 + 2], student.prototypes @ expected, rtol=1e-5)

@@ -122,11 +122,11 @@ def test_what_decays(tiny):
     decays = {trees.path_name(path): mask for path, mask in jax.tree_util.tree_leaves_with_path(paper)}
     matrices = {"kernel", "qkv", "last"}
     assert {name for name, yes in decays.items() if yes} == {n for n in decays if n.split("/")[-1] in matrices}
-    released = optimizer_lib.decay_mask(tiny.abstract.params, "mask_token")
+    reference = optimizer_lib.decay_mask(tiny.abstract.params, "mask_token")
     changed = [
         trees.path_name(path)
         for (path, new), old in zip(
-            jax.tree_util.tree_leaves_with_path(released), jax.tree.leaves(paper), strict=True
+            jax.tree_util.tree_leaves_with_path(reference), jax.tree.leaves(paper), strict=True
         )
         if new != old
     ]

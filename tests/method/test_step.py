@@ -166,7 +166,7 @@ def test_frozen_parts_stay(frozen_steps):
         assert np.abs(later[name] - after[name]).max() > 1e-4, name
 
 
-def test_released_order_moves_teachers_towards_the_student_of_before(frozen_steps):
+def test_reference_order_moves_teachers_towards_the_student_of_before(frozen_steps):
     before, after = (named(state.teacher) for state in frozen_steps[:2])
     student = named(frozen_steps[0].params)
     for name, teacher in after.items():

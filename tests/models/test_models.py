@@ -223,12 +223,13 @@ def test_a_branch_of_weight_zero_is_not_built_and_not_computed(make_tiny, tiny_l
 
 def test_scd_alone_encodes_one_frame_of_each_tubelet(make_tiny):
     one = make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0})
+    grid = one.model.grid
     args = {"params": one.abstract.teacher}, one.batch["frames"], one.batch["num_valid"]
-    seen = jax.eval_shape(partial(one.model.apply, method="teacher"), *args)
-    assert seen.image_tokens.shape == (8, one.model.grid.time, one.model.grid.num_positions, one.model.width)
-    released = make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "scd.pairing": "released"})
-    seen = jax.eval_shape(partial(released.model.apply, method="teacher"), *args)
-    assert seen.image_tokens.shape == (8, one.model.grid.frames, one.model.grid.num_positions, one.model.width)
+    teacher_outputs = jax.eval_shape(partial(one.model.apply, method="teacher"), *args)
+    assert teacher_outputs.image_tokens.shape == (8, grid.time, grid.num_positions, one.model.width)
+    reference = make_tiny(**{"loss.vid": 0.0, "loss.img": 0.0, "scd.pairing": "reference"})
+    teacher_outputs = jax.eval_shape(partial(reference.model.apply, method="teacher"), *args)
+    assert teacher_outputs.image_tokens.shape == (8, grid.frames, grid.num_positions, one.model.width)
 
 
 def test_half_precision_is_for_activations_only(make_tiny):

@@ -1,4 +1,4 @@
-"""Two processes with the real evaluators: their figures are those of one, and what one cannot read, both do without.
+"""Two processes with the real evaluators: their metrics are those of one, and what one cannot read, both do without.
 
 As a program it is one process of such a run. `python -m tests.parallel.test_evaluation_of_processes faulty --config=..`
 can read neither the newest checkpoint nor some features that are kept.
@@ -70,7 +70,7 @@ def assert_same(found, expected, where=""):
 
 
 @pytest.mark.long
-def test_two_processes_find_the_figures_of_one(runs):
+def test_two_processes_give_the_metrics_of_one(runs):
     (codes, ends, found), _, expected, _ = runs
     assert codes == [0, 0], ends
     assert found["encoders"]["discovr"] and found["encoders"]["random"] and found["encoders"]["pixels"]

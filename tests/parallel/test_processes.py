@@ -177,7 +177,7 @@ def test_one_process_reads_what_two_wrote(story):
 def main() -> None:
     batch, *sys.argv[1:] = sys.argv[1:]
     distributed.HEARTBEAT_SECONDS = 10
-    evaluate.evaluate_state = run_case.weight_figures
+    evaluate.evaluate_state = run_case.weight_metrics
     if int(batch) >= 0:
         feed.device_batches = run_case.cut_short(int(batch), lambda: run_case.send("SIGKILL"))
     runpy.run_module("discovr_jax.main", run_name="__main__", alter_sys=True)

@@ -94,10 +94,10 @@ def _read(path, file, check: Callable[[pathlib.Path, tuple[int, ...], np.dtype],
         check(path, shape, dtype)
         values = np.empty(math.prod(shape), dtype)
         raw = memoryview(values.view(np.uint8))
-        found = start.readinto(raw)
-        found += file.readinto(raw[found:])
-        if found < len(raw):
-            raise VideoError(f"{path}: cut off, {found} of {len(raw)} bytes; copy it again.")
+        result = start.readinto(raw)
+        result += file.readinto(raw[result:])
+        if result < len(raw):
+            raise VideoError(f"{path}: cut off, {result} of {len(raw)} bytes; copy it again.")
     except _BAD_DATA as error:  # NumPy's own words would quote the file
         if isinstance(error, VideoError):
             raise

@@ -61,13 +61,13 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
                 _check_deflated(path, content)
                 header = pydicom.dcmread(content, specific_tags=list(TAGS))
             syntax = header.file_meta.get("TransferSyntaxUID")
-            found = "PixelData" in header
+            result = "PixelData" in header
             _check_class(path, header)
         except _BAD_DATA as error:
             if isinstance(error, VideoError):
                 raise
             raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); copy it again.") from None
-        if not found:
+        if not result:
             raise VideoError(f"{path}: the object holds no pixels; copy it again.")
         if syntax is None:
             raise VideoError(f"{path}: its header names no transfer syntax; export it again.")

@@ -40,8 +40,8 @@ def grey(header, values: np.ndarray, apply_lookups: bool = True) -> tuple[np.nda
     low, high = int(values.min()), int(values.max())
     modality, voi = (_modality(header), _voi(header)) if apply_lookups else (None, None)
     if voi is not None:
-        seen = np.array([low, high]) if modality is None else modality(np.array([low, high]))
-        if low < high and np.ptp(voi(np.linspace(*seen, 64))) < _LEAST_CONTRAST:
+        displayed = np.array([low, high]) if modality is None else modality(np.array([low, high]))
+        if low < high and np.ptp(voi(np.linspace(*displayed, 64))) < _LEAST_CONTRAST:
             voi, flags = None, {"implausible_window"}  # it would show next to nothing
     limits = _stored_range(int(header.BitsStored), low, high, flags if voi is None else set())
 
@@ -121,8 +121,8 @@ def _voi(header) -> Callable[[np.ndarray], np.ndarray] | None:
 
         def look_up(values: np.ndarray) -> np.ndarray:
             # Clipped: pydicom would wrap them round.
-            found = pydicom.pixels.apply_voi(np.clip(np.rint(values), *ends).astype(np.int64), header)
-            return np.rint(found * (255 / top)).astype(np.uint8)
+            result = pydicom.pixels.apply_voi(np.clip(np.rint(values), *ends).astype(np.int64), header)
+            return np.rint(result * (255 / top)).astype(np.uint8)
 
         return look_up
     center, width = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")

@@ -118,12 +118,12 @@ def _decode(path: pathlib.Path, header, count: int, size: int) -> tuple[np.ndarr
         if stream is not None and stream.named_rgb and plugin == "pillow":
             plugin, header.PhotometricInterpretation = "gdcm", "RGB"  # pydicom asks Pillow for the impossible
     # All at once: frame by frame pydicom 3.0 misreads uncompressed YBR_FULL_422.
-    values, found = pydicom.pixels.get_decoder(syntax).as_array(
+    values, result = pydicom.pixels.get_decoder(syntax).as_array(
         header, raw=True, decoding_plugin=plugin, correct_unused_bits=False
     )
     if values.ndim == 3:
         return values, None
-    space = "YBR" if found["photometric_interpretation"] in LUMA_FIRST else "RGB"
+    space = "YBR" if result["photometric_interpretation"] in LUMA_FIRST else "RGB"
     if stream is not None and stream.space is not None:
         space = "RGB" if plugin == "pillow" and stream.adobe else stream.space  # Pillow has undone it there
     return values, space

@@ -2,7 +2,7 @@
 
 Starts from the trained and from untrained weights (one seed), with the same linear head on all readouts of the
 encoder. Randomly placed and cropped clips of the training videos, as in training; the number of steps is chosen on
-validation. The batch is shared out over the mesh, parameters and moments lie as the rules of mesh.py say.
+validation. The batch is shared out over the mesh, parameters and optimizer state lie as the rules of mesh.py say.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class FinetuneOptions:
 
     Attributes:
       steps: of AdamW, `every` so many of which validation is looked at; batch: clips per step.
-      rate: peak learning rate of the head, after a tenth of the steps; other layers: `layer_lr_scale`.
+      learning_rate: peak, of the head, after a tenth of the steps; other layers: `layer_lr_scale`.
       layer_decay: see `layer_lr_scale`.
       weight_decay: on matrices.
     """
@@ -65,7 +65,7 @@ class FinetuneOptions:
     steps: int
     every: int
     batch: int
-    rate: float
+    learning_rate: float
     layer_decay: float
     weight_decay: float
 
@@ -102,27 +102,27 @@ def run(
             continue
         for last in blocks:
             part = f"{family}_{scope_name(last)}_{field}"
-            made = _made(evaluation, context, part, target, last, options)
+            predictions = _all_predictions(evaluation, context, part, target, last, options)
             evaluation.results["videos"][part] = {split: int(known.sum()) for split, known in target.known.items()}
             names = {f"{scope_name(last)}_{name}": name for name in targets.metric_names(field)}
             results_lib.add(
                 evaluation,
                 family,
                 target.rows,
-                {figure: METRICS[name] for figure, name in names.items()},
-                made,
+                {metric: METRICS[name] for metric, name in names.items()},
+                predictions,
                 kind="finetune",
                 field=field,
-                readouts=dict.fromkeys(made, "tuned"),
+                readouts=dict.fromkeys(predictions, "tuned"),
                 chosen_by=target.chosen_by,
                 part=part,
                 names=names,
             )
 
 
-def _made(evaluation, context, part: str, target: targets.Target, last: int, options: FinetuneOptions):
+def _all_predictions(evaluation, context, part: str, target: targets.Target, last: int, options: FinetuneOptions):
     """{encoder: [interface.Predictions]} of the first seed of each; what is not cached is tuned."""
-    made = {}
+    predictions = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for name, teacher in context.tuner.teachers.items():
         settings = {"last": last, "options": str(options), "seed": context.config.seed, "targets": digest}
@@ -137,9 +137,9 @@ def _made(evaluation, context, part: str, target: targets.Target, last: int, opt
             return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
 
         file = f"{context.dataset}-{name}-0-test-{part}"
-        (found,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
-        made[name] = [interface.Predictions(found["val"], found["test"], {"steps": found["steps"].item()})]
-    return made
+        (result,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
+        predictions[name] = [interface.Predictions(result["val"], result["test"], {"steps": result["steps"].item()})]
+    return predictions
 
 
 def check(name: str, options: Mapping[str, Any], depth: int) -> None:
@@ -184,41 +184,43 @@ def layer_lr_scale(path: str, depth: int, layer_decay: float) -> float:
     return layer_decay ** (depth + 1 - layer(path, depth))
 
 
-def _tune(context, teacher, frozen_features, target: targets.Target, last: int, options: FinetuneOptions):
-    """{"val", "test", "steps"} of the step that validation liked best."""
+def _tune(context, teacher, pooled_features, target: targets.Target, last: int, options: FinetuneOptions):
+    """{"val", "test", "steps"} of the step with the best validation score."""
     tuner, depth = context.tuner, context.tuner.model.depth
-    trained, kept = partition(teacher, last, depth)
-    names = sorted(frozen_features.keys() & {*NAMES, *MAPS})
-    fixed = {name: _moments(frozen_features[name]) for name in names}
+    trained, frozen = partition(teacher, last, depth)
+    names = sorted(pooled_features.keys() & {*NAMES, *MAPS})
+    fixed = {name: _mean_and_std(pooled_features[name]) for name in names}
     width = sum(mean.size for mean, _ in fixed.values())
     trained |= {f"{HEAD}/kernel": jnp.zeros((width, 1)), f"{HEAD}/bias": jnp.zeros((1,))}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b1=0.9, b2=0.95))
     state = trained, jax.eval_shape(optimizer.init, trained)
-    places = tuner.shardings(state)
-    trained = jax.device_put(trained, places[0])
-    opt_state = jax.jit(optimizer.init, out_shardings=places[1])(trained)
+    shardings = tuner.shardings(state)
+    trained = jax.device_put(trained, shardings[0])
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings[1])(trained)
 
-    def outputs(trained, kept, frames, num_valid):
+    def outputs(trained, frozen, frames, num_valid):
         encoder = {path: leaf for path, leaf in trained.items() if not path.startswith(HEAD)}
-        params = flax.traverse_util.unflatten_dict({**kept, **encoder}, sep="/")
-        found = tuner.model.apply({"params": params}, frames, num_valid, method="encode_video")
-        read = readouts(found, num_valid, tuner.model.grid, tuner.map_side)
-        x = jnp.concatenate([(read[name] - fixed[name][0]) / fixed[name][1] for name in names], axis=1)
+        params = flax.traverse_util.unflatten_dict({**frozen, **encoder}, sep="/")
+        tokens_of_clip = tuner.model.apply({"params": params}, frames, num_valid, method="encode_video")
+        pooled = readouts(tokens_of_clip, num_valid, tuner.model.grid, tuner.map_side)
+        x = jnp.concatenate([(pooled[name] - fixed[name][0]) / fixed[name][1] for name in names], axis=1)
         return (x @ trained[f"{HEAD}/kernel"] + trained[f"{HEAD}/bias"])[:, 0]
 
-    def step(trained, kept, opt_state, number, frames, num_valid, wanted):
-        grads = jax.grad(lambda t: target.loss()(outputs(t, kept, frames, num_valid), wanted))(trained)
+    def step(trained, frozen, opt_state, number, frames, num_valid, wanted):
+        grads = jax.grad(lambda t: target.loss()(outputs(t, frozen, frames, num_valid), wanted))(trained)
         updates, opt_state = optimizer.update(grads, opt_state)
         warm = jnp.minimum(1.0, (number + 1) / (WARMUP * options.steps))
-        rate = options.rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * number / options.steps))
+        learning_rate = options.learning_rate * warm * 0.5 * (1 + jnp.cos(jnp.pi * number / options.steps))
 
-        def move(path, leaf):
-            decay = options.weight_decay if leaf.ndim > 1 else 0.0
-            return leaf - rate * layer_lr_scale(path, depth, options.layer_decay) * (updates[path] + decay * leaf)
+        def update(path, leaf):
+            scale = learning_rate * layer_lr_scale(path, depth, options.layer_decay)
+            weight_decay = options.weight_decay if leaf.ndim > 1 else 0.0
+            return leaf - scale * (updates[path] + weight_decay * leaf)
 
-        return {path: move(path, leaf) for path, leaf in trained.items()}, opt_state
+        return {path: update(path, leaf) for path, leaf in trained.items()}, opt_state
 
-    step = jax.jit(step, donate_argnums=2, out_shardings=places)  # not the parameters: at first they are the teacher's
+    # The parameters are not donated: at first they are the teacher's.
+    step = jax.jit(step, donate_argnums=2, out_shardings=shardings)
     predict = jax.jit(outputs, out_shardings=tuner.replicated)
     best = {"score": -np.inf}
     with contextlib.closing(_training_clips(context, options)) as clips:
@@ -226,23 +228,23 @@ def _tune(context, teacher, frozen_features, target: targets.Target, last: int, 
         for number in range(options.steps):
             batch = next(clips)
             rows = tuner.place_rows((batch["frames"], batch["num_valid"], wanted[batch["record"]]))
-            trained, opt_state = step(trained, kept, opt_state, number, *rows)
+            trained, opt_state = step(trained, frozen, opt_state, number, *rows)
             if (number + 1) % options.every and number + 1 < options.steps:
                 continue
-            val = _by_video(context, "val", lambda *rows, t=trained: predict(t, kept, *rows), target)
+            val = _by_video(context, "val", lambda *rows, t=trained: predict(t, frozen, *rows), target)
             if (score := target.score(val)) > best["score"]:
-                test = _by_video(context, "test", lambda *rows, t=trained: predict(t, kept, *rows), target)
+                test = _by_video(context, "test", lambda *rows, t=trained: predict(t, frozen, *rows), target)
                 best = {"score": score, "val": val, "test": test, "steps": np.asarray(number + 1)}
     if "val" not in best:
         raise interface.Skip(f"fine-tuning ({target.field}): its score on validation was never a number")
     return {name: best[name] for name in ("val", "test", "steps")}
 
 
-def _moments(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_std(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of frozen features [N, D], for the head's inputs; constant ones are only centred."""
-    deviation = columns.std(0, dtype=np.float64)
-    floor = 1e-6 * max(deviation.max(initial=0.0), 1e-30)
-    scale = np.where(deviation > floor, deviation, 1.0)
+    std = columns.std(0, dtype=np.float64)
+    floor = 1e-6 * max(std.max(initial=0.0), 1e-30)
+    scale = np.where(std > floor, std, 1.0)
     return columns.mean(0, dtype=np.float64).astype(np.float32), scale.astype(np.float32)
 
 
@@ -274,9 +276,9 @@ def _by_video(context, split: str, predict, target: targets.Target) -> np.ndarra
     )
     with contextlib.closing(batches):
         for batch in batches:
-            found = jax.device_get(predict(*context.tuner.place_rows((batch["frames"], batch["num_valid"]))))
+            result = jax.device_get(predict(*context.tuner.place_rows((batch["frames"], batch["num_valid"]))))
             rows = share.gather({name: batch[name] for name in ("record", "weight")})
             real = rows["weight"] > 0
-            np.add.at(total, rows["record"][real], target.predicted(found)[real])
+            np.add.at(total, rows["record"][real], target.predicted(result)[real])
             np.add.at(count, rows["record"][real], 1)
     return (total / np.maximum(count, 1))[chosen]

@@ -17,9 +17,9 @@ import optax
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
 
-# Part of every cache key of what heads say: raise it when the same tokens would give other predictions.
+# Part of every cache key of head predictions: raise it when the same tokens would give other predictions.
 HEADS_VERSION = 2
-_MOMENTS = (0.9, 0.99)
+_BETAS = (0.9, 0.99)
 _BLOCK = 2**25  # numbers that `standardise` holds in float32 at once: 128 MB
 
 
@@ -28,22 +28,24 @@ class HeadOptions:
     """How a head is trained.
 
     Attributes:
-      steps: of AdamW; the rate falls from `rate` to 0 by cosine.
+      steps: of AdamW; the learning rate falls from `learning_rate` to 0 by cosine.
       every: steps between two looks at the validation split.
       batch: rows of the training split a step.
-      rate: peak learning rate.
-      decays: values of the weight decay that are tried, smallest first; ties keep the larger (plainer) one.
+      learning_rate: peak learning rate.
+      weight_decays: values of the weight decay that are tried, smallest first; ties keep the larger (plainer) one.
     """
 
     steps: int
     every: int
     batch: int
-    rate: float
-    decays: tuple[float, ...]
+    learning_rate: float
+    weight_decays: tuple[float, ...]
 
     def __post_init__(self):
-        if self.steps < 1 or self.every < 1 or self.batch < 1 or not self.rate > 0 or not self.decays:
-            raise ConfigError(f"a head needs steps, every, batch >= 1, rate > 0 and one decay at least, got {self}")
+        if self.steps < 1 or self.every < 1 or self.batch < 1 or not self.learning_rate > 0 or not self.weight_decays:
+            raise ConfigError(
+                f"a head needs steps, every, batch >= 1, learning_rate > 0 and one of weight_decays, got {self}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Fitted:
 
     Attributes:
       params: of the head.
-      val_score: what validation said of them, larger is better.
-      details: chosen decay and steps.
+      val_score: validation score, larger is better.
+      details: chosen weight decay and steps.
     """
 
     params: Any
@@ -70,7 +72,7 @@ def fit(
     options: HeadOptions,
     seed: int,
 ) -> Fitted:
-    """Trains `head` once for each decay and keeps the parameters that validation liked best.
+    """Trains `head` once for each weight decay and keeps the parameters with the best validation score.
 
     Args:
       loss: (outputs, targets of a batch) -> scalar, a mean over rows.
@@ -85,21 +87,23 @@ def fit(
     example = jax.tree.map(lambda x: x[:1], inputs)
     start = _init(head, jax.random.fold_in(key, 2**31 - 1), example)
     best = Fitted(None, -np.inf, {})
-    for decay in sorted(options.decays, reverse=True):
+    for weight_decay in sorted(options.weight_decays, reverse=True):
         params, opt_state = start, _adam().init(start)
         for step in range(0, options.steps, options.every):
             count = min(options.every, options.steps - step)
-            params, opt_state = _train(head, loss, options, count, params, opt_state, inputs, targets, key, step, decay)
-            found = float(score(params))
-            if found > best.val_score:
-                best = Fitted(params, found, {"decay": decay, "steps": step + count})
+            params, opt_state = _train(
+                head, loss, options, count, params, opt_state, inputs, targets, key, step, weight_decay
+            )
+            val_score = float(score(params))
+            if val_score > best.val_score:
+                best = Fitted(params, val_score, {"decay": weight_decay, "steps": step + count})
     if best.params is None:
         raise interface.Skip("the head's score on validation was never a number")
     return best
 
 
 def _adam():
-    return optax.scale_by_adam(*_MOMENTS)
+    return optax.scale_by_adam(*_BETAS)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -108,8 +112,8 @@ def _init(head, key, example):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _train(head, loss, options: HeadOptions, count, params, opt_state, inputs, targets, key, first, decay):
-    """`count` steps from step `first` on: (params, moments)."""
+def _train(head, loss, options: HeadOptions, count, params, opt_state, inputs, targets, key, first, weight_decay):
+    """`count` steps from step `first` on: (params, opt_state)."""
     rows = jax.tree.leaves(inputs)[0].shape[0]
 
     def one(carry, step):
@@ -118,13 +122,13 @@ def _train(head, loss, options: HeadOptions, count, params, opt_state, inputs, t
         some, wanted = jax.tree.map(lambda x: x[chosen], (inputs, targets))
         grads = jax.grad(lambda p: loss(head.apply(p, some), wanted))(params)
         updates, opt_state = _adam().update(grads, opt_state)
-        rate = options.rate * 0.5 * (1 + jnp.cos(jnp.pi * step / options.steps))
+        learning_rate = options.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * step / options.steps))
 
-        def move(path, leaf, change):
-            decays = jax.tree_util.keystr(path, simple=True, separator="/").endswith("kernel")  # biases do not
-            return leaf - rate * (change + (decay if decays else 0.0) * leaf)
+        def update(path, leaf, change):
+            is_kernel = jax.tree_util.keystr(path, simple=True, separator="/").endswith("kernel")  # biases do not
+            return leaf - learning_rate * (change + (weight_decay if is_kernel else 0.0) * leaf)
 
-        return (jax.tree_util.tree_map_with_path(move, params, updates), opt_state), None
+        return (jax.tree_util.tree_map_with_path(update, params, updates), opt_state), None
 
     return jax.lax.scan(one, (params, opt_state), first + jnp.arange(count))[0]
 
@@ -136,11 +140,11 @@ def outputs(apply: Callable[[Any, Any], Any], params: Any, inputs: Any, batch: i
       apply: jitted, see `applied`.
       inputs: NumPy arrays [N, ...].
     """
-    rows, found = len(jax.tree.leaves(inputs)[0]), []
+    rows, result = len(jax.tree.leaves(inputs)[0]), []
     for start in range(0, rows, batch):
         chosen = np.minimum(np.arange(start, start + batch), rows - 1)
-        found.append(jax.device_get(apply(params, jax.tree.map(lambda x, c=chosen: x[c], inputs))))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:rows], *found)
+        result.append(jax.device_get(apply(params, jax.tree.map(lambda x, c=chosen: x[c], inputs))))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:rows], *result)
 
 
 @functools.lru_cache
@@ -168,8 +172,8 @@ def scaling(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     count = train.size // width
     mean = (total(lambda block: block) / count).astype(np.float32)
-    deviation = np.sqrt(total(lambda block: (block - mean) ** 2) / count)
-    return mean, np.where(deviation > 1e-6 * max(deviation.max(initial=0.0), 1e-30), deviation, 1.0).astype(np.float32)
+    std = np.sqrt(total(lambda block: (block - mean) ** 2) / count)
+    return mean, np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-30), std, 1.0).astype(np.float32)
 
 
 def scaled(array: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -62,12 +62,14 @@ def evaluate(
     neighbours: tuple[int, ...] = NEIGHBOURS,
     temperatures: tuple[float, ...] = TEMPERATURES,
 ) -> interface.Predictions:
-    """Scores validation and test videos against the training bank. k is cut to the bank's size, and said so.
+    """Scores validation and test videos against the reference set, the training videos.
+
+    k is cut to its size, and said so.
 
     Args:
       k, temperature: of the headline.
-      neighbours, temperatures: of the sweep, all pairs; those above the bank's size are left out. Of equal ones the
-        first wins: more neighbours, then the higher temperature, which is the smoother vote.
+      neighbours, temperatures: of the sweep, all pairs; more than it holds are left out. Of equal
+        ones the first wins: more neighbours, then the higher temperature, which is the smoother vote.
 
     Raises:
       ValueError: if a k < 1 or a temperature <= 0.

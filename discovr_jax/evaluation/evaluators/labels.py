@@ -1,6 +1,6 @@
 """Label efficiency: the linear probe and the ridge regression with a share of the training labels.
 
-The validation split keeps its labels: strength and readout are chosen on all of it at every share.
+The validation split keeps its labels: penalty and pooling are chosen on all of it at every share.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ def draws(patients: np.ndarray, label: np.ndarray, fraction: float, count: int, 
     names, index = np.unique(patients, return_inverse=True)
     classes = np.full(len(names), -1.0)
     np.maximum.at(classes, index, np.where(np.isfinite(label), label, -1))
-    found = []
+    result = []
     for draw in range(count):
         rng = np.random.default_rng([seed, draw])
         picked = np.zeros(len(names), bool)
@@ -55,5 +55,5 @@ def draws(patients: np.ndarray, label: np.ndarray, fraction: float, count: int, 
             members = np.flatnonzero(classes == each)
             size = max(1, round(fraction * len(members)))
             picked[rng.permutation(members)[:size]] = True  # a larger fraction holds the smaller one's
-        found.append(picked[index])
-    return found
+        result.append(picked[index])
+    return result

@@ -1,6 +1,6 @@
 """Linear probe: logistic regression on standardised frozen features, classes weighted to balance.
 
-The strength C is chosen on validation AUROC alone; the model stays the one fitted on train (no refit on
+C is chosen on validation AUROC alone; the model stays the one fitted on train (no refit on
 train + val), so validation never leaks into the reported fit.
 
 The fit sees both classes equally often, whatever their shares: macro F1 and balanced accuracy are at its 0.5. That
@@ -30,7 +30,7 @@ METRICS = {
     "calibration_error": video_metrics.On("probability", video_metrics.calibration_error, centred=True),
 }
 SELECT_BY, LARGER_IS_BETTER = "auroc", True
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+C_VALUES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
@@ -44,39 +44,39 @@ def evaluate(
     val: interface.Split,
     test: interface.Split,
     *,
-    strengths: tuple[float, ...] = STRENGTHS,
+    Cs: tuple[float, ...] = C_VALUES,
     max_iter: int = 2000,
 ) -> interface.Predictions:
     """Probability of "abnormal" for validation and test videos.
 
     Args:
-      strengths: values of C tried (inverse of the penalty); ties keep the smaller, which is plainer.
-      max_iter: L-BFGS iterations; a strength that has not converged by then is not a candidate.
+      Cs: values of C (inverse of the L2 penalty) that are tried; ties keep the smaller, which is plainer.
+      max_iter: L-BFGS iterations; a C that has not converged by then is not a candidate.
 
     Raises:
-      ConfigError: if a strength is not positive.
-      interface.Skip: if no strength converged.
+      ConfigError: if a C is not positive.
+      interface.Skip: if no C converged.
     """
-    if not strengths or min(strengths) <= 0:
-        raise ConfigError(f"the strengths of a probe must be positive, got {strengths}")
+    if not Cs or min(Cs) <= 0:
+        raise ConfigError(f"the values of C of a probe must be positive, got {Cs}")
     mean, scale = interface.scaling(train.features)
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
-    for strength in sorted(strengths):
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=max_iter)
+    for c in sorted(Cs):
+        model = LogisticRegression(C=c, class_weight="balanced", max_iter=max_iter)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
                 model.fit(x_train, train.target)
             except ConvergenceWarning:
-                dropped.append(strength)
+                dropped.append(c)
                 continue
         score = video_metrics.auroc(val.target, model.decision_function(x_val), ones)[0]
         if score > best_score:
             best, best_score = model, score
     if best is None:
-        raise interface.Skip(f"logistic regression: no C of {strengths} converged in {max_iter} iterations")
+        raise interface.Skip(f"logistic regression: no C of {Cs} converged in {max_iter} iterations")
     details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
     if dropped:
         details["C_not_converged"] = dropped
@@ -105,17 +105,17 @@ def platt(val_score: np.ndarray, val_target: np.ndarray) -> np.ndarray:
     """
     abnormal = val_target == 1
     inside = np.where(abnormal, (abnormal.sum() + 1) / (abnormal.sum() + 2), 1 / ((~abnormal).sum() + 2))
-    mean, deviation = val_score.mean(), val_score.std() or 1.0
-    x = (np.r_[val_score, val_score] - mean)[:, None] / deviation
+    mean, std = val_score.mean(), val_score.std() or 1.0
+    x = (np.r_[val_score, val_score] - mean)[:, None] / std
     model = LogisticRegression(C=np.inf)  # each video is abnormal with weight `inside`, and normal with the rest
     model.fit(x, np.repeat([1, 0], len(inside)), sample_weight=np.r_[inside, 1 - inside])
-    return np.array([mean, deviation, model.coef_[0, 0], model.intercept_[0]])
+    return np.array([mean, std, model.coef_[0, 0], model.intercept_[0]])
 
 
 def calibrated(curve: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Probabilities, float64 [N], of scores [N] by the curve of `platt`."""
-    mean, deviation, slope, intercept = curve
-    return expit(slope * ((score - mean) / deviation) + intercept)
+    mean, std, slope, intercept = curve
+    return expit(slope * ((score - mean) / std) + intercept)
 
 
 def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:

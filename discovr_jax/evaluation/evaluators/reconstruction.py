@@ -35,11 +35,11 @@ ENTROPY_WEIGHT = 2e-4  # of the addressing, in the loss
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderOptions:
-    """How they are trained: `steps` of Adam at `rate` on `batch` clips; `memory`: items of the memory."""
+    """How they are trained: `steps` of Adam at `learning_rate` on `batch` clips; `memory`: items of the memory."""
 
     steps: int
     batch: int
-    rate: float
+    learning_rate: float
     memory: int
 
 
@@ -95,8 +95,8 @@ def standardise(frames: jax.Array, num_valid: jax.Array) -> tuple[jax.Array, jax
     real = (jnp.arange(x.shape[1]) < num_valid[:, None]).astype(jnp.float32)[:, :, None, None]
     count = real.sum((1, 2, 3), keepdims=True) * x.shape[2] * x.shape[3]
     mean = (x * real).sum((1, 2, 3), keepdims=True) / count
-    deviation = jnp.sqrt((((x - mean) * real) ** 2).sum((1, 2, 3), keepdims=True) / count)
-    return (x - mean) / (deviation + 1e-6) * real, real
+    std = jnp.sqrt((((x - mean) * real) ** 2).sum((1, 2, 3), keepdims=True) / count)
+    return (x - mean) / (std + 1e-6) * real, real
 
 
 def windows(clips: jax.Array) -> jax.Array:
@@ -110,8 +110,8 @@ def errors(model: Autoencoder, params, frames, num_valid) -> tuple[jax.Array, ja
     """Mean squared error of each clip over its real frames: float32 [B], and the memory's entropy."""
     clips, real = standardise(frames, num_valid)
     wanted = windows(clips)
-    made, entropy = model.apply(params, wanted)
-    by_frame = ((made - wanted) ** 2).mean((1, 2)).reshape(len(clips), -1)[:, : clips.shape[1]]
+    reconstructed, entropy = model.apply(params, wanted)
+    by_frame = ((reconstructed - wanted) ** 2).mean((1, 2)).reshape(len(clips), -1)[:, : clips.shape[1]]
     real = real[:, :, 0, 0]
     return (by_frame * real).sum(1) / real.sum(1), entropy
 
@@ -123,7 +123,7 @@ def run(
     *,
     steps: int,
     batch: int,
-    rate: float,
+    learning_rate: float,
     memory: int,
 ) -> None:
     """Enters `anomaly` metrics of both autoencoders; options: `config.eval.evaluators.reconstruction`.
@@ -132,7 +132,7 @@ def run(
       interface.NotSetUp: steps is 0.
       interface.Skip: no labels, or no normal training video.
     """
-    settings = AutoencoderOptions(steps, batch, rate, memory)
+    settings = AutoencoderOptions(steps, batch, learning_rate, memory)
     if steps < 1:
         raise interface.NotSetUp(
             f"off unless asked for, because it trains two autoencoders: set config.eval.evaluators.{family}.steps=500"
@@ -144,20 +144,20 @@ def run(
     test = columns["test"]
     ids, patients = np.asarray(test["id"])[known["test"]], results_lib.patients_of(test)[known["test"]]
     rows = results_lib.make_rows(ids, patients, labels["test"], context.config)
-    made = {}
+    predictions = {}
     for name, items in (("autoencoder", 0), ("memory_autoencoder", memory)):
         scores = _scores(context, settings, known, name, items)
-        made[name] = [anomaly.scored(scores["val"], labels["val"], scores["test"])]
+        predictions[name] = [anomaly.scored(scores["val"], labels["val"], scores["test"])]
     evaluation.results["videos"][family] = {split: int(known[split].sum()) for split in SPLITS}
     results_lib.add(
         evaluation,
         "anomaly",
         rows,
         METRICS,
-        made,
+        predictions,
         kind="reconstruction",
         field=targets.LABEL,
-        readouts=dict.fromkeys(made, "reconstruction error"),
+        readouts=dict.fromkeys(predictions, "reconstruction error"),
         chosen_by="nothing",
         part=family,
     )
@@ -191,25 +191,25 @@ def _train(context, model: Autoencoder, options: AutoencoderOptions):
     with config.unlocked():
         config.batch_size, config.data.dataset, config.data.mixture = options.batch, name, {}
         config.data.train_filter, config.data.stride_jitter = "normal", 0.0
-    optimizer = optax.adam(optax.cosine_decay_schedule(options.rate, options.steps))
+    optimizer = optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.steps))
 
     def loss(params, frames, num_valid):
         error, entropy = errors(model, params, frames, num_valid)
         return error.mean() + ENTROPY_WEIGHT * entropy
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, moments, frames, num_valid):
-        slope = jax.grad(loss)(params, frames, num_valid)
-        moved, moments = optimizer.update(slope, moments)
-        return optax.apply_updates(params, moved), moments
+    def step(params, opt_state, frames, num_valid):
+        grads = jax.grad(loss)(params, frames, num_valid)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state
 
     window = jnp.zeros((1, config.data.image_size, config.data.image_size, WINDOW))
     params = jax.jit(model.init)(jax.random.key(config.seed), window)
-    moments = optimizer.init(params)
+    opt_state = optimizer.init(params)
     with contextlib.closing(pipeline.train_batches({name: context.sources["train"]}, config)) as batches:
         for _ in range(options.steps):
             batch = next(batches)
-            params, moments = step(params, moments, batch["frames"], batch["num_valid"])
+            params, opt_state = step(params, opt_state, batch["frames"], batch["num_valid"])
     return params
 
 
@@ -222,5 +222,5 @@ def _by_video(context, split: str, predict) -> np.ndarray:
 
     batches = pipeline.eval_batches(source, config, batch_size=config.eval.batch_size)
     with contextlib.closing(batches):
-        (found,) = feature_cache.extract_features([embed], batches, len(source))
-    return found["error"][:, 0].astype(np.float64)
+        (result,) = feature_cache.extract_features([embed], batches, len(source))
+    return result["error"][:, 0].astype(np.float64)

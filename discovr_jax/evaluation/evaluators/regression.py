@@ -1,5 +1,5 @@
-"""A measurement (ejection fraction, wall thickness) from frozen features by ridge regression, closed form, strength
-from validation MAE.
+"""A measurement (ejection fraction, wall thickness) from frozen features by ridge regression, closed form; alpha
+(the penalty) from validation MAE.
 
 The fit stays the one on train (no refit on train + val), as in `probe`.
 """
@@ -12,7 +12,7 @@ from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
-TARGET = "ef"  # or the option "field": any of task.MEASUREMENTS
+TARGET = "ef"  # or the option "field": any of interface.MEASUREMENTS
 METRICS = {
     "mae": video_metrics.mae,
     "rmse": video_metrics.rmse,
@@ -22,7 +22,7 @@ METRICS = {
     "agreement_high": video_metrics.agreement_high,
 }
 SELECT_BY, LARGER_IS_BETTER = "mae", False
-STRENGTHS = tuple(10.0**power for power in range(6))
+ALPHAS = tuple(10.0**power for power in range(6))
 
 
 def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
@@ -32,51 +32,49 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
         raise interface.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
 
 
-def ridge(x: np.ndarray, y: np.ndarray, strengths) -> np.ndarray:
-    """Coefficients minimising |y - x w|^2 + penalty |w|^2 for each penalty in `strengths`.
+def ridge(x: np.ndarray, y: np.ndarray, alphas) -> np.ndarray:
+    """Coefficients minimising |y - x w|^2 + alpha |w|^2 for each alpha in `alphas`.
 
     One decomposition serves all.
 
     Args:
-      x: float64 [N, D], centred; y: float64 [N], centred; strengths: [P] penalties, each > 0.
+      x: float64 [N, D], centred; y: float64 [N], centred; alphas: [P] penalties, each > 0.
 
     Returns:
       float64 [P, D].
     """
-    strengths = np.asarray(strengths, np.float64)[:, None]
+    alphas = np.asarray(alphas, np.float64)[:, None]
     if x.shape[0] >= x.shape[1]:
         eigenvalues, vectors = np.linalg.eigh(x.T @ x)
         projected = vectors.T @ (x.T @ y)
-        return (projected / (np.maximum(eigenvalues, 0) + strengths)) @ vectors.T
+        return (projected / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T
     eigenvalues, vectors = np.linalg.eigh(x @ x.T)
-    return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + strengths)) @ vectors.T @ x
+    return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T @ x
 
 
 def evaluate(
-    train: interface.Split, val: interface.Split, test: interface.Split, *, strengths: tuple[float, ...] = STRENGTHS
+    train: interface.Split, val: interface.Split, test: interface.Split, *, alphas: tuple[float, ...] = ALPHAS
 ) -> interface.Predictions:
     """Predicted measurement of validation and test videos (not clipped to what is possible).
 
     Args:
-      strengths: ridge penalties tried on standardised features; ties keep the larger (plainer) one.
+      alphas: ridge penalties tried on standardised features; ties keep the larger (plainer) one.
 
     Raises:
       ConfigError: if a penalty is not positive.
     """
-    strengths = sorted(strengths, reverse=True)
-    if not strengths or strengths[-1] <= 0:
-        raise ConfigError(f"the strengths of a regression must be positive, got {strengths}")
+    alphas = sorted(alphas, reverse=True)
+    if not alphas or alphas[-1] <= 0:
+        raise ConfigError(f"the alphas of a regression must be positive, got {alphas}")
     centre, scale = interface.scaling(train.features)
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     mean = train.target.mean()
-    coefficients = ridge(x_train, train.target - mean, strengths)
+    coefficients = ridge(x_train, train.target - mean, alphas)
     errors = np.abs(mean + x_val @ coefficients.T - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
     val_prediction, test_prediction = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
     fitted = {"mean": centre, "scale": scale, "weights": coefficients[chosen], "intercept": np.array([mean])}
-    return interface.Predictions(
-        val_prediction, test_prediction, details={"penalty": strengths[chosen]}, fitted=fitted
-    )
+    return interface.Predictions(val_prediction, test_prediction, details={"penalty": alphas[chosen]}, fitted=fitted)
 
 
 def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:

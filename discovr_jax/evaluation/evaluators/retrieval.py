@@ -18,12 +18,12 @@ METRICS = video_metrics.means(
 )
 SELECT_BY, LARGER_IS_BETTER = f"precision_at_{DEPTH}", True
 require = knn.require
-_SHOWN = 24  # test videos whose neighbours are kept for the report
+_SHOWN = 24  # test videos whose neighbours the report shows
 
 
-def precision(bank: interface.Split, query: interface.Split, index: np.ndarray) -> np.ndarray:
-    """Share of the neighbours `index` [Q, K] in the bank that have the query's label: float64 [Q]."""
-    return (bank.target[index] == query.target[:, None]).mean(1)
+def precision(reference: interface.Split, query: interface.Split, index: np.ndarray) -> np.ndarray:
+    """Share of the neighbours `index` [Q, K] in the reference set that have the query's label: float64 [Q]."""
+    return (reference.target[index] == query.target[:, None]).mean(1)
 
 
 def differences(values: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def differences(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 def evaluate(
     train: interface.Split, val: interface.Split, test: interface.Split, *, field: str = "ef"
 ) -> interface.Predictions:
-    """Neighbours of validation and test videos in the training bank, by cosine.
+    """Neighbours of validation and test videos in the training split, by cosine.
 
     Args:
       field: the measurement that is compared; without known values its two metrics are left out.
@@ -52,10 +52,10 @@ def evaluate(
     outputs = {f"precision_at_{cut}": precision(train, test, in_test[:, :cut]) for cut in CUTS}
     abnormal = train.target.mean()
     outputs["precision_by_chance"] = np.where(test.target == 1, abnormal, 1 - abnormal)
-    bank, query = (np.asarray(split.columns[field], np.float64) for split in (train, test))
-    if np.isfinite(bank).any() and np.isfinite(query).any():
-        outputs["difference"] = differences(query, bank[in_test])
-        outputs["difference_by_chance"] = differences(query, np.broadcast_to(bank, (len(query), len(bank))))
+    reference, query = (np.asarray(split.columns[field], np.float64) for split in (train, test))
+    if np.isfinite(reference).any() and np.isfinite(query).any():
+        outputs["difference"] = differences(query, reference[in_test])
+        outputs["difference_by_chance"] = differences(query, np.broadcast_to(reference, (len(query), len(reference))))
     shown = np.unique(np.linspace(0, len(test.target) - 1, _SHOWN).astype(int))
     neighbours = [
         {

@@ -1,7 +1,7 @@
 """Segmentation of labelled frames from frozen tokens, by one linear layer a token and by a light decoder.
 
     expert masks -> a clip that shows each labelled frame -> tokens of the tubelet that holds it
-      -> head (strength and steps chosen on validation Dice) -> classes of every pixel at the record's frame size
+      -> head (weight decay and steps chosen on validation Dice) -> classes of every pixel at the record's frame size
       -> Dice, IoU, Hausdorff 95 by frame, ED and ES apart and together
 
 Beside the encoders stands `mean_mask`, the mean training mask of the frame's phase, which sees no picture.
@@ -166,7 +166,7 @@ def run(
         f"eval.evaluators.{family}.max_gib",
     )
     options = {"linear": heads.HeadOptions(**linear), "decoder": heads.HeadOptions(**decoder)}
-    made = _made(context, family, frames, classes, {name: options[name] for name in heads_used})
+    by_head = _by_head(context, family, frames, classes, {name: options[name] for name in heads_used})
     test, columns = frames["test"], context.fields["test"]
     ids = [f"{columns['id'][r]}:{f}" for r, f in zip(test.record, test.frame, strict=True)]
     patients = results_lib.patients_of(columns)[test.record]
@@ -174,7 +174,7 @@ def run(
     constant = mean_masks(frames["train"], test.phase, classes)
     for head in heads_used:
         predictions = {
-            name: [_predictions(test, classes, head, one) for one in group] for name, group in made[head].items()
+            name: [_predictions(test, classes, head, one) for one in group] for name, group in by_head[head].items()
         }
         predictions[MEAN_MASK] = [_predictions(test, classes, head, _measured(test, classes, constant))]
         results_lib.add(
@@ -196,7 +196,7 @@ def run(
                 "segmentation", "masks", "tokens", options_of, mine, {}, {}, rows
             )
     evaluation.results["videos"][family] = {split: len(np.unique(each.record)) for split, each in frames.items()}
-    maps = {(head, name): group[0]["maps"] for head, all_of in made.items() for name, group in all_of.items()}
+    maps = {(head, name): group[0]["maps"] for head, all_of in by_head.items() for name, group in all_of.items()}
     maps["none", MEAN_MASK] = constant
     return _pictures(context, test, maps)
 
@@ -211,12 +211,12 @@ def mean_masks(train: tokens.Labelled, phase: np.ndarray, classes: Sequence[int]
       uint8 [N, S, S], classes of `records.MASK_CLASSES`.
     """
     every = np.array([0, *classes], np.uint8)
-    found = {}
+    result = {}
     for one in np.unique(phase):
         chosen = train.masks[train.phase == one]
         chosen = chosen if len(chosen) else train.masks
-        found[one] = every[np.stack([(chosen == number).mean(0) for number in every]).argmax(0)]
-    return np.stack([found[one] for one in phase])
+        result[one] = every[np.stack([(chosen == number).mean(0) for number in every]).argmax(0)]
+    return np.stack([result[one] for one in phase])
 
 
 def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) -> dict[str, np.ndarray]:
@@ -233,17 +233,17 @@ def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) ->
     """
     known = bool(np.isfinite(truth.spacing).all() and (truth.spacing > 0).all())
     spacing, unit = (truth.spacing, "mm") if known else (np.ones_like(truth.spacing), "px")
-    found = {}
+    result = {}
     for one in classes:
         wanted, got = truth.masks == one, maps == one
         values = {"dice": mask_metrics.dice(wanted, got), "iou": mask_metrics.iou(wanted, got)}
         values[f"hausdorff95_{unit}"] = mask_metrics.hausdorff95(wanted, got, spacing)
         for name, column in values.items():
-            found[f"{name}{_SUFFIX[one]}"] = column
+            result[f"{name}{_SUFFIX[one]}"] = column
             for number, phase in enumerate(tokens.PHASES):
                 if (truth.phase == number).any():
-                    found[f"{name}{_SUFFIX[one]}_{phase}"] = np.where(truth.phase == number, column, np.nan)
-    return found | mask_ef_error(truth, maps, spacing)
+                    result[f"{name}{_SUFFIX[one]}_{phase}"] = np.where(truth.phase == number, column, np.nan)
+    return result | mask_ef_error(truth, maps, spacing)
 
 
 def mask_ef_error(truth: tokens.Labelled, maps: np.ndarray, spacing: np.ndarray) -> dict[str, np.ndarray]:
@@ -260,19 +260,19 @@ def mask_ef_error(truth: tokens.Labelled, maps: np.ndarray, spacing: np.ndarray)
       where no video has both.
     """
     wanted, got = (mask_metrics.disc_volume(masks == CAVITY, spacing) for masks in (truth.masks, maps))
-    found = np.full(len(maps), np.nan)
+    result = np.full(len(maps), np.nan)
     for record in np.unique(truth.record):
         rows = [np.flatnonzero((truth.record == record) & (truth.phase == phase)) for phase in (0, 1)]
         if all(map(len, rows)) and wanted[rows[0][0]] > 0:
             ed, es = (each[0] for each in rows)
             expert, ours = (100 * (1 - v[es] / v[ed]) if v[ed] > 0 else 0.0 for v in (wanted, got))
-            found[es] = abs(ours - expert)
-    return {"mask_ef_error": found} if np.isfinite(found).any() else {}
+            result[es] = abs(ours - expert)
+    return {"mask_ef_error": result} if np.isfinite(result).any() else {}
 
 
-def _made(context, family, frames, classes, options: Mapping[str, heads.HeadOptions]) -> dict[str, dict[str, list]]:
+def _by_head(context, family, frames, classes, options: Mapping[str, heads.HeadOptions]) -> dict[str, dict[str, list]]:
     """{head: {encoder: [{"maps", "decay", "steps", measures}, one per seed]}}; what is not cached is trained."""
-    made: dict[str, dict[str, list]] = {head: {} for head in options}
+    by_head: dict[str, dict[str, list]] = {head: {} for head in options}
     tokens_of = functools.cache(lambda split: tokens.of_frames(context, split, frames[split]))
     targets = [
         [context.key(split), trees.fingerprint(vars(frames[split])), classes] for split in feature_extraction.SPLITS
@@ -286,10 +286,10 @@ def _made(context, family, frames, classes, options: Mapping[str, heads.HeadOpti
             return [_train(context, frames, classes, number, arrays, head, options[head])]
 
         file = f"{context.dataset}-{name}-{seed}-test-{family}_{head}"
-        made[head].setdefault(name, []).extend(
+        by_head[head].setdefault(name, []).extend(
             feature_cache.cached(context.directory, [file], [key], make, context.share)
         )
-    return made
+    return by_head
 
 
 def _train(
@@ -306,8 +306,8 @@ def _train(
         return _classes(head, params, inputs, classes, context.sources["test"].frame_size, options.batch)
 
     def score(params):
-        found = maps(params, val)
-        return heads.mean_score([mask_metrics.dice(frames["val"].masks == one, found == one) for one in classes])
+        result = maps(params, val)
+        return heads.mean_score([mask_metrics.dice(frames["val"].masks == one, result == one) for one in classes])
 
     covered = shares(frames["train"].masks, classes, encoder.grid.rows * encoder.patch)
     fitted = heads.fit(head, cross_entropy, score, train, covered, options, context.config.seed)
@@ -347,27 +347,27 @@ def _measured(truth: tokens.Labelled, classes, maps: np.ndarray) -> dict[str, np
     return {"maps": maps, **measure(truth, maps, classes)}
 
 
-def _predictions(truth: tokens.Labelled, classes, head: str, made: Mapping[str, np.ndarray]) -> interface.Predictions:
+def _predictions(truth: tokens.Labelled, classes, head: str, result: Mapping[str, np.ndarray]) -> interface.Predictions:
     """Outputs under the names of METRICS; how often a class was not found at all goes into the details."""
-    details = {name: made[name].item() for name in ("decay", "steps", "val_dice") if name in made}
+    details = {name: result[name].item() for name in ("decay", "steps", "val_dice") if name in result}
     for one in classes:
         there = (truth.masks == one).any((1, 2))
         name = records.MASK_CLASSES[one].replace(" ", "_")
-        details[f"frames_without_{name}"] = int((there & ~(made["maps"] == one).any((1, 2))).sum())
-    outputs = {_PREFIX[head] + name: made[name] for name in made if _PREFIX[head] + name in METRICS}
-    fitted = {name.removeprefix(_FITTED): each for name, each in made.items() if name.startswith(_FITTED)}
+        details[f"frames_without_{name}"] = int((there & ~(result["maps"] == one).any((1, 2))).sum())
+    outputs = {_PREFIX[head] + name: result[name] for name in result if _PREFIX[head] + name in METRICS}
+    fitted = {name.removeprefix(_FITTED): each for name, each in result.items() if name.startswith(_FITTED)}
     return interface.Predictions(None, None, details, outputs, fitted=fitted)
 
 
 def _pictures(context: tokens.TokenContext, test: tokens.Labelled, maps: Mapping[tuple[str, str], np.ndarray]):
     """ED and ES of videos evenly spread over the test split (not chosen by how well they went)."""
     both = [r for r in np.unique(test.record) if set(test.phase[test.record == r]) >= {0, 1}]
-    source, found = context.sources["test"], []
+    source, result = context.sources["test"], []
     for record in [both[i] for i in np.unique(np.linspace(0, len(both) - 1, PICTURES).astype(int))] if both else []:
         compressed, size = source[int(record)]["frames"], source.frame_size
         for phase in range(len(tokens.PHASES)):
             row = int(np.flatnonzero((test.record == record) & (test.phase == phase))[0])
-            found.append(
+            result.append(
                 {
                     "title": f"{context.fields['test']['id'][record]}",
                     "phase": tokens.PHASES[phase].upper(),
@@ -376,4 +376,4 @@ def _pictures(context: tokens.TokenContext, test: tokens.Labelled, maps: Mapping
                     "predictions": {name: each[row] for name, each in maps.items()},
                 }
             )
-    return found
+    return result

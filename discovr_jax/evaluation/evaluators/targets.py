@@ -49,7 +49,7 @@ class Target:
         return "validation auroc" if self.field == LABEL else "validation mae"
 
     def score(self, predictions: np.ndarray) -> float:
-        """Figure of predictions for the known validation videos [N], larger is better; NaN if one is not finite."""
+        """Validation metric of predictions [N] (of videos with a label); larger is better, NaN if one is not finite."""
         if not np.isfinite(predictions).all():
             return float("nan")  # ranks of NaN would be a matter of their order
         ones = np.ones((1, len(predictions)))
@@ -64,13 +64,13 @@ class Target:
         mean and unit standard deviation.
         """
         known, values = self.known["train"], self.values["train"]
-        found = np.zeros((len(known), 2), np.float32)
+        result = np.zeros((len(known), 2), np.float32)
         if self.field == LABEL:
             abnormal = values.mean()
-            found[known] = np.stack([values, np.where(values == 1, 0.5 / abnormal, 0.5 / (1 - abnormal))], 1)
+            result[known] = np.stack([values, np.where(values == 1, 0.5 / abnormal, 0.5 / (1 - abnormal))], 1)
         else:
-            found[known] = np.stack([(values - values.mean()) / values.std(), np.ones(len(values))], 1)
-        return found
+            result[known] = np.stack([(values - values.mean()) / values.std(), np.ones(len(values))], 1)
+        return result
 
     def predicted(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs of a head -> probability of "abnormal", or the measurement in its unit: float64, same shape."""

@@ -1,23 +1,23 @@
-"""Transfer across datasets: heads fitted and chosen on another dataset (`bank`), scored on this one's test videos.
+"""Transfer across datasets: heads fitted and chosen on another dataset (the source), scored on this one's test videos.
 
-Nothing is fitted or chosen on the scored dataset: training and validation videos are the bank's, labelled by the
-bank's own rule unless `data.abnormal_rule` names one for all.
+Nothing is fitted or chosen on the scored dataset: training and validation videos are the source dataset's, labelled by
+its own rule unless `data.abnormal_rule` names one for all.
 """
 
 from discovr_jax.evaluation import interface
 
 
-def parts(name: str, *, bank: str = "", field: str = "ef") -> list[interface.Part]:
+def parts(name: str, *, source_dataset: str = "", field: str = "ef") -> list[interface.Part]:
     """kNN, probe and regression: metrics knn_METRIC, probe_METRIC and FIELD_METRIC.
 
     Args:
-      bank: the other dataset, as in `eval.dataset`; field: the measurement of the regression.
+      source_dataset: the other dataset, as in `eval.dataset`; field: the measurement of the regression.
 
     Raises:
-      interface.NotSetUp: without a bank.
+      interface.NotSetUp: without a source dataset.
     """
-    if not bank:
-        raise interface.NotSetUp(f"no other dataset to learn from: name one in eval.evaluators.{name}.bank")
+    if not source_dataset:
+        raise interface.NotSetUp(f"no other dataset to learn from: name one in eval.evaluators.{name}.source_dataset")
     classes = ("macro_f1", "balanced_accuracy", "auroc")
     heads = (
         ("knn", "knn", "label", classes),
@@ -26,7 +26,12 @@ def parts(name: str, *, bank: str = "", field: str = "ef") -> list[interface.Par
     )
     return [
         interface.Part(
-            f"{name}_{head}", name, kind, target, {f"{head}_{metric}": metric for metric in metrics}, bank=bank
+            f"{name}_{head}",
+            name,
+            kind,
+            target,
+            {f"{head}_{metric}": metric for metric in metrics},
+            source_dataset=source_dataset,
         )
         for head, kind, target, metrics in heads
     ]

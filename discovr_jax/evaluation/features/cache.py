@@ -1,4 +1,4 @@
-"""Frozen features of every video of a split: one pass over the clips for all encoders, kept on disk."""
+"""Frozen features of every video of a split: one pass over the clips for all encoders, cached on disk."""
 
 import dataclasses
 import hashlib
@@ -116,7 +116,7 @@ def cached(
 ) -> list[Readouts]:
     """Reads features from disk and makes the missing ones together.
 
-    One file is kept for each name: features of an earlier checkpoint are replaced, so the disk does not fill
+    There is one file for each name: features of an earlier checkpoint are replaced, so the disk does not fill
     up over a run. A damaged file is made again, with a warning.
 
     Args:
@@ -131,18 +131,18 @@ def cached(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}-{key[:20]}.npz" for name, key in zip(names, keys, strict=True)]
-    found = [_read(path) for path in paths]
-    missing = np.flatnonzero(share.on_any([features is None for features in found])).tolist()
+    result = [_read(path) for path in paths]
+    missing = np.flatnonzero(share.on_any([features is None for features in result])).tolist()
     if missing:
         for index, made in zip(missing, make(missing), strict=True):
-            found[index] = made
+            result[index] = made
             if not share.writes:
                 continue
             _write(paths[index], made)
             for stale in directory.glob(f"{names[index]}-{'?' * 20}.npz"):
                 if stale != paths[index]:
                     stale.unlink(missing_ok=True)  # another evaluation may have been quicker
-    return found
+    return result
 
 
 def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:

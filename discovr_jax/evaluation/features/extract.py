@@ -52,7 +52,7 @@ def extract_splits(
     Returns:
       {encoder: [{split: {readout: float32 [N, D]}}, one per seed]}.
     """
-    found = {name: [{} for _ in group] for name, group in encoders.items()}
+    result = {name: [{} for _ in group] for name, group in encoders.items()}
     members = [(name, seed) for name, group in encoders.items() for seed in range(len(group))]
     for split, source in sources.items():
         preprocessing = {"records": identity(source), "clips": config.eval.clips}
@@ -66,10 +66,10 @@ def extract_splits(
                 return feature_cache.extract_features(embeds, batches, len(videos))
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
-        made = feature_cache.cached(directory, names, keys, make, share)
-        for (name, seed), readouts in zip(members, made, strict=True):
-            found[name][seed][split] = readouts
-    return found
+        features = feature_cache.cached(directory, names, keys, make, share)
+        for (name, seed), readouts in zip(members, features, strict=True):
+            result[name][seed][split] = readouts
+    return result
 
 
 def pixels(share: feature_cache.Share = feature_cache.ALONE) -> feature_cache.FeatureEncoder:

@@ -65,13 +65,13 @@ class FeatureTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        found = {}
+        result = {}
         for number, path in self._parts():
             try:
-                found[number] = pq.read_metadata(path).num_rows
+                result[number] = pq.read_metadata(path).num_rows
             except (pa.ArrowInvalid, OSError):
                 path.unlink()
-        return found
+        return result
 
     def finish(self, card: dict[str, Any]) -> dict[str, Any]:
         """Table, lists and card from the parts; the table, which says that all is done, comes last.

@@ -23,7 +23,7 @@ class TokenEncoder:
     """One frozen encoder that gives its tokens; of several processes each gives its own rows and gets those of all.
 
     Attributes:
-      of_frame: (frames uint8 [b, T, H, W], num_valid int32 [b], position int32 [b]) -> [b, places, D], tokens of the
+      of_frame: (frames uint8 [b, T, H, W], num_valid int32 [b], position int32 [b]) -> [b, positions, D], tokens of the
         tubelet that holds the frame at `position`, in raster order; NumPy arrays, as of `of_clip`.
       of_clip: (frames, num_valid) -> [b, 1 + tokens, D], token 0 is CLS.
       key: as of `feature_cache.FeatureEncoder`.
@@ -104,7 +104,7 @@ def labelled(context: TokenContext, split: str) -> Labelled:
     counts = None if rows is None else [int(row["num_masks"]) for row in rows if row["split"] == split]
 
     def make(_):
-        found: dict[str, list] = {field.name: [] for field in dataclasses.fields(Labelled)}
+        result: dict[str, list] = {field.name: [] for field in dataclasses.fields(Labelled)}
         for index in range(len(source)):
             if counts is not None and not counts[index]:
                 continue  # reading a record is what takes the time
@@ -116,16 +116,16 @@ def labelled(context: TokenContext, split: str) -> Labelled:
                     continue
                 marked = [int(record[f"{phase}_frame"]) for phase in PHASES]
                 values = (index, frame, marked.index(frame) if frame in marked else 2, mask, record["pixel_spacing"])
-                for column, value in zip(found.values(), values, strict=True):
+                for column, value in zip(result.values(), values, strict=True):
                     column.append(value)
         size = source.frame_size
         return [
             {
-                "record": np.asarray(found["record"], np.int32),
-                "frame": np.asarray(found["frame"], np.int32),
-                "phase": np.asarray(found["phase"], np.int32),
-                "masks": np.asarray(found["masks"], np.uint8).reshape(-1, size, size),
-                "spacing": np.asarray(found["spacing"], np.float32).reshape(-1, 2),
+                "record": np.asarray(result["record"], np.int32),
+                "frame": np.asarray(result["frame"], np.int32),
+                "phase": np.asarray(result["phase"], np.int32),
+                "masks": np.asarray(result["masks"], np.uint8).reshape(-1, size, size),
+                "spacing": np.asarray(result["spacing"], np.float32).reshape(-1, 2),
             }
         ]
 
@@ -137,7 +137,7 @@ def labelled(context: TokenContext, split: str) -> Labelled:
 
 
 def of_frames(context: TokenContext, split: str, frames: Labelled) -> list[np.ndarray]:
-    """Tokens of the tubelet that holds each labelled frame, of each of `context.members`: float16 [N, places, D]."""
+    """Tokens of the tubelet that holds each labelled frame, of each of `context.members`: float16 [N, positions, D]."""
 
     def batches():
         asked = list(zip(frames.record.tolist(), frames.frame.tolist(), strict=True))
@@ -147,7 +147,7 @@ def of_frames(context: TokenContext, split: str, frames: Labelled) -> list[np.nd
         return {"tokens": encoder.of_frame(batch["frames"], batch["num_valid"], batch["position"])}
 
     asked = [frames.record.tolist(), frames.frame.tolist()]
-    return [found["tokens"] for found in _cached(context, split, "frames", asked, len(frames.record), batches, encode)]
+    return [each["tokens"] for each in _cached(context, split, "frames", asked, len(frames.record), batches, encode)]
 
 
 def of_clips(context: TokenContext, split: str) -> list[Tokens]:
@@ -198,11 +198,11 @@ def _loading(context: TokenContext) -> dict[str, int]:
 
 
 def _cached(context: TokenContext, split: str, what: str, asked: Any, count: int, batches, encode) -> list[Tokens]:
-    """What `encode` says of `count` rows under each encoder; the missing ones are made in one pass.
+    """What `encode` returns for `count` rows under each encoder; the missing ones are made in one pass.
 
     Args:
       batches: () -> loader, each batch with `record` (the row) and `weight`.
-      encode: (encoder, batch) -> {name: [b, ...]}; floats are kept as float16.
+      encode: (encoder, batch) -> {name: [b, ...]}; floats are stored as float16.
     """
     members = context.members
     names = [f"{context.dataset}-{name}-{seed}-{split}-{what}" for name, seed, _ in members]
@@ -223,18 +223,18 @@ def _whole(loader, share: feature_cache.Share) -> Iterable[dict[str, np.ndarray]
 
 
 def _fill(encoders: Sequence[TokenEncoder], batches, encode, count: int) -> list[dict[str, np.ndarray]]:
-    """Rows in their places; a row of weight 0 is padding and is never kept."""
-    made: list[dict[str, np.ndarray]] = [{} for _ in encoders]
-    seen = np.zeros(count, bool)
+    """Rows in their order; a row of weight 0 is padding and is left out."""
+    arrays_of: list[dict[str, np.ndarray]] = [{} for _ in encoders]
+    filled = np.zeros(count, bool)
     for batch in batches:
         real = batch["weight"] > 0
         rows = batch["record"][real]
-        seen[rows] = True
-        for encoder, arrays in zip(encoders, made, strict=True):
+        filled[rows] = True
+        for encoder, arrays in zip(encoders, arrays_of, strict=True):
             for name, values in encode(encoder, batch).items():
                 values = np.asarray(values)[real]
                 kind = values.dtype if np.issubdtype(values.dtype, np.integer) else np.float16
                 arrays.setdefault(name, np.zeros((count, *values.shape[1:]), kind))[rows] = values.astype(kind)
-    if not seen.all():
-        raise ValueError(f"{int((~seen).sum())} of {count} rows had no clip: the batches do not cover the split")
-    return made
+    if not filled.all():
+        raise ValueError(f"{int((~filled).sum())} of {count} rows had no clip: the batches do not cover the split")
+    return arrays_of

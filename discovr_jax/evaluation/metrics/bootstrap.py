@@ -56,13 +56,13 @@ def distribution(
     rows = max(1, 4_000_000 // len(target))  # about 32 MB of float64 weights at a time
     for start in range(0, len(weights), rows):
         parts.append(metric(target, prediction, weights[start : start + rows].astype(np.float64)))
-    figures = np.concatenate(parts)
+    values = np.concatenate(parts)
     if getattr(metric, "centred", False):
-        figures[1:] += figures[0] - np.nanmean(figures[1:])
-    return figures
+        values[1:] += values[0] - np.nanmean(values[1:])
+    return values
 
 
-def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:
+def interval(values: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:
     """A metric with its 95 % percentile interval.
 
     Args:
@@ -74,7 +74,7 @@ def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | 
       one class drawn) are left out and counted: "resamples_used". A "note" says why an interval is missing:
       one patient cannot be resampled, and a bootstrap that lost half its resamples is not the one stated.
     """
-    value, samples = figures[0], figures[1:]
+    value, samples = values[0], values[1:]
     usable = samples[np.isfinite(samples)]
     result: dict = {"value": float(value) if np.isfinite(value) else None, "low": None, "high": None}
     if len(usable) < len(samples):
@@ -84,7 +84,7 @@ def interval(figures: np.ndarray, num_patients: int) -> dict[str, float | int | 
     elif result["value"] is None:
         result["note"] = "not defined on these videos"
     elif len(usable) < _MIN_USABLE * len(samples):
-        result["note"] = f"no interval: the figure exists in {len(usable)} of {len(samples)} resamples only"
+        result["note"] = f"no interval: the metric exists in {len(usable)} of {len(samples)} resamples only"
     else:
         low, high = np.percentile(usable, _LEVELS)
         result.update(low=float(low), high=float(high))

@@ -3,39 +3,39 @@
 import numpy as np
 
 
-def dice(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+def dice(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Twice the intersection over the sum of both areas.
 
     Args:
-      truth, found: bool [N, H, W].
+      truth, predicted: bool [N, H, W].
 
     Returns:
       float64 [N]; 0 where only one of the two is empty, NaN where both are.
     """
-    both, areas = _counts(truth, found)
+    both, areas = _counts(truth, predicted)
     return _ratio(2 * both, areas)
 
 
-def iou(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+def iou(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Intersection over union; arguments and result as of `dice`."""
-    both, areas = _counts(truth, found)
+    both, areas = _counts(truth, predicted)
     return _ratio(both, areas - both)
 
 
-def hausdorff95(truth: np.ndarray, found: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def hausdorff95(truth: np.ndarray, predicted: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The larger of the two 95th percentiles of the distances from one outline to the other.
 
     An outline is the pixels of a mask with a neighbour (of four) outside it, at their centres; outside the frame is
     outside the mask.
 
     Args:
-      truth, found: bool [N, H, W].
+      truth, predicted: bool [N, H, W].
       spacing: float [N, 2], size of a pixel, row then column, in the unit of the result.
 
     Returns:
       float64 [N]; NaN where a mask is empty: there is no distance to nothing.
     """
-    return np.array([_hausdorff95(a, b, s) for a, b, s in zip(truth, found, spacing, strict=True)], np.float64)
+    return np.array([_hausdorff95(a, b, s) for a, b, s in zip(truth, predicted, spacing, strict=True)], np.float64)
 
 
 def disc_volume(masks: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -71,18 +71,18 @@ def outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~inside
 
 
-def _hausdorff95(truth: np.ndarray, found: np.ndarray, spacing: np.ndarray) -> float:
-    if not (truth.any() and found.any()):
+def _hausdorff95(truth: np.ndarray, predicted: np.ndarray, spacing: np.ndarray) -> float:
+    if not (truth.any() and predicted.any()):
         return np.nan
-    first, second = (np.argwhere(outline(mask)) * spacing for mask in (truth, found))
+    first, second = (np.argwhere(outline(mask)) * spacing for mask in (truth, predicted))
     distance = np.sqrt(((first[:, None] - second[None]) ** 2).sum(-1))
     return max(np.percentile(distance.min(1), 95), np.percentile(distance.min(0), 95))
 
 
-def _counts(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _counts(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [N] of the intersection, and of both masks together counted twice where they meet."""
     axes = (1, 2)
-    return (truth & found).sum(axes), truth.sum(axes) + found.sum(axes)
+    return (truth & predicted).sum(axes), truth.sum(axes) + predicted.sum(axes)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

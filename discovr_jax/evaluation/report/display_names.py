@@ -1,4 +1,4 @@
-"""Names for readers of the figures in results.json, whose keys are FAMILY/METRIC."""
+"""Names for readers of the metrics in results.json, whose keys are FAMILY/METRIC."""
 
 import dataclasses
 import re
@@ -68,7 +68,7 @@ _SUFFIX = re.compile(rf"_({'|'.join(_AFTER)}|[0-9.]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A figure for readers.
+    """A metric for readers.
 
     Attributes:
       family, metric: names, "kNN" and "macro F1"; digits: to show; larger_is_better: None where neither is.
@@ -127,7 +127,7 @@ def _compared(entry: Mapping[str, Any]) -> str | None:
 
 
 def _entry(results: Mapping[str, Any], family: str, metric: str) -> Mapping[str, Any]:
-    """The part of `readouts` that holds a figure."""
+    """The part of `readouts` that holds a metric."""
     readouts = results["readouts"]
     if family in readouts:
         return readouts[family]

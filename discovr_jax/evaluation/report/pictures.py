@@ -34,18 +34,18 @@ def overlay_section(overlays: Sequence[Mapping[str, Any]]) -> str:
                 (video_strips.plain(frame), (each["phase"], "the frame")),
                 (video_strips.outlined(frame, (truth, video_strips.EXPERT)), (each["phase"], "expert")),
             ]
-            for (head, encoder), found in each["predictions"].items():
-                drawn = video_strips.outlined(frame, (truth, video_strips.EXPERT), (found, video_strips.FOUND))
+            for (head, encoder), result in each["predictions"].items():
+                drawn = video_strips.outlined(frame, (truth, video_strips.EXPERT), (result, video_strips.FOUND))
                 by = encoder if head == "none" else f"{encoder}, {head}"
-                tiles.append((drawn, (each["phase"], by, f"Dice {_dice(truth, found):.2f}")))
+                tiles.append((drawn, (each["phase"], by, f"Dice {_dice(truth, result):.2f}")))
             parts.append(html.tiles(tiles))
     return html.section(title, html.text(note), *parts)
 
 
-def _dice(truth: np.ndarray, found: np.ndarray) -> float:
+def _dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Mean over the classes of the expert."""
     classes = np.unique(truth[truth > 0])
-    return float(np.mean([mask_metrics.dice((truth == one)[None], (found == one)[None])[0] for one in classes]))
+    return float(np.mean([mask_metrics.dice((truth == one)[None], (predicted == one)[None])[0] for one in classes]))
 
 
 def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
@@ -63,11 +63,11 @@ def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
     for clip in clips:
         frames, weights = np.asarray(clip["frames"]), np.asarray(clip["attention"], np.float64)
         mean, even = weights.mean(0), 1 / (1 + weights[0].size)
-        moments = np.unique(np.linspace(0, len(frames) - 1, _TIMES).round().astype(int))
+        times = np.unique(np.linspace(0, len(frames) - 1, _TIMES).round().astype(int))
         tiles = [(video_strips.plain(frames[0]), (f"moment 1/{len(frames)}", "the frame"))]
-        for moment in moments:
-            picture = video_strips.attended(frames[moment], mean[moment], even, max(mean.max(), _GLOW * even))
-            tiles.append((video_strips.tile(picture), (f"moment {moment + 1}/{len(frames)}", "all heads")))
+        for time in times:
+            picture = video_strips.attended(frames[time], mean[time], even, max(mean.max(), _GLOW * even))
+            tiles.append((video_strips.tile(picture), (f"moment {time + 1}/{len(frames)}", "all heads")))
         heads = []
         for head, each in enumerate(weights.mean(1)):
             picture = video_strips.attended(frames[0], each, even, max(each.max(), _GLOW * even))

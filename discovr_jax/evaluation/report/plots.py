@@ -67,26 +67,26 @@ def curves(
     Returns:
       PNG, or None if none of `lines` was logged.
     """
-    found = {key: series(rows, key) for key in lines}
-    found = {key: line for key, line in found.items() if len(line[0])}
-    if not found:
+    result = {key: series(rows, key) for key in lines}
+    result = {key: line for key, line in result.items() if len(line[0])}
+    if not result:
         return None
     figure, axes = figure_and_axes()
-    for (key, (steps, values)), color in zip(found.items(), LINES, strict=False):
+    for (key, (steps, values)), color in zip(result.items(), LINES, strict=False):
         marker = "o" if len(steps) < 3 else None
         axes.plot(steps, values, color=color, label=lines[key], linewidth=1.7, marker=marker, markersize=4)
     for key, label in (ceilings or {}).items():
         _, values = series(rows, key)
         if len(values):
             axes.axhline(values[-1], color=INK, linestyle="--", linewidth=1, label=label)
-    positive = all((values > 0).all() for _, values in found.values())
+    positive = all((values > 0).all() for _, values in result.values())
     if log and positive:
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", scilimits=(-3, 5))  # 4e-4 written on the axis, not 0.00040
     axes.set_xlabel("training step", fontsize=9, color=INK)
     axes.set_ylabel(ylabel, fontsize=9, color=INK)
-    if len(found) + len(ceilings or {}) > 1:
+    if len(result) + len(ceilings or {}) > 1:
         axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     return png(figure)
 

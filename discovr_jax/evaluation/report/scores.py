@@ -1,4 +1,4 @@
-"""The report's sections about what the features know: tables of figures, and charts of single evaluators."""
+"""The report's sections about what the features know: tables of metrics, and charts of single evaluators."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ _APART = ("labels", "transfer")  # families whose parts have no charts of their 
 
 
 def results_section(results) -> str:
-    """Every figure of every encoder, by family; by patient and by readout folded away."""
+    """Every metric of every encoder, by family; by patient and by readout folded away."""
     title = "How good are the features?"
     if not results:
         return page.section(title, page.absent("no evaluation was run at this step"))
@@ -52,23 +52,23 @@ def results_section(results) -> str:
     return page.section(title, *parts)
 
 
-def _tables(results, figures) -> list[str]:
-    """A heading, a line and a table for each family; `figures` holds "encoders" and "paired"."""
-    keys = display_names.ordered(dict.fromkeys(key for each in figures["encoders"].values() for key in each))
+def _tables(results, scores) -> list[str]:
+    """A heading, a line and a table for each family; `scores` holds "encoders" and "paired"."""
+    keys = display_names.ordered(dict.fromkeys(key for each in scores["encoders"].values() for key in each))
     families = dict.fromkeys(key.split("/")[0] for key in keys)
     parts = []
     for family in families:
         rows = [key for key in keys if key.split("/")[0] == family]
-        encoders = [name for name, each in figures["encoders"].items() if any(key in each for key in rows)]
-        pairs = [name for name, each in figures["paired"].items() if any(key in each for key in rows)]
+        encoders = [name for name, each in scores["encoders"].items() if any(key in each for key in rows)]
+        pairs = [name for name, each in scores["paired"].items() if any(key in each for key in rows)]
         head = ["", *encoders, *(pair.replace("-", " - ", 1) for pair in pairs)]
         body = []
         for key in rows:
             named = display_names.described(results, key)
             digits, larger = named.digits, named.larger_is_better
             row = [page.cell(named.metric, css="name")]
-            row += [_figure_cell(figures["encoders"][name].get(key), digits) for name in encoders]
-            row += [_figure_cell(figures["paired"][pair].get(key), digits, larger, paired=True) for pair in pairs]
+            row += [_value_cell(scores["encoders"][name].get(key), digits) for name in encoders]
+            row += [_value_cell(scores["paired"][pair].get(key), digits, larger, paired=True) for pair in pairs]
             body.append(row)
         entry = results["readouts"].get(family, {})
         about = _ABOUT.get(
@@ -90,18 +90,18 @@ def _counted(results, family: str) -> str:
 
 
 def _by_patient(results) -> str:
-    """The figures of outputs averaged over the videos of each patient, folded away."""
-    found = results.get("by_patient")
-    if not found:
-        return page.absent("figures by patient; no patient has several test videos")
-    counts = [f"{part}: {count:,}" for part, count in found["patients"].items()]
+    """The metrics of outputs averaged over the videos of each patient, folded away."""
+    result = results.get("by_patient")
+    if not result:
+        return page.absent("metrics by patient; no patient has several test videos")
+    counts = [f"{part}: {count:,}" for part, count in result["patients"].items()]
     note = f"What is said of a patient's videos is averaged first. Patients: {', '.join(counts)}. "
-    torn = [f"{part}: {count:,}" for part, count in found["labels_disagree"].items() if count]
+    torn = [f"{part}: {count:,}" for part, count in result["labels_disagree"].items() if count]
     note += f"Left out, because their videos differ in diagnosis: {', '.join(torn)}." if torn else ""
-    return page.details("The same figures by patient", page.text(note, "muted"), *_tables(results, found))
+    return page.details("The same metrics by patient", page.text(note, "muted"), *_tables(results, result))
 
 
-def _figure_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
+def _value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
     if not entry or entry["value"] is None:
         return page.cell("n/a", (entry or {}).get("note", ""))
     sign = "+" if paired else ""
@@ -125,7 +125,7 @@ def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
             metrics = list(line["test"])
             mark = "chosen" if readout == one["chosen"] else ""
             described = [display_names.described(results, f"{name}/{metric}") for metric in metrics]
-            cells = [_figure_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
+            cells = [_value_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
             rows.append([page.cell(encoder), page.cell(readout, mark), page.cell(f"{line['val']:.3f}"), *cells])
     if not rows:
         return []
@@ -187,10 +187,10 @@ def _confusion_table(target: np.ndarray, prediction: np.ndarray) -> str:
 
 def _sweep_table(sweep: Sequence[Mapping[str, float]]) -> str:
     temperatures = list(dict.fromkeys(one["temperature"] for one in sweep))
-    found = {(one["k"], one["temperature"]): one["val_auroc"] for one in sweep}
-    best = max(found, key=found.get)
+    result = {(one["k"], one["temperature"]): one["val_auroc"] for one in sweep}
+    best = max(result, key=result.get)
     body = [
-        [page.cell(k), *(page.cell(f"{found[k, t]:.3f}", "best" if (k, t) == best else "") for t in temperatures)]
+        [page.cell(k), *(page.cell(f"{result[k, t]:.3f}", "best" if (k, t) == best else "") for t in temperatures)]
         for k in dict.fromkeys(one["k"] for one in sweep)
     ]
     note = "AUROC on validation videos by number of neighbours (rows) and temperature (columns)."
@@ -199,7 +199,7 @@ def _sweep_table(sweep: Sequence[Mapping[str, float]]) -> str:
 
 
 def labels_section(results) -> str:
-    """Figures of few labels against their share."""
+    """Metrics with few labels against their share."""
     title = "How many labels are needed?"
     shares: dict[str, dict[float, str]] = {}
     for entry in (results or {}).get("readouts", {}).values():

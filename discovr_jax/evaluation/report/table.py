@@ -1,4 +1,4 @@
-"""The table of figures that goes to the terminal, the log and the README."""
+"""The table of metrics that goes to the terminal, the log and the README."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ COLUMNS = (
 )
 
 
-def figure(entry: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False) -> str:
+def with_interval(entry: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False) -> str:
     """ "0.812 (0.770-0.850)", "+0.10 (-0.02 to +0.21)" if signed, "n/a" without a value."""
     if not entry or entry["value"] is None:
         return "n/a"
@@ -42,12 +42,12 @@ def metrics_table(results: Mapping[str, Any]) -> str:
     """
     rows = [*results["encoders"].items(), *results["paired"].items()]
     columns = [*COLUMNS, *_regressions(results)]
-    columns = [column for column in columns if any(column[0] in figures for _, figures in rows)]
+    columns = [column for column in columns if any(column[0] in metrics for _, metrics in rows)]
     cells = [["encoder", *(heading for _, heading, _ in columns)]]
-    for name, figures in results["encoders"].items():
-        cells.append([name, *(figure(figures.get(key), digits) for key, _, digits in columns)])
-    for name, figures in results["paired"].items():
-        differences = (figure(figures.get(key), digits, signed=True) for key, _, digits in columns)
+    for name, metrics in results["encoders"].items():
+        cells.append([name, *(with_interval(metrics.get(key), digits) for key, _, digits in columns)])
+    for name, metrics in results["paired"].items():
+        differences = (with_interval(metrics.get(key), digits, signed=True) for key, _, digits in columns)
         cells.append([name.replace("-", " - ", 1), *differences])
     return "\n".join([markdown(cells), "", standing(results), *skipped_lines(results)])
 
@@ -74,11 +74,11 @@ def _regressions(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
 
 
 def standing(results: Mapping[str, Any]) -> str:
-    """One line: what these figures stand for."""
+    """One line: what these metrics stand for."""
     return (
         f"{results['step']} training steps; {results['n_test']} test videos of {results['dataset']}; "
         "95 % intervals over patients. "
-        "A demo run shows that the machinery works; it is no clinical result and not the paper's figure."
+        "A demo run shows that the machinery works; it is no clinical result and not the paper's value."
     )
 
 

@@ -113,7 +113,7 @@ def others(rows) -> str:
         elif len(values):
             curves.append(page.figure(key, "", (plots.curves(rows, {key: key}, ylabel="value"), "png")))
     parts = [page.details(f"Curves ({len(curves)})", page.grid(curves))] if curves else []
-    parts += [page.details(f"Logged once ({len(once)})", page.table(("figure", "value"), once))] if once else []
+    parts += [page.details(f"Logged once ({len(once)})", page.table(("metric", "value"), once))] if once else []
     return page.section("Other measurements", *(parts or [page.absent("nothing else was logged")]))
 
 

@@ -24,8 +24,8 @@ class Writer:
         write_atomically(saved, active.info.run_id + "\n")
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
-        if found := numbers(row):
-            self._mlflow.log_metrics(found, step=step)
+        if result := numbers(row):
+            self._mlflow.log_metrics(result, step=step)
 
     def close(self) -> None:
         self._mlflow.end_run()

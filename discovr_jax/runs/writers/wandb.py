@@ -32,8 +32,8 @@ class Writer:
         write_atomically(saved, self._run.id + "\n")
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
-        if found := numbers(row):
-            self._run.log(found, step=step)
+        if result := numbers(row):
+            self._run.log(result, step=step)
 
     def close(self) -> None:
         self._run.finish()

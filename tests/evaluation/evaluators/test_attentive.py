@@ -10,7 +10,7 @@ from discovr_jax.evaluation.evaluators import attentive, heads
 from discovr_jax.evaluation.metrics import videos as video_metrics
 from tests import tokens_case
 
-FIT = {"steps": 600, "every": 200, "batch": 24, "rate": 3e-2, "decays": (1e-2,)}
+FIT = {"steps": 600, "every": 200, "batch": 24, "learning_rate": 3e-2, "weight_decays": (1e-2,)}
 OPTIONS = {"fields": ("label", "ef"), "heads_of_query": 2, "fit": FIT, "max_gib": 1.0}
 
 
@@ -35,8 +35,8 @@ def test_finds_what_one_token_of_many_tells(done):
     assert evaluation.results["videos"]["attentive_ef"] == tokens_case.COUNTS
     rows = [row for row in evaluation.predictions if row["family"] == "attentive_ef" and row["encoder"] == "discovr"]
     target, found = (np.array([row[name] for row in rows]) for name in ("target", "prediction"))
-    figure = video_metrics.mae(target, found, np.ones((1, 12)))[0]
-    assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(figure)
+    expected = video_metrics.mae(target, found, np.ones((1, 12)))[0]
+    assert entry(evaluation, "discovr", "ef_mae")["value"] == pytest.approx(expected)
     assert all(0 <= row["prediction"] <= 1 for row in evaluation.predictions if row["family"] == "attentive")
 
 
@@ -54,15 +54,15 @@ def test_the_second_time_nothing_is_encoded_or_trained(done, monkeypatch):
 
 def test_tokens_of_padded_frames_get_no_attention():
     grid = tokens_case.GRID
-    seen = attentive.seen_tokens(np.array([4, 3, 2, 1]), grid)
-    assert seen.sum(1).tolist() == [33, 33, 17, 17] and seen[:, :17].all()
+    valid = attentive.valid_tokens(np.array([4, 3, 2, 1]), grid)
+    assert valid.sum(1).tolist() == [33, 33, 17, 17] and valid[:, :17].all()
     rng = np.random.default_rng(0)
     x, head = rng.normal(size=(4, 33, 16)).astype(np.float16), attentive.AttentiveHead(2)
-    params = head.init(jax.random.key(0), {"tokens": x, "seen": seen})
+    params = head.init(jax.random.key(0), {"tokens": x, "valid": valid})
     params["params"]["out"]["kernel"] = rng.normal(size=(32, 1)).astype(np.float32)
-    before = head.apply(params, {"tokens": x, "seen": seen})
-    changed = np.where(seen[:, :, None], x, np.float16(77))
-    np.testing.assert_array_equal(head.apply(params, {"tokens": changed, "seen": seen}), before)
+    before = head.apply(params, {"tokens": x, "valid": valid})
+    changed = np.where(valid[:, :, None], x, np.float16(77))
+    np.testing.assert_array_equal(head.apply(params, {"tokens": changed, "valid": valid}), before)
     query = np.asarray(params["params"]["query"]["kernel"])
     scores = np.exp(x[2, :17].astype(np.float32) @ query)
     gathered = ((scores / scores.sum(0)).T @ x[2, :17]).reshape(-1)

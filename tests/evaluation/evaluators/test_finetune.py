@@ -10,7 +10,7 @@ from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from tests import conftest, tokens_case
 
-FIT = {"steps": 24, "every": 12, "batch": 8, "rate": 2e-2, "layer_decay": 0.5, "weight_decay": 0.0}
+FIT = {"steps": 24, "every": 12, "batch": 8, "learning_rate": 2e-2, "layer_decay": 0.5, "weight_decay": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def test_learns_the_same_on_any_mesh_and_is_kept(tmp_path, experiment, teachers,
         found.append(evaluation)
     one, eight = (np.array([row["prediction"] for row in each.predictions]) for each in found)
     np.testing.assert_allclose(eight, one, rtol=0, atol=0.05)  # points of EF
-    figures, target = found[0].results["encoders"]["discovr"], found[0].fields["test"]["ef"]
-    assert figures["finetune/whole_ef_mae"]["value"] == pytest.approx(np.abs(one - target).mean())
-    assert figures["finetune/whole_ef_r2"]["value"] > 0.5
+    metrics, target = found[0].results["encoders"]["discovr"], found[0].fields["test"]["ef"]
+    assert metrics["finetune/whole_ef_mae"]["value"] == pytest.approx(np.abs(one - target).mean())
+    assert metrics["finetune/whole_ef_r2"]["value"] > 0.5
     assert found[0].results["videos"] == {"finetune_whole_ef": tokens_case.COUNTS}
     monkeypatch.setattr(finetune, "_tune", None)
     again, context = make_context(tmp_path / "0", experiment, only, make_mesh(1, 1, 1))

@@ -11,7 +11,7 @@ from discovr_jax.evaluation import interface
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import heads, targets
 
-OPTIONS = heads.HeadOptions(steps=400, every=200, batch=64, rate=1e-1, decays=(0.0,))
+OPTIONS = heads.HeadOptions(steps=400, every=200, batch=64, learning_rate=1e-1, weight_decays=(0.0,))
 
 
 def squared(outputs, wanted):
@@ -37,10 +37,10 @@ def test_a_linear_head_finds_what_least_squares_finds():
 
 def test_decay_and_steps_are_those_validation_liked_best():
     x, y = problem()
-    options = heads.HeadOptions(steps=5, every=2, batch=16, rate=1e-2, decays=(0.1, 3.0))
+    options = heads.HeadOptions(steps=5, every=2, batch=16, learning_rate=1e-2, weight_decays=(0.1, 3.0))
     looked = []
 
-    def score(params):  # the third look (of decay 3.0, which is tried first) and, as good, the fourth
+    def score(params):  # the third look (of weight decay 3.0, which is tried first) and, as good, the fourth
         looked.append(params)
         return {1: np.nan, 3: 7.0, 4: 7.0}.get(len(looked), 0.0)
 
@@ -49,8 +49,8 @@ def test_decay_and_steps_are_those_validation_liked_best():
     np.testing.assert_array_equal(fitted.params["params"]["kernel"], looked[2]["params"]["kernel"])
     with pytest.raises(interface.Skip, match="never a number"):
         heads.fit(nn.Dense(1), squared, lambda params: np.nan, x, y, options, 0)
-    with pytest.raises(ValueError, match="one decay at least"):
-        heads.HeadOptions(steps=5, every=2, batch=16, rate=1e-2, decays=())
+    with pytest.raises(ValueError, match="one of weight_decays"):
+        heads.HeadOptions(steps=5, every=2, batch=16, learning_rate=1e-2, weight_decays=())
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 50])

@@ -61,7 +61,7 @@ def test_knn_ties_go_to_the_earlier_training_video():
     assert knn.vote(similarity, train.target[index], 2, 0.07) == [0.5]
 
 
-def test_knn_vote_by_hand_and_k_cut_to_the_bank():
+def test_knn_vote_by_hand_and_k_cut_to_the_reference_set():
     train = interface.Split("train", np.array([[1.0, 0], [0, 1]]), np.array([1.0, 0]))
     test = interface.Split("test", np.array([[3.0, 4]]), np.array([0.0]))
     made = knn.evaluate(train, test, test, k=10, temperature=0.1)
@@ -99,9 +99,9 @@ def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
 def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
     monkeypatch.setattr(interface, "_BLOCK", 2000)  # 10 rows a block
     rng = np.random.default_rng(0)
-    bank, query = rng.integers(-2, 3, (200, 2)), rng.normal(size=(57, 2))  # full of ties
-    similarity, index = interface.nearest(query, bank, 3)
-    whole = interface.unit_length(query) @ interface.unit_length(bank).T
+    reference, query = rng.integers(-2, 3, (200, 2)), rng.normal(size=(57, 2))  # full of ties
+    similarity, index = interface.nearest(query, reference, 3)
+    whole = interface.unit_length(query) @ interface.unit_length(reference).T
     np.testing.assert_array_equal(index, np.argsort(-whole, axis=1, kind="stable")[:, :3])
     np.testing.assert_allclose(similarity, np.take_along_axis(whole, index, axis=1), atol=1e-12)
 
@@ -119,7 +119,7 @@ def test_probe_finds_the_rare_class():
     assert made.details["class_weight"] == "balanced"
 
 
-def test_probe_takes_the_strength_from_validation_alone():
+def test_probe_takes_C_from_validation_alone():
     train, val, test = _splits(gap=1.0)
     chosen = probe.evaluate(train, val, test)
     flipped = interface.Split("test", test.features, 1 - test.target)
@@ -128,12 +128,12 @@ def test_probe_takes_the_strength_from_validation_alone():
     assert probe.evaluate(train, contrary, test).details != chosen.details
 
 
-def test_probe_drops_strengths_that_do_not_converge():
+def test_probe_drops_C_that_do_not_converge():
     splits = _splits(gap=3.0)
-    made = probe.evaluate(*splits, strengths=(1e-4, 1e3), max_iter=8)
+    made = probe.evaluate(*splits, Cs=(1e-4, 1e3), max_iter=8)
     assert made.details["C"] == 1e-4 and made.details["C_not_converged"] == [1e3]
     with pytest.raises(interface.Skip, match="converged in 1 iterations"):
-        probe.evaluate(*splits, strengths=(1e3,), max_iter=1)
+        probe.evaluate(*splits, Cs=(1e3,), max_iter=1)
 
 
 @pytest.mark.parametrize("shape", [(50, 8), (8, 50)])
@@ -165,7 +165,7 @@ def test_ef_is_recovered_when_it_is_linear_and_shrunk_when_it_is_noise():
     assert made.details["penalty"] >= 1e3
     assert video_metrics.r2(noise[2].target, made.test, np.ones((1, 100)))[0] < 0.1
     with pytest.raises(ValueError, match="positive"):
-        regression.evaluate(*splits, strengths=(0.0, 1.0))
+        regression.evaluate(*splits, alphas=(0.0, 1.0))
 
 
 def test_anomaly_ignores_abnormal_training_videos():
@@ -209,7 +209,7 @@ def test_tied_distances_call_nothing_abnormal():
 
 def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_validation_videos():
     train, val, test = (_split(n, np.random.default_rng(s), 900, 0.1, 0.8, 4) for s, n in enumerate("abc"))
-    made = probe.evaluate(train, val, test, strengths=(1.0,))
+    made = probe.evaluate(train, val, test, Cs=(1.0,))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced"))
     expected = model.fit(train.features, train.target).predict_proba(test.features)[:, 1]
     np.testing.assert_allclose(made.test, expected, atol=1e-6)
@@ -240,23 +240,23 @@ def _library(targets, ef, features, name="train"):
 
 
 def test_retrieval_by_hand():
-    bank = _library([0, 0, 1, 1], [60.0, np.nan, 40, 30], [[1, 0], [0.9, 0.1], [0, 1], [-1, 0]])
+    reference = _library([0, 0, 1, 1], [60.0, np.nan, 40, 30], [[1, 0], [0.9, 0.1], [0, 1], [-1, 0]])
     query = _library([0, 1], [50.0, 20], [[1, 0], [0.1, 1]], "test")
-    made = retrieval.evaluate(bank, query, query)
+    made = retrieval.evaluate(reference, query, query)
     assert made.outputs["precision_at_1"].tolist() == [1, 1] and made.outputs["precision_at_10"].tolist() == [0.5, 0.5]
     assert made.val.tolist() == [0.5, 0.5] and made.outputs["precision_by_chance"].tolist() == [0.5, 0.5]
-    expected = [(10 + 10 + 20) / 3, (40 + 20 + 10) / 3]  # the bank holds four, one of unknown EF
+    expected = [(10 + 10 + 20) / 3, (40 + 20 + 10) / 3]  # the reference set holds four, one of unknown EF
     assert made.outputs["difference"].tolist() == pytest.approx(expected)
     assert made.outputs["difference_by_chance"].tolist() == pytest.approx(expected)
     first = made.report["shown"][0]
     assert first["id"] == "test0" and first["neighbours"] == ["train0", "train1", "train2", "train3"]
     assert first["similarity"] == [1.0, pytest.approx(0.9939, abs=1e-4), 0.0, -1.0]
     unknown = _library([0, 1], [np.nan, np.nan], [[1, 0], [0.1, 1]], "test")
-    assert not any(name.startswith("difference") for name in retrieval.evaluate(bank, query, unknown).outputs)
+    assert not any(name.startswith("difference") for name in retrieval.evaluate(reference, query, unknown).outputs)
 
 
 def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
-    def figures(gap):
+    def scores(gap):
         rng, splits = np.random.default_rng(0), []
         for name, count in (("train", 200), ("val", 50), ("test", 100)):
             split = _split(name, rng, count, 0.3, gap)
@@ -265,7 +265,7 @@ def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
         outputs = retrieval.evaluate(*splits).outputs
         return {name: metric(None, outputs[name], np.ones((1, 100)))[0] for name, metric in retrieval.METRICS.items()}
 
-    solved, random = figures(9.0), figures(0.0)
+    solved, random = scores(9.0), scores(0.0)
     assert solved["precision_at_10"] == 1 and solved["difference"] < 2 < 8 < solved["difference_by_chance"]
     assert random["precision_by_chance"] == pytest.approx(0.3**2 + 0.7**2)
     assert random["precision_at_10"] == pytest.approx(random["precision_by_chance"], abs=0.05)
@@ -298,9 +298,9 @@ def test_parts_of_label_efficiency_and_transfer():
     ]  # fmt: skip
     with pytest.raises(ValueError, match="fractions"):
         labels.parts("labels", fractions=(0.0,))
-    with pytest.raises(interface.Skip, match="eval.evaluators.transfer.bank"):
+    with pytest.raises(interface.Skip, match="eval.evaluators.transfer.source_dataset"):
         transfer.parts("transfer")
-    names = [name for part in transfer.parts("transfer", bank="rvenet") for name in part.scores]
+    names = [name for part in transfer.parts("transfer", source_dataset="rvenet") for name in part.scores]
     assert "knn_macro_f1" in names and "probe_auroc" in names and "ef_mae" in names
 
 

@@ -10,7 +10,7 @@ from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import reconstruction
 from tests import tokens_case
 
-OPTIONS = {"steps": 20, "batch": 4, "rate": 3e-3, "memory": 16}
+OPTIONS = {"steps": 20, "batch": 4, "learning_rate": 3e-3, "memory": 16}
 
 
 def test_memory_puts_a_code_together_from_the_items_nearest_to_it():
@@ -62,8 +62,8 @@ def test_what_normal_clips_never_showed_scores_higher(tmp_path, monkeypatch):
     evaluation, context = make_context(tmp_path)
     reconstruction.run(evaluation, "reconstruction", context, **OPTIONS)
     for name in ("autoencoder", "memory_autoencoder"):
-        figures = evaluation.results["encoders"][name]
-        assert figures["anomaly/auroc"]["value"] == 1.0 and figures["anomaly/sensitivity_at_90"]["value"] == 1.0
+        metrics = evaluation.results["encoders"][name]
+        assert metrics["anomaly/auroc"]["value"] == 1.0 and metrics["anomaly/sensitivity_at_90"]["value"] == 1.0
     assert evaluation.results["videos"]["reconstruction"] == tokens_case.COUNTS
     monkeypatch.setattr(reconstruction, "_train", None)
     again, context = make_context(tmp_path)

@@ -9,8 +9,8 @@ from discovr_jax.evaluation.evaluators import heads, segmentation
 from discovr_jax.evaluation.features import tokens
 from tests import tokens_case
 
-FIT = {"steps": 90, "every": 30, "batch": 16, "rate": 3e-2, "decays": (1e-2,)}
-LINEAR = FIT | {"steps": 180, "every": 60, "rate": 6e-2}
+FIT = {"steps": 90, "every": 30, "batch": 16, "learning_rate": 3e-2, "weight_decays": (1e-2,)}
+LINEAR = FIT | {"steps": 180, "every": 60, "learning_rate": 6e-2}
 OPTIONS = {"heads_used": ("linear", "decoder"), "linear": LINEAR, "decoder": FIT, "max_gib": 1.0}
 
 
@@ -44,7 +44,7 @@ def test_tokens_that_hold_the_mask_segment_it_and_noise_is_the_mean_mask(done):
 
 
 def test_the_mean_mask_is_that_of_the_phase(done):
-    """By hand from the training records, per phase; its Dice is the figure."""
+    """By hand from the training records, per phase; its Dice is the metric."""
     evaluation, context, _ = done
     train, test = (context.sources[split] for split in ("train", "test"))
     found = []

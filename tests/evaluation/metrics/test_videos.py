@@ -113,10 +113,10 @@ def test_interval_of_two_patients_by_hand():
     # Draws: both once (error 5), the first twice (0), the second twice (10); 1/2, 1/4, 1/4 of the resamples.
     patients, error = np.array(["a", "b", "b"]), np.array([0.0, 10, 10])
     weights = bootstrap.patient_weights(patients, 1000, seed=0)
-    figures = bootstrap.distribution(video_metrics.mae, np.zeros(3), error, weights)
-    assert figures[0] == pytest.approx(20 / 3)
-    assert set(np.round(figures[1:], 6)) == {0.0, round(20 / 3, 6), 10.0}
-    found = bootstrap.interval(figures, 2)
+    values = bootstrap.distribution(video_metrics.mae, np.zeros(3), error, weights)
+    assert values[0] == pytest.approx(20 / 3)
+    assert set(np.round(values[1:], 6)) == {0.0, round(20 / 3, 6), 10.0}
+    found = bootstrap.interval(values, 2)
     assert (found["low"], found["high"]) == (0, 10)
 
 
@@ -124,10 +124,10 @@ def test_blocks_do_not_change_the_distribution():
     rng = np.random.default_rng(0)
     target, score = (rng.random(3000) < 0.4).astype(float), rng.random(3000)
     weights = bootstrap.patient_weights(np.arange(3000) // 2, 1500, seed=0)  # more than one block
-    figures = bootstrap.distribution(video_metrics.auroc, target, score, weights)
-    assert figures.shape == (1501,)
+    values = bootstrap.distribution(video_metrics.auroc, target, score, weights)
+    assert values.shape == (1501,)
     last = video_metrics.auroc(target, score, weights[-1:])
-    assert figures[-1] == pytest.approx(last[0], abs=1e-12)
+    assert values[-1] == pytest.approx(last[0], abs=1e-12)
 
 
 def test_coverage_needs_patients_not_videos():
@@ -138,8 +138,8 @@ def test_coverage_needs_patients_not_videos():
         error = np.repeat(rng.normal(0, 1, 40), 5) + rng.normal(0, 0.1, 200)
         for unit, ids in (("patients", np.arange(200) // 5), ("videos", np.arange(200))):
             weights = bootstrap.patient_weights(ids, 200, seed=trial)
-            figures = bootstrap.distribution(video_metrics.bias, np.zeros(200), error, weights)
-            found = bootstrap.interval(figures, len(set(ids.tolist())))
+            values = bootstrap.distribution(video_metrics.bias, np.zeros(200), error, weights)
+            found = bootstrap.interval(values, len(set(ids.tolist())))
             hits[unit] += found["low"] <= 0 <= found["high"]
     assert hits["patients"] >= 0.86 * 120
     assert hits["videos"] <= 0.75 * 120

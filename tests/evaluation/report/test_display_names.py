@@ -47,7 +47,7 @@ def test_names(key, family, metric, digits, larger):
     assert display_names.described(RESULTS, key) == display_names.Named(family, metric, digits, larger)
 
 
-def test_every_figure_has_a_name():
+def test_every_metric_has_a_name():
     for module in (anomaly, knn, probe, regression, retrieval):
         for metric in module.METRICS:
             assert display_names._KEY.fullmatch(metric), metric

@@ -29,8 +29,8 @@ def _entry(value, low, high):
 
 
 def _results():
-    figures = {"knn/auroc": _entry(0.8, 0.7, 0.9), "lvef/mae": _entry(6.0, 5.0, 7.0)}
-    figures |= {f"labels/auroc_{share}": _entry(0.6, None, None) for share in (1, 10, 100)}
+    metrics = {"knn/auroc": _entry(0.8, 0.7, 0.9), "lvef/mae": _entry(6.0, 5.0, 7.0)}
+    metrics |= {f"labels/auroc_{share}": _entry(0.6, None, None) for share in (1, 10, 100)}
     readout = {"val": 6.1, "test": {"mae": _entry(6.0, 5.0, 7.0)}, "details": [{}]}
     encoders = {"discovr": {"chosen": "cls", "report": {}, "table": {"cls": readout, "mean": readout}}}
     one = {"chosen": "cls", "details": [{}], "report": {}, "table": {}}
@@ -52,7 +52,7 @@ def _results():
         "dataset": "echonet_dynamic",
         "n_test": 6,
         "label_rule": "ef < 50",
-        "encoders": {"discovr": figures, "random": {}},
+        "encoders": {"discovr": metrics, "random": {}},
         "paired": {"discovr-random": pair},
         "by_patient": {},
         "videos": {"lvef": {"train": 9, "val": 3, "test": 5}},
@@ -167,9 +167,9 @@ def test_clips_without_prototypes(tmp_path, undrawn):
     assert "no prototype maps were made" in text and "Brightest place of all heads: 0.9 times an even share" in text
 
 
-def test_figures_by_patient(tmp_path, undrawn):
-    figures = {"encoders": {"discovr": {"lvef/mae": _entry(5.5, 5.0, 6.0)}, "random": {}}, "paired": {}}
-    by_patient = figures | {"patients": {"lvef": 3, "knn": 2}, "labels_disagree": {"lvef": 0, "knn": 1}}
+def test_metrics_by_patient(tmp_path, undrawn):
+    by_video = {"encoders": {"discovr": {"lvef/mae": _entry(5.5, 5.0, 6.0)}, "random": {}}, "paired": {}}
+    by_patient = by_video | {"patients": {"lvef": 3, "knn": 2}, "labels_disagree": {"lvef": 0, "knn": 1}}
     text = _write(tmp_path, results=_results() | {"by_patient": by_patient})
     assert "Patients: lvef: 3, knn: 2." in text and "differ in diagnosis: knn: 1." in text and "5.50" in text
     assert "no patient has several test videos" not in text
