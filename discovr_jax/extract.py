@@ -207,24 +207,29 @@ def _embed(encoder: VideoEncoder, chunk: Sequence[Input], videos: list, use_fps:
         rows.append(row)
         if "list" not in row:
             good.append((row, result[0], row["fps"] if use_fps else None))
-    try:
-        _add_features(encoder, good)
-    except ValueError:
-        # One of them cannot be embedded: each by itself, then.
-        for each in good:
-            try:
-                _add_features(encoder, [each])
-            except ValueError as error:
-                each[0]["list"], each[0]["reason"] = QUARANTINE, f"it cannot be embedded: {error}"
+    together_or_alone(lambda some: _add_features(encoder, some), good, "it cannot be embedded")
     return rows
 
 
-def row_of(one: Input, found: tuple) -> dict:
-    """What every table says of a file, of which `_read` found this; `list` and `reason` if it is no video."""
+def together_or_alone(add: Callable[[list], None], good: list[tuple], problem: str) -> None:
+    """`add` to all rows (the first of each tuple) at once; if one of them is refused, to each by itself."""
+    try:
+        if good:
+            add(good)
+    except ValueError:
+        for each in good:
+            try:
+                add([each])
+            except ValueError as error:
+                each[0]["list"], each[0]["reason"] = QUARANTINE, f"{problem}: {error}"
+
+
+def row_of(one: Input, file: tuple) -> dict:
+    """What every table says of a file, of which `_read` says this; `list` and `reason` if it is no video."""
     row = {"row": one.row, "format": one.format}
-    if len(found) == 2:
-        return row | dict(zip(("list", "reason"), found, strict=True))
-    video, flags, (length, height, width), _ = found
+    if len(file) == 2:
+        return row | dict(zip(("list", "reason"), file, strict=True))
+    video, flags, (length, height, width), _ = file
     fps = video.fps if np.isfinite(video.fps) else None
     return row | {
         "num_frames": length, "height": height, "width": width, "fps": fps, "flags": " ".join(sorted(flags))
@@ -232,14 +237,13 @@ def row_of(one: Input, found: tuple) -> dict:
 
 
 def _add_features(encoder: VideoEncoder, good: list) -> None:
-    if good:
-        features = encoder.embed(
-            [video.frames for _, video, _ in good],
-            fps=[fps for _, _, fps in good],
-            spacing=[video.pixel_size for _, video, _ in good],
-        )
-        for (row, _, _), vector in zip(good, features, strict=True):
-            row["features"] = vector
+    features = encoder.embed(
+        [video.frames for _, video, _ in good],
+        fps=[fps for _, _, fps in good],
+        spacing=[video.pixel_size for _, video, _ in good],
+    )
+    for (row, _, _), vector in zip(good, features, strict=True):
+        row["features"] = vector
 
 
 def _finished(out: FeatureTable, settings: dict) -> dict:

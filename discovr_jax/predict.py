@@ -73,28 +73,29 @@ def predict(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
 
-    def make(chunk: Sequence[Input], videos: list, salt: bytes) -> list[dict]:
-        rows = []
-        for one, found in zip(chunk, videos, strict=True):
-            row = extract_lib.row_of(one, found)
-            rows.append(row)
-            if "list" in row:
-                continue
-            if _shows_doppler(*found[:2]):
-                row["list"], row["reason"] = extract_lib.SKIPPED, DOPPLER
-                continue
-            row["study"] = _study(one, salt, show_paths)
-            try:
-                made = encoder.predict(
-                    found[0].frames, fps=row["fps"] if use_fps else None, spacing=[found[0].pixel_size],
-                    show_out_of_distribution=show_out_of_distribution,
-                )  # fmt: skip
-            except ValueError as error:
-                row["list"], row["reason"] = extract_lib.QUARANTINE, f"nothing can be predicted: {error}"
-                continue
-            row |= _columns(made, found)
+    def add_predictions(usable: list[tuple[dict, tuple]]) -> None:
+        videos = [file[0] for _, file in usable]
+        predictions = encoder.predict(
+            [video.frames for video in videos],
+            fps=[row["fps"] if use_fps else None for row, _ in usable],
+            spacing=[video.pixel_size for video in videos],
+            show_out_of_distribution=show_out_of_distribution,
+        )
+        for (row, file), prediction in zip(usable, predictions, strict=True):
+            row |= _columns(prediction, file)
             if folder is not None:
-                (folder / f"{one.row:06d}.png").write_bytes(picture(found[0].frames, made))
+                (folder / f"{row['row']:06d}.png").write_bytes(picture(file[0].frames, prediction))
+
+    def make(chunk: Sequence[Input], files: list, salt: bytes) -> list[dict]:
+        rows = [extract_lib.row_of(one, file) for one, file in zip(chunk, files, strict=True)]
+        usable = []
+        for one, file, row in zip(chunk, files, rows, strict=True):
+            if "list" not in row and _shows_doppler(*file[:2]):
+                row["list"], row["reason"] = extract_lib.SKIPPED, DOPPLER
+            elif "list" not in row:
+                row["study"] = _study(one, salt, show_paths)
+                usable.append((row, file))
+        extract_lib.together_or_alone(add_predictions, usable, "nothing can be predicted")
         return rows
 
     out = FeatureTable(pathlib.Path(output).absolute(), lambda _: _types(heads.of_kind("regression")), RESEARCH_USE)
@@ -133,41 +134,42 @@ def write_studies(table: pathlib.Path, measurements: Sequence[str]) -> None:
     if frame.empty:
         return
     grouped = frame.groupby("study", sort=True)
-    found = pd.concat(
+    means = pd.concat(
         [grouped.size().rename("clips"), grouped["out_of_distribution"].sum().astype(int), grouped[numbers].mean()],
         axis=1,
     ).reset_index()
-    found["notice"] = RESEARCH_USE
-    rows = pa.Table.from_pandas(found, preserve_index=False)
+    means["notice"] = RESEARCH_USE
+    rows = pa.Table.from_pandas(means, preserve_index=False)
     pq.write_table(rows.replace_schema_metadata({"notice": RESEARCH_USE}), path)
 
 
 def _types(measurements: Sequence[str]) -> dict[str, Any]:
     """Columns of a prediction."""
-    found: dict[str, Any] = {"study": pa.string(), "out_of_distribution": pa.bool_(), "why": pa.string()}
-    found |= {f"{part}{end}": pa.float64() for part in measurements for end in ("", "_low", "_high")}
-    found |= dict.fromkeys((*_NUMBERS, "distance_threshold"), pa.float64())
-    found |= {"nearest": pa.list_(pa.string()), "nearest_similarity": pa.list_(pa.float32())}
+    columns: dict[str, Any] = {"study": pa.string(), "out_of_distribution": pa.bool_(), "why": pa.string()}
+    columns |= {f"{part}{end}": pa.float64() for part in measurements for end in ("", "_low", "_high")}
+    columns |= dict.fromkeys((*_NUMBERS, "distance_threshold"), pa.float64())
+    columns |= {"nearest": pa.list_(pa.string()), "nearest_similarity": pa.list_(pa.float32())}
     for phase in PHASES:
-        found |= {f"lv_{phase}_frame": pa.int32(), f"lv_{phase}_mask_png": pa.binary()}
-    return found | {"notice": pa.string()}
+        columns |= {f"lv_{phase}_frame": pa.int32(), f"lv_{phase}_mask_png": pa.binary()}
+    return columns | {"notice": pa.string()}
 
 
-def _columns(made: Prediction, found: tuple) -> dict[str, Any]:
+def _columns(prediction: Prediction, file: tuple) -> dict[str, Any]:
     """A prediction as values of the table; NaN is null."""
-    _, _, (_, height, width), (top, left) = found
-    row: dict[str, Any] = {"out_of_distribution": made.out_of_distribution, "why": "; ".join(made.reasons)}
-    for part, one in made.measurements.items():
+    _, _, (_, height, width), (top, left) = file
+    row: dict[str, Any] = {"out_of_distribution": prediction.out_of_distribution, "why": "; ".join(prediction.reasons)}
+    for part, one in prediction.measurements.items():
         row |= {part: one.value, f"{part}_low": one.low, f"{part}_high": one.high}
-    row |= {name: getattr(made, name) for name in (*_NUMBERS, "distance_threshold")}
+    row |= {name: getattr(prediction, name) for name in (*_NUMBERS, "distance_threshold")}
     row = {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
-    row["nearest"], row["nearest_similarity"] = (list(each) for each in zip(*made.nearest, strict=True))
-    for phase, outline in made.outlines.items():
+    row["nearest"] = [name for name, _ in prediction.nearest]
+    row["nearest_similarity"] = [similarity for _, similarity in prediction.nearest]
+    for phase, outline in prediction.outlines.items():
         whole = np.zeros((height, width), bool)
         rows, columns = outline.mask.shape
         whole[top : top + rows, left : left + columns] = outline.mask
         row |= {f"lv_{phase}_frame": outline.frame, f"lv_{phase}_mask_png": _png(whole)}
-    return row | {"notice": made.notice}
+    return row | {"notice": prediction.notice}
 
 
 def _study(one: Input, salt: bytes, show: bool) -> str | None:

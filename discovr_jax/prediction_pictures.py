@@ -16,17 +16,17 @@ _LINE, _TEXT = 18, 13  # height of a line of the caption, and of its letters
 _COLUMNS = 88  # letters of a line
 
 
-def picture(frames: np.ndarray, made: Prediction) -> bytes:
+def picture(frames: np.ndarray, prediction: Prediction) -> bytes:
     """PNG of a prediction: both outlined frames side by side; the first and the middle frame where there are none.
 
     Args:
       frames: uint8 [T, H, W], those that were predicted from.
     """
-    shown = [(PHASES[phase], one.frame, one.mask) for phase, one in made.outlines.items()]
+    shown = [(PHASES[phase], one.frame, one.mask) for phase, one in prediction.outlines.items()]
     shown = shown or [("no outline", frame, None) for frame in (0, len(frames) // 2)]
     tiles = [_outlined(frames[frame], mask) for _, frame, mask in shown]
     names = "   |   ".join(f"{name}, frame {frame}" for name, frame, _ in shown)
-    lines = [line for text in (names, *words(made), made.notice) for line in _wrapped(text)]
+    lines = [line for text in (names, *words(prediction), prediction.notice) for line in _wrapped(text)]
     height, width = tiles[0].shape[:2]
     canvas = Image.new("RGB", (max(2 * width, 2 * _SIDE), height + _LINE * len(lines) + 8))
     for column, tile in enumerate(tiles):
@@ -39,19 +39,20 @@ def picture(frames: np.ndarray, made: Prediction) -> bytes:
     return file.getvalue()
 
 
-def words(made: Prediction) -> list[str]:
+def words(prediction: Prediction) -> list[str]:
     """A prediction in lines of text."""
-    if made.reasons:
-        lines = [f"Out of distribution: {'; '.join(made.reasons)}"]
-        if np.isnan(made.probability_abnormal) and all(np.isnan(m.value) for m in made.measurements.values()):
+    if prediction.reasons:
+        lines = [f"Out of distribution: {'; '.join(prediction.reasons)}"]
+        numbers = [prediction.probability_abnormal, *(one.value for one in prediction.measurements.values())]
+        if np.isnan(numbers).all():
             return [*lines, "Numbers are withheld."]
     else:
         lines = []
-    for one in made.measurements.values():
+    for one in prediction.measurements.values():
         name = interface.MEASUREMENTS[one.field][0]
         lines.append(f"{name} {one.value:.3g} {one.unit} (90 % interval {one.low:.3g} to {one.high:.3g})")
-    if np.isfinite(made.probability_abnormal):
-        lines.append(f"probability of abnormal {made.probability_abnormal:.2f}")
+    if np.isfinite(prediction.probability_abnormal):
+        lines.append(f"probability of abnormal {prediction.probability_abnormal:.2f}")
     return lines
 
 

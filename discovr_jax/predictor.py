@@ -108,8 +108,8 @@ def load_predictor(encoder) -> "Predictor":
         )
     heads = fitted_heads.read(encoder.heads)
     _require_weights(heads, "video_encoder", encoder.weights_sha256)
-    made = heads.about["preprocessing"]
-    for name, value in ({name: made[name] for name in _PREPROCESSING} | {"fit": "letterbox", "channels": 1}).items():
+    wanted = {name: heads.about["preprocessing"][name] for name in _PREPROCESSING} | {"fit": "letterbox", "channels": 1}
+    for name, value in wanted.items():
         if options[name] != value:
             raise HeadsError(
                 f"the heads in {heads.path} were fitted on clips of {name} = {value}, this encoder makes them with "
@@ -117,18 +117,18 @@ def load_predictor(encoder) -> "Predictor":
             )
     params = {"video_encoder": encoder.params["video_encoder"]}
     if "decoder" in heads.about["weights_sha256"]:
-        found = weights_lib.read_weights(encoder.path, lambda name: name.startswith(DECODER)).arrays
-        decoder = traverse_util.unflatten_dict({n.removeprefix(DECODER): each for n, each in found.items()}, sep="/")
+        arrays = weights_lib.read_weights(encoder.path, lambda name: name.startswith(DECODER)).arrays
+        decoder = traverse_util.unflatten_dict({n.removeprefix(DECODER): each for n, each in arrays.items()}, sep="/")
         _require_weights(heads, "decoder", trees.fingerprint(decoder))
         params["decoder"] = jax.device_put(decoder)
     return Predictor(encoder, heads, params)
 
 
-def _require_weights(heads: Heads, name: str, found: str) -> None:
+def _require_weights(heads: Heads, name: str, sha256: str) -> None:
     wanted = heads.about["weights_sha256"][name]
-    if found != wanted:
+    if sha256 != wanted:
         raise HeadsError(
-            f"the heads in {heads.path} belong to another encoder ({name} {wanted[:12]}, this one is {found[:12]}): "
+            f"the heads in {heads.path} belong to another encoder ({name} {wanted[:12]}, this one is {sha256[:12]}): "
             "evaluate this checkpoint (--mode=eval)"
         )
 
@@ -148,6 +148,9 @@ class Predictor:
         self._anomaly_threshold = (
             self._head(self._anomaly)["details"]["thresholds"][fitted_heads.SPECIFICITY] if self._anomaly else np.nan
         )
+        self._references = {part: self._reference(part) for part in (self._knn, self._anomaly) if part}
+        # What neighbours are similar in.
+        self._similar = self._head(self._knn)["readout"] if self._knn else out_of_distribution.READOUTS[0]
         of_tokens = heads.of_kind("segmentation")
         self._segmentation = max(of_tokens, key=lambda part: self._head(part)["details"]["val_dice"], default=None)
 
@@ -167,7 +170,10 @@ class Predictor:
         given = list(zip(videos, rates, spacing, strict=True))
         clips = [self._encoder.clips(*one) for one in given]
         features, tokens = self._run(clips)
-        found = self._of_features(features)
+        finite = np.all([np.isfinite(features[name]).all(1) for name in self.heads.readouts], 0)
+        if not finite.all():
+            raise ValueError(f"the features of {(~finite).sum()} of {len(given)} videos are not finite")
+        outputs = self._of_features(features)
         limits = self.heads.about["out_of_distribution"]
         distance = out_of_distribution.distance(limits, self.heads.arrays, features)
         predictions = []
@@ -180,8 +186,8 @@ class Predictor:
             shown = show_out_of_distribution or not why
             draws = shown and tokens is not None
             outlines = self._outlines(video, rate, size, tokens[row]) if draws else {}
-            values = {name: each[row] for name, each in found.items()} if shown else {}
-            predictions.append(self._prediction(values, why, distance[row], found["nearest"][row], outlines))
+            values = {name: each[row] for name, each in outputs.items()} if shown else {}
+            predictions.append(self._prediction(values, why, distance[row], outputs["nearest"][row], outlines))
         return predictions
 
     def _prediction(self, values, why, distance, nearest, outlines) -> Prediction:
@@ -207,26 +213,29 @@ class Predictor:
         )
 
     def _of_features(self, features: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """{head, or "probe", "knn", "anomaly", "nearest": what it says of each video}."""
+        """{regression, "probe", "knn", "anomaly", "nearest": what it says of each video}."""
 
         def of(part: str) -> np.ndarray:
             return np.asarray(features[self._head(part)["readout"]], np.float64)
 
-        found: dict[str, Any] = {part: regression.apply(self.heads.fitted(part), of(part)) for part in self.regressions}
+        outputs: dict[str, Any] = {p: regression.apply(self.heads.fitted(p), of(p)) for p in self.regressions}
         if self._probe:
-            found["probe"] = probe.apply(self.heads.fitted(self._probe), of(self._probe))
-        for kind, part, module in (("knn", self._knn, knn), ("anomaly", self._anomaly, anomaly)):
+            outputs["probe"] = probe.apply(self.heads.fitted(self._probe), of(self._probe))
+        for part, kind, module, names in (
+            (self._knn, "knn", knn, ("k", "temperature")), (self._anomaly, "anomaly", anomaly, ("k",))
+        ):  # fmt: skip
             if part:
-                known = self.heads.arrays[f"{part}/known"]
-                reference = np.asarray(self.heads.arrays[f"reference/{self._head(part)['readout']}"], np.float64)[known]
-                labels = np.asarray(self.heads.arrays["labels"], np.float64)[known]
-                names = ("k", "temperature") if kind == "knn" else ("k",)
                 options = {name: self._head(part)["options"][name] for name in names}
-                found[kind] = module.apply(reference, labels, of(part), **options)
-        limits = self.heads.about["out_of_distribution"]
-        readout = self._head(self._knn)["readout"] if self._knn else limits["readouts"][0]
-        found["nearest"] = fitted_heads.nearest_videos(self.heads, readout, features[readout], NEAREST)
-        return found
+                outputs[kind] = module.apply(*self._references[part], of(part), **options)
+        outputs["nearest"] = fitted_heads.nearest_videos(self.heads, self._similar, features[self._similar], NEAREST)
+        return outputs
+
+    def _reference(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Features [N, D] and labels [N] of the training videos of a head, float64."""
+        known = self.heads.arrays[f"{part}/known"]
+        arrays = (self.heads.arrays[name] for name in (f"reference/{self._head(part)['readout']}", "labels"))
+        features, labels = (np.asarray(each, np.float64)[known] for each in arrays)
+        return features, labels
 
     def _head(self, part: str) -> Mapping[str, Any]:
         return self.heads.about["heads"][part]
@@ -254,18 +263,18 @@ class Predictor:
         return features, None if tokens is None else tokens.reshape(len(clips), count, *tokens.shape[1:])
 
     def _encode(self, params, frames, num_valid):
-        """As `evaluate.make_embed` and `make_token_encoder`: pooled features that heads read, and tokens."""
+        """As `evaluate.make_embed` and `make_token_encoder`: pooled features, and tokens where a head reads them."""
         model, side = self._encoder.model, self._encoder.options["map_side"]
         tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        found = readouts_lib.readouts(tokens, num_valid, model.grid, side)
+        pooled = readouts_lib.readouts(tokens, num_valid, model.grid, side)
         if "decoder" in params:
             decoded = model.apply({"params": params}, tokens, method="decode_video")
             maps = readouts_lib.readouts(decoded, num_valid, model.grid, side)
-            found |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+            pooled |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
         if self._segmentation is None:
-            return found, None
+            return pooled, None
         by_time = tokens[:, 1:].reshape(len(frames), model.grid.time, model.grid.num_positions, -1)
-        return found, by_time.astype(jnp.float16)
+        return pooled, by_time.astype(jnp.float16)
 
     def _outlines(self, video: np.ndarray, rate, spacing, tokens: np.ndarray) -> dict[str, Outline]:
         """The cavity where it is largest and smallest over the tubelets of all clips; nothing if none shows one.
