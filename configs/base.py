@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     c.data.abnormal_rule = optional(str)  # what makes a video abnormal: "ef < 50", ... (discovr_jax/data/labels.py);
     # None: the dataset's own rule, of its facts.toml
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
-    c.data.crop = by_fidelity(str)  # its place: "uniform", or one of 13 "anchors" as the public code
+    c.data.crop = by_fidelity(str)  # its position: "uniform", or one of 13 "anchors" as the public code
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
     c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing
     c.data.simulate.train = 0
@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
     c.model.tubelet = 2  # frames of a video patch
     c.model.video_qkv_bias = by_fidelity(str)  # "none" (also the published weights) or "qv" (public code)
     c.model.image_qkv_bias = "none"  # likewise
-    c.model.positions = "1d"  # sinusoid of a token's number in the clip, as the public code; or of its place
+    c.model.positions = "1d"  # sinusoid of a token's number in the clip, as the public code; or of its patch position
     # along each of the "factorised": a small model learns sooner what lies beside what (docs/learning.md)
     c.model.position_grid = optional(tuple)  # (tubelets, rows, columns) in which positions are counted: the
     # grid of `init_from`'s checkpoint where its clips have another size; None for this run's own grid
@@ -87,10 +87,10 @@ def get_config() -> ConfigDict:
 
     c.mask = ConfigDict()
     c.mask.kind = "tube"  # of the local video views: tube, region, mixed
-    c.mask.ratio = 0.9  # hidden share of the patches of a frame, video
+    c.mask.ratio = 0.9  # masked share of the patches of a frame, video
     c.mask.video_views = 4  # local views of a clip
     c.mask.image_kind = "tube"  # of the image views
-    c.mask.image_ratio = 0.9  # hidden share, image
+    c.mask.image_ratio = 0.9  # masked share, image
     c.mask.image_views = 4  # masked variants of each frame
     c.mask.region_fraction = 0.4  # visible share of a "region" view
 
@@ -126,10 +126,10 @@ def get_config() -> ConfigDict:
     c.scd.epsilon = 0.05  # of Sinkhorn-Knopp
     c.scd.iterations = 10  # of Sinkhorn-Knopp
     c.scd.standardise = "frame"  # image teacher tokens: over the "frame", per "position", or "none"
-    c.scd.tokens = "all"  # tokens that count: "all" or "masked" (hidden from the student)
+    c.scd.tokens = "all"  # tokens that count: "all" or "masked" (not given to the student)
     c.scd.ignore_static = False  # weight 0 for padded frames and patches without signal
-    c.scd.signal_floor = 4.0  # grey levels of deviation below which a patch is static
-    c.scd.position_momentum = 0.99  # of the mean image token of each place, which starts as the first batch's
+    c.scd.signal_floor = 4.0  # standard deviation in grey levels below which a patch is static
+    c.scd.position_momentum = 0.99  # of the mean image token of each patch position, which starts as the first batch's
     c.scd.targets = by_fidelity(str)  # "soft", or "hard" labels as the public code
     c.scd.pairing = by_fidelity(str)  # "aligned": same patch position and time; "reference": as the public code
     c.scd.image_gradient = by_fidelity(bool)  # the image scores' term moves the prototypes: yes, reference no
@@ -175,8 +175,8 @@ def get_config() -> ConfigDict:
     c.eval.batch_size = 16  # clips a batch
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
     c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
-    # to choose from on validation; "decoder_mean_map" and "decoder_std_map" read the decoder's tokens
-    c.eval.map_side = 3  # cells along a side of "mean_map" and "std_map", each of the encoder's width
+    # poolings to choose from on validation; "decoder_mean_map" and "decoder_std_map" read the decoder's tokens
+    c.eval.map_side = 3  # grid cells along a side of "mean_map" and "std_map", each of the encoder's width
     c.eval.resamples = 1000  # of the bootstrap
     # name -> options, see docs/evaluation.md; with at_end = True it does not run during training (eval.every)
     c.eval.evaluators = ConfigDict()

@@ -29,7 +29,7 @@ METHODS = {
     "scd_only": _ONLY | {"loss.scd": 1.0},
     "reference_pairing": {"scd.pairing": "reference"},  # tokens of different positions, as the public code pairs them
     "videomae": _ONLY | {"loss.pix": 1.0},
-    # SIGMA clusters hidden tokens and a target network's tokens; here that network is the untrained image teacher.
+    # SIGMA clusters masked tokens and a target network's tokens; here that network is the untrained image teacher.
     "sigma_like": _ONLY | {"loss.scd": 1.0, "scd.tokens": "masked"},
 }
 

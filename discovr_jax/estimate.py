@@ -148,7 +148,7 @@ def main(arguments=None) -> None:
     jax.config.update("jax_platforms", "cpu")
     module = importlib.import_module(f"discovr_jax.configs.{given.config}")
     topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}
-    columns = "model|M parameters|state GB|MB a clip|topology|mesh|clips each|compute, ms|sent, ms|clips/s"
+    columns = "model|M parameters|state GB|MB per clip|topology|mesh|clips each|compute, ms|sent, ms|clips/s"
     print(f"| {columns.replace('|', ' | ')} |\n|" + " --- |" * 10)
     rows = []
     for variant in given.variants.split(","):

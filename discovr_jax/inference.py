@@ -54,13 +54,13 @@ def load_encoder(
     """Load one encoder of a checkpoint.
 
     What is left out is as in the evaluation of these weights, so that features are those that were scored; where
-    there was none (a converted public checkpoint), the readout is CLS, in float32, the mean of 3 clips.
+    there was none (a converted public checkpoint), the pooling is CLS, in float32, the mean of 3 clips.
 
     Args:
       path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file.
       branch: "video_teacher" (the one to use), "video_student", "image_teacher" or "image_student".
-      readout: one of `models.readouts.KNOWN`; or "best", what the evaluation's validation chose (for the first of
-        its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there is one.
+      readout: the pooling, one of `models.readouts.KNOWN`; or "best", what the evaluation's validation chose (for the
+        first of its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there is one.
       clips: evenly spaced clips of a video; features are averaged over them.
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
       channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights of input_normalisation "imagenet").
@@ -211,11 +211,11 @@ class VideoEncoder:
         Args:
           frames: uint8 [T, H, W], [T, H, W, 3] (RGB), either with N videos in front, or a list of N videos of
             any sizes and lengths.
-          fps: frames per second (one number, or one a video): resamples to the trained frame rate. None takes
+          fps: frames per second (one number, or one per video): resamples to the trained frame rate. None takes
             frames at the trained stride.
           output: "video" for one vector a video; "frames" for one a tubelet (image branches: a frame) of each
             clip; "tokens" for every patch of each clip.
-          spacing: one a video, millimetres between rows and between columns: pixels that are not square become so,
+          spacing: one per video, millimetres between rows and between columns: pixels that are not square become so,
             where the fit is "letterbox". None: they are.
 
         Returns:
@@ -301,7 +301,7 @@ class VideoEncoder:
         return result
 
     def _run(self, clips: list[tuple[np.ndarray, int]], output: str) -> np.ndarray:
-        """One row a clip, in batches of one size, so that the forward pass is compiled once."""
+        """One row per clip, in batches of one size, so that the forward pass is compiled once."""
         rows, size = [], self._batch_size
         for first in range(0, len(clips), size):
             part = clips[first : first + size]
@@ -315,13 +315,13 @@ class VideoEncoder:
         if output == "video":
             return self._encode_video(params, frames, num_valid)
         cls, tokens, grid = self._tokens(params, frames, num_valid)
-        places = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.model.width).astype(jnp.float32)
+        by_position = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.model.width).astype(jnp.float32)
         if output == "tokens":
-            return places
-        return places.mean((2, 3)) if self._video else cls.astype(jnp.float32)
+            return by_position
+        return by_position.mean((2, 3)) if self._video else cls.astype(jnp.float32)
 
     def _encode_video(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """The readout of each clip, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
+        """Pooled features of clips, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options
         result = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
@@ -351,8 +351,8 @@ def _as_clip(tokens, num_clips, num_valid, grid):
     cls = tokens[:, :, 0]
     valid = (jnp.arange(grid.frames) < num_valid[:, None]).astype(cls.dtype)[:, :, None]
     mean = (cls * valid).sum(1, keepdims=True) / valid.sum(1, keepdims=True)
-    places = tokens[:, :, 1:].reshape(num_clips, -1, tokens.shape[-1])
-    return cls, jnp.concatenate([mean, places], 1), ClipGrid(grid.frames, grid.rows, grid.cols, 1)
+    by_position = tokens[:, :, 1:].reshape(num_clips, -1, tokens.shape[-1])
+    return cls, jnp.concatenate([mean, by_position], 1), ClipGrid(grid.frames, grid.rows, grid.cols, 1)
 
 
 @functools.cache

@@ -218,7 +218,7 @@ class Progress:
         self._last = now
         rate = done / max(now - self._start, 1e-9)
         minutes, seconds = divmod(round((total - done) / rate), 60)
-        line = f"{done} of {total} {self._what} ({100 * done // total} %), {rate:.1f} a second"
+        line = f"{done} of {total} {self._what} ({100 * done // total} %), {rate:.1f} per second"
         print(f"{line}, {minutes} min {seconds} s left", file=sys.stderr, flush=True)
 
 

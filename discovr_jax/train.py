@@ -188,6 +188,11 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         finished = step == total and not (stop and unscored)
         if finished:
             log.write(step, {"state_sha256": state_sha256(state)})
+            if results is None and writes:  # an evaluation says it too
+                rows = metrics_log.read_metrics(directory)
+                health = collapse_lib.health(rows, config.model.num_prototypes, config.dino.centering)
+                for line in collapse_lib.told(health):
+                    logger.info(line)
         else:
             logger.warning("stopped at step %d of %d on SIGTERM; the same command resumes", step, total)
         return Summary(state, metrics, results, finished)

@@ -18,6 +18,7 @@ from discovr_jax.evaluation import evaluate, fitted_heads
 from discovr_jax.evaluation.evaluators import segmentation
 from discovr_jax.evaluation.metrics import masks as mask_metrics
 from discovr_jax.evaluation.report import report
+from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.parallel import mesh as mesh_lib
 from tests import run_case
 from tests.builder_case import write_video
@@ -35,9 +36,9 @@ def run(tmp_path_factory):
         run_case.traced_once(patch)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
         patch.setattr(report, "write_report", lambda *_, **__: "no report")
-        config = run_case.make_config(run_case.simulated(base), {"eval.clips": 2, "eval.every": "3 steps"})
+        config = run_case.make_config(run_case.simulated(base), {"eval.clips": 2, "duration": "3 steps"})
         summary = train.train_and_evaluate(config, str(folder / "run"), evaluate.evaluate_state)
-        yield config, folder / "run", summary.results
+        yield config, folder / "run", summary
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_videos(run):
 
 def scored(workdir, family, output=""):
     """{id: prediction} of the studied encoder in predictions.csv."""
-    with open(workdir / "eval" / "9" / "predictions.csv", newline="") as file:
+    with open(workdir / "eval" / "3" / "predictions.csv", newline="") as file:
         return {
             row["id"]: float(row["prediction"])
             for row in csv.DictReader(file)
@@ -62,11 +63,15 @@ def scored(workdir, family, output=""):
         }
 
 
-def test_heads_are_kept_at_the_end_only(run):
-    _, workdir, results = run
-    assert (workdir / "eval" / "9" / fitted_heads.FILE).is_file()
-    assert not (workdir / "eval" / "3" / fitted_heads.FILE).exists()
-    assert "heads" not in json.loads((workdir / "eval" / "3" / "results.json").read_text())
+def test_heads_are_kept_at_the_end_only(run, tmp_path):
+    config, workdir, summary = run
+    results = summary.results
+    shutil.copytree(workdir / "eval" / "features", tmp_path / "eval" / "features")
+    experiment, mesh = experiment_lib.make_experiment(config, 10), run_case.one_device(None)
+    during = evaluate.evaluate_state(config, tmp_path, summary.state, 2, experiment, mesh)
+    assert "heads" not in during and not list(tmp_path.rglob(fitted_heads.FILE))
+    assert during["encoders"]["discovr"]["lvef/mae"] == results["encoders"]["discovr"]["lvef/mae"]
+    assert [path.parent.name for path in workdir.rglob(fitted_heads.FILE)] == ["3"]
     assert set(results["heads"]["kept"]) == {"knn", "anomaly", "probe", "lvef", "segmentation"}
     assert results["heads"]["intervals"]["lvef"]["half_width"] == np.inf  # of five validation videos
 
@@ -83,7 +88,7 @@ def test_predictions_are_those_of_the_evaluation(run, encoder, test_videos):
         expected = scored(run[1], family, output)
         assert len(expected) == len(ids) == 5
         np.testing.assert_allclose(values, [expected[name] for name in ids], rtol=1e-6, atol=1e-6, err_msg=family)
-    thresholds = run[2]["readouts"]["anomaly"]["encoders"]["discovr"]["details"][0]["thresholds"]
+    thresholds = run[2].results["readouts"]["anomaly"]["encoders"]["discovr"]["details"][0]["thresholds"]
     assert {one.anomaly_threshold for one in found} == {thresholds["95"]}
     assert all(one.measurements["lvef"].low == -np.inf and one.notice == fitted_heads.RESEARCH_USE for one in found)
     with open(run[1] / "results.json") as file:
@@ -253,7 +258,7 @@ def test_other_clips_weights_or_no_heads_are_refused(run, encoder, test_videos, 
             discovr_jax.load_encoder(workdir, **options).predict(video)
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns("features"))
-    heads = copy / "eval" / "9" / fitted_heads.FILE
+    heads = copy / "eval" / "3" / fitted_heads.FILE
     read = fitted_heads.read(heads)
     fitted_heads._save(heads, read.arrays, dict(read.about) | {"weights_sha256": {"video_encoder": "0" * 64}})
     with pytest.raises(fitted_heads.HeadsError, match="belong to another encoder"):

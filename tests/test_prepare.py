@@ -187,8 +187,8 @@ def test_progress_tells_rate_and_time_left(monkeypatch, capsys):
         progress(done, 80)
     # 20 in 10 s leave 60 for 30 s; the third call comes too early to be printed.
     assert capsys.readouterr().err.splitlines() == [
-        "20 of 80 videos (25 %), 2.0 a second, 0 min 30 s left",
-        "80 of 80 videos (100 %), 2.0 a second, 0 min 0 s left",
+        "20 of 80 videos (25 %), 2.0 per second, 0 min 30 s left",
+        "80 of 80 videos (100 %), 2.0 per second, 0 min 0 s left",
     ]
 
 

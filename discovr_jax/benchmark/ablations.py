@@ -66,7 +66,7 @@ def program(config, mesh) -> str:
     return traced.lower(state, clips).as_text()
 
 
-TIMES = ("", "ms a step (quartiles)", "clips/s", "temporaries, GB", "first loss")
+TIMES = ("", "ms per step (quartiles)", "clips/s", "temporaries, GB", "first loss")
 COUNTS = ("", "GFLOP a device", "memory traffic, GB", "operations", "in use beyond the state, GB", "bounds added, ms")
 
 

@@ -1,4 +1,4 @@
-"""Feature extraction of an evaluation: clips a second of the video encoder, all readouts."""
+"""Feature extraction of an evaluation: clips per second of the video encoder, all poolings."""
 
 import argparse
 
@@ -35,6 +35,6 @@ def run(given: argparse.Namespace) -> None:
     print(f"{config.model.variant}, {config.model.dtype}, batch {config.eval.batch_size}\n")
     rows = [
         ("batch, median (quartiles)", f"{times.median:.3f} s ({low:.3f} to {high:.3f})"),
-        ("clips a second", f"{config.eval.batch_size / times.median:.3g}"),
+        ("clips per second", f"{config.eval.batch_size / times.median:.3g}"),
     ]
     print(machine.table(("", "value"), rows))

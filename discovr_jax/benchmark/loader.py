@@ -1,7 +1,7 @@
-"""The loader: clips a second from prepared records, stage by stage in one thread, then whole with its workers.
+"""The loader: clips per second from prepared records, stage by stage in one thread, then whole with its workers.
 
 "cold" drops the records from the system's cache first. A core-second is one of processor time, of this process and its
-workers: clips a core-second say what a core does however busy the machine is.
+workers: clips per core-second say what a core does however busy the machine is.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from discovr_jax.benchmark import machine
 from discovr_jax.data import mixture, pipeline, records, transforms
 from discovr_jax.method.fidelity import option
 
-HELP = "clips a second from records, by stage and by number of workers"
+HELP = "clips per second from records, by stage and by number of workers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(given: argparse.Namespace) -> None:
     total = sum(result.values())
     rows = [(name, f"{1e3 * seconds:.2f}", f"{1 / seconds:.0f}") for name, seconds in result.items()]
     rows.append(("sum", f"{1e3 * total:.2f}", f"{1 / total:.0f}"))
-    print(machine.table(("stage, one thread, warm", "ms a clip", "clips a second"), rows) + "\n")
+    print(machine.table(("stage, one thread, warm", "ms per clip", "clips per second"), rows) + "\n")
     rows = []
     for number in workers:
         for cold in (True, False):
@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> None:
                 for each in sources.values():
                     drop_from_cache(each)
             rows.append((number, "cold" if cold else "warm", *_row(whole(sources, config, number, given.clips))))
-    header = ("workers", "cache", "first batch, s", "clips a second", "clips a core-second", "MB a worker")
+    header = ("workers", "cache", "first batch, s", "clips per second", "clips per core-second", "MB per worker")
     print(machine.table(header, rows))
 
 

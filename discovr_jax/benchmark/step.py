@@ -1,4 +1,4 @@
-"""The training step: median time, clips a second, MFU, memory, and where the time goes.
+"""The training step: median time, clips per second, MFU, memory, and where the time goes.
 
 The step is the one of a run, on clips of noise: no records are needed. MFU is the nominal work (planning/flops.py)
 over the time and the peak of the devices (--peak, TFLOP/s a device). --parts compiles each part alone as well;
@@ -50,7 +50,7 @@ def run(given: argparse.Namespace) -> None:
     if given.profile:
         rows = trace_lib.top_operations(ready.run, given.profile, compiled.as_text())
         print(f"\nTrace in {given.profile}\n")
-        print(machine.table(("operation", "where", "calls a step", "ms a step"), rows))
+        print(machine.table(("operation", "where", "calls per step", "ms per step"), rows))
     if given.parts:
         print("\n" + machine.table(*_parts(experiment, ready.state, batch, config.batch_size, nominal, times, given)))
 
@@ -107,8 +107,8 @@ def _summary(times: machine.Times, queued: float, compiled, batch_size: int, nom
     rate = clips * sum(nominal.values())
     rows = [
         ("step, median (quartiles)", f"{times.median:.3f} s ({low:.3f} to {high:.3f})"),
-        ("clips a second", f"{clips:.3g}"),
-        ("clips a second, steps queued as in a run", f"{batch_size / queued:.3g}"),
+        ("clips per second", f"{clips:.3g}"),
+        ("clips per second, steps queued as in a run", f"{batch_size / queued:.3g}"),
         ("nominal work a clip", f"{sum(nominal.values()) / 1e9:.4g} GFLOP"),
         ("nominal rate", f"{rate / 1e9:.4g} GFLOP/s"),
     ]

@@ -148,13 +148,13 @@ def _set_clip(c: ConfigDict, shapes: Shapes, hints: Hints, width: int, notes: li
         result = [shapes[name][1] - 1 for m in modules if len(shapes.get(name := f"{m}.pos_embed", ())) == 3]
         return _most_common(result) if result else None
 
-    places, clip = tokens("image_student", "image_teacher"), tokens("encoder", "video_teacher")
+    positions, clip = tokens("image_student", "image_teacher"), tokens("encoder", "video_teacher")
     patch, tubelet = c.model.patch, c.model.tubelet
     size, frames = hints.image_size, hints.num_frames
-    if places is not None:
-        side = round(places**0.5)
-        if side * side != places:
-            raise ConversionError(f"a position table of {places} patches is no square of patches")
+    if positions is not None:
+        side = round(positions**0.5)
+        if side * side != positions:
+            raise ConversionError(f"a position table of {positions} patches is no square of patches")
         size = side * patch
     if size is None:
         size = c.data.image_size

@@ -1,7 +1,7 @@
 """Records that lie in a bucket: the folder of a dataset copied to this host's disk, once, and read from there.
 
 array_record opens local files only, and any process may need any record, because the shuffle is global. What is copied
-is small beside a boot disk: about 1.2 MB a clip at 112 pixels.
+is small beside a boot disk: about 1.2 MB per clip at 112 pixels.
 """
 
 import hashlib

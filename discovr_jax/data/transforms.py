@@ -102,7 +102,7 @@ def multi_scale_crop(rng: np.random.Generator, height: int, width: int, scales: 
     """Draws the box of a TSN multi-scale crop (Wang et al., 2016), anywhere in the frame.
 
     Height and width are scales of the shorter side, drawn uniformly from the pairs of `scales` at most one
-    step of the list apart, so that the aspect ratio changes little; the place is uniform.
+    step of the list apart, so that the aspect ratio changes little; the position is uniform.
 
     Args:
       rng: source of randomness.

@@ -13,7 +13,7 @@ _VIDEOS = 8  # made-up ones of a split
 
 
 def check_evaluators(config, depth: int) -> None:
-    """Refuses what a long training should not be waited for: unknown readouts, evaluators, options or fields, values
+    """Refuses what a long training should not be waited for: unknown poolings, evaluators, options or fields, values
     that no evaluator takes, blocks that the encoder has not.
 
     Evaluators of pooled features run once on a few made-up videos; those of tokens look at their options.

@@ -21,7 +21,7 @@ from discovr_jax.models import readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.parallel import processes
-from discovr_jax.runs import metrics_log, workdir
+from discovr_jax.runs import collapse, metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.trees import path_name
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def make_embed(model: Discovr, mesh, map_side: int):
     """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params as of `scored`.
 
-    Where they hold a decoder, its maps are among the readouts, as "decoder_...".
+    Where they hold a decoder, its maps are among the poolings, as "decoder_...".
     Each process gives its rows of the batch and gets the readouts of all.
     """
     batch = mesh_lib.batch_sharding(mesh)
@@ -173,7 +173,11 @@ def evaluate_state(
         evaluation, directory, step, config.eval.dataset, share.writes,
         clips_seen=step * config.batch_size, manifest_sha256=manifest, features=how, **heads,
     )  # fmt: skip
-    logger.info("evaluation of step %d on %s\n%s", step, dataset, table.metrics_table(results))
+    rows = metrics_log.read_metrics(directory) if share.writes else []
+    until = [row for row in rows if row["step"] <= step]
+    health = collapse.health(until, config.model.num_prototypes, config.dino.centering)
+    told = [table.metrics_table(results, str(directory)), *collapse.told(health)]
+    logger.info("evaluation of step %d on %s\n%s", step, dataset, "\n".join(told))
     shown = samples.of_clips(config, state, model, sources["test"], mesh)
     if not share.writes:
         return results
@@ -181,7 +185,7 @@ def evaluate_state(
         directory,
         step,
         results,
-        metrics_log.read_metrics(directory),
+        rows,
         features=evaluation.features,
         fields=evaluation.fields,
         predictions=evaluation.predictions,
@@ -190,6 +194,7 @@ def evaluate_state(
         usage=shown.get("usage"),
         neighbours=samples.neighbours(results, sources, evaluation.fields),
         summary=_summary(config, experiment, step),
+        health=health,
     )
     logger.info("report: %s", path)
     return results

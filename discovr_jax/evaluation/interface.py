@@ -54,12 +54,12 @@ class Predictions:
     """What an evaluator says about validation and test videos.
 
     Attributes:
-      val: float64 [N_val], from which the readout is chosen; None if there is nothing to choose.
+      val: float64 [N_val], from which the pooling is chosen; None if there is nothing to choose.
       test: float64 [N_test], a score that grows with "abnormal", or the measurement; None if it has only outputs.
       details: what was chosen on validation (a penalty, say), to be written into results.json.
       outputs: {name: float64 [N_test]}, further numbers a row that a metric is computed from (`metrics.On`); NaN
         where one does not apply.
-      report: what the report draws; written into results.json for the chosen readout and the first seed.
+      report: what the report draws; written into results.json for the chosen pooling and the first seed.
       fitted: {name: array}, what the evaluator's `apply` needs to predict for other videos; empty without one.
     """
 
@@ -73,7 +73,7 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A head with its data: an evaluator is one of them, or several that each choose their own readout.
+    """A head with its data: an evaluator is one of them, or several that each choose their own pooling.
 
     Attributes:
       name: of the part, "knn" or "transfer_knn"; family: its metrics go under FAMILY/METRIC.

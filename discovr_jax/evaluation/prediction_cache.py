@@ -46,7 +46,7 @@ class Store:
     share: feature_cache.Share = feature_cache.ALONE
 
     def table(self, name: str, head: Any, data: Any, make: Callable[[], Table]) -> Table:
-        """The predictions of one head on one encoder's readouts: read, or made.
+        """The predictions of one head on one encoder's pooled features: read, or made.
 
         Args:
           name: of the file; predictions of another head or from other data under the same name are replaced.
@@ -64,7 +64,7 @@ NOWHERE = Store()
 
 
 def _pack(table: Table) -> dict[str, np.ndarray]:
-    """Arrays under READOUT/NUMBER/NAME, all else as JSON: of a skipped readout the reason."""
+    """Arrays under READOUT/NUMBER/NAME, all else as JSON: of a skipped pooling the reason."""
     arrays: dict[str, np.ndarray] = {}
     rest: dict[str, Any] = {}
     for readout, group in table.items():

@@ -34,7 +34,7 @@ class Evaluation:
 
     Attributes:
       results: the content of results.json; step and commit join when it is written.
-      predictions: one dict a row of predictions.csv (test rows, chosen readouts).
+      predictions: one dict a row of predictions.csv (test rows, chosen poolings).
       features: {encoder: [{split: {readout: float [N, D]}}, one per seed]}, "all" included.
       fields: {split: {column: [N]}}, see `features.extract.read_fields`.
       heads: {part: the studied encoder's head}, of parts that can predict for other videos.
@@ -128,7 +128,7 @@ def patients_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
 def skip(
     evaluation: Evaluation, family: str, reason: str | interface.Skip, encoder: str = "all", readout: str = ""
 ) -> None:
-    """Lists an evaluator, or one encoder or readout of it, as skipped."""
+    """Lists an evaluator, or one encoder or pooling of it, as skipped."""
     where = {"evaluator": family, "encoder": encoder} | ({"readout": readout} if readout else {})
     set_up = not isinstance(reason, interface.NotSetUp)
     evaluation.results["skipped"].append({**where, "reason": str(reason), "set_up": set_up})
@@ -185,7 +185,7 @@ def add(
       field: what is predicted: "label", a measurement of `interface.MEASUREMENTS`, or another word.
       readouts: {encoder: the chosen one}.
       chosen_by: "validation auroc", say.
-      part: name of the part, where a family has several, each with its own readouts; else the family's.
+      part: name of the part, where a family has several, each with its own pooling; else the family's.
       names: {METRIC: its name in the module's METRICS} where that is another.
     """
     results, part = evaluation.results, part or family

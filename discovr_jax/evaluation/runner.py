@@ -1,7 +1,7 @@
 """Runs the configured evaluators on the pooled features (one row per video) of all encoders.
 
     features of every encoder, seed and split
-      -> for each evaluator: predictions for each readout -> the readout chosen on validation, by encoder
+      -> for each evaluator: predictions for each pooling -> the pooling chosen on validation, by encoder
       -> metrics, intervals and differences (`entries`) -> results.json, predictions.csv
 
 `config.eval.evaluators` is {family: options}. The family names the module; options may hold "type" to run one
@@ -43,7 +43,7 @@ EncodersFeatures = Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """A part with its videos: what is the same for every encoder and readout."""
+    """A part with its videos: what is the same for every encoder and pooling."""
 
     part: interface.Part
     module: Any
@@ -55,7 +55,7 @@ class _Task:
     rows: results_lib.Rows
 
     def val_metric(self, predictions: Sequence[interface.Predictions]) -> float:
-        """The metric that readouts are chosen by, averaged over seeds and draws."""
+        """The metric that poolings are chosen by, averaged over seeds and draws."""
         metric, ones = self.module.METRICS[self.module.SELECT_BY], np.ones((1, len(self.target["val"])))
         return float(np.mean([metric(self.target["val"], each.val, ones)[0] for each in predictions]))
 
@@ -234,7 +234,7 @@ def _run(
     remembered: dict,
     store: prediction_cache.Store,
 ) -> None:
-    """One part on every encoder and readout, into `evaluation`.
+    """One part on every encoder and pooling, into `evaluation`.
 
     What heads predict is `remembered` for a part that asks the same (label efficiency with all labels, the probe), and
     in `store` for another evaluation.
@@ -293,7 +293,7 @@ def _run(
         }
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
-        # A gain over other weights is a gain of the weights only in the same readout.
+        # A gain over other weights is a gain of the weights with the same pooling.
         mine, theirs = samples[results_lib.STUDIED], samples[encoder]
         entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
             name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)
@@ -303,7 +303,7 @@ def _run(
 
 
 def _candidates(group, readouts: Sequence[str]) -> list[str]:
-    """Readouts to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
+    """Poolings to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
     available = list(group[0]["train"])
     if own := [name for name in available if name in pixels.NAMES]:
         return own
@@ -311,7 +311,7 @@ def _candidates(group, readouts: Sequence[str]) -> list[str]:
 
 
 def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
-    """Predictions from every readout of one encoder, or why one has none."""
+    """Predictions from every pooling of one encoder, or why one has none."""
     table: prediction_cache.Table = {}
     for readout in readouts:
         try:
@@ -322,7 +322,7 @@ def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> predicti
 
 
 def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interface.Predictions]:
-    """Predictions from one readout of one encoder: seed by seed, of each all draws."""
+    """Predictions from one pooling of one encoder: seed by seed, of each all draws."""
     predictions = []
     for seed, splits in enumerate(group):
         inputs = []

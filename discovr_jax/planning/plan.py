@@ -31,7 +31,7 @@ class Plan:
     platform: str  # whose compiler made the program, see `aot.platform`
     mesh: dict[str, int]
     compiled: aot.Compiled
-    per_clip: float  # bytes a clip of the batch on a device beyond the state
+    per_clip: float  # bytes per clip of the batch on a device beyond the state
     useful_flops: float  # a step, all devices: what the recipe needs (discovr_jax/planning/flops.py)
     shards: int
     gradient_accumulation_steps: int

@@ -2,12 +2,15 @@
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
 
 PATIENCE = 3  # logged rows in a row that must look sick before a warning
 SAME = 0.02  # relative difference below which two entropies count as equal
+_TEACHERS = {"vid": "video", "img": "image"}
+_MONITORS = ("features/rank", "scd/agreement", *(f"teacher/{name}/entropy" for name in _TEACHERS))
 
 
 def symptoms(row: dict, num_prototypes: int, centering: str) -> dict[str, str]:
@@ -17,7 +20,7 @@ def symptoms(row: dict, num_prototypes: int, centering: str) -> dict[str, str]:
       num_prototypes, centering: `model.num_prototypes` and `dino.centering` of the run.
     """
     result, centre = {}, centering == "mean"  # Sinkhorn reads no centre: its momentum does nothing
-    for name, words in (("vid", "video"), ("img", "image")):
+    for name, words in _TEACHERS.items():
         top = row.get(f"teacher/{name}/entropy_max")
         if top is None:
             continue
@@ -36,7 +39,7 @@ def symptoms(row: dict, num_prototypes: int, centering: str) -> dict[str, str]:
     if row.get("scd/perplexity", math.inf) < 0.05 * num_prototypes:
         result["few prototypes are in use"] = "lower scd.epsilon or use more scd.iterations; try scd.standardise"
     if row.get("scd/position_information", 0.0) > 0.9:
-        result["prototypes encode the place in the frame, little else"] = (
+        result["prototypes encode the patch position, little else"] = (
             "set scd.standardise=position, raise model.num_prototypes (8 times the patches of a frame or more)"
         )
     if row.get("features/rank", math.inf) < 1.5:
@@ -49,13 +52,49 @@ class Watch:
 
     def __init__(self, num_prototypes: int, centering: str):
         self._run = num_prototypes, centering
-        self._seen: dict[str, int] = {}
+        self._rows_in_a_row: dict[str, int] = {}
 
     def look(self, step: int, row: dict) -> list[str]:
         """Warnings given at this row."""
         current = symptoms(row, *self._run)
-        self._seen = {name: self._seen.get(name, 0) + 1 for name in current}
-        due = [name for name, rows in self._seen.items() if rows == PATIENCE]
+        self._rows_in_a_row = {name: self._rows_in_a_row.get(name, 0) + 1 for name in current}
+        due = [name for name, rows in self._rows_in_a_row.items() if rows == PATIENCE]
         for name in due:
             logger.warning("step %d: %s. Try: %s. See docs/learning.md", step, name, current[name])
         return due
+
+
+def health(rows: Sequence[Mapping[str, float]], num_prototypes: int, centering: str) -> list[str]:
+    """The health of a run in one line, and a line for each warning.
+
+    Args:
+      rows: logged metrics in the order of their steps, such as the lines of metrics.jsonl; others are passed over.
+      num_prototypes, centering: as of `symptoms`.
+
+    Returns:
+      ["step 600: rank 9.7; ln K - H: video 0.55, image 0.40; ...; no warnings"], or [] where no monitor was logged.
+      A warning is a symptom of each of the last `PATIENCE` rows.
+    """
+    monitored = [row for row in rows if any(name in row for name in _MONITORS)]
+    if not monitored:
+        return []
+    row = monitored[-1]
+    parts = [f"rank {row['features/rank']:.1f}"] if "features/rank" in row else []
+    gaps = [
+        f"{words} {row[f'teacher/{name}/entropy_max'] - row[f'teacher/{name}/entropy']:.2f}"
+        for name, words in _TEACHERS.items()
+        if f"teacher/{name}/entropy" in row
+    ]
+    parts += [f"ln K - H: {', '.join(gaps)}"] if gaps else []
+    if "scd/agreement" in row:
+        alone = row["scd/agreement_position_only"]
+        parts.append(f"agreement {row['scd/agreement']:.2f} (position alone {alone:.2f})")
+    last = [symptoms(each, num_prototypes, centering) for each in monitored[-PATIENCE:]]
+    warnings = [f"{name}; try: {what}" for name, what in last[-1].items() if all(name in each for each in last)]
+    count = f"{len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else "no warnings"
+    return [f"step {row['step']}: {'; '.join([*parts, count])}", *warnings]
+
+
+def told(health: Sequence[str]) -> list[str]:
+    """Lines of `health` for the terminal."""
+    return [f"health at {health[0]}", *(f"warning: {line}" for line in health[1:])] if health else []

@@ -132,7 +132,7 @@ def test_step(tiny_flags, tmp_path, capsys):
     assert main(command) == 0
     out = capsys.readouterr().out
     value = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", out, re.MULTILINE))
-    seconds, rate = float(value["step, median (quartiles)"].split()[0]), float(value["clips a second"])
+    seconds, rate = float(value["step, median (quartiles)"].split()[0]), float(value["clips per second"])
     assert rate == pytest.approx(8 / seconds, rel=0.02) or seconds < 0.02
     mfu = float(value["MFU of 0.001 TFLOP/s a device"].removesuffix(" %"))
     nominal = float(value["nominal rate"].removesuffix(" GFLOP/s"))
@@ -177,7 +177,7 @@ def test_sinkhorn_and_eval(tiny_flags, capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert float(rows[-1][-1].removesuffix(" |")) < 1e-5  # both forms assign alike
     assert main(["eval", *tiny_flags, "--repeats=1"]) == 0
-    assert "| clips a second |" in capsys.readouterr().out
+    assert "| clips per second |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

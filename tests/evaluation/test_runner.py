@@ -135,15 +135,6 @@ def test_predictions_file(evaluation, tmp_path):
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
 
-def test_table_shows_metrics_intervals_and_what_they_stand_for(evaluation, tmp_path):
-    text = table.metrics_table(runner.write(evaluation, tmp_path, 120))
-    lines = text.splitlines()
-    assert lines[0].startswith("| encoder") and "LVEF MAE" in lines[0]
-    assert len({len(line) for line in lines[:7]}) == 1
-    assert lines[2].startswith("| discovr ") and " to " in lines[2]
-    assert "120 training steps" in text and "demo" in text
-
-
 def test_missing_labels_skip_one_evaluator_and_leave_the_others(tmp_path):
     fields = _fields()
     encoders = _encoders(fields)

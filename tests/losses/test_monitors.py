@@ -122,7 +122,7 @@ def test_a_healthy_run_has_no_symptoms():
         ({"features": jnp.ones((16, 8))}, ["clip features"]),
         ({"features": jnp.outer(jnp.arange(16.0), jnp.ones(8))}, ["clip features"]),
         ({"labels": jnp.zeros((8, 4, 6), jnp.int32)}, ["few prototypes"]),
-        ({"labels": jnp.broadcast_to(jnp.arange(6), (8, 4, 6))}, ["prototypes encode the place"]),
+        ({"labels": jnp.broadcast_to(jnp.arange(6), (8, 4, 6))}, ["prototypes encode the patch position"]),
     ],
     ids=["constant", "uniform", "equal features", "features on a line", "one prototype", "position code"],
 )
@@ -144,6 +144,32 @@ def test_a_symptom_is_reported_once_and_only_if_it_stays():
     reports = [watch.look(step, r) for step, r in enumerate([sick, sick, healthy, sick, sick, sick, sick])]
     assert [len(report) for report in reports] == [0, 0, 0, 0, 0, 1, 0]
     assert "clip features" in reports[5][0]
+
+
+def test_health_in_one_line_and_a_line_for_each_warning():
+    rows = [{"step": step} | row() for step in (10, 20)] + [{"step": 20, "state_sha256": "ab"}]
+    (line,) = collapse_lib.health(rows, 24, "mean")
+    last = rows[1]
+    gap = last["teacher/vid/entropy_max"] - last["teacher/vid/entropy"]
+    alone = last["scd/agreement_position_only"]
+    assert line == (
+        f"step 20: rank {last['features/rank']:.1f}; ln K - H: video {gap:.2f}, image {gap:.2f}; "
+        f"agreement 1.00 (position alone {alone:.2f}); no warnings"
+    )
+    assert collapse_lib.told([line]) == [f"health at {line}"]
+    sick = row(features=jnp.ones((16, 8)))
+    # Two of the last three rows are sick, then all three.
+    rows += [{"step": step} | sick for step in (30, 40)]
+    assert collapse_lib.health(rows, 24, "mean")[0].endswith("; no warnings")
+    first, warning = collapse_lib.health([*rows, {"step": 50} | sick], 24, "mean")
+    assert first.startswith("step 50: rank 0.0;") and first.endswith("; 1 warning")
+    assert warning.startswith("clip features lie on one line") and "try: lower optim.lr" in warning
+    assert collapse_lib.told([first, warning])[1] == f"warning: {warning}"
+    # VideoMAE logs no teacher and no prototypes.
+    assert collapse_lib.health([{"step": 1, "features/rank": 9.0}], 24, "mean") == [
+        "step 1: rank 9.0; no warnings"
+    ]
+    assert collapse_lib.health([{"step": 1, "loss/total": 2.0}], 24, "mean") == collapse_lib.told([]) == []
 
 
 def test_the_remedies_name_keys_of_the_config(config):

@@ -1,4 +1,4 @@
-"""Segmentation of labelled frames from frozen tokens, by one linear layer a token and by a light decoder.
+"""Segmentation of labelled frames from frozen tokens, by one linear layer per token and by a light decoder.
 
     expert masks -> a clip that shows each labelled frame -> tokens of the tubelet that holds it
       -> head (weight decay and steps chosen on validation Dice) -> classes of every pixel at the record's frame size
@@ -45,10 +45,10 @@ PICTURES = 3  # test videos whose ED and ES frames are handed on to the report
 
 
 class LinearHead(nn.Module):
-    """Tokens [B, rows * cols, D] -> logits [B, rows * patch, cols * patch, classes], one linear layer a token.
+    """Tokens [B, rows * cols, D] -> logits [B, rows * patch, cols * patch, classes], one linear layer per token.
 
-    Its weights are the same in every place, its bias is the place's own: tokens that say nothing give the mean mask,
-    whether or not they tell where they are.
+    Its weights are the same at every patch position, its bias is the position's own: tokens that say nothing give the
+    mean mask, whether or not they tell where they are.
     """
 
     rows: int
@@ -58,14 +58,14 @@ class LinearHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        zeros, cells = nn.initializers.zeros, self.patch**2 * self.classes
-        x = nn.Dense(cells, use_bias=False, kernel_init=zeros)(x.astype(jnp.float32))
-        x = x + self.param("bias", zeros, (self.rows * self.cols, cells))
+        zeros, outputs = nn.initializers.zeros, self.patch**2 * self.classes
+        x = nn.Dense(outputs, use_bias=False, kernel_init=zeros)(x.astype(jnp.float32))
+        x = x + self.param("bias", zeros, (self.rows * self.cols, outputs))
         return fold(x.reshape(x.shape[0], self.rows, self.cols, -1), self.patch, self.classes)
 
 
 class DecoderHead(nn.Module):
-    """The same shapes: twice a 3 x 3 convolution to a grid of doubled size, then a linear layer a cell."""
+    """The same shapes: twice a 3 x 3 convolution to a grid of doubled size, then a linear layer per grid cell."""
 
     rows: int
     cols: int
@@ -84,7 +84,7 @@ class DecoderHead(nn.Module):
 
 
 def around(x: jax.Array) -> jax.Array:
-    """Each cell with its eight neighbours, zeros outside: [B, h, w, C] -> [B, h, w, 9 C].
+    """Each grid cell with its eight neighbours, zeros outside: [B, h, w, C] -> [B, h, w, 9 C].
 
     A linear layer of these is a 3 x 3 convolution, whose gradient is many times slower on the CPU backend.
     """

@@ -146,10 +146,10 @@ def cached(
 
 
 def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
-    """Adds the readout "all": the others side by side, each divided by its mean length on train.
+    """Adds the pooling "all": the others side by side, each divided by its mean length on train.
 
-    One number a readout, so that none drowns the others in a cosine, while differences of length between
-    videos (how much the tokens move, say) stay. An encoder with a single readout gets no "all".
+    One number per pooling, so that none drowns the others in a cosine, while differences of length between
+    videos (how much the tokens move, say) stay. An encoder with a single pooling gets no "all".
 
     Args:
       splits: {"train": ..., "val": ..., "test": ...} of {readout: float [N, D]}.
@@ -164,12 +164,12 @@ def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
 
 
 def mean_lengths(train: Readouts) -> dict[str, float]:
-    """Of each readout of the training videos (but "all"), what `join` divides it by."""
+    """Of each pooling of the training videos (but "all"), what `join` divides it by."""
     return {part: _mean_length(train[part]) for part in sorted(train) if part != "all"}
 
 
 def join(features: Mapping[str, Any], lengths: Mapping[str, float], concatenate: Callable = np.concatenate) -> Any:
-    """The readout "all": those of `lengths` side by side, each divided by its length.
+    """The pooling "all": those of `lengths` side by side, each divided by its length.
 
     Args:
       features: {readout: float [N, D]}.

@@ -171,10 +171,10 @@ def _half_width_of_agreement(target, prediction, weights) -> np.ndarray:
 
 
 def agreement_low(target, prediction, weights) -> np.ndarray:
-    """Lower Bland-Altman limit: bias - 1.96 sample deviations of the error; NaN below two videos."""
+    """Lower Bland-Altman limit: bias - 1.96 sample standard deviations of the error; NaN below two videos."""
     return bias(target, prediction, weights) - _half_width_of_agreement(target, prediction, weights)
 
 
 def agreement_high(target, prediction, weights) -> np.ndarray:
-    """Upper Bland-Altman limit: bias + 1.96 sample deviations of the error; NaN below two videos."""
+    """Upper Bland-Altman limit: bias + 1.96 sample standard deviations of the error; NaN below two videos."""
     return bias(target, prediction, weights) + _half_width_of_agreement(target, prediction, weights)

@@ -36,10 +36,20 @@ th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var
   white-space: nowrap; }
 th { color: var(--muted); font-weight: 600; }
 td small { color: var(--muted); display: block; }
-td.better { color: #2b8a3e; } td.worse { color: #c92a2a; }
 td.name { white-space: normal; min-width: 8.5rem; max-width: 15rem; position: sticky; left: 0; background: #fff; }
 td.wrap { white-space: normal; min-width: 12ch; overflow-wrap: anywhere; }
 th.wrap { white-space: normal; min-width: 7rem; max-width: 16rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 215px), 1fr)); gap: 14px;
+  margin: 14px 0 8px; }
+.card { border: 1px solid var(--line); border-radius: 8px; padding: 10px 10px 2px; min-width: 0; }
+.card h3 { margin: 0; } .card .value { font-weight: 600; }
+.card p { margin: 0 0 8px; font-size: .92rem; line-height: 1.35; } .card .value { font-size: 1.5rem; margin: 0; }
+.card small { font-size: .78rem; color: var(--muted); } .card b { font-weight: 500; }
+.better { color: #2b8a3e; } .worse { color: #c92a2a; }
+.glance figure img { max-width: 290px; }
+.value small { font-size: .85rem; font-weight: 400; color: var(--muted); }
+.healthy, .sick { border-left: 3px solid #2b8a3e; padding-left: 10px; margin-top: 10px; font-size: .92rem; }
+.sick { border-color: #c92a2a; }
 summary { cursor: pointer; color: var(--accent); margin: 4px 0 12px; }
 @media (max-width: 600px) {
   main { padding: 16px 10px 40px; } section { padding: 14px; } h1 { font-size: 1.4rem; } }

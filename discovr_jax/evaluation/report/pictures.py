@@ -54,7 +54,7 @@ def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
     if not clips:
         return html.section(title, html.absent("no attention maps were made"))
     note = (
-        "Attention of the summary (CLS) token of the video teacher in its last block: the brighter, the more a place "
+        "Attention of the CLS token of the video teacher in its last block: the brighter, the more a position "
         "counts for the features of the clip; no colour means an even share or less. First the mean of all heads at "
         "moments of the clip, then each head averaged over the clip. Bright fixed corners or borders would mean that "
         "it looks past the heart."
@@ -74,7 +74,7 @@ def attention_section(clips: Sequence[Mapping[str, Any]]) -> str:
             heads.append((video_strips.tile(picture), (f"head {head + 1}", f"at most {each.max() / even:.1f} x even")))
         parts += [
             html.heading(f"Video {clip['title']}"),
-            html.text(f"Brightest place of all heads: {mean.max() / even:.1f} times an even share.", "muted"),
+            html.text(f"Brightest position, mean of all heads: {mean.max() / even:.1f} times an even share.", "muted"),
             html.tiles(tiles),
             html.tiles(heads),
         ]

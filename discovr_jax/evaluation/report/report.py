@@ -1,6 +1,6 @@
 """WORKDIR/report.html: what was trained, how it went, and what the features know, for a clinical reader.
 
-One file, drawn section by section: report_scores, report_pictures, report_training.
+One file, section by section: overview (the first screen), scores, pictures, training.
 """
 
 import pathlib
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from discovr_jax.evaluation import results_io
-from discovr_jax.evaluation.report import html
+from discovr_jax.evaluation.report import html, overview
 from discovr_jax.evaluation.report import pictures as report_pictures
 from discovr_jax.evaluation.report import scores as report_scores
 from discovr_jax.evaluation.report import training as report_training
@@ -30,6 +30,7 @@ def write_report(
     overlays: Sequence[Mapping[str, Any]] = (),
     neighbours: Sequence[Mapping[str, Any]] = (),
     summary: Mapping[str, object] | None = None,
+    health: Sequence[str] = (),
 ) -> pathlib.Path:
     """Writes the report as one self-contained file.
 
@@ -48,12 +49,13 @@ def write_report(
       neighbours: as of `samples.neighbours`.
       summary: facts about the run for the first section (dataset, model, ...); a long list, such as the whole
         config, is folded away.
+      health: of the run in one line, and a line for each warning, as of `collapse.health`.
 
     Returns:
       The path of the file.
     """
     sections = [
-        _trained_section(step, results, summary or {}),
+        overview.section(step, results, health, summary or {}, metrics_rows, overlays, predictions),
         report_scores.results_section(results),
         report_scores.diagnosis_section(results, predictions),
         *report_scores.measurement_sections(results, predictions),
@@ -65,6 +67,7 @@ def write_report(
         report_scores.projection_section(results, features, fields),
         *report_training.sections(metrics_rows),
         report_training.others(metrics_rows),
+        _settings_section(step, results, summary or {}),
     ]
     lead = (
         f"Self-supervised pre-training on echocardiography video, {step:,} steps. For research; not a "
@@ -75,7 +78,7 @@ def write_report(
     return path
 
 
-def _trained_section(step: int, results, summary: Mapping[str, object]) -> str:
+def _settings_section(step: int, results, summary: Mapping[str, object]) -> str:
     facts = {"Training steps": f"{step:,}"}
     if results and "clips_seen" in results:
         facts["Clips seen"] = f"{results['clips_seen']:,}"
@@ -86,6 +89,6 @@ def _trained_section(step: int, results, summary: Mapping[str, object]) -> str:
     if results and results.get("manifest_sha256"):
         facts["Records and splits (SHA-256 of manifest.csv)"] = results["manifest_sha256"]
     if len(summary) <= _MOST_FACTS:
-        return html.section("What was trained", html.pairs(facts | dict(summary)))
+        return html.section("Run and settings", html.pairs(facts | dict(summary)))
     folded = html.details(f"All {len(summary)} settings", html.pairs(summary))
-    return html.section("What was trained", html.pairs(facts), folded)
+    return html.section("Run and settings", html.pairs(facts), folded)

@@ -35,7 +35,7 @@ _APART = ("labels", "transfer")  # families whose parts have no charts of their 
 
 
 def results_section(results) -> str:
-    """Every metric of every encoder, by family; by patient and by readout folded away."""
+    """Every metric of every encoder, by family; by patient and by pooling folded away."""
     title = "How good are the features?"
     if not results:
         return page.section(title, page.absent("no evaluation was run at this step"))
@@ -48,7 +48,7 @@ def results_section(results) -> str:
     parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
     parts.append(_by_patient(results))
     if tables := [html for name in results["readouts"] for html in _readout_table(results, name)]:
-        parts.append(page.details("Every way of reading the features out (readouts)", *tables))
+        parts.append(page.details("Every pooling", *tables))
     return page.section(title, *parts)
 
 
@@ -67,8 +67,8 @@ def _tables(results, scores) -> list[str]:
             named = display_names.described(results, key)
             digits, larger = named.digits, named.larger_is_better
             row = [page.cell(named.metric, css="name")]
-            row += [_value_cell(scores["encoders"][name].get(key), digits) for name in encoders]
-            row += [_value_cell(scores["paired"][pair].get(key), digits, larger, paired=True) for pair in pairs]
+            row += [value_cell(scores["encoders"][name].get(key), digits) for name in encoders]
+            row += [value_cell(scores["paired"][pair].get(key), digits, larger, paired=True) for pair in pairs]
             body.append(row)
         entry = results["readouts"].get(family, {})
         about = _ABOUT.get(
@@ -101,7 +101,8 @@ def _by_patient(results) -> str:
     return page.details("The same metrics by patient", page.text(note, "muted"), *_tables(results, result))
 
 
-def _value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
+def value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:
+    """A cell of a metric with its interval; `paired`: a difference, called better, worse or unclear."""
     if not entry or entry["value"] is None:
         return page.cell("n/a", (entry or {}).get("note", ""))
     sign = "+" if paired else ""
@@ -111,26 +112,31 @@ def _value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool 
     interval = f"{entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f}"
     if not paired or larger is None:
         return page.cell(value, interval)
-    if entry["low"] <= 0 <= entry["high"]:
-        return page.cell(value, f"{interval}; unclear")
-    verdict = "better" if (entry["low"] > 0) == larger else "worse"
-    return page.cell(value, f"{interval}; {verdict}", verdict)
+    said = verdict(entry, larger)
+    return page.cell(value, f"{interval}; {said}", "" if said == "unclear" else said)
+
+
+def verdict(difference: Mapping[str, Any], larger: bool | None) -> str:
+    """ "better" or "worse" where the interval of a difference excludes 0, else "unclear"; `larger` is better."""
+    if larger is None or difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
+        return "unclear"
+    return "better" if (difference["low"] > 0) == larger else "worse"
 
 
 def _readout_table(results: Mapping[str, Any], name: str) -> list[str]:
-    """Every encoder and readout of one evaluator; the chosen one is marked."""
+    """Every encoder and pooling of one evaluator; the chosen one is marked."""
     entry, rows, metrics = results["readouts"][name], [], []
     for encoder, one in entry["encoders"].items():
         for readout, line in one["table"].items():
             metrics = list(line["test"])
             mark = "chosen" if readout == one["chosen"] else ""
             described = [display_names.described(results, f"{name}/{metric}") for metric in metrics]
-            cells = [_value_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
+            cells = [value_cell(line["test"][m], d.digits) for m, d in zip(metrics, described, strict=True)]
             rows.append([page.cell(encoder), page.cell(readout, mark), page.cell(f"{line['val']:.3f}"), *cells])
     if not rows:
         return []
     described = [display_names.described(results, f"{name}/{metric}") for metric in metrics]
-    head = ["encoder", "readout", entry["chosen_by"], *(columns.metric for columns in described)]
+    head = ["encoder", "pooling", entry["chosen_by"], *(columns.metric for columns in described)]
     part = "" if name == entry["family"] else f" ({name})"
     return [page.heading(f"{described[0].family}{part}"), page.table(head, rows)]
 
@@ -139,8 +145,8 @@ def diagnosis_section(results, predictions) -> str:
     """Confusion matrices of heads that call normal or abnormal, reliability, and the sweep of kNN."""
     title = "Calling normal or abnormal"
     parts, figures, tables = [], [], []
-    for part, entry in _parts(results):
-        rows = _rows(predictions, part)
+    for part, entry in parts_with_charts(results):
+        rows = rows_of(predictions, part)
         if entry["field"] != "label" or not rows:
             continue
         target, prediction = (np.array([row[key] for row in rows], float) for key in ("target", "prediction"))
@@ -262,7 +268,7 @@ def projection_section(results, features, fields) -> str:
     if not figures:
         image = plots.projection(coordinates, share, labels=np.full(len(coordinates), np.nan))
         figures.append(page.figure("All videos", caption, (image, "png")))
-    note = f"Readout '{readout}', projected on its two directions of largest spread."
+    note = f"Pooling '{readout}', projected on its two directions of largest spread."
     return page.section(title, page.text(note, "muted"), page.grid(figures), *parts)
 
 
@@ -275,8 +281,8 @@ def _predicted(results) -> list[str]:
 def measurement_sections(results, predictions) -> list[str]:
     """For each head that predicts a measurement: predictions against truth, and their difference."""
     sections = []
-    for part, entry in _parts(results):
-        rows = _rows(predictions, part)
+    for part, entry in parts_with_charts(results):
+        rows = rows_of(predictions, part)
         if entry["field"] not in interface.MEASUREMENTS or not rows:
             continue
         name, unit, error_unit = interface.MEASUREMENTS[entry["field"]]
@@ -299,7 +305,7 @@ def measurement_sections(results, predictions) -> list[str]:
     return sections or [page.section("Measurements", page.absent("no measurement was evaluated"))]
 
 
-def _parts(results) -> list[tuple[str, Mapping[str, Any]]]:
+def parts_with_charts(results) -> list[tuple[str, Mapping[str, Any]]]:
     """(part, entry) of the heads that the studied encoder was evaluated with and that have charts of their own."""
     entries = (results or {}).get("readouts", {}).items()
     return [
@@ -307,7 +313,7 @@ def _parts(results) -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def _rows(predictions, part: str) -> list[Mapping[str, Any]]:
+def rows_of(predictions, part: str) -> list[Mapping[str, Any]]:
     """The studied encoder's predictions of a part."""
     return [row for row in predictions if (row["encoder"], row["family"], row["output"]) == (STUDIED, part, "")]
 

@@ -1,29 +1,30 @@
-"""The table of metrics that goes to the terminal, the log and the README."""
+"""The metrics that matter, with their baselines: the table that goes to the terminal and the log."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.results import STUDIED
 
-# (family/metric, heading, digits); regressions follow, by the names that the config gives them
-COLUMNS = (
+WIDTH = 100  # characters of a line
+# (family/metric, name, digits); measurements stand before segmentation, by the names that the config gives them
+_CLASSES = (
     ("knn/macro_f1", "kNN macro F1", 3),
-    ("knn/balanced_accuracy", "kNN balanced acc.", 3),
     ("knn/auroc", "kNN AUROC", 3),
     ("probe/macro_f1", "probe macro F1", 3),
     ("probe/auroc", "probe AUROC", 3),
-    ("labels/auroc_10", "probe AUROC, 10 % of labels", 3),
-    ("anomaly/auroc", "anomaly AUROC", 3),
-    ("anomaly/sensitivity_at_90", "sensitivity at 90 %", 3),
-    ("retrieval/precision_at_10", "precision at 10", 3),
+    ("labels/auroc_10", "10 % labels AUROC", 3),
     ("attentive/auroc", "attentive AUROC", 3),
-    ("segmentation/dice", "LV Dice", 3),
-    ("segmentation/decoder_dice", "LV Dice, decoder", 3),
+    ("anomaly/auroc", "anomaly AUROC", 3),
 )
+_MASKS = (("segmentation/dice", "LV Dice", 3), ("segmentation/decoder_dice", "LV Dice, decoder", 3))
+UNTRAINED = "random"
+OTHERS = ("pixels", "mean_mask")  # the baseline without an encoder: of each metric the one that there is
 
 
 def with_interval(entry: Mapping[str, Any] | None, digits: int = 3, *, signed: bool = False) -> str:
-    """ "0.812 (0.770-0.850)", "+0.10 (-0.02 to +0.21)" if signed, "n/a" without a value."""
+    """ "0.812 (0.770 to 0.850)", "+0.10 (-0.02 to +0.21)" if signed, "n/a" without a value."""
     if not entry or entry["value"] is None:
         return "n/a"
     form = f"{{:{'+' if signed else ''}.{digits}f}}"
@@ -31,25 +32,53 @@ def with_interval(entry: Mapping[str, Any] | None, digits: int = 3, *, signed: b
     return f"{value} (no interval)" if low is None else f"{value} ({low} to {high})"
 
 
-def metrics_table(results: Mapping[str, Any]) -> str:
-    """Markdown table, encoder x metric with 95 % intervals, differences below, and what it stands for.
+def baselines(results: Mapping[str, Any], key: str) -> list[str]:
+    """Encoders that a FAMILY/METRIC of the trained one is compared with: untrained, and without an encoder."""
+    others = [name for name in OTHERS if results["encoders"].get(name, {}).get(key)]
+    return [name for name in (UNTRAINED, *others[:1]) if results["encoders"].get(name, {}).get(key)]
+
+
+def that_matter(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """(FAMILY/METRIC, short name, digits) of the metrics that stand in the terminal, whether they are there or not."""
+    return [*_CLASSES, *_measurements(results), *_MASKS]
+
+
+def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
+    """A row per metric that matters: the trained encoder, its baselines, and the paired differences with intervals.
 
     Args:
       results: the content of results.json.
+      where: the workdir, to say where all metrics are.
 
     Returns:
-      Lines without a final newline. Columns whose evaluator did not run are left out; the reason follows.
+      Lines of at most `WIDTH` characters without a final newline. Metrics whose evaluator did not run are left out; the
+      reason follows.
     """
-    rows = [*results["encoders"].items(), *results["paired"].items()]
-    columns = [*COLUMNS, *_regressions(results)]
-    columns = [column for column in columns if any(column[0] in metrics for _, metrics in rows)]
-    cells = [["encoder", *(heading for _, heading, _ in columns)]]
-    for name, metrics in results["encoders"].items():
-        cells.append([name, *(with_interval(metrics.get(key), digits) for key, _, digits in columns)])
-    for name, metrics in results["paired"].items():
-        differences = (with_interval(metrics.get(key), digits, signed=True) for key, _, digits in columns)
-        cells.append([name.replace("-", " - ", 1), *differences])
-    return "\n".join([markdown(cells), "", standing(results), *skipped_lines(results)])
+    trained, rows = results["encoders"].get(STUDIED, {}), []
+    for key, name, digits in that_matter(results):
+        if key not in trained:
+            continue
+        values, differences = [with_interval(trained[key], digits).split(" (")[0]], []
+        compared = baselines(results, key)
+        for baseline in (UNTRAINED, next((each for each in compared if each != UNTRAINED), "")):
+            entry = results["encoders"].get(baseline, {}).get(key)
+            values.append(with_interval(entry, digits).split(" (")[0] if entry else "")
+            pair = results["paired"].get(f"{STUDIED}-{baseline}", {}).get(key)
+            differences.append(with_interval(pair, digits, signed=True) if pair else "")
+        rows.append([name, *values, *differences])
+    lines = []
+    if rows:
+        head = ["", STUDIED, UNTRAINED, "other", f"{STUDIED} - {UNTRAINED}", f"{STUDIED} - other"]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        for row in (head, *rows):
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        lines += ["", "random: the same network untrained; other: pixels, or for masks the mean training mask."]
+    notes = [standing(results), *skipped_lines(results)]
+    if where:
+        notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
+    wrapped = (line for note in notes for line in textwrap.wrap(note, WIDTH, break_long_words=False))
+    return "\n".join([*lines, *wrapped])
 
 
 def markdown(cells: Sequence[Sequence[str]]) -> str:
@@ -63,14 +92,15 @@ def markdown(cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _regressions(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    """Columns of the measurements that were predicted."""
-    columns = []
+def _measurements(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Rows of the measurements that were predicted."""
+    rows = []
     for family, entry in results["readouts"].items():
         if entry["field"] in interface.MEASUREMENTS:
             name, unit = family.upper(), interface.MEASUREMENTS[entry["field"]][2]
-            columns += [(f"{family}/mae", f"{name} MAE ({unit})", 2), (f"{family}/r2", f"{name} R2", 3)]
-    return columns
+            digits = 1 if unit == "mL" else 2
+            rows += [(f"{family}/mae", f"{name} MAE ({unit})", digits), (f"{family}/r2", f"{name} R2", 3)]
+    return rows
 
 
 def standing(results: Mapping[str, Any]) -> str:
@@ -83,7 +113,7 @@ def standing(results: Mapping[str, Any]) -> str:
 
 
 def skipped_lines(results: Mapping[str, Any]) -> list[str]:
-    """One line for each evaluator (or readout) that could not run, with the reason."""
+    """One line for each evaluator (or pooling of one) that could not run, with the reason."""
     keys = ("evaluator", "encoder", "readout")
     skips = results["skipped"]
     return [f"skipped {'/'.join(skip[k] for k in keys if k in skip)}: {skip['reason']}" for skip in skips]
