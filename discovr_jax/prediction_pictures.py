@@ -22,10 +22,10 @@ def picture(frames: np.ndarray, prediction: Prediction) -> bytes:
     Args:
       frames: uint8 [T, H, W], those that were predicted from.
     """
-    shown = [(PHASES[phase], one.frame, one.mask) for phase, one in prediction.outlines.items()]
-    shown = shown or [("no outline", frame, None) for frame in (0, len(frames) // 2)]
-    tiles = [_outlined(frames[frame], mask) for _, frame, mask in shown]
-    names = "   |   ".join(f"{name}, frame {frame}" for name, frame, _ in shown)
+    panels = [(PHASES[phase], one.frame, one.mask) for phase, one in prediction.outlines.items()]
+    panels = panels or [("no outline", frame, None) for frame in (0, len(frames) // 2)]
+    tiles = [_outlined(frames[frame], mask) for _, frame, mask in panels]
+    names = "   |   ".join(f"{name}, frame {frame}" for name, frame, _ in panels)
     lines = [line for text in (names, *words(prediction), prediction.notice) for line in _wrapped(text)]
     height, width = tiles[0].shape[:2]
     canvas = Image.new("RGB", (max(2 * width, 2 * _SIDE), height + _LINE * len(lines) + 8))

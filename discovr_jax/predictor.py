@@ -183,10 +183,10 @@ class Predictor:
                 why.append(f"unlike the training videos (distance {distance[row]:.3g} > {limits['threshold']:.3g})")
             if max(valid for _, valid in clips[row]) < limits["fewest_frames"]:
                 why.append(f"shorter than every training video ({limits['fewest_frames']} frames of a clip)")
-            shown = show_out_of_distribution or not why
-            draws = shown and tokens is not None
+            withheld = why and not show_out_of_distribution
+            draws = tokens is not None and not withheld
             outlines = self._outlines(video, rate, size, tokens[row]) if draws else {}
-            values = {name: each[row] for name, each in outputs.items()} if shown else {}
+            values = {} if withheld else {name: each[row] for name, each in outputs.items()}
             predictions.append(self._prediction(values, why, distance[row], outputs["nearest"][row], outlines))
         return predictions
 

@@ -72,7 +72,7 @@ def test_heads_are_kept_at_the_end_only(run, tmp_path):
     assert "heads" not in during and not list(tmp_path.rglob(fitted_heads.FILE))
     assert during["encoders"]["discovr"]["lvef/mae"] == results["encoders"]["discovr"]["lvef/mae"]
     assert [path.parent.name for path in workdir.rglob(fitted_heads.FILE)] == ["3"]
-    assert set(results["heads"]["kept"]) == {"knn", "anomaly", "probe", "lvef", "segmentation"}
+    assert set(results["heads"]["parts"]) == {"knn", "anomaly", "probe", "lvef", "segmentation"}
     assert results["heads"]["intervals"]["lvef"]["half_width"] == np.inf  # of five validation videos
 
 

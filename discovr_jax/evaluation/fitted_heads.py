@@ -124,8 +124,8 @@ def write(evaluation: results_lib.Evaluation, path: pathlib.Path, writes: bool =
     }
     if writes:
         _save(path, arrays, results_io.plain(header))
-    kept = {part: {name: head[name] for name in ("kind", "field", "readout")} for part, head in heads.items()}
-    return {"file": path.name, "kept": kept, "intervals": intervals, "out_of_distribution": limits}
+    parts = {part: {name: head[name] for name in ("kind", "field", "readout")} for part, head in heads.items()}
+    return {"file": path.name, "parts": parts, "intervals": intervals, "out_of_distribution": limits}
 
 
 def _fewest_frames(lengths: np.ndarray, clip: Mapping[str, Any]) -> int:
@@ -137,10 +137,10 @@ def _fewest_frames(lengths: np.ndarray, clip: Mapping[str, Any]) -> int:
 
 def _interval(head: results_lib.FittedHead) -> dict[str, Any]:
     """Half width of the prediction interval, and the share of test videos whose truth it holds, by bootstrap."""
-    made, rows = head.predictions, head.rows
-    width = half_width(np.abs(made.val - head.target["val"]))
-    held = (np.abs(made.test - rows.target) <= width).astype(np.float64)
-    share = bootstrap.distribution(video_metrics.mean, rows.target, held, rows.weights)
+    predictions, rows = head.predictions, head.rows
+    width = half_width(np.abs(predictions.val - head.target["val"]))
+    covered = (np.abs(predictions.test - rows.target) <= width).astype(np.float64)
+    share = bootstrap.distribution(video_metrics.mean, rows.target, covered, rows.weights)
     return {
         "nominal": NOMINAL,
         "half_width": width,
@@ -181,14 +181,14 @@ def read(path: str | os.PathLike) -> Heads:
         with safetensors.safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {})["heads"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-        found = about["format"]
+        version = about["format"]
     except MemoryError:
         raise
     except Exception as error:  # the library raises errors of many kinds for a damaged file
         reason = f"{type(error).__name__}: {error}"[:300]
         raise HeadsError(f"{path} cannot be read ({reason}): evaluate again (--mode=eval)") from None
-    if found != FORMAT:
-        raise HeadsError(f"{path} is of format {found}, this version reads {FORMAT}: evaluate again (--mode=eval)")
+    if version != FORMAT:
+        raise HeadsError(f"{path} is of format {version}, this version reads {FORMAT}: evaluate again (--mode=eval)")
     return Heads(path, about, arrays)
 
 

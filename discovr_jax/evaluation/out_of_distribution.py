@@ -1,12 +1,14 @@
 """Is a video unlike those that the heads were fitted and checked on? Then nothing that they say of it is to be trusted.
 
 Each pooled feature is standardised on the training videos; the distance in it is the mean Euclidean distance to the k
-nearest of them, as a share of what 99 % of the validation videos do not exceed. A video's distance is the largest over
-the pooled features, and the threshold is again what 99 % of the validation videos do not exceed: about 1 in 100 videos
-like those is flagged, more where validation is small. It finds what looks different to the encoder (noise, M-mode,
-another scanner), which is not all that is different: a video below the threshold may still be one that heads get wrong.
+nearest of them, divided by what 99 % of the training videos do not exceed (each among the others). A video's distance
+is the largest over the pooled features. Validation sets the threshold only, as in split conformal prediction, so that
+at most 1 in 100 videos like those of validation lies above it; with fewer than 99 of them it is their largest
+distance, which 1 in N + 1 exceeds. It finds what looks different to the encoder, which is not all that is different: a
+video below the threshold may still be one that the heads get wrong.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +19,8 @@ from discovr_jax.evaluation import interface
 # Small, and there for every encoder.
 READOUTS = ("cls", "mean", "std_of_mean", "mean_of_std")
 NEAREST = 10  # training videos
-SHARE = 0.99  # of the validation videos, that do not exceed the threshold
+SHARE = 0.99  # of videos like those of validation, that do not exceed the threshold
+_MOST = 2000  # videos, evenly spaced, that a quantile is taken of
 _BLOCK = 2**24  # differences held at once
 _NAME = "out_of_distribution"
 
@@ -36,13 +39,15 @@ def fit(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray]) -> tuple
     for name in names:
         mean, scale = interface.scaling(_finite(train[name]))
         arrays |= {f"{_NAME}/{name}/mean": mean, f"{_NAME}/{name}/scale": scale}
-    apart = {name: _nearest(arrays, name, train[name], val[name]) for name in names}
-    usual = {name: _quantile(each) for name, each in apart.items()}
-    largest = np.max([apart[name] / usual[name] for name in names], 0) if names else np.zeros(1)
+    usual = {name: _usual(_nearest(arrays, name, train[name], _some(train[name]), 1)) for name in names}
+    apart = [_nearest(arrays, name, train[name], _some(val[name])) / usual[name] for name in names]
+    largest = np.max(apart, 0) if names else np.zeros(0)
+    largest = np.sort(largest[np.isfinite(largest)])
+    rank = min(math.ceil((len(largest) + 1) * SHARE), len(largest))
     return {
         "readouts": names,
         "usual": usual,
-        "threshold": _quantile(largest),
+        "threshold": float(largest[rank - 1]) if rank else 0.0,
         "share": SHARE,
         "validation_videos": len(largest),
     }, arrays
@@ -70,18 +75,32 @@ def _finite(rows: np.ndarray) -> np.ndarray:
     return rows[np.isfinite(rows).all(1)]
 
 
-def _nearest(arrays: Mapping[str, np.ndarray], name: str, train: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Mean distance of query [Q, D] to the nearest training videos [N, D] in one standardised feature: [Q]."""
+def _some(rows: np.ndarray) -> np.ndarray:
+    """At most `_MOST` of the rows, evenly spaced."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).round().astype(int))]
+
+
+def _nearest(
+    arrays: Mapping[str, np.ndarray], name: str, train: np.ndarray, query: np.ndarray, skipped: int = 0
+) -> np.ndarray:
+    """Mean distance of query [Q, D] to the nearest training videos [N, D] in one standardised feature: [Q].
+
+    Args:
+      skipped: of the nearest; 1 for a query that is a training video itself.
+    """
     mean, scale = (arrays[f"{_NAME}/{name}/{each}"] for each in ("mean", "scale"))
     train, query = ((rows - mean) / scale for rows in (_finite(train), np.asarray(query, np.float64)))
-    k, squares, found = min(NEAREST, len(train)), (train**2).sum(1), np.empty(len(query))
+    squares, result = (train**2).sum(1), np.empty(len(query))
+    last = min(NEAREST + skipped, len(train))
+    skipped = min(skipped, last - 1)
     for start in range(0, len(query), rows := max(1, _BLOCK // len(train))):
         block = query[start : start + rows]
         apart = np.maximum((block**2).sum(1, keepdims=True) + squares - 2 * block @ train.T, 0)
-        found[start : start + rows] = np.sqrt(np.partition(apart, k - 1, 1)[:, :k]).mean(1)
-    return found / np.sqrt(train.shape[1])
+        nearest = np.sort(np.partition(apart, last - 1, 1)[:, :last], 1)[:, skipped:]
+        result[start : start + rows] = np.sqrt(nearest).mean(1)
+    return result / np.sqrt(train.shape[1])
 
 
-def _quantile(values: np.ndarray) -> float:
-    """The smallest of the values [N] that a share of `SHARE` of them does not exceed; never 0."""
-    return float(np.quantile(values[np.isfinite(values)], SHARE, method="inverted_cdf")) or 1.0
+def _usual(values: np.ndarray) -> float:
+    """What a share of `SHARE` of the finite values [N] does not exceed; never 0."""
+    return float(np.quantile(values[np.isfinite(values)], SHARE)) or 1.0

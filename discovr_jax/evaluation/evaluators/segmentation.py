@@ -314,8 +314,8 @@ def _train(
     details = {"val_dice": np.asarray(fitted.val_score)}
     details |= {name: np.asarray(value) for name, value in fitted.details.items()}
     params = flax.traverse_util.flatten_dict(fitted.params, sep="/")
-    kept = {"mean": mean, "scale": scale} | {f"head/{name}": np.asarray(each) for name, each in params.items()}
-    details |= {_FITTED + name: each for name, each in kept.items()}
+    arrays_of_head = {"mean": mean, "scale": scale} | {f"head/{n}": np.asarray(each) for n, each in params.items()}
+    details |= {_FITTED + name: each for name, each in arrays_of_head.items()}
     return _measured(frames["test"], classes, maps(fitted.params, test)) | details
 
 
