@@ -28,7 +28,7 @@ PHASES = {"ed": "end-diastole", "es": "end-systole"}
 DOPPLER = "colour Doppler, whose colours would be read as tissue"
 NEAREST = 5  # training videos that are named
 # What decides a feature besides the weights: the encoder's options, by the names of the heads' preprocessing.
-_PREPROCESSING = ("num_frames", "stride", "frame_size", "image_size", "clips", "map_side", "dtype")
+_PREPROCESSING = ("num_frames", "stride", "image_size", "frame_size", "clips", "map_side", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,33 +12,43 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import discovr_jax
-from discovr_jax import predict, prediction_pictures, predictor, train
+from discovr_jax import predict, prediction_pictures, predictor
 from discovr_jax.data import records
 from discovr_jax.evaluation import evaluate, fitted_heads
 from discovr_jax.evaluation.evaluators import segmentation
 from discovr_jax.evaluation.metrics import masks as mask_metrics
 from discovr_jax.evaluation.report import report
 from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.models.readouts import KNOWN
 from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.runs import workdir
+from discovr_jax.runs.checkpoint import Checkpoints
 from tests import run_case
 from tests.builder_case import write_video
 
 LVEF = ("lvef", "lvef_low", "lvef_high")
 
 
+EVALUATION = {name: value for name, value in run_case.TINY.items() if name.startswith("eval.")} | run_case.TINY_HEADS
+EVALUATION |= {"eval.clips": 2, "eval.readouts": (*KNOWN,), "data.abnormal_rule": "ef < 57", "data.workers": 0}
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """(config, workdir, results) of a trained and evaluated run, on one device."""
-    base = tmp_path_factory.getbasetemp()
-    folder = tmp_path_factory.mktemp("predict")
+def run(tiny, tmp_path_factory):
+    """(config, workdir, results) of random weights as a checkpoint of step 3 and its evaluation, on one device."""
+    base, folder = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("predict") / "run"
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(base), threadpool_limits(1):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
-        run_case.traced_once(patch)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
         patch.setattr(report, "write_report", lambda *_, **__: "no report")
-        config = run_case.make_config(run_case.simulated(base), {"eval.clips": 2, "duration": "3 steps"})
-        summary = train.train_and_evaluate(config, str(folder / "run"), evaluate.evaluate_state)
-        yield config, folder / "run", summary
+        config = tiny.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(EVALUATION | {"data.data_dir": str(run_case.simulated(base))})
+        folder.mkdir()
+        workdir.claim(folder, experiment_lib.config_dict(config))
+        checkpoints = Checkpoints(folder)
+        checkpoints.save(3, tiny.state, {}, experiment_lib.config_dict(config))
+        checkpoints.close()
+        yield config, folder, evaluate.evaluate_workdir(config, folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +63,9 @@ def test_videos(run):
     return [record["id"] for record in taken], [records.decode_frames(record["frames"], 112, 112) for record in taken]
 
 
-def scored(workdir, family, output=""):
+def scored(folder, family, output=""):
     """{id: prediction} of the studied encoder in predictions.csv."""
-    with open(workdir / "eval" / "3" / "predictions.csv", newline="") as file:
+    with open(folder / "eval" / "3" / "predictions.csv", newline="") as file:
         return {
             row["id"]: float(row["prediction"])
             for row in csv.DictReader(file)
@@ -63,15 +73,14 @@ def scored(workdir, family, output=""):
         }
 
 
-def test_heads_are_kept_at_the_end_only(run, tmp_path):
-    config, workdir, summary = run
-    results = summary.results
-    shutil.copytree(workdir / "eval" / "features", tmp_path / "eval" / "features")
+def test_heads_are_kept_at_the_end_only(run, tiny, tmp_path):
+    config, folder, results = run
+    shutil.copytree(folder / "eval" / "features", tmp_path / "eval" / "features")
     experiment, mesh = experiment_lib.make_experiment(config, 10), run_case.one_device(None)
-    during = evaluate.evaluate_state(config, tmp_path, summary.state, 2, experiment, mesh)
+    during = evaluate.evaluate_state(config, tmp_path, tiny.state, 2, experiment, mesh)
     assert "heads" not in during and not list(tmp_path.rglob(fitted_heads.FILE))
     assert during["encoders"]["discovr"]["lvef/mae"] == results["encoders"]["discovr"]["lvef/mae"]
-    assert [path.parent.name for path in workdir.rglob(fitted_heads.FILE)] == ["3"]
+    assert [path.parent.name for path in folder.rglob(fitted_heads.FILE)] == ["3"]
     assert set(results["heads"]["parts"]) == {"knn", "anomaly", "probe", "lvef", "segmentation"}
     assert results["heads"]["intervals"]["lvef"]["half_width"] == np.inf  # of five validation videos
 
@@ -88,7 +97,7 @@ def test_predictions_are_those_of_the_evaluation(run, encoder, test_videos):
         expected = scored(run[1], family, output)
         assert len(expected) == len(ids) == 5
         np.testing.assert_allclose(values, [expected[name] for name in ids], rtol=1e-6, atol=1e-6, err_msg=family)
-    thresholds = run[2].results["readouts"]["anomaly"]["encoders"]["discovr"]["details"][0]["thresholds"]
+    thresholds = run[2]["readouts"]["anomaly"]["encoders"]["discovr"]["details"][0]["thresholds"]
     assert {one.anomaly_threshold for one in found} == {thresholds["95"]}
     assert all(one.measurements["lvef"].low == -np.inf and one.notice == fitted_heads.RESEARCH_USE for one in found)
     with open(run[1] / "results.json") as file:
@@ -99,17 +108,17 @@ def test_predictions_are_those_of_the_evaluation(run, encoder, test_videos):
 
 def test_the_kept_segmentation_head_draws_what_was_scored(run, encoder):
     """On the tokens of the labelled test frames, which the evaluation keeps."""
-    config, workdir, _ = run
+    config, folder, _ = run
     heads = encoder.predictor.heads
     options, model = heads.about["heads"]["segmentation"]["options"], encoder.model
-    (file,) = (workdir / "eval" / "features").glob("echonet_dynamic-discovr-0-test-frames-*.npz")
-    (truth,) = (workdir / "eval" / "features").glob("echonet_dynamic-masks-test-*.npz")
+    (file,) = (folder / "eval" / "features").glob("echonet_dynamic-discovr-0-test-frames-*.npz")
+    (truth,) = (folder / "eval" / "features").glob("echonet_dynamic-masks-test-*.npz")
     with np.load(file) as archive, np.load(truth) as labelled:
         frames, masks, record, frame = archive["tokens"], labelled["masks"], labelled["record"], labelled["frame"]
     fitted = heads.fitted("segmentation")
     maps = segmentation.apply("linear", fitted, frames, model.grid, model.patch, options["classes"], options["size"])
     source = records.open_source(config.data.data_dir, "echonet_dynamic", "112", "test")
-    expected, dice = scored(workdir, "segmentation", "dice"), mask_metrics.dice(masks == 1, maps == 1)
+    expected, dice = scored(folder, "segmentation", "dice"), mask_metrics.dice(masks == 1, maps == 1)
     for row, value in enumerate(dice):
         assert value == pytest.approx(expected[f"{source[int(record[row])]['id']}:{frame[row]}"], abs=1e-9)
     assert len(dice) == len(expected) > 0
@@ -117,7 +126,7 @@ def test_the_kept_segmentation_head_draws_what_was_scored(run, encoder):
 
 def test_outlines_lie_where_the_cavity_is_largest_and_smallest(encoder, test_videos, monkeypatch):
     """A head that draws a square whose side grows with the tubelet's number: first and last of the real ones."""
-    video = test_videos[1][0][:20]  # of 8 frames at stride 3 seven are real, in four tubelets
+    video = test_videos[1][0][:10]  # of its clips of 4 frames at stride 3 all are real, in two tubelets
 
     def draws(head, fitted, frames, grid, patch, classes, size):
         maps = np.zeros((len(frames), size, size), np.uint8)
@@ -127,8 +136,8 @@ def test_outlines_lie_where_the_cavity_is_largest_and_smallest(encoder, test_vid
 
     monkeypatch.setattr(predictor.segmentation, "apply", draws)
     made = encoder.predict(video, show_out_of_distribution=True).outlines
-    assert (made["es"].frame, made["ed"].frame) == (0, 18)
-    assert made["ed"].mask.shape == (112, 112) and made["ed"].mask.sum() == 10 * (10 + 7)  # the second clip's fourth
+    assert (made["es"].frame, made["ed"].frame) == (0, 6)
+    assert made["ed"].mask.shape == (112, 112) and made["ed"].mask.sum() == 10 * (10 + 3)  # the second clip's second
     monkeypatch.setattr(predictor.segmentation, "apply", lambda *a: np.zeros((len(a[2]), 112, 112), np.uint8))
     assert encoder.predict(video, show_out_of_distribution=True).outlines == {}
 
@@ -241,23 +250,22 @@ def test_stills_and_short_clips(encoder, test_videos):
     for still in (video[:1], np.repeat(video[:1], 30, axis=0)):
         with pytest.raises(ValueError, match="video 0 is a still"):
             encoder.predict(still)
-    assert any("shorter than every training video" in why for why in encoder.predict(video[:5]).reasons)
+    assert any("shorter than every training video" in why for why in encoder.predict(video[:3]).reasons)
 
 
 def test_other_clips_weights_or_no_heads_are_refused(run, encoder, test_videos, tmp_path):
-    workdir = run[1]
-    video = test_videos[1][0]
+    folder, video = run[1], test_videos[1][0]
     for options, words in (
         ({"image_size": 48}, "image_size = 32, this encoder makes them with 48"),
-        ({"num_frames": 4}, "num_frames = 8"),
+        ({"num_frames": 8}, "num_frames = 4"),
         ({"clips": 1}, "clips = 2"),
         ({"fit": "squeeze"}, "fit = letterbox"),
         ({"branch": "video_student", "readout": "cls"}, "heads are of branch video_teacher"),
     ):
         with pytest.raises(fitted_heads.HeadsError, match=words):
-            discovr_jax.load_encoder(workdir, **options).predict(video)
+            discovr_jax.load_encoder(folder, **options).predict(video)
     copy = tmp_path / "run"
-    shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns("features"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("features"))
     heads = copy / "eval" / "3" / fitted_heads.FILE
     read = fitted_heads.read(heads)
     fitted_heads._save(heads, read.arrays, dict(read.about) | {"weights_sha256": {"video_encoder": "0" * 64}})
