@@ -20,7 +20,7 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -75,16 +75,49 @@ def extract(
       InputError: no input.
       ExtractError: no file gave features, or an output of something else is in the way.
     """
-    out = FeatureTable(pathlib.Path(output).absolute())
+    check_frame_rate(encoder, use_fps)
+
+    def make(chunk: Sequence[Input], videos: list, _: bytes) -> list[dict]:
+        return _embed(encoder, chunk, videos, use_fps)
+
+    return write_table(
+        FeatureTable(pathlib.Path(output).absolute()), source, encoder.card() | {"use_fps": use_fps}, make,
+        show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, whole_frame=whole_frame, workers=workers,
+    )  # fmt: skip
+
+
+def check_frame_rate(encoder: VideoEncoder, use_fps: bool) -> None:
+    """Raises ExtractError if frames are to be taken at a rate that the checkpoint does not say."""
     if use_fps and not encoder.options["trained_fps"]:
         raise ExtractError(
             "the checkpoint does not say at how many frames per second it was trained: set --trained_fps, or "
             "--ignore_fps to take frames at the trained stride"
         )
+
+
+def write_table(
+    out: FeatureTable,
+    source: str | os.PathLike,
+    settings: dict,
+    make: Callable[[Sequence[Input], list, bytes], list[dict]],
+    *,
+    show_paths: bool,
+    hide_paths: bool,
+    private_dir: str | os.PathLike | None,
+    whole_frame: bool,
+    workers: int,
+) -> dict:
+    """Read every video of `source`, and write what `make` says of it; arguments and errors as of `extract`.
+
+    Args:
+      settings: of the card; a table or a part of one that was made with others is refused.
+      make: (files, what `_read` found of each, salt) -> a row for each, without its id; one that goes on a list instead
+        holds `list` and `reason`.
+    """
     given = inputs_lib.find(source, private_names=not show_paths)
     files = given.files
     _check_private(private_dir, out)
-    settings = encoder.card() | {"use_fps": use_fps, "whole_frame": whole_frame, "inputs": len(files)}
+    settings = settings | {"whole_frame": whole_frame, "inputs": len(files)}
     if out.table.exists():
         return _finished(out, settings)
     salt = _start(out, settings, private_dir)
@@ -99,15 +132,15 @@ def extract(
         waiting = [(first // CHUNK, files[first : first + CHUNK]) for first in range(0, len(files), CHUNK)]
         waiting = [(number, chunk) for number, chunk in waiting if number not in done]
         for number, chunk, videos in _read_ahead(pool, waiting, whole_frame):
-            rows = _embed(encoder, chunk, videos, use_fps)
-            out.write_part(number, [row | {"id": ids[row["row"]]} for row in rows], encoder.width)
+            rows = make(chunk, videos, salt)
+            out.write_part(number, [row | {"id": ids[row["row"]]} for row in rows], settings["features"])
             bar.update(len(chunk))
     card = out.finish(settings | {"not_read": given.not_read})
     if not card["rows"]:
         shutil.rmtree(out.partial)  # another try reads them again
         kind = QUARANTINE if card["quarantined"] else SKIPPED
         raise ExtractError(
-            f"none of the {len(files)} files gave features: {card['quarantined']} could not be read, {card['skipped']} "
+            f"none of the {len(files)} files gave a row: {card['quarantined']} could not be read, {card['skipped']} "
             f"hold no clip; the first reason: {_first_reason(out.list_of(kind))} (all are in {out.list_of(kind)})"
         )
     return card
@@ -150,15 +183,15 @@ def _read_ahead(pool, chunks, whole_frame: bool) -> Iterator[tuple[int, Sequence
         ahead = begun
 
 
-def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple] | tuple[str, str]:
-    """A video, its flags and the shape that it has in the file; or the list that it goes on, and why."""
+def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple, tuple] | tuple[str, str]:
+    """A video, its flags, the shape and the place (see `isolate_at`) that it has in the file; or its list, and why."""
     path = one.path
     if path is None:
         return QUARANTINE, one.reason
     try:
         video = at_constant_rate(path, read.read_video(path))
-        isolated, flags = (video, set(video.flags)) if whole_frame else sector.isolate_video(video)
-        return isolated, flags, video.frames.shape
+        isolated, flags, place = (video, set(video.flags), (0, 0)) if whole_frame else sector.isolate_at(video)
+        return isolated, flags, video.frames.shape, place
     except VideoError as error:
         kind = SKIPPED if isinstance(error, NotAClip) else QUARANTINE
         return kind, str(error).replace(f"{path}: ", "").replace(str(path), "the file")
@@ -170,36 +203,47 @@ def _embed(encoder: VideoEncoder, chunk: Sequence[Input], videos: list, use_fps:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
     for one, result in zip(chunk, videos, strict=True):
-        row = {"row": one.row, "format": one.format}
+        row = row_of(one, result)
         rows.append(row)
-        if len(result) == 2:
-            row["list"], row["reason"] = result
-            continue
-        video, flags, (length, height, width) = result
-        fps = video.fps if np.isfinite(video.fps) else None
-        row |= {"num_frames": length, "height": height, "width": width, "fps": fps, "flags": " ".join(sorted(flags))}
-        good.append((row, video, fps if use_fps else None))
-    try:
-        _add_features(encoder, good)
-    except ValueError:
-        # One of them cannot be embedded: each by itself, then.
-        for each in good:
-            try:
-                _add_features(encoder, [each])
-            except ValueError as error:
-                each[0]["list"], each[0]["reason"] = QUARANTINE, f"it cannot be embedded: {error}"
+        if "list" not in row:
+            good.append((row, result[0], row["fps"] if use_fps else None))
+    together_or_alone(lambda some: _add_features(encoder, some), good, "it cannot be embedded")
     return rows
 
 
+def together_or_alone(add: Callable[[list], None], good: list[tuple], problem: str) -> None:
+    """`add` to all rows (the first of each tuple) at once; if one of them is refused, to each by itself."""
+    try:
+        if good:
+            add(good)
+    except ValueError:
+        for each in good:
+            try:
+                add([each])
+            except ValueError as error:
+                each[0]["list"], each[0]["reason"] = QUARANTINE, f"{problem}: {error}"
+
+
+def row_of(one: Input, file: tuple) -> dict:
+    """What every table says of a file, of which `_read` says this; `list` and `reason` if it is no video."""
+    row = {"row": one.row, "format": one.format}
+    if len(file) == 2:
+        return row | dict(zip(("list", "reason"), file, strict=True))
+    video, flags, (length, height, width), _ = file
+    fps = video.fps if np.isfinite(video.fps) else None
+    return row | {
+        "num_frames": length, "height": height, "width": width, "fps": fps, "flags": " ".join(sorted(flags))
+    }  # fmt: skip
+
+
 def _add_features(encoder: VideoEncoder, good: list) -> None:
-    if good:
-        features = encoder.embed(
-            [video.frames for _, video, _ in good],
-            fps=[fps for _, _, fps in good],
-            spacing=[video.pixel_size for _, video, _ in good],
-        )
-        for (row, _, _), vector in zip(good, features, strict=True):
-            row["features"] = vector
+    features = encoder.embed(
+        [video.frames for _, video, _ in good],
+        fps=[fps for _, _, fps in good],
+        spacing=[video.pixel_size for _, video, _ in good],
+    )
+    for (row, _, _), vector in zip(good, features, strict=True):
+        row["features"] = vector
 
 
 def _finished(out: FeatureTable, settings: dict) -> dict:
@@ -221,7 +265,8 @@ class _Progress:
     def update(self, count: int) -> None:
         self._done += count
         share, seconds = self._done / self._total, time.monotonic() - self._begun
-        text = f"{self._done} of {self._total} files  {100 * share:3.0f} %  {seconds:.0f} s"
+        left = seconds * (1 - share) / share if share else 0
+        text = f"{self._done} of {self._total} files  {100 * share:3.0f} %  {seconds:.0f} s, {left:.0f} s left"
         if sys.stderr.isatty():
             filled = int(30 * share)
             end = "\n" if self._done == self._total else ""
@@ -260,14 +305,19 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{card['rows']} rows of {card['features']} features in {args.output}")
-    out = FeatureTable(pathlib.Path(args.output))
+    tell_lists(card, pathlib.Path(args.output))
+    return 0
+
+
+def tell_lists(card: dict, table: pathlib.Path) -> None:
+    """Says on the terminal which files gave no row."""
+    out = FeatureTable(table)
     if card["quarantined"]:
         print(f"{card['quarantined']} files could not be read: see {out.list_of(QUARANTINE)}")
     if card["skipped"]:
         print(f"{card['skipped']} files hold no clip (stills and the like): see {out.list_of(SKIPPED)}")
     if card["not_read"]:
         print(f"not read: {file_listing.in_words(card['not_read'])}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -285,16 +335,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--clips", type=int, help="evenly spaced clips that are averaged (default: as evaluated, else 3)")
     add("--fit", default="letterbox", choices=("letterbox", "squeeze"), help="how frames are made square")
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")
-    add("--ignore_fps", action="store_true", help="take frames at the trained stride whatever their rate")
-    add("--whole_frame", action="store_true", help="embed all that is on the screen, not the sector alone")
     add("--dtype", choices=("float32", "bfloat16"), help="of activations (default: as evaluated, else float32)")
     add("--batch_size", type=int, default=8, help="clips a batch (default: %(default)s)")
+    add_file_flags(parser)
+    return parser
+
+
+def add_file_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of how files are read and named."""
+    add = parser.add_argument
+    add("--ignore_fps", action="store_true", help="take frames at the trained stride whatever their rate")
+    add("--whole_frame", action="store_true", help="embed all that is on the screen, not the sector alone")
     add("--workers", type=int, default=4, help="files decoded at once (default: %(default)s)")
     add("--private_dir", help="keep the salt of the ids and id_map.csv here, apart from the output")
     names = parser.add_mutually_exclusive_group()
     names.add_argument("--show_paths", action="store_true", help="name DICOM files by their path")
     names.add_argument("--hide_paths", action="store_true", help="name no file by its path")
-    return parser
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import numpy as np
 from flax import traverse_util
 
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import colour, facts, transforms
-from discovr_jax.data.letterbox import letterbox
+from discovr_jax.data import facts, transforms, video_arrays
 from discovr_jax.evaluation import scored
 from discovr_jax.evaluation.features.cache import join
+from discovr_jax.evaluation.scored import DECODER, SCORED
 from discovr_jax.method.experiment import default_config, make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
@@ -33,7 +33,6 @@ BRANCHES = {
     "image_teacher": ("teacher/image_encoder", "image_teacher"),
     "image_student": ("params/image_encoder", "image_student"),
 }
-SCORED, DECODER = "video_teacher", "params/decoder/"  # what evaluations score, and the decoder that belongs to it
 FITS = ("letterbox", "squeeze")
 OUTPUTS = ("video", "frames", "tokens")
 
@@ -152,7 +151,8 @@ def load_encoder(
     params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
     if decoded and not params["decoder"]:
         raise scored.ReadoutError(f"readout {readout!r}: {path} holds no decoder; choose another")
-    return VideoEncoder(make_model(config), params, options, batch_size)
+    heads = evaluated.heads if evaluated else None
+    return VideoEncoder(make_model(config), params, options, batch_size, path=path, heads=heads)
 
 
 def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:
@@ -186,21 +186,23 @@ class VideoEncoder:
       options: what turns a video into features; JSON values.
       width: D of a video's features.
       weights_sha256: of the encoder's arrays.
+      path: what it was loaded from; heads: the file of the heads that its evaluation fitted, None without one.
+      model: its `models.discovr.Discovr`; params: as of the constructor, on the device.
     """
 
-    def __init__(self, model, params: dict, options: dict[str, Any], batch_size: int):
+    def __init__(self, model, params: dict, options: dict[str, Any], batch_size: int, *, path=None, heads=None):
         """
         Args:
           params: {"video_encoder" or "image_encoder": its parameters}, and "decoder" where the readout is its.
         """
-        self.options = options
-        self._model, self._batch_size = model, batch_size
+        self.options, self.path, self.heads, self._predictor = options, path, heads, None
+        self.model, self._batch_size = model, batch_size
         self._video = options["branch"].startswith("video")
         self.weights_sha256 = fingerprint(params["video_encoder" if self._video else "image_encoder"])
-        self._params = jax.device_put(params)
+        self.params = jax.device_put(params)
         self._forward = jax.jit(self._encode, static_argnames="output")
         frames = jax.ShapeDtypeStruct((1, model.grid.frames, options["image_size"], options["image_size"]), np.uint8)
-        shape = jax.eval_shape(self._encode_video, self._params, frames, jax.ShapeDtypeStruct((1,), np.int32))
+        shape = jax.eval_shape(self._encode_video, self.params, frames, jax.ShapeDtypeStruct((1,), np.int32))
         self.width = shape.shape[1]
 
     def embed(
@@ -235,19 +237,40 @@ class VideoEncoder:
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, not {output!r}")
-        videos, several = _as_videos(frames)
-        rates = list(fps) if isinstance(fps, (Sequence, np.ndarray)) else [fps] * len(videos)
-        if len(rates) != len(videos):
-            raise ValueError(f"{len(rates)} frame rates for {len(videos)} videos")
-        spacing = [None] * len(videos) if spacing is None else spacing
-        if len(spacing) != len(videos):
-            raise ValueError(f"{len(spacing)} spacings for {len(videos)} videos")
-        clips = [clip for one in zip(videos, rates, spacing, strict=True) for clip in self._clips(*one)]
+        videos, rates, spacing, several = video_arrays.per_video(frames, fps, spacing)
+        clips = [clip for one in zip(videos, rates, spacing, strict=True) for clip in self.clips(*one)]
         features = self._run(clips, output)
         features = features.reshape(len(videos), self.options["clips"], *features.shape[1:])
         if output == "video":
             features = features.mean(1)
         return features if several else features[0]
+
+    def predict(self, frames, fps=None, *, spacing=None, show_out_of_distribution: bool = False):
+        """What the heads of this encoder's evaluation say of one video or of several: for research use only.
+
+        Args:
+          frames, fps, spacing: as of `embed`, one of each.
+          show_out_of_distribution: numbers for videos unlike those of training too, which are withheld otherwise.
+
+        Returns:
+          `predictor.Prediction`, a list of them for several videos.
+
+        Raises:
+          HeadsError: the evaluation kept no heads, or they are of other weights or clips.
+          ValueError: as `embed`; or a video that is a still.
+        """
+        videos, rates, spacing, several = video_arrays.per_video(frames, fps, spacing)
+        found = self.predictor.predict(videos, rates, spacing, show_out_of_distribution=show_out_of_distribution)
+        return found if several else found[0]
+
+    @property
+    def predictor(self):
+        """`predictor.Predictor` of the evaluation's heads, read when first asked for; raises as `predict`."""
+        if self._predictor is None:
+            from discovr_jax.predictor import load_predictor
+
+            self._predictor = load_predictor(self)
+        return self._predictor
 
     def card(self) -> dict[str, Any]:
         """What somebody needs to know of the features, as JSON values."""
@@ -258,8 +281,8 @@ class VideoEncoder:
             "preprocessing": self.options,
         }
 
-    def _clips(self, video: np.ndarray, fps: float | None, spacing) -> list[tuple[np.ndarray, int]]:
-        """Evenly spaced clips of the model's length and size, each with its number of real frames."""
+    def clip_frames(self, length: int, fps: float | None) -> list[tuple[np.ndarray, int]]:
+        """Evenly spaced clips of a video of `length` frames: frame numbers, and how many of them are real."""
         o, stride = self.options, float(self.options["stride"])
         if fps is not None:
             if not (np.isfinite(fps) and fps > 0):
@@ -271,13 +294,18 @@ class VideoEncoder:
                     f"{o['stride']}th frame"
                 )
             stride = fps / o["trained_fps"]
-        result = []
-        for start in transforms.even_starts(len(video), o["num_frames"], stride, o["clips"]):
-            which, num_valid = transforms.clip_indices(len(video), o["num_frames"], stride, int(start))
+        starts = transforms.even_starts(length, o["num_frames"], stride, o["clips"])
+        return [transforms.clip_indices(length, o["num_frames"], stride, int(start)) for start in starts]
+
+    def clips(self, video: np.ndarray, fps: float | None, spacing) -> list[tuple[np.ndarray, int]]:
+        """Those clips, of the model's length and size: uint8 [T, S, S], each with its number of real frames."""
+        o, result = self.options, []
+        for which, num_valid in self.clip_frames(len(video), fps):
             frames = video[which[:num_valid]]
             # What has the clip's size is not enlarged to the records' and back.
             side = o["image_size"] if frames.shape[1:3] == (o["image_size"],) * 2 else o["frame_size"]
-            frames = _resized(_fitted(frames, side, o["fit"], o["channels"], spacing), o["image_size"])
+            frames = video_arrays.fitted(frames, side, o["fit"], o["channels"], spacing)
+            frames = video_arrays.resized(frames, o["image_size"])
             padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
             result.append((np.concatenate([frames, padding]), num_valid))
         return result
@@ -290,14 +318,14 @@ class VideoEncoder:
             filled = part + [part[-1]] * (size - len(part))
             frames = np.stack([frames for frames, _ in filled])
             num_valid = np.array([valid for _, valid in filled], np.int32)
-            rows.append(np.asarray(self._forward(self._params, frames, num_valid, output=output))[: len(part)])
+            rows.append(np.asarray(self._forward(self.params, frames, num_valid, output=output))[: len(part)])
         return np.concatenate(rows)
 
     def _encode(self, params: dict, frames: jax.Array, num_valid: jax.Array, output: str) -> jax.Array:
         if output == "video":
             return self._encode_video(params, frames, num_valid)
         cls, tokens, grid = self._tokens(params, frames, num_valid)
-        by_position = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self._model.width).astype(jnp.float32)
+        by_position = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.model.width).astype(jnp.float32)
         if output == "tokens":
             return by_position
         return by_position.mean((2, 3)) if self._video else cls.astype(jnp.float32)
@@ -315,7 +343,7 @@ class VideoEncoder:
 
     def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
         """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""
-        grid = self._model.grid
+        grid = self.model.grid
         if frames.ndim == 5:
             frames = (frames / jnp.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
         tokens = self._apply(params, frames, num_valid, method="encode_video" if self._video else "encode_frames")
@@ -323,8 +351,8 @@ class VideoEncoder:
 
     def _apply(self, params: dict, *arrays, method: str):
         # Float32 means float32: accelerators would otherwise multiply in fewer bits.
-        with jax.default_matmul_precision("highest" if self._model.dtype == jnp.float32 else "default"):
-            return self._model.apply({"params": params}, *arrays, method=method)
+        with jax.default_matmul_precision("highest" if self.model.dtype == jnp.float32 else "default"):
+            return self.model.apply({"params": params}, *arrays, method=method)
 
 
 def _as_clip(tokens, num_clips, num_valid, grid):
@@ -335,47 +363,6 @@ def _as_clip(tokens, num_clips, num_valid, grid):
     mean = (cls * valid).sum(1, keepdims=True) / valid.sum(1, keepdims=True)
     by_position = tokens[:, :, 1:].reshape(num_clips, -1, tokens.shape[-1])
     return cls, jnp.concatenate([mean, by_position], 1), ClipGrid(grid.frames, grid.rows, grid.cols, 1)
-
-
-def _as_videos(frames) -> tuple[list[np.ndarray], bool]:
-    """A list of uint8 [T, H, W(, 3)], and whether there were several."""
-    if not isinstance(frames, np.ndarray) and isinstance(frames, Sequence):
-        videos, several = [np.asarray(video) for video in frames], True
-    else:
-        frames = np.asarray(frames)
-        several = frames.ndim - (frames.shape[-1:] == (3,)) == 4
-        videos = list(frames) if several else [frames]
-    if not videos:
-        raise ValueError("there is no video to embed: the list is empty")
-    for number, video in enumerate(videos):
-        grey = video.ndim == 3
-        if not (grey or (video.ndim == 4 and video.shape[-1] == 3)) or not video.size:
-            raise ValueError(
-                f"video {number} has shape {video.shape}: give [T, H, W] or [T, H, W, 3], at least one frame, "
-                "with the number of videos in front for several"
-            )
-        if video.dtype != np.uint8:
-            raise ValueError(f"video {number} is {video.dtype}: give uint8 grey levels from 0 to 255")
-    return videos, several
-
-
-def _fitted(frames: np.ndarray, size: int, fit: str, channels: int, spacing=None) -> np.ndarray:
-    """Frames uint8 [T, H, W(, 3)] at the model's size and channels: [T, size, size] or [T, size, size, 3]."""
-    if channels == 1 and frames.ndim == 4:
-        frames = colour.luma(frames)
-    if channels == 3:
-        colours = frames if frames.ndim == 4 else np.repeat(frames[..., None], 3, axis=3)
-        return np.stack([_fitted(colours[..., i], size, fit, 1, spacing) for i in range(3)], axis=-1)
-    if fit == "squeeze":
-        return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
-    return letterbox(frames, size, spacing)[0]
-
-
-def _resized(frames: np.ndarray, size: int) -> np.ndarray:
-    """Square frames uint8 [T, S, S(, 3)] at the clip's size, as `ClipReader` brings those of records to it."""
-    if frames.ndim == 4:
-        return np.stack([_resized(frames[..., i], size) for i in range(frames.shape[3])], axis=-1)
-    return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
 
 
 @functools.cache

@@ -293,7 +293,7 @@ def test_nothing_to_do(encoder, tmp_path):
         extract.extract(encoder, tmp_path / "absent", tmp_path / "f.parquet")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.avi").write_bytes(b"")
-    with pytest.raises(extract.ExtractError, match="none of the 1 files gave features: 1 could not be read.*0 bytes"):
+    with pytest.raises(extract.ExtractError, match="none of the 1 files gave a row: 1 could not be read.*0 bytes"):
         extract.extract(encoder, tmp_path / "in", tmp_path / "f.parquet")
     assert not (tmp_path / "f.parquet").exists()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from discovr_jax import extract, prepare
+from discovr_jax import extract, predict, prepare
 from discovr_jax.convert import __main__ as convert
 from discovr_jax.data import contact_sheet, records
 from discovr_jax.runs import checkpoint
@@ -178,6 +178,8 @@ def made(tmp_path_factory):
         features = out / "features.parquet"
         arguments = [f"--checkpoint={out / 'run'}", f"--input={manual}", f"--output={features}", "--ignore_fps"]
         assert extract.main([*arguments, "--hide_paths"]) == 0
+        arguments = [f"--workdir={out / 'run'}", f"--input={manual}", f"--output={out / 'predictions.parquet'}"]
+        assert predict.main([*arguments, "--ignore_fps", "--hide_paths", "--show_out_of_distribution"]) == 0
         exported = out / "exported.safetensors"
         assert convert.main(["to-torch", str(out / "run"), f"--output={exported}", "--allow=*"]) == 0
         sizes = ["--heads=2", "--decoder_heads=2", "--num_frames=8", "--image_size=32"]
@@ -222,10 +224,13 @@ def test_nothing_planted_is_in_any_file_or_name(made):
 def test_nothing_planted_is_in_what_is_stored_compressed(made):
     out = made[0] / "out"
     _, meta = checkpoint.read_arrays(out / "run", lambda name: name.startswith("teacher/video_encoder/"))
-    table = pq.read_table(out / "features.parquet")
-    for content in (meta, table.to_pylist(), str(table.schema)):
+    predictions = pq.read_table(out / "predictions.parquet")
+    drawn = [name for name in predictions.column_names if name.endswith("_png")]
+    tables = (pq.read_table(out / "features.parquet"), predictions.drop_columns(drawn))
+    for content in (meta, *(part for table in tables for part in (table.to_pylist(), str(table.schema)))):
         assert not found(json.dumps(content).encode())
-    assert all(re.fullmatch("[0-9a-f]{16}", row["id"]) for row in table.to_pylist())
+    for table in tables:
+        assert len(table) and all(re.fullmatch("[0-9a-f]{16}", row["id"]) for row in table.to_pylist())
 
 
 def test_nothing_planted_is_printed_but_the_paths_that_the_user_gave(made):

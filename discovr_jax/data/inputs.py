@@ -22,12 +22,14 @@ class Input:
       row: its place in the input, from 0.
       name: its path below the input, or as the CSV has it.
       path: None if there is none; `reason` then says why.
+      study: what the CSV's column `study_id` says; "" without one.
     """
 
     row: int
     name: str
     path: pathlib.Path | None
     reason: str = ""
+    study: str = ""
 
     @property
     def format(self) -> str:
@@ -71,11 +73,11 @@ def find(source: str | os.PathLike, private_names: bool = True) -> Inputs:
 
 
 def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
-    named = _column(source)
+    rows = _rows(source)
     # The folder of the table may hold a whole disk, so only the folders that are named are listed.
     folders = {source.parent: file_listing.list_files(source.parent, depth=0)}
     result, missing = [], []
-    for row, listed in enumerate(named):
+    for row, (listed, study) in enumerate(rows):
         name = file_listing.plain(listed)
         below = source.parent / name
         if below.parent not in folders:
@@ -84,7 +86,7 @@ def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
         places = [(folders[below.parent], below.name), (folders[source.parent], listed)]
         fitting = {files.videos[key] for files, part in places for key in files.find(part)}
         if len(fitting) == 1 and not file_listing.is_hidden(name):
-            result.append(Input(row, name, *fitting))
+            result.append(Input(row, name, *fitting, study=study))
             continue
         files, part = places[0]
         reason = files.why_not(name if file_listing.is_hidden(name) else part, private_names)
@@ -101,24 +103,25 @@ def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
     )
 
 
-def _column(source: pathlib.Path) -> list[str]:
-    """The cells of the column `path`."""
+def _rows(source: pathlib.Path) -> list[tuple[str, str]]:
+    """The cells of the columns `path` and `study_id` (which may be missing)."""
     try:
         with open(source, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             header = list(reader.fieldnames or ())
-            column = next((name for name in header if name.strip().lower() == "path"), None)
+            names = {name.strip().lower(): name for name in reversed(header)}
+            column, study = names.get("path"), names.get("study_id")
             if column is None:
                 raise InputError(
                     f"--input={source}: its first line names no column 'path'.{file_listing.separator_hint(header)}"
                 )
-            named = [(row[column] or "").strip() for row in reader]
+            rows = [((row[column] or "").strip(), (row[study] or "").strip() if study else "") for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         reason = type(error).__name__
         raise InputError(f"--input={source} cannot be read ({reason}): save it as CSV in UTF-8") from None
-    if not named:
+    if not rows:
         raise InputError(f"--input={source} names no files")
-    return named
+    return rows
 
 
 def identity(one: Input, salt: bytes, show: bool = False, hide: bool = False) -> str:

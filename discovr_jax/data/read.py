@@ -55,17 +55,30 @@ def read_video(path: str | os.PathLike) -> Video:
         ) from None
     if len(video.frames) < 2:
         raise NotAClip(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
-    if _still(video):
+    if is_still(video.frames, video.region):
         raise NotAClip(f"{path}: a still, repeated {len(video.frames)} times: nothing in its picture moves.")
     return video
 
 
-def _still(video: Video) -> bool:
-    """Whether the pixels of the picture that are not black have hardly any standard deviation over time."""
-    top, left, bottom, right = video.region or (0, 0, *video.frames.shape[1:])
-    chosen = np.linspace(0, len(video.frames) - 1, min(len(video.frames), _FRAMES)).round().astype(int)
+def study_of(path: pathlib.Path) -> str:
+    """What a DICOM file calls its study; "" if it does not say, and of all other files."""
+    if format_of(path) != ".dcm":
+        return ""
+    from discovr_jax.data.io import dicom
+
+    return dicom.read_study(path)
+
+
+def is_still(frames: np.ndarray, region: tuple[int, int, int, int] | None = None) -> bool:
+    """Whether the pixels of the picture that are not black have hardly any standard deviation over time.
+
+    Args:
+      frames: uint8 [T, H, W]; region: of the picture, see `Video`.
+    """
+    top, left, bottom, right = region or (0, 0, *frames.shape[1:])
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _FRAMES)).round().astype(int)
     step = -(-max(bottom - top, right - left) // _SIDE)
-    frames = video.frames[chosen, top:bottom:step, left:right:step]
+    frames = frames[chosen, top:bottom:step, left:right:step]
     lit = frames.max(0) >= _BACKGROUND
     if not lit.any():
         return True

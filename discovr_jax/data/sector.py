@@ -87,15 +87,22 @@ def isolate(frames: np.ndarray, sector: Sector) -> np.ndarray:
 
 
 def isolate_video(video: Video) -> tuple[Video, set[str]]:
+    """The video and the flags of `isolate_at`."""
+    isolated, flags, _ = isolate_at(video)
+    return isolated, flags
+
+
+def isolate_at(video: Video) -> tuple[Video, set[str], tuple[int, int]]:
     """A video as records and encoders see it: the sector alone.
 
     Where the file says which region of the screen is the picture, only that is searched.
 
     Returns:
       The video (its spacing holds on), and its flags with those out of `sector_not_found` (kept as it is),
-      `sector_isolated` (something was cut off or blackened), `colour_doppler`.
+      `sector_isolated` (something was cut off or blackened), `colour_doppler`; and where its first pixel lies in the
+      frames of the file (row, column).
     """
-    frames, colour = video.frames, video.colour
+    frames, colour, top, left = video.frames, video.colour, 0, 0
     if video.region is not None:
         top, left, bottom, right = video.region
         frames = frames[:, top:bottom, left:right]
@@ -107,7 +114,8 @@ def isolate_video(video: Video) -> tuple[Video, set[str]]:
     isolated = isolate(frames, sector)
     if isolated.shape != video.frames.shape or not sector.mask.all():
         flags.add("sector_isolated")
-    return dataclasses.replace(video, frames=isolated, colour=None, region=None), flags
+    corner = top + sector.box[0], left + sector.box[1]
+    return dataclasses.replace(video, frames=isolated, colour=None, region=None), flags, corner
 
 
 def shows_doppler(colour: np.ndarray, sector: Sector) -> bool:

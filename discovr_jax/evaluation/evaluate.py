@@ -167,9 +167,11 @@ def evaluate_state(
         "dtype": config.model.dtype,
         "mean_lengths": feature_cache.mean_lengths(evaluation.features["discovr"][0]["train"]),
     }
+    # At the end only: they hold the features of all training videos.
+    heads = _keep_heads(config, directory, step, weights["discovr"][0], evaluation, how, share) if everything else {}
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
-        clips_seen=step * config.batch_size, manifest_sha256=manifest, features=how,
+        clips_seen=step * config.batch_size, manifest_sha256=manifest, features=how, **heads,
     )  # fmt: skip
     rows = metrics_log.read_metrics(directory) if share.writes else []
     until = [row for row in rows if row["step"] <= step]
@@ -196,6 +198,38 @@ def evaluate_state(
     )
     logger.info("report: %s", path)
     return results
+
+
+def _keep_heads(config: ConfigDict, directory, step: int, params: dict, evaluation, how: dict, share) -> dict:
+    """The heads beside results.json (`fitted_heads`), and their entry in it; `how`: its "features"."""
+    from discovr_jax.evaluation import fitted_heads, runner
+
+    path = runner.results_dir(directory, step, config.eval.dataset) / fitted_heads.FILE
+    entry = fitted_heads.write(
+        evaluation,
+        path,
+        share.writes,
+        step=int(step),
+        dataset=evaluation.results["dataset"],
+        label_rule=evaluation.results["label_rule"],
+        weights_sha256={name: trees.fingerprint(mesh_lib.to_host(tree)) for name, tree in params.items()},
+        preprocessing={
+            **how["clip"],
+            "dtype": how["dtype"],
+            "mean_lengths": how["mean_lengths"],
+            "clips": config.eval.clips,
+            "map_side": config.eval.map_side,
+            "batch_size": config.eval.batch_size,
+        },
+    )
+    for part, found in entry["intervals"].items():
+        if (held := found["test_coverage"])["low"] is not None:
+            logger.info(
+                "prediction interval of %s (nominal %.0f %%): +- %.3g, holds the truth of %.0f %% [%.0f, %.0f] of the "
+                "test videos", part, 100 * found["nominal"], found["half_width"],
+                *(100 * held[name] for name in ("value", "low", "high")),
+            )  # fmt: skip
+    return {"heads": entry}
 
 
 def evaluate_workdir(config: ConfigDict, directory) -> dict:

@@ -60,6 +60,7 @@ class Predictions:
       outputs: {name: float64 [N_test]}, further numbers a row that a metric is computed from (`metrics.On`); NaN
         where one does not apply.
       report: what the report draws; written into results.json for the chosen pooling and the first seed.
+      fitted: {name: array}, what the evaluator's `apply` needs to predict for other videos; empty without one.
     """
 
     val: np.ndarray | None
@@ -67,6 +68,7 @@ class Predictions:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fitted: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,20 +129,26 @@ def require_both_classes(name: str, target: np.ndarray) -> None:
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """Shifts and scales every column to zero mean and unit standard deviation *on the training split*.
 
-    A column that is constant there (up to rounding) is centred and not scaled: dividing by a standard deviation
-    of 1e-9 would blow rounding up into a feature.
-
     Args:
       train: float [N, D].
-      *others: float [M, D], scaled with the same numbers.
+      *others: float [M, D], scaled with the same numbers, see `scaling`.
 
     Returns:
       The arrays in order, float64.
     """
+    mean, scale = scaling(train)
+    return [(np.asarray(array, np.float64) - mean) / scale for array in (train, *others)]
+
+
+def scaling(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [D] of each column of `train` [N, D].
+
+    A column that is constant there (up to rounding) has 1 for its standard deviation: dividing by one
+    of 1e-9 would blow rounding up into a feature.
+    """
     mean, std = train.mean(0), train.std(0)
     floor = 1e-6 * np.maximum(np.abs(mean), np.max(std, initial=0.0))
-    scale = np.where(std > floor, std, 1.0)
-    return [(np.asarray(array, np.float64) - mean) / scale for array in (train, *others)]
+    return mean, np.where(std > floor, std, 1.0)
 
 
 def unit_length(features: np.ndarray) -> np.ndarray:

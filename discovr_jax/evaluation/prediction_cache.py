@@ -74,6 +74,7 @@ def _pack(table: Table) -> dict[str, np.ndarray]:
         rest[readout] = [results_io.plain({"details": each.details, "report": each.report}) for each in group]
         for number, each in enumerate(group):
             named = {"val": each.val, "test": each.test} | {f"output {n}": v for n, v in each.outputs.items()}
+            named |= {f"fitted {n}": v for n, v in each.fitted.items()}
             arrays |= {f"{readout}/{number}/{n}": np.asarray(v) for n, v in named.items() if v is not None}
     return arrays | {"json": np.asarray(json.dumps(rest))}
 
@@ -89,6 +90,9 @@ def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
             start = f"{readout}/{number}/"
             arrays = {name.removeprefix(start): each for name, each in packed.items() if name.startswith(start)}
             val, test = arrays.pop("val", None), arrays.pop("test", None)
-            outputs = {name.removeprefix("output "): each for name, each in arrays.items()}
-            result.append(interface.Predictions(val, test, rest["details"], outputs, rest["report"]))
+            outputs, fitted = (
+                {name.removeprefix(kind): each for name, each in arrays.items() if name.startswith(kind)}
+                for kind in ("output ", "fitted ")
+            )
+            result.append(interface.Predictions(val, test, rest["details"], outputs, rest["report"], fitted))
     return table

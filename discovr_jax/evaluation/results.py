@@ -37,12 +37,38 @@ class Evaluation:
       predictions: one dict a row of predictions.csv (test rows, chosen poolings).
       features: {encoder: [{split: {readout: float [N, D]}}, one per seed]}, "all" included.
       fields: {split: {column: [N]}}, see `features.extract.read_fields`.
+      heads: {part: the studied encoder's head}, of parts that can predict for other videos.
     """
 
     results: dict[str, Any]
     predictions: list[dict[str, Any]]
     features: Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]]
     fields: Mapping[str, Mapping[str, np.ndarray]]
+    heads: dict[str, "FittedHead"] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedHead:
+    """A head of the studied encoder as it was scored, for `fitted_heads`.
+
+    Attributes:
+      kind: module of `evaluators`; field: "label", a measurement, or "masks".
+      readout: the pooled feature that it reads, or "tokens".
+      options: of its `apply`.
+      predictions: for validation and test videos.
+      known: {split: bool [videos]}, those whose target is known; target: {split: float64 [known]}; both empty where
+        frames are predicted.
+      rows: of test.
+    """
+
+    kind: str
+    field: str
+    readout: str
+    options: Mapping[str, Any]
+    predictions: interface.Predictions
+    known: Mapping[str, np.ndarray]
+    target: Mapping[str, np.ndarray]
+    rows: "Rows"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -286,6 +286,12 @@ def _run(
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
         names=part.scores,
     )  # fmt: skip
+    # Not of shares of the labels, nor of another dataset.
+    if part.name == part.family and hasattr(module, "apply") and results_lib.STUDIED in tables:
+        made = tables[results_lib.STUDIED][best[results_lib.STUDIED]][0]
+        evaluation.heads[part.name] = results_lib.FittedHead(
+            part.kind, part.field, best[results_lib.STUDIED], options, made, job.known, job.target, job.rows
+        )
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
     if part.source_dataset:
         entry["bank"] = part.source_dataset
@@ -383,8 +389,13 @@ def write(
     commit = extra.pop("commit", None) or results_io.commit_id()
     results = {"schema_version": SCHEMA_VERSION, "step": int(step), "commit": commit, **extra, **evaluation.results}
     if writes:
-        directory = pathlib.Path(workdir) / "eval" / str(int(step)) / feature_extraction.folder(dataset or "")
+        directory = results_dir(workdir, step, dataset)
         results_io.write_csv(directory / "predictions.csv", evaluation.predictions)
         results_io.write_json(directory / "results.json", results)
         results_io.write_json(pathlib.Path(workdir) / "results.json", results)
     return results
+
+
+def results_dir(workdir, step: int, dataset: str | None = None) -> pathlib.Path:
+    """WORKDIR/eval/STEP, with `eval.dataset` a folder below it."""
+    return pathlib.Path(workdir) / "eval" / str(int(step)) / feature_extraction.folder(dataset or "")

@@ -6,12 +6,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from discovr_jax.evaluation import fitted_heads
 from discovr_jax.evaluation import results as results_lib
+from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.report import display_names
 from discovr_jax.models import readouts
 from discovr_jax.runs import checkpoint
 
 BEST = "best"
+SCORED, DECODER = "video_teacher", "params/decoder/"  # what evaluations score, and the decoder that belongs to it
 
 
 class ReadoutError(ValueError):
@@ -28,6 +31,7 @@ class Scored:
       features: "clip" {key of config.data: value}, "dtype" and "mean_lengths" {readout: its mean length on the
         training videos}, which the readout "all" is divided by; empty for results of an earlier version.
       readouts: {part: {"chosen", "chosen_by"}} of the evaluators of pooled features, the most usual first.
+      heads: of the file where it kept its heads (`fitted_heads`), if it did.
     """
 
     path: pathlib.Path
@@ -35,6 +39,7 @@ class Scored:
     settings: Mapping[str, Any]
     features: Mapping[str, Any]
     readouts: Mapping[str, Mapping[str, str]]
+    heads: pathlib.Path
 
     def chosen(self, part: str = "") -> tuple[str, str]:
         """The readout that validation chose for an evaluator ("" for the first), and by what.
@@ -64,12 +69,12 @@ def find(path: str | pathlib.Path) -> Scored | None:
     step, workdir = int(folder.name.removeprefix("step_")), folder.parent.parent
     evaluated = workdir / "eval" / str(step)
     for file in (workdir / "results.json", evaluated / "results.json", *sorted(evaluated.glob("*/results.json"))):
-        if file.is_file() and (result := _read(file, step)) is not None:
+        if file.is_file() and (result := _read(file, step, evaluated)) is not None:
             return result
     return None
 
 
-def _read(file: pathlib.Path, step: int) -> Scored | None:
+def _read(file: pathlib.Path, step: int, evaluated: pathlib.Path) -> Scored | None:
     try:
         results = json.loads(file.read_bytes())
         if results["step"] != step or "features" not in results:  # of another step, or of an earlier version
@@ -86,7 +91,9 @@ def _read(file: pathlib.Path, step: int) -> Scored | None:
             *sorted(set(known) - set(display_names.FAMILIES)),
         ]
         chosen = {name: known[name] for name in order}
-        return Scored(file, step, results["settings"], results.get("features", {}), chosen)
+        settings = results["settings"]
+        heads = evaluated / feature_extraction.folder(settings.get("dataset") or "") / fitted_heads.FILE
+        return Scored(file, step, settings, results.get("features", {}), chosen, heads)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReadoutError(
             f"{file} is damaged ({type(error).__name__}: {error}): evaluate again (--mode=eval), or name a readout"

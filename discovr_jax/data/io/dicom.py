@@ -87,6 +87,16 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
         )
 
 
+def read_study(path: pathlib.Path) -> str:
+    """The StudyInstanceUID of an object, "" if it cannot be read. It names a study: never write it anywhere."""
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            return str(header.get("StudyInstanceUID") or "")
+        except Exception:  # the study is optional: whatever is wrong with it, the pixels may be sound
+            return ""
+
+
 def _check_class(path: pathlib.Path, header) -> None:
     """Raises NotAClip if an object is not of a kind that holds B-mode clips."""
     from pydicom import uid

@@ -40,6 +40,11 @@ def threshold(normal_scores: np.ndarray, percent: float) -> float:
     return float(np.quantile(normal_scores, percent / 100, method="inverted_cdf"))
 
 
+def apply(reference: np.ndarray, labels: np.ndarray, features: np.ndarray, *, k: int) -> np.ndarray:
+    """The score, float64 [Q], of features [Q, D] by the normal ones of the reference set [N, D] with labels [N]."""
+    return distance(reference[labels == 0], features, k)
+
+
 def evaluate(
     train: interface.Split, val: interface.Split, test: interface.Split, *, k: int = 10
 ) -> interface.Predictions:

@@ -159,6 +159,11 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     Args:
       train: float16 [N, ..., D], finite; others: [M, ..., D], brought there by the same numbers.
     """
+    return [scaled(array, *scaling(train)) for array in (train, *others)]
+
+
+def scaling(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (1 where there is none) of each of the D features: float32 [D] both."""
     width, rows = train.shape[-1], max(1, _BLOCK // max(1, train[0].size))
 
     def total(change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -168,15 +173,16 @@ def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     count = train.size // width
     mean = (total(lambda block: block) / count).astype(np.float32)
     std = np.sqrt(total(lambda block: (block - mean) ** 2) / count)
-    scale = np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-30), std, 1.0).astype(np.float32)
+    return mean, np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-30), std, 1.0).astype(np.float32)
 
-    def scaled(array: np.ndarray) -> np.ndarray:
-        out = np.empty(array.shape, np.float16)
-        for start in range(0, len(array), rows):
-            out[start : start + rows] = (array[start : start + rows].astype(np.float32) - mean) / scale
-        return out
 
-    return [scaled(array) for array in (train, *others)]
+def scaled(array: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """`(array - mean) / scale` of [N, ..., D], as float16."""
+    rows = max(1, _BLOCK // max(1, array[0].size)) if len(array) else 1
+    out = np.empty(array.shape, np.float16)
+    for start in range(0, len(array), rows):
+        out[start : start + rows] = (array[start : start + rows].astype(np.float32) - mean) / scale
+    return out
 
 
 def mean_score(values: Sequence[np.ndarray]) -> float:

@@ -50,6 +50,14 @@ def vote(similarity: np.ndarray, labels: np.ndarray, k: int, temperature: float)
     return (weight * labels).sum(1) / weight.sum(1)
 
 
+def apply(
+    reference: np.ndarray, labels: np.ndarray, features: np.ndarray, *, k: int, temperature: float
+) -> np.ndarray:
+    """The headline's `vote`, float64 [Q], on features [Q, D] by the reference set [N, D] with labels [N]."""
+    similarity, index = interface.nearest(features, reference, k)
+    return vote(similarity, labels[index], k, temperature)
+
+
 def evaluate(
     train: interface.Split,
     val: interface.Split,

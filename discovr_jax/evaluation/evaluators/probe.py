@@ -11,8 +11,10 @@ Source: Platt, "Probabilistic outputs for support vector machines", 1999.
 """
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -59,6 +61,7 @@ def evaluate(
     """
     if not Cs or min(Cs) <= 0:
         raise ConfigError(f"the values of C of a probe must be positive, got {Cs}")
+    mean, scale = interface.scaling(train.features)
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
@@ -79,18 +82,26 @@ def evaluate(
     details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
     if dropped:
         details["C_not_converged"] = dropped
-    probability = calibrated(best.decision_function(x_val), val.target, best.decision_function(x_test))
+    curve = platt(best.decision_function(x_val), val.target)
+    probability = calibrated(curve, best.decision_function(x_test))
     return interface.Predictions(
         best.predict_proba(x_val)[:, 1],
         best.predict_proba(x_test)[:, 1],
         details,
         outputs={"probability": probability},
         report={"reliability": reliability(test.target, probability)},
+        fitted={"mean": mean, "scale": scale, "weights": best.coef_[0], "intercept": best.intercept_, "platt": curve},
     )
 
 
-def calibrated(val_score: np.ndarray, val_target: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Probabilities of scores [N] by Platt's method (1999): a logistic curve through the validation videos.
+def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """Calibrated probability of "abnormal", float64 [N], of features [N, D]: output "probability" of `evaluate`."""
+    x = (np.asarray(features, np.float64) - fitted["mean"]) / fitted["scale"]
+    return calibrated(fitted["platt"], x @ fitted["weights"] + fitted["intercept"])
+
+
+def platt(val_score: np.ndarray, val_target: np.ndarray) -> np.ndarray:
+    """Platt's method (1999): the logistic curve through the scores [N] of validation videos, for `calibrated`.
 
     His targets are a little inside 0 and 1, so that classes which the score separates give no infinite slope.
     """
@@ -100,7 +111,13 @@ def calibrated(val_score: np.ndarray, val_target: np.ndarray, score: np.ndarray)
     x = (np.r_[val_score, val_score] - mean)[:, None] / std
     model = LogisticRegression(C=np.inf)  # each video is abnormal with weight `inside`, and normal with the rest
     model.fit(x, np.repeat([1, 0], len(inside)), sample_weight=np.r_[inside, 1 - inside])
-    return model.predict_proba((score - mean)[:, None] / std)[:, 1]
+    return np.array([mean, std, model.coef_[0, 0], model.intercept_[0]])
+
+
+def calibrated(curve: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Probabilities, float64 [N], of scores [N] by the curve of `platt`."""
+    mean, std, slope, intercept = curve
+    return expit(slope * ((score - mean) / std) + intercept)
 
 
 def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:

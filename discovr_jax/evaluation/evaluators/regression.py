@@ -4,6 +4,8 @@
 The fit stays the one on train (no refit on train + val), as in `probe`.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from discovr_jax.errors import ConfigError
@@ -64,10 +66,18 @@ def evaluate(
     alphas = sorted(alphas, reverse=True)
     if not alphas or alphas[-1] <= 0:
         raise ConfigError(f"the alphas of a regression must be positive, got {alphas}")
+    centre, scale = interface.scaling(train.features)
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     mean = train.target.mean()
     coefficients = ridge(x_train, train.target - mean, alphas)
     errors = np.abs(mean + x_val @ coefficients.T - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
     val_prediction, test_prediction = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
-    return interface.Predictions(val_prediction, test_prediction, details={"penalty": alphas[chosen]})
+    fitted = {"mean": centre, "scale": scale, "weights": coefficients[chosen], "intercept": np.array([mean])}
+    return interface.Predictions(val_prediction, test_prediction, details={"penalty": alphas[chosen]}, fitted=fitted)
+
+
+def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """The measurement, float64 [N], of features [N, D]."""
+    x = (np.asarray(features, np.float64) - fitted["mean"]) / fitted["scale"]
+    return fitted["intercept"] + x @ fitted["weights"]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,8 @@ METRICS = video_metrics.means(
     *(f"{prefix}mask_ef_error" for prefix in _PREFIX.values()),
 )
 MEAN_MASK = "mean_mask"
+_FITTED = "fitted "  # in front of the names of a head's arrays
+_BATCH = 32  # tubelets that `apply` takes at once
 PICTURES = 3  # test videos whose ED and ES frames are handed on to the report
 
 
@@ -186,6 +189,12 @@ def run(
             chosen_by="validation Dice",
             part=family if head == "linear" else f"{family}_{head}",
         )
+        if results_lib.STUDIED in predictions:
+            mine = predictions[results_lib.STUDIED][0]
+            options_of = {"head": head, "classes": classes, "size": context.sources["test"].frame_size}
+            evaluation.heads[family if head == "linear" else f"{family}_{head}"] = results_lib.FittedHead(
+                "segmentation", "masks", "tokens", options_of, mine, {}, {}, rows
+            )
     evaluation.results["videos"][family] = {split: len(np.unique(each.record)) for split, each in frames.items()}
     maps = {(head, name): group[0]["maps"] for head, all_of in by_head.items() for name, group in all_of.items()}
     maps["none", MEAN_MASK] = constant
@@ -269,7 +278,7 @@ def _by_head(context, family, frames, classes, options: Mapping[str, heads.HeadO
         [context.key(split), trees.fingerprint(vars(frames[split])), classes] for split in feature_extraction.SPLITS
     ]
     for (number, (name, seed, encoder)), head in itertools.product(enumerate(context.members), options):
-        settings = {"head": head, "options": str(options[head]), "seed": context.config.seed}
+        settings = {"head": head, "options": str(options[head]), "seed": context.config.seed, "keeps": "parameters"}
         key = feature_cache.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, targets)
 
         def make(_, number=number, head=head):
@@ -289,13 +298,12 @@ def _train(
     """One head on the tokens of one of `context.members`."""
     name, seed, encoder = context.members[number]
     tokens.finite(name, seed, *arrays)
-    train, val, test = heads.standardise(*arrays)
-    every = np.array([0, *classes], np.uint8)
-    head = HEADS[head_name](encoder.grid.rows, encoder.grid.cols, encoder.patch, len(every))
-    apply = heads.applied(head, _to_maps(context.sources["test"].frame_size))
+    mean, scale = heads.scaling(arrays[0])
+    train, val, test = (heads.scaled(array, mean, scale) for array in arrays)
+    head = HEADS[head_name](encoder.grid.rows, encoder.grid.cols, encoder.patch, 1 + len(classes))
 
     def maps(params, inputs):
-        return every[heads.outputs(apply, params, inputs, options.batch)]
+        return _classes(head, params, inputs, classes, context.sources["test"].frame_size, options.batch)
 
     def score(params):
         result = maps(params, val)
@@ -305,7 +313,34 @@ def _train(
     fitted = heads.fit(head, cross_entropy, score, train, covered, options, context.config.seed)
     details = {"val_dice": np.asarray(fitted.val_score)}
     details |= {name: np.asarray(value) for name, value in fitted.details.items()}
+    params = flax.traverse_util.flatten_dict(fitted.params, sep="/")
+    arrays_of_head = {"mean": mean, "scale": scale} | {f"head/{n}": np.asarray(each) for n, each in params.items()}
+    details |= {_FITTED + name: each for name, each in arrays_of_head.items()}
     return _measured(frames["test"], classes, maps(fitted.params, test)) | details
+
+
+def apply(
+    head_name: str, fitted: Mapping[str, np.ndarray], tokens: np.ndarray, grid, patch: int, classes, size: int
+) -> np.ndarray:
+    """What a kept head makes of tokens.
+
+    Args:
+      head_name: of `HEADS`; fitted: as in `interface.Predictions`.
+      tokens: float16 [N, patches, D] of tubelets, in raster order; grid, patch: of their encoder.
+      classes: of the head, without background; size: pixels of a side of the maps.
+
+    Returns:
+      uint8 [N, size, size], classes of `records.MASK_CLASSES`.
+    """
+    params = {name.removeprefix("head/"): each for name, each in fitted.items() if name.startswith("head/")}
+    head = HEADS[head_name](grid.rows, grid.cols, patch, 1 + len(classes))
+    inputs = heads.scaled(tokens, fitted["mean"], fitted["scale"])
+    return _classes(head, flax.traverse_util.unflatten_dict(params, sep="/"), inputs, classes, size, _BATCH)
+
+
+def _classes(head: nn.Module, params, inputs: np.ndarray, classes: Sequence[int], size: int, batch: int) -> np.ndarray:
+    every = np.array([0, *classes], np.uint8)
+    return every[heads.outputs(heads.applied(head, _to_maps(size)), params, inputs, batch)]
 
 
 def _measured(truth: tokens.Labelled, classes, maps: np.ndarray) -> dict[str, np.ndarray]:
@@ -320,7 +355,8 @@ def _predictions(truth: tokens.Labelled, classes, head: str, result: Mapping[str
         name = records.MASK_CLASSES[one].replace(" ", "_")
         details[f"frames_without_{name}"] = int((there & ~(result["maps"] == one).any((1, 2))).sum())
     outputs = {_PREFIX[head] + name: result[name] for name in result if _PREFIX[head] + name in METRICS}
-    return interface.Predictions(None, None, details, outputs)
+    fitted = {name.removeprefix(_FITTED): each for name, each in result.items() if name.startswith(_FITTED)}
+    return interface.Predictions(None, None, details, outputs, fitted=fitted)
 
 
 def _pictures(context: tokens.TokenContext, test: tokens.Labelled, maps: Mapping[tuple[str, str], np.ndarray]):

@@ -7,12 +7,19 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 _ROW_GROUP = 2**26  # bytes of features that are gathered before they are written to the table
 LISTS = ("quarantine", "skipped")  # of files without features: unusable, and sound ones that hold no clip
+
+
+def feature_columns(width: int) -> dict[str, Any]:
+    """A column of `width` features."""
+    import pyarrow as pa
+
+    return {"features": pa.list_(pa.float32(), width)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +28,13 @@ class FeatureTable:
 
     Attributes:
       table: the .parquet file.
+      columns: (number of features) -> the columns after those of the file itself: {name: type of pyarrow}.
+      notice: kept in the table's metadata, under "notice"; "" for none.
     """
 
     table: pathlib.Path
+    columns: Callable[[int], dict[str, Any]] = feature_columns
+    notice: str = ""
 
     @property
     def card(self) -> pathlib.Path:
@@ -46,7 +57,7 @@ class FeatureTable:
 
         path = self.partial / f"part-{number}.parquet"
         temporary = path.with_name(f".{path.name}.tmp")
-        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(width, whole=False)), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=self._schema(width, whole=False)), temporary)
         os.replace(temporary, path)
 
     def done(self) -> dict[int, int]:
@@ -71,7 +82,7 @@ class FeatureTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _schema(card["features"], whole=True)
+        schema = self._schema(card["features"], whole=True)
         temporary, counts = self.partial / "table.parquet", dict.fromkeys(("rows", *LISTS), 0)
         waiting: list[pa.Table] = []
         lists = {kind: _List(self.list_of(kind)) for kind in LISTS}
@@ -103,6 +114,18 @@ class FeatureTable:
             shutil.rmtree(self.partial)
         return card
 
+    def _schema(self, width: int, whole: bool):
+        """Columns of the table (`whole`), or of its parts, where they may be missing for a reason."""
+        import pyarrow as pa
+
+        fields = {
+            "row": pa.int32(), "id": pa.string(), "format": pa.string(), "num_frames": pa.int32(),
+            "height": pa.int32(), "width": pa.int32(), "fps": pa.float32(), "flags": pa.string(),
+            **self.columns(width),
+        }  # fmt: skip
+        fields |= {} if whole else {"list": pa.string(), "reason": pa.string()}
+        return pa.schema(fields, metadata={"notice": self.notice} if self.notice else None)
+
     def _parts(self) -> list[tuple[int, pathlib.Path]]:
         names = ((_PART.fullmatch(path.name), path) for path in self.partial.iterdir())
         return sorted((int(match[1]), path) for match, path in names if match)
@@ -131,17 +154,6 @@ class _List:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def _schema(width: int, whole: bool):
-    """Columns of the table (`whole`), or of its parts, where features may be missing for a reason."""
-    import pyarrow as pa
-
-    fields = {
-        "row": pa.int32(), "id": pa.string(), "format": pa.string(), "num_frames": pa.int32(), "height": pa.int32(),
-        "width": pa.int32(), "fps": pa.float32(), "flags": pa.string(), "features": pa.list_(pa.float32(), width),
-    }  # fmt: skip
-    return pa.schema(fields if whole else fields | {"list": pa.string(), "reason": pa.string()})
 
 
 def write_json(path: pathlib.Path, value, indent: int | None = None) -> None:

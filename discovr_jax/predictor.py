@@ -1,0 +1,331 @@
+"""What the heads of an evaluation say of other videos; `VideoEncoder.predict` and `python -m discovr_jax.predict`.
+
+    clips of a video, as the evaluation took them -> tokens -> pooled features -> heads
+                                                  -> tokens of each tubelet -> outline of the cavity -> ED and ES
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from discovr_jax import trees
+from discovr_jax.convert import read as weights_lib
+from discovr_jax.data import read, sector, video_arrays
+from discovr_jax.data.letterbox import letterbox
+from discovr_jax.evaluation import fitted_heads, interface, out_of_distribution
+from discovr_jax.evaluation.evaluators import anomaly, knn, probe, regression, segmentation
+from discovr_jax.evaluation.features.cache import join
+from discovr_jax.evaluation.fitted_heads import RESEARCH_USE, Heads, HeadsError
+from discovr_jax.evaluation.scored import DECODER, SCORED
+from discovr_jax.models import readouts as readouts_lib
+
+PHASES = {"ed": "end-diastole", "es": "end-systole"}
+DOPPLER = "colour Doppler, whose colours would be read as tissue"
+NEAREST = 5  # training videos that are named
+# What decides a feature besides the weights: the encoder's options, by the names of the heads' preprocessing.
+_PREPROCESSING = ("num_frames", "stride", "image_size", "frame_size", "clips", "map_side", "dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A predicted measurement with its prediction interval; all NaN where it is withheld.
+
+    Attributes:
+      field, unit: see `interface.MEASUREMENTS`.
+      low, high: of the interval that holds the truth for `fitted_heads.NOMINAL` of videos like those of validation;
+        infinite where validation had too few.
+    """
+
+    field: str
+    unit: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """The left ventricular cavity in one frame, as the segmentation head draws it.
+
+    Attributes:
+      frame: of the video, from 0; mask: bool [H, W], of the video's frames.
+    """
+
+    frame: int
+    mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the heads say of one video. What there is no head for is NaN or empty; so is what is withheld.
+
+    Attributes:
+      measurements: {head: measurement}.
+      probability_abnormal: of the linear probe, calibrated on validation; neighbour_vote: share of the nearest labelled
+        training videos that is abnormal, weighted.
+      anomaly_score: distance to normal training videos; anomaly_threshold: what 95 % of normal validation videos do
+        not exceed.
+      out_of_distribution: the video is unlike those of training and validation; numbers are then withheld unless asked
+        for. reasons: why.
+      distance: to the training videos, and distance_threshold, as of `out_of_distribution`.
+      nearest: (id, cosine) of the most similar training videos.
+      outlines: {"ed": , "es": }, of the frames with the largest and the smallest predicted cavity.
+      notice: what it may be used for.
+    """
+
+    measurements: Mapping[str, Measurement]
+    probability_abnormal: float
+    neighbour_vote: float
+    anomaly_score: float
+    anomaly_threshold: float
+    out_of_distribution: bool
+    reasons: tuple[str, ...]
+    distance: float
+    distance_threshold: float
+    nearest: tuple[tuple[str, float], ...]
+    outlines: Mapping[str, Outline]
+    notice: str = RESEARCH_USE
+
+
+def load_predictor(encoder) -> "Predictor":
+    """The predictor of an `inference.VideoEncoder`, with the heads that the evaluation of its checkpoint kept.
+
+    Raises:
+      HeadsError: there are none, or they are of other weights or clips.
+    """
+    options = encoder.options
+    if options["branch"] != SCORED:
+        raise HeadsError(f"heads are of branch {SCORED}, not of {options['branch']}")
+    if encoder.heads is None:
+        raise HeadsError(
+            f"{encoder.path}: these weights were not evaluated, so there are no heads that predict: evaluate the run "
+            "(--mode=eval)"
+        )
+    heads = fitted_heads.read(encoder.heads)
+    _require_weights(heads, "video_encoder", encoder.weights_sha256)
+    wanted = {name: heads.about["preprocessing"][name] for name in _PREPROCESSING} | {"fit": "letterbox", "channels": 1}
+    for name, value in wanted.items():
+        if options[name] != value:
+            raise HeadsError(
+                f"the heads in {heads.path} were fitted on clips of {name} = {value}, this encoder makes them with "
+                f"{options[name]}: load it without that argument"
+            )
+    params = {"video_encoder": encoder.params["video_encoder"]}
+    if "decoder" in heads.about["weights_sha256"]:
+        arrays = weights_lib.read_weights(encoder.path, lambda name: name.startswith(DECODER)).arrays
+        decoder = traverse_util.unflatten_dict({n.removeprefix(DECODER): each for n, each in arrays.items()}, sep="/")
+        _require_weights(heads, "decoder", trees.fingerprint(decoder))
+        params["decoder"] = jax.device_put(decoder)
+    return Predictor(encoder, heads, params)
+
+
+def _require_weights(heads: Heads, name: str, sha256: str) -> None:
+    wanted = heads.about["weights_sha256"][name]
+    if sha256 != wanted:
+        raise HeadsError(
+            f"the heads in {heads.path} belong to another encoder ({name} {wanted[:12]}, this one is {sha256[:12]}): "
+            "evaluate this checkpoint (--mode=eval)"
+        )
+
+
+class Predictor:
+    """Heads on an encoder; made by `load_predictor`."""
+
+    def __init__(self, encoder, heads: Heads, params: Mapping[str, Any]):
+        self._encoder, self.heads, self._params = encoder, heads, params
+        self._forward = jax.jit(self._encode)
+        # As evaluated, so that the same program computes the same features.
+        self._batch = heads.about["preprocessing"]["batch_size"]
+        regressions, probes, votes, anomalies = (heads.of_kind(kind) for kind in fitted_heads.KINDS[:4])
+        self.regressions = regressions
+        # One of each kind answers, where the evaluation has several.
+        self._probe, self._knn, self._anomaly = (names[0] if names else None for names in (probes, votes, anomalies))
+        self._anomaly_threshold = (
+            self._head(self._anomaly)["details"]["thresholds"][fitted_heads.SPECIFICITY] if self._anomaly else np.nan
+        )
+        self._references = {part: self._reference(part) for part in (self._knn, self._anomaly) if part}
+        # What neighbours are similar in.
+        self._similar = self._head(self._knn)["readout"] if self._knn else out_of_distribution.READOUTS[0]
+        of_tokens = heads.of_kind("segmentation")
+        self._segmentation = max(of_tokens, key=lambda part: self._head(part)["details"]["val_dice"], default=None)
+
+    def predict(
+        self, videos: Sequence[np.ndarray], rates: Sequence[float | None], spacing: Sequence[Any],
+        *, show_out_of_distribution: bool = False,
+    ) -> list[Prediction]:  # fmt: skip
+        """A prediction for each video; see `VideoEncoder.predict`.
+
+        Args:
+          videos: uint8 [T, H, W] or [T, H, W, 3]; rates: frames per second or None; spacing: as of `embed`.
+
+        Raises:
+          ValueError: a still, or as `embed`.
+        """
+        reasons = [_unsuited(number, video) for number, video in enumerate(videos)]
+        given = list(zip(videos, rates, spacing, strict=True))
+        clips = [self._encoder.clips(*one) for one in given]
+        features, tokens = self._run(clips)
+        finite = np.all([np.isfinite(features[name]).all(1) for name in self.heads.readouts], 0)
+        if not finite.all():
+            raise ValueError(f"the features of {(~finite).sum()} of {len(given)} videos are not finite")
+        outputs = self._of_features(features)
+        limits = self.heads.about["out_of_distribution"]
+        distance = out_of_distribution.distance(limits, self.heads.arrays, features)
+        predictions = []
+        for row, (video, rate, size) in enumerate(given):
+            why = [*reasons[row]]
+            if not distance[row] <= limits["threshold"]:  # NaN is no small distance
+                why.append(f"unlike the training videos (distance {distance[row]:.3g} > {limits['threshold']:.3g})")
+            if max(valid for _, valid in clips[row]) < limits["fewest_frames"]:
+                why.append(f"shorter than every training video ({limits['fewest_frames']} frames of a clip)")
+            withheld = why and not show_out_of_distribution
+            draws = tokens is not None and not withheld
+            outlines = self._outlines(video, rate, size, tokens[row]) if draws else {}
+            values = {} if withheld else {name: each[row] for name, each in outputs.items()}
+            predictions.append(self._prediction(values, why, distance[row], outputs["nearest"][row], outlines))
+        return predictions
+
+    def _prediction(self, values, why, distance, nearest, outlines) -> Prediction:
+        measurements = {}
+        for part in self.regressions:
+            value, field = float(values.get(part, np.nan)), self._head(part)["field"]
+            width = self._head(part)["interval"]["half_width"]
+            width = np.inf if width is None else width
+            unit = interface.MEASUREMENTS[field][1]
+            measurements[part] = Measurement(field, unit, value, value - width, value + width)
+        return Prediction(
+            measurements,
+            float(values.get("probe", np.nan)),
+            float(values.get("knn", np.nan)),
+            float(values.get("anomaly", np.nan)),
+            self._anomaly_threshold,
+            bool(why),
+            tuple(why),
+            float(distance),
+            self.heads.about["out_of_distribution"]["threshold"],
+            tuple(nearest),
+            outlines,
+        )
+
+    def _of_features(self, features: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """{regression, "probe", "knn", "anomaly", "nearest": what it says of each video}."""
+
+        def of(part: str) -> np.ndarray:
+            return np.asarray(features[self._head(part)["readout"]], np.float64)
+
+        outputs: dict[str, Any] = {p: regression.apply(self.heads.fitted(p), of(p)) for p in self.regressions}
+        if self._probe:
+            outputs["probe"] = probe.apply(self.heads.fitted(self._probe), of(self._probe))
+        for part, kind, module, names in (
+            (self._knn, "knn", knn, ("k", "temperature")), (self._anomaly, "anomaly", anomaly, ("k",))
+        ):  # fmt: skip
+            if part:
+                options = {name: self._head(part)["options"][name] for name in names}
+                outputs[kind] = module.apply(*self._references[part], of(part), **options)
+        outputs["nearest"] = fitted_heads.nearest_videos(self.heads, self._similar, features[self._similar], NEAREST)
+        return outputs
+
+    def _reference(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Features [N, D] and labels [N] of the training videos of a head, float64."""
+        known = self.heads.arrays[f"{part}/known"]
+        arrays = (self.heads.arrays[name] for name in (f"reference/{self._head(part)['readout']}", "labels"))
+        features, labels = (np.asarray(each, np.float64)[known] for each in arrays)
+        return features, labels
+
+    def _head(self, part: str) -> Mapping[str, Any]:
+        return self.heads.about["heads"][part]
+
+    def _run(self, clips: Sequence[list[tuple[np.ndarray, int]]]):
+        """Pooled features {readout: float32 [videos, D]}, the mean over clips, and the tokens of each video's clips.
+
+        Tokens are float16 [clips, tubelets, patches, D]; none without a head that reads them.
+        """
+        flat, size, rows = [clip for each in clips for clip in each], self._batch, []
+        for first in range(0, len(flat), size):
+            part = flat[first : first + size]
+            filled = part + [part[-1]] * (size - len(part))
+            frames, num_valid = np.stack([one for one, _ in filled]), np.array([n for _, n in filled], np.int32)
+            rows.append(jax.device_get(self._forward(self._params, frames, num_valid)))
+        pooled, tokens = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(flat)], *rows)
+        count = len(clips[0])
+        features = {
+            name: each.astype(np.float64).reshape(len(clips), count, -1).mean(1).astype(np.float32)
+            for name, each in pooled.items()
+        }
+        lengths = self.heads.about["preprocessing"]["mean_lengths"]
+        if "all" in self.heads.readouts:
+            features["all"] = join(features, lengths)
+        return features, None if tokens is None else tokens.reshape(len(clips), count, *tokens.shape[1:])
+
+    def _encode(self, params, frames, num_valid):
+        """As `evaluate.make_embed` and `make_token_encoder`: pooled features, and tokens where a head reads them."""
+        model, side = self._encoder.model, self._encoder.options["map_side"]
+        tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
+        pooled = readouts_lib.readouts(tokens, num_valid, model.grid, side)
+        if "decoder" in params:
+            decoded = model.apply({"params": params}, tokens, method="decode_video")
+            maps = readouts_lib.readouts(decoded, num_valid, model.grid, side)
+            pooled |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+        if self._segmentation is None:
+            return pooled, None
+        by_time = tokens[:, 1:].reshape(len(frames), model.grid.time, model.grid.num_positions, -1)
+        return pooled, by_time.astype(jnp.float16)
+
+    def _outlines(self, video: np.ndarray, rate, spacing, tokens: np.ndarray) -> dict[str, Outline]:
+        """The cavity where it is largest and smallest over the tubelets of all clips; nothing if none shows one.
+
+        Args:
+          tokens: float16 [clips, tubelets, patches, D].
+        """
+        part, grid = self._segmentation, self._encoder.model.grid
+        options = self._head(part)["options"]
+        clips = self._encoder.clip_frames(len(video), rate)
+        places = [(clip, row) for clip, (_, valid) in enumerate(clips) for row in range(-(-valid // grid.tubelet))]
+        chosen = tokens[tuple(np.transpose(places))]
+        maps = segmentation.apply(
+            options["head"], self.heads.fitted(part), chosen, grid, self._encoder.model.patch, options["classes"],
+            options["size"],
+        )  # fmt: skip
+        cavity = maps == segmentation.CAVITY
+        area = cavity.sum((1, 2))
+        if not area.any():
+            return {}
+        rows = {"ed": int(area.argmax()), "es": int(np.where(area > 0, area, area.max() + 1).argmin())}
+        return {
+            phase: Outline(
+                int(clips[places[row][0]][0][places[row][1] * grid.tubelet]),
+                mask_in_video(cavity[row], video.shape[1:3], spacing),
+            )
+            for phase, row in rows.items()
+        }
+
+
+def mask_in_video(mask: np.ndarray, shape: tuple[int, int], spacing=None) -> np.ndarray:
+    """A mask, bool [S, S], of letterboxed frames as one of the frames themselves, bool [H, W] of `shape`."""
+    import cv2
+
+    placed = letterbox(np.zeros((1, *shape), np.uint8), len(mask), spacing)[1]
+    height, width = round(shape[0] * placed.scale[1]), round(shape[1] * placed.scale[0])
+    inside = mask[placed.top : placed.top + height, placed.left : placed.left + width].astype(np.float32)
+    return cv2.resize(inside, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR) >= 0.5
+
+
+def _unsuited(number: int, video: np.ndarray) -> list[str]:
+    """Why a video is none that heads can read though it has features.
+
+    Raises:
+      ValueError: it is a still.
+    """
+    grey = video_arrays.luma(video)
+    if len(grey) < 2 or read.is_still(grey):
+        raise ValueError(f"video {number} is a still: nothing in its {len(grey)} frame(s) moves")
+    if video.ndim == 4:
+        distance = video.max(3) - video.min(3)
+        if sector.shows_doppler(distance, sector.find_sector(grey, distance)):
+            return [DOPPLER]
+    return []

@@ -1,0 +1,300 @@
+"""Predictions are those that the evaluation scored; what must not be predicted from is refused, listed or withheld."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+import discovr_jax
+from discovr_jax import predict, prediction_pictures, predictor
+from discovr_jax.data import records
+from discovr_jax.evaluation import evaluate, fitted_heads
+from discovr_jax.evaluation.evaluators import segmentation
+from discovr_jax.evaluation.metrics import masks as mask_metrics
+from discovr_jax.evaluation.report import report
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.models.readouts import KNOWN
+from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.runs import workdir
+from discovr_jax.runs.checkpoint import Checkpoints
+from tests import run_case
+from tests.builder_case import write_video
+
+LVEF = ("lvef", "lvef_low", "lvef_high")
+
+
+EVALUATION = {name: value for name, value in run_case.TINY.items() if name.startswith("eval.")} | run_case.TINY_HEADS
+EVALUATION |= {"eval.clips": 2, "eval.readouts": (*KNOWN,), "data.abnormal_rule": "ef < 57", "data.workers": 0}
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """(config, workdir, results) of random weights as a checkpoint of step 3 and its evaluation, on one device."""
+    base, folder = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("predict") / "run"
+    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(base), threadpool_limits(1):
+        patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
+        patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
+        patch.setattr(report, "write_report", lambda *_, **__: "no report")
+        config = tiny.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(EVALUATION | {"data.data_dir": str(run_case.simulated(base))})
+        folder.mkdir()
+        workdir.claim(folder, experiment_lib.config_dict(config))
+        checkpoints = Checkpoints(folder)
+        checkpoints.save(3, tiny.state, {}, experiment_lib.config_dict(config))
+        checkpoints.close()
+        yield config, folder, evaluate.evaluate_workdir(config, folder)
+
+
+@pytest.fixture(scope="module")
+def encoder(run):
+    return discovr_jax.load_encoder(run[1])
+
+
+@pytest.fixture(scope="module")
+def test_videos(run):
+    source = records.open_source(run[0].data.data_dir, "echonet_dynamic", "112", "test")
+    taken = [source[index] for index in range(len(source))]
+    return [record["id"] for record in taken], [records.decode_frames(record["frames"], 112, 112) for record in taken]
+
+
+def scored(folder, family, output=""):
+    """{id: prediction} of the studied encoder in predictions.csv."""
+    with open(folder / "eval" / "3" / "predictions.csv", newline="") as file:
+        return {
+            row["id"]: float(row["prediction"])
+            for row in csv.DictReader(file)
+            if (row["encoder"], row["family"], row["output"]) == ("discovr", family, output)
+        }
+
+
+def test_heads_are_kept_at_the_end_only(run, tiny, tmp_path):
+    config, folder, results = run
+    shutil.copytree(folder / "eval" / "features", tmp_path / "eval" / "features")
+    experiment, mesh = experiment_lib.make_experiment(config, 10), run_case.one_device(None)
+    during = evaluate.evaluate_state(config, tmp_path, tiny.state, 2, experiment, mesh)
+    assert "heads" not in during and not list(tmp_path.rglob(fitted_heads.FILE))
+    assert during["encoders"]["discovr"]["lvef/mae"] == results["encoders"]["discovr"]["lvef/mae"]
+    assert [path.parent.name for path in folder.rglob(fitted_heads.FILE)] == ["3"]
+    assert set(results["heads"]["parts"]) == {"knn", "anomaly", "probe", "lvef", "segmentation"}
+    assert results["heads"]["intervals"]["lvef"]["half_width"] == np.inf  # of five validation videos
+
+
+def test_predictions_are_those_of_the_evaluation(run, encoder, test_videos):
+    ids, videos = test_videos
+    found = encoder.predict(videos, show_out_of_distribution=True)
+    for family, output, values in (
+        ("lvef", "", [one.measurements["lvef"].value for one in found]),
+        ("probe", "probability", [one.probability_abnormal for one in found]),
+        ("knn", "", [one.neighbour_vote for one in found]),
+        ("anomaly", "", [one.anomaly_score for one in found]),
+    ):
+        expected = scored(run[1], family, output)
+        assert len(expected) == len(ids) == 5
+        np.testing.assert_allclose(values, [expected[name] for name in ids], rtol=1e-6, atol=1e-6, err_msg=family)
+    thresholds = run[2]["readouts"]["anomaly"]["encoders"]["discovr"]["details"][0]["thresholds"]
+    assert {one.anomaly_threshold for one in found} == {thresholds["95"]}
+    assert all(one.measurements["lvef"].low == -np.inf and one.notice == fitted_heads.RESEARCH_USE for one in found)
+    with open(run[1] / "results.json") as file:
+        assert json.load(file)["heads"]["intervals"]["lvef"]["half_width"] is None
+    single = encoder.predict(videos[0], show_out_of_distribution=True)
+    assert single.measurements["lvef"].value == pytest.approx(found[0].measurements["lvef"].value, rel=1e-6)
+
+
+def test_the_kept_segmentation_head_draws_what_was_scored(run, encoder):
+    """On the tokens of the labelled test frames, which the evaluation keeps."""
+    config, folder, _ = run
+    heads = encoder.predictor.heads
+    options, model = heads.about["heads"]["segmentation"]["options"], encoder.model
+    (file,) = (folder / "eval" / "features").glob("echonet_dynamic-discovr-0-test-frames-*.npz")
+    (truth,) = (folder / "eval" / "features").glob("echonet_dynamic-masks-test-*.npz")
+    with np.load(file) as archive, np.load(truth) as labelled:
+        frames, masks, record, frame = archive["tokens"], labelled["masks"], labelled["record"], labelled["frame"]
+    fitted = heads.fitted("segmentation")
+    maps = segmentation.apply("linear", fitted, frames, model.grid, model.patch, options["classes"], options["size"])
+    source = records.open_source(config.data.data_dir, "echonet_dynamic", "112", "test")
+    expected, dice = scored(folder, "segmentation", "dice"), mask_metrics.dice(masks == 1, maps == 1)
+    for row, value in enumerate(dice):
+        assert value == pytest.approx(expected[f"{source[int(record[row])]['id']}:{frame[row]}"], abs=1e-9)
+    assert len(dice) == len(expected) > 0
+
+
+def test_outlines_lie_where_the_cavity_is_largest_and_smallest(encoder, test_videos, monkeypatch):
+    """A head that draws a square whose side grows with the tubelet's number: first and last of the real ones."""
+    video = test_videos[1][0][:10]  # of its clips of 4 frames at stride 3 all are real, in two tubelets
+
+    def draws(head, fitted, frames, grid, patch, classes, size):
+        maps = np.zeros((len(frames), size, size), np.uint8)
+        for row, one in enumerate(maps):
+            one[10 : 20 + row, 10:20] = segmentation.CAVITY
+        return maps
+
+    monkeypatch.setattr(predictor.segmentation, "apply", draws)
+    made = encoder.predict(video, show_out_of_distribution=True).outlines
+    assert (made["es"].frame, made["ed"].frame) == (0, 6)
+    assert made["ed"].mask.shape == (112, 112) and made["ed"].mask.sum() == 10 * (10 + 3)  # the second clip's second
+    monkeypatch.setattr(predictor.segmentation, "apply", lambda *a: np.zeros((len(a[2]), 112, 112), np.uint8))
+    assert encoder.predict(video, show_out_of_distribution=True).outlines == {}
+
+
+def test_a_mask_lies_in_the_video_where_it_lay_in_the_letterboxed_frame():
+    mask = np.zeros((112, 112), bool)
+    mask[28:56, 28:56] = True  # the letterbox of 100 x 200 is 56 x 112, 28 rows below the top
+    found = predictor.mask_in_video(mask, (100, 200))
+    assert found.shape == (100, 200) and found[:48, 52:98].all() and not found[54:].any() and not found[:, 104:].any()
+    wide = predictor.mask_in_video(mask, (100, 200), (2.0, 1.0))  # square, as pixels are twice as high
+    assert wide[26:48, 52:98].all() and not wide[:22].any()
+
+
+@pytest.fixture
+def archive(run, test_videos, tmp_path):
+    """A test video, noise, a still and a cut-off file."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    native = run[0].data.data_dir + "/native/echonet_dynamic/Videos"
+    shutil.copy(f"{native}/{test_videos[0][0]}.avi", folder / "a.avi")
+    rng = np.random.default_rng(0)
+    write_video(folder / "noise.avi", rng.integers(0, 256, (40, 112, 112), dtype=np.uint8))
+    np.save(folder / "still.npy", np.repeat(test_videos[1][1][:1], 20, axis=0))
+    (folder / "cut.avi").write_bytes((folder / "a.avi").read_bytes()[:3000])
+    return folder
+
+
+def rows(path):
+    return {row["id"]: row for row in pq.read_table(path).to_pylist()}
+
+
+def test_the_tables(run, encoder, archive, tmp_path, capsys):
+    out, pictures = tmp_path / "out" / "p.parquet", tmp_path / "pictures"
+    arguments = [f"--workdir={run[1]}", f"--input={archive}", f"--output={out}", f"--pictures={pictures}"]
+    assert predict.main([*arguments, "--show_out_of_distribution"]) == 0
+    said = capsys.readouterr()
+    assert fitted_heads.RESEARCH_USE in said.out and "s left" in said.err and "2 rows in" in said.out
+    assert pq.read_schema(out).metadata[b"notice"].decode() == fitted_heads.RESEARCH_USE
+    found = rows(out)
+    assert list(found) == ["a.avi", "noise.avi"] and all(row["notice"] for row in found.values())
+    one = found["a.avi"]
+    assert np.isfinite(one["lvef"]) and one["lvef_low"] == -np.inf and 0 <= one["probability_abnormal"] <= 1
+    assert len(one["nearest"]) == predictor.NEAREST and one["nearest_similarity"][0] >= one["nearest_similarity"][1]
+    for kind, name in (("quarantine", "cut.avi"), ("skipped", "still.npy")):
+        with open(out.with_suffix(f".{kind}.csv"), newline="") as file:
+            assert [row["id"] for row in csv.DictReader(file)] == [name]
+    card = json.loads(out.with_suffix(".card.json").read_text())
+    assert card["notice"] == fitted_heads.RESEARCH_USE and card["heads"]["heads"]["lvef"]["field"] == "ef"
+    assert sorted(path.name for path in pictures.iterdir()) == ["000000.png", "000002.png"]
+    with Image.open(pictures / "000000.png") as picture:
+        assert picture.size[0] == 672 and picture.size[1] > 336
+    assert not predict.studies_of(out).exists()
+
+
+def test_numbers_of_strange_videos_are_withheld(encoder, archive, tmp_path):
+    predict.predict(encoder, archive / "noise.avi", tmp_path / "p.parquet")
+    (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert row["out_of_distribution"] and row["distance"] > row["distance_threshold"] and "unlike" in row["why"]
+    numbers = (*LVEF, "probability_abnormal", "neighbour_vote", "anomaly_score", "lv_ed_frame", "lv_ed_mask_png")
+    assert [row[name] for name in numbers] == [None] * len(numbers)
+
+
+def test_masks_and_studies(encoder, archive, test_videos, tmp_path, monkeypatch):
+    """A screen recording whose sector is cut out: the mask has the file's size; two clips of one study, one alone."""
+    shown = [test_videos[1][row] for row in (0, 1, 2)]
+    for number, video in enumerate(shown):
+        np.save(archive / f"s{number}.npy", np.pad(video, ((0, 0), (40, 30), (20, 60))))
+    (archive / "list.csv").write_text("path,Study_ID\ns0.npy,DOE one\ns1.npy,DOE one\ns2.npy,two\na.avi,\n")
+    monkeypatch.setattr(
+        predictor.segmentation, "apply", lambda *a: np.ones((len(a[2]), 112, 112), np.uint8)
+    )
+    out = tmp_path / "p.parquet"
+    predict.predict(encoder, archive / "list.csv", out, show_out_of_distribution=True, use_fps=False)
+    found = rows(out)
+    mask = np.asarray(Image.open(io.BytesIO(found["s0.npy"]["lv_ed_mask_png"])))
+    assert mask.shape == (182, 192) and mask.dtype == bool and "sector_isolated" in found["s0.npy"]["flags"]
+    assert mask[60:140, 40:120].all() and not mask[:35].any() and not mask[:, 140:].any()
+    studies = pq.read_table(predict.studies_of(out))
+    assert studies.schema.metadata[b"notice"].decode() == fitted_heads.RESEARCH_USE
+    by_clips = {row["clips"]: row for row in studies.to_pylist()}
+    assert set(by_clips) == {1, 2} and not any("DOE" in row["study"] for row in by_clips.values())
+    assert by_clips[2]["study"] == found["s0.npy"]["study"] == found["s1.npy"]["study"] != found["s2.npy"]["study"]
+    assert by_clips[2]["lvef"] == pytest.approx((found["s0.npy"]["lvef"] + found["s1.npy"]["lvef"]) / 2)
+    assert found["a.avi"]["study"] is None
+
+
+def test_a_dicom_names_its_study_by_a_hash_and_shows_no_doppler(encoder, test_videos, tmp_path):
+    pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
+    path = pydicom.examples.get_path("ybr_color")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(path, folder / "x.dcm")
+    colour = np.repeat(test_videos[1][0][..., None], 3, axis=3)
+    colour[:, 40:80, 40:80] = (220, 20, 20)
+    np.save(folder / "doppler.npy", colour)
+    out = tmp_path / "out" / "p.parquet"
+    for options in ({}, {"whole_frame": True}):
+        shutil.rmtree(out.parent, ignore_errors=True)
+        card = predict.predict(encoder, folder, out, show_out_of_distribution=True, **options)
+        (row,) = pq.read_table(out).to_pylist()
+        assert (row["format"], len(row["study"]), card["skipped"]) == ("dcm", 16, 1)
+    content = b"".join(path.read_bytes() for path in out.parent.iterdir())
+    assert b"1.2.840" not in content and b"colour Doppler" in content
+    made = encoder.predict(colour)
+    assert made.out_of_distribution and "colour Doppler" in made.reasons[0] and np.isnan(made.probability_abnormal)
+
+
+def test_stills_and_short_clips(encoder, test_videos):
+    video = test_videos[1][0]
+    for still in (video[:1], np.repeat(video[:1], 30, axis=0)):
+        with pytest.raises(ValueError, match="video 0 is a still"):
+            encoder.predict(still)
+    assert any("shorter than every training video" in why for why in encoder.predict(video[:3]).reasons)
+
+
+def test_other_clips_weights_or_no_heads_are_refused(run, encoder, test_videos, tmp_path):
+    folder, video = run[1], test_videos[1][0]
+    for options, words in (
+        ({"image_size": 48}, "image_size = 32, this encoder makes them with 48"),
+        ({"num_frames": 8}, "num_frames = 4"),
+        ({"clips": 1}, "clips = 2"),
+        ({"fit": "squeeze"}, "fit = letterbox"),
+        ({"branch": "video_student", "readout": "cls"}, "heads are of branch video_teacher"),
+    ):
+        with pytest.raises(fitted_heads.HeadsError, match=words):
+            discovr_jax.load_encoder(folder, **options).predict(video)
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("features"))
+    heads = copy / "eval" / "3" / fitted_heads.FILE
+    read = fitted_heads.read(heads)
+    fitted_heads._save(heads, read.arrays, dict(read.about) | {"weights_sha256": {"video_encoder": "0" * 64}})
+    with pytest.raises(fitted_heads.HeadsError, match="belong to another encoder"):
+        discovr_jax.load_encoder(copy).predict(video)
+    heads.unlink()
+    with pytest.raises(fitted_heads.HeadsError, match="no such file: evaluate again"):
+        discovr_jax.load_encoder(copy).predict(video)
+    (copy / "results.json").unlink()
+    shutil.rmtree(copy / "eval")
+    with pytest.raises(fitted_heads.HeadsError, match="were not evaluated"):
+        discovr_jax.load_encoder(copy).predict(video)
+    (tmp_path / "a.npy").write_bytes(b"")
+    arguments = [f"--workdir={copy}", f"--input={tmp_path}", f"--output={tmp_path / 'p.parquet'}"]
+    assert predict.main(arguments) == 1
+
+
+def test_errors_of_the_command_are_one_line(run, tmp_path, capsys):
+    assert predict.main([f"--workdir={tmp_path}", f"--input={tmp_path}", f"--output={tmp_path / 'p.parquet'}"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "no checkpoint" in said
+
+
+def test_words_of_a_picture():
+    low = predictor.Measurement("ef", "%", 55.0, 41.0, 69.0)
+    made = predictor.Prediction({"lvef": low}, 0.25, 0.5, 0.1, 0.2, False, (), 0.5, 1.0, (), {})
+    assert prediction_pictures.words(made) == [
+        "ejection fraction 55 % (90 % interval 41 to 69)", "probability of abnormal 0.25",
+    ]  # fmt: skip
+    withheld = predictor.Measurement("ef", "%", np.nan, np.nan, np.nan)
+    made = predictor.Prediction({"lvef": withheld}, np.nan, np.nan, np.nan, 0.2, True, ("odd",), 2.0, 1.0, (), {})
+    assert prediction_pictures.words(made) == ["Out of distribution: odd", "Numbers are withheld."]
