@@ -103,8 +103,8 @@ def test_results_follow_the_schema(smoke):
     for encoder, metrics in (*results["encoders"].items(), *results["paired"].items()):
         names, expected = [name.split("/") for name in metrics], FAMILIES_OF[encoder.removeprefix("discovr-")]
         assert {family for family, _ in names} == expected.keys()
-        for family, metrics in expected.items():
-            assert metrics <= {metric for name, metric in names if name == family}
+        for family, needed in expected.items():
+            assert needed <= {metric for name, metric in names if name == family}
         for name, entry in metrics.items():
             if "hausdorff95" in name:
                 continue  # there is none to an empty mask
@@ -152,7 +152,7 @@ def test_the_report_is_one_file_that_needs_no_network(smoke):
         assert words in page
 
 
-def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cache(
+def test_evaluating_the_checkpoint_gives_the_same_metrics_and_then_reads_the_cache(
     smoke, no_report, monkeypatch, caplog
 ):
     config, directory, summary = smoke
@@ -160,7 +160,7 @@ def test_evaluating_the_checkpoint_gives_the_same_figures_and_then_reads_the_cac
     with caplog.at_level(logging.INFO, logger="discovr_jax"):
         again = evaluate.evaluate_workdir(config, directory)
     assert again["encoders"] == summary.results["encoders"] and again["paired"] == summary.results["paired"]
-    assert "| discovr - random " in caplog.text and "9 training steps; 5 test videos" in caplog.text
+    assert "discovr - random " in caplog.text and "9 training steps; 5 test videos" in caplog.text
 
     monkeypatch.setattr(feature_cache, "extract_features", lambda *_: pytest.fail("features were computed again"))
     monkeypatch.setattr(runner, "_run_readout", lambda *_: pytest.fail("heads were fitted again"))

@@ -196,7 +196,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[str, Any]) -> None:
-    """Metrics of one family for every column, and differences of every two, into `found`."""
+    """Metrics of one family for every column, and differences of every two, into `comparison`."""
     first = next(iter(groups.values()))[0]
     entry = first.results["readouts"][family]
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{entry['type']}")
@@ -210,14 +210,14 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
                 comparison["notes"].append(f"{family}: no predictions of {run.encoder} in {run.name}.")
                 return
             try:
-                ids, patients, target, predictions = _tabulate(mine, run.name, family)
+                ids, patients, target, per_seed = _tabulate(mine, run.name, family)
             except ValueError as error:
                 raise WorkdirError(f"{run.name}: predictions.csv is damaged ({family}: {error})") from None
             if rows is None:
                 weights = bootstrap.patient_weights(patients, RESAMPLES)
                 rows = results_lib.Rows(ids, patients, target, weights)
             _check_rows(rows, ids, patients, target, f"{first.name} and {run.name}: {family}")
-            predictions += predictions
+            predictions += per_seed
         bootstrapped[name] = results_lib.metrics_of(rows, scores, predictions)
         comparison["columns"][name] |= results_lib.summary(bootstrapped[name], rows.num_patients)
     for one, two in itertools.combinations(groups, 2):

@@ -41,6 +41,7 @@ def test_each_one_is_another_program(half):
     assert traced() == whole
 
 
+@pytest.mark.long  # compiles the whole step twice
 def test_in_half_precision_the_loss_is_the_same_but_for_rounding(half):
     losses = []
     for names in ([], IN_HALF):
@@ -63,6 +64,7 @@ def test_all_together_compute_the_same_step(tiny, tiny_step):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * max(1.0, float(jnp.abs(expected).max())))
 
 
+@pytest.mark.long  # compiles and runs every ablation
 def test_the_command_counts_and_times(capsys, monkeypatch):
     monkeypatch.setattr(ablations.chips, "simulate", lambda topology: None)  # too late in this process
     small = ["--config=phantom", "--config.batch_size=8", "--config.model.depth=1", "--config.loss.scd=0.0"]

@@ -26,6 +26,7 @@ def lab(tmp_path_factory):
     return made
 
 
+@pytest.mark.long
 def test_a_run_that_is_broken_again_and_again_ends_as_one_that_is_not(lab, tmp_path):
     workdir = tmp_path / "run"
     # Killed where a checkpoint is all written, but not yet under its name.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -52,6 +53,10 @@ def test_layout(written):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors round differently")
+@pytest.mark.skipif(
+    not np.__version__.startswith("2.4.") or not cv2.__version__.startswith("5.0."),
+    reason="other releases of NumPy and OpenCV round differently: NumPy 2.5 68 pixels of one video, by 1 or 2 levels",
+)
 def test_the_same_bytes_as_when_results_were_published(tmp_path):
     """Change it only together with layout_echonet_dynamic.SIMULATOR_VERSION, and measure again (README).
 

@@ -12,6 +12,7 @@ from tfds_builders.echo_phantom.parameters import draw_heart
 from tfds_builders.echo_phantom.simulator import simulate
 
 SEED, NUM_CLIPS = 11, 160
+of_many = pytest.mark.long  # simulating so many takes a minute; the phantom is fixed, layouts_test.py holds its bytes
 
 
 @pytest.fixture(scope="module")
@@ -26,33 +27,39 @@ def explained(clips: list[quality.Summary], name: str) -> float:
     return r2_score(ef, cross_val_predict(quality.ridge(), features, ef, cv=folds))
 
 
+@of_many
 @pytest.mark.parametrize("name", ["nuisance", "nuisance and mean frame"])
 def test_what_does_not_move_hardly_tells_the_ef(clips, name):
     assert explained(clips, name) <= 0.05
 
 
+@of_many
 def test_pixel_baseline_sees_some_of_the_ef_but_not_most(clips):
     # Between 0.15 and 0.5 with 600 training clips (README, measured by `quality`); fewer clips teach a ridge
     # on 1568 features less, so the lower bound here is lower.
     assert 0.05 <= explained(clips, "pixels") <= 0.5
 
 
+@of_many
 @pytest.mark.parametrize(("side", "most"), [(12, 0.5), (6, 0.5), (3, 0.35)])
 def test_motion_energy_sees_no_more(clips, side, most):
     # The strongest features that need no learning: if they told more, learned ones could not be told from them.
     assert 0.05 <= explained(clips, f"motion_energy_{side}") <= most
 
 
+@of_many
 def test_the_motion_is_there_to_be_seen(clips):
     assert explained(clips, "dark change") >= 0.35
 
 
+@of_many
 def test_true_masks_give_the_ef(clips):
     errors = [abs(clip.mask_ef - clip.ef) for clip in clips]
     worst = int(np.argmax(errors))
     assert errors[worst] <= 2.0, f"clip {worst}: EF from masks is {errors[worst]:.2f} points off"
 
 
+@of_many
 def test_attributes_are_independent_of_the_ef(clips):
     ef = np.array([clip.ef for clip in clips])
     for name, value in clips[0].attributes.items():
@@ -64,6 +71,7 @@ def test_attributes_are_independent_of_the_ef(clips):
         assert abs(np.corrcoef(values, ef)[0, 1]) < 0.29, name
 
 
+@of_many
 def test_spread_is_that_of_an_echo_laboratory(clips):
     ef = np.array([clip.ef for clip in clips])
     assert 14 < ef.min() < 25 and 68 < ef.max() <= 75
@@ -74,6 +82,7 @@ def test_spread_is_that_of_an_echo_laboratory(clips):
     assert min(clip.num_beats for clip in clips) >= 1.8
 
 
+@of_many
 def test_a_clip_is_the_same_each_time_and_wherever_it_is_made(clips):
     for index in (0, 7):
         clip = simulate_one(SEED, "train", index)
