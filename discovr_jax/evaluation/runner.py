@@ -380,8 +380,7 @@ def write(
     Args:
       dataset: name of a folder below STEP (`eval.dataset`); None for none.
       writes: False on all processes but one.
-      **extra: JSON values for the top level (clips_seen, ...); "commit" defaults to the git commit of this code, or
-        "unknown" outside git.
+      **extra: JSON values for the top level (clips_seen, ...); "commit" is by default that of this code.
 
     Returns:
       The content of results.json.
