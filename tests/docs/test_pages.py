@@ -7,7 +7,7 @@ import pytest
 from discovr_jax.configs import base
 from discovr_jax.method import experiment
 from discovr_jax.runs.workdir import flatten
-from docs.hooks import config_keys, notebook, outside
+from docs.hooks import config_keys, fetched, notebook, outside
 from tests.test_configs import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tfds_builders/*/README.md")])
@@ -64,7 +64,14 @@ def test_links_to_pages_outside_docs_are_made_for_the_site():
     assert moved == "[e](reliability.md)"
 
 
-def test_the_config_of_the_tutorial_is_one(monkeypatch):
+def test_what_a_page_would_fetch_is_seen():
+    own = '<a href="https://x.org">x</a> <script src="assets/a.js"></script> <link rel="stylesheet" href="style.css">'
+    assert fetched.fetched(own) == []
+    others = '<script src="https://unpkg.com/a.js"></script><link rel="stylesheet" href="//fonts.org/b.css"><img src=http://c>'
+    assert len(fetched.fetched(others)) == 3
+
+
+def test_the_config_of_the_tutorial_is_one():
     page = (ROOT / "docs" / "tutorials" / "own_archive.md").read_text(encoding="utf-8")
     (source,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "get_config" in block]
     names = {}
