@@ -190,7 +190,8 @@ class VideoEncoder:
         Args:
           params: {"video_encoder" or "image_encoder": its parameters}, and "decoder" where the readout is its.
         """
-        self.options, self.path, self.heads, self._predictor = options, path, heads, None
+        self.options, self.path, self.heads = options, path, heads
+        self._predictor: Any = None
         self.model, self._batch_size = model, batch_size
         self._video = options["branch"].startswith("video")
         self.weights_sha256 = fingerprint(params["video_encoder" if self._video else "image_encoder"])
