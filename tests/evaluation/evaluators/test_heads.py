@@ -228,9 +228,9 @@ def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_validatio
 
 def test_calibration_of_separated_and_of_constant_scores():
     target, score = np.array([0.0] * 6 + [1.0] * 3), np.arange(9.0)
-    made = probe.calibrated(score, target, score)
+    made = probe.calibrated(probe.platt(score, target), score)
     assert (np.diff(made) > 0).all() and 0.01 < made[0] < 0.2 < 0.7 < made[-1] < 0.99
-    constant = probe.calibrated(np.zeros(9), target, np.zeros(2))  # the mean of Platt's targets
+    constant = probe.calibrated(probe.platt(np.zeros(9), target), np.zeros(2))  # the mean of Platt's targets
     assert constant == pytest.approx(np.full(2, (6 / 8 + 3 * 4 / 5) / 9), abs=1e-4)
 
 
