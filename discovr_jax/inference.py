@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import colour, facts, transforms
-from discovr_jax.data.letterbox import letterbox
+from discovr_jax.data import facts
 from discovr_jax.evaluation import scored
+from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
 from discovr_jax.method.experiment import default_config, make_model
 from discovr_jax.models import readouts as readouts_lib
@@ -34,12 +35,11 @@ BRANCHES = {
     "image_student": ("params/image_encoder", "image_student"),
 }
 SCORED, DECODER = "video_teacher", "params/decoder/"  # what evaluations score, and the decoder that belongs to it
-FITS = ("letterbox", "squeeze")
 OUTPUTS = ("video", "frames", "tokens")
 
 
 def load_encoder(
-    path: str | os.PathLike,
+    path: str | os.PathLike | ConfigDict,
     branch: str = "video_teacher",
     *,
     readout: str | None = None,
@@ -51,6 +51,7 @@ def load_encoder(
     trained_fps: float | None = None,
     dtype: str | None = None,
     batch_size: int = 8,
+    untrained: int | None = None,
 ) -> "VideoEncoder":
     """Load one encoder of a checkpoint.
 
@@ -58,10 +59,12 @@ def load_encoder(
     there was none (a converted public checkpoint), the readout is CLS, in float32, the mean of 3 clips.
 
     Args:
-      path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file.
+      path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file; or a
+        config, with `untrained`.
       branch: "video_teacher" (the one to use), "video_student", "image_teacher" or "image_student".
-      readout: one of `models.readouts.KNOWN`; or "best", what the evaluation's validation chose (for the first of
-        its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there is one.
+      readout: one of `models.readouts.KNOWN`, or several with commas between them, which stand side by side; or
+        "best", what the evaluation's validation chose (for the first of its evaluators), or "best:NAME" for an
+        evaluator of that name ("best:lvef"). None: "best" where there is one.
       clips: evenly spaced clips of a video; features are averaged over them.
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
       channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights of input_normalisation "imagenet").
@@ -70,23 +73,27 @@ def load_encoder(
       trained_fps: frames per second of the training clips, where the checkpoint does not say.
       dtype: of the activations, "float32" or "bfloat16".
       batch_size: clips a batch.
+      untrained: a seed: the same architecture with the weights that a run of that seed begins with.
 
     Raises:
       CheckpointError, ConversionError: the weights cannot be read.
       ReadoutError: "best" or "all" of weights that were not evaluated.
-      ValueError: an option of no known value.
+      ValueError: an option of no known value; a config without `untrained`, which says nothing of weights.
     """
     for name, value, known in (
         ("branch", branch, tuple(BRANCHES)),
-        ("fit", fit, FITS),
+        ("fit", fit, video_clips.FITS),
         ("channels", channels, (1, 3)),
         ("dtype", dtype, (None, "float32", "bfloat16")),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
     prefix, module = BRANCHES[branch]
-    path = os.path.expanduser(path)
-    evaluated = scored.find(path) if branch == SCORED else None
+    if not isinstance(path, ConfigDict):
+        path = os.path.expanduser(path)
+    elif untrained is None:
+        raise ValueError("a config has no weights: give untrained=SEED, or the path of a checkpoint")
+    evaluated = scored.find(path) if branch == SCORED and not isinstance(path, ConfigDict) else None
     readout, readout_from = _readout(path, readout, evaluated)
     lengths = dict(evaluated.features.get("mean_lengths", {})) if evaluated and readout == "all" else {}
     if readout == "all" and not lengths:
@@ -94,13 +101,11 @@ def load_encoder(
             f"readout 'all' divides each readout by its mean length on the training videos, which no evaluation of the "
             f"{SCORED} in {path} says: evaluate it (--mode=eval), or choose another readout"
         )
-    decoded = any(name.startswith(readouts_lib.DECODER) for name in (readout, *lengths))
+    decoded = any(name.startswith(readouts_lib.DECODER) for name in (*readout.split(","), *lengths))
     if decoded and branch != SCORED:
         raise ValueError(f"readout {readout!r} is of {SCORED}, not of {branch}")
     prefixes = {prefix.partition("/")[2]: f"{prefix}/"} | ({"decoder": DECODER} if decoded else {})
-    loaded = weights_lib.read_weights(
-        path, lambda name: name.startswith(tuple(prefixes.values())), only="" if decoded else module
-    )
+    loaded = _weights(path, tuple(prefixes.values()), "" if decoded else module, untrained)
     config = loaded.config
     if evaluated:
         config.data.update(evaluated.features.get("clip", {}))
@@ -143,17 +148,30 @@ def load_encoder(
         "channels": channels,
         "input_normalisation": config.model.input_normalisation,
         "dtype": dtype,
-    }
+    } | ({} if untrained is None else {"untrained": untrained})
     params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
     if decoded and not params["decoder"]:
         raise scored.ReadoutError(f"readout {readout!r}: {path} holds no decoder; choose another")
     return VideoEncoder(make_model(config), params, options, batch_size)
 
 
+def _weights(source, prefixes: tuple[str, ...], module: str, untrained) -> weights_lib.Weights:
+    """Arrays of the checkpoint that start so, or initial ones of its config."""
+
+    def wanted(name: str) -> bool:
+        return name.startswith(prefixes)
+
+    if isinstance(source, ConfigDict):
+        return weights_lib.initial_weights(source, untrained, wanted)
+    loaded = weights_lib.read_weights(source, wanted, only=module)
+    return loaded if untrained is None else weights_lib.initial_weights(loaded.config, untrained, wanted)
+
+
 def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:
     """The readout that is meant by `load_encoder`'s argument, and who chose it."""
-    if readout in readouts_lib.KNOWN:
-        return readout, "named"
+    several = (readout or "").split(",")
+    if readout in readouts_lib.KNOWN or (set(several) <= {*readouts_lib.KNOWN} - {"all"} and len(several) > 1):
+        return str(readout), "named"
     best, _, part = (readout or scored.BEST).partition(":")
     if best != scored.BEST:
         known = (*readouts_lib.KNOWN, scored.BEST, f"{scored.BEST}:EVALUATOR")
@@ -179,7 +197,7 @@ class VideoEncoder:
 
     Attributes:
       options: what turns a video into features; JSON values.
-      width: D of a video's features.
+      width: D of a video's features; parts: {readout: its share of D}, in their order.
       weights_sha256: of the encoder's arrays.
     """
 
@@ -195,8 +213,9 @@ class VideoEncoder:
         self._params = jax.device_put(params)
         self._forward = jax.jit(self._encode, static_argnames="output")
         frames = jax.ShapeDtypeStruct((1, model.grid.frames, options["image_size"], options["image_size"]), np.uint8)
-        shape = jax.eval_shape(self._encode_video, self._params, frames, jax.ShapeDtypeStruct((1,), np.int32))
-        self.width = shape.shape[1]
+        shapes = jax.eval_shape(self._readouts, self._params, frames, jax.ShapeDtypeStruct((1,), np.int32))
+        self.parts = {name: shape.shape[1] for name, shape in shapes.items()}
+        self.width = sum(self.parts.values())
 
     def embed(
         self, frames: np.ndarray | Sequence[np.ndarray], fps: float | Sequence[float | None] | None = None,
@@ -225,16 +244,9 @@ class VideoEncoder:
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, not {output!r}")
-        videos, several = _as_videos(frames)
-        rates = list(fps) if isinstance(fps, (Sequence, np.ndarray)) else [fps] * len(videos)
-        if len(rates) != len(videos):
-            raise ValueError(f"{len(rates)} frame rates for {len(videos)} videos")
-        spacing = [None] * len(videos) if spacing is None else spacing
-        if len(spacing) != len(videos):
-            raise ValueError(f"{len(spacing)} spacings for {len(videos)} videos")
-        clips = [clip for one in zip(videos, rates, spacing, strict=True) for clip in self._clips(*one)]
+        clips, several = video_clips.clips_of(frames, fps, spacing, self.options)
         features = self._run(clips, output)
-        features = features.reshape(len(videos), self.options["clips"], *features.shape[1:])
+        features = features.reshape(-1, self.options["clips"], *features.shape[1:])
         if output == "video":
             features = features.mean(1)
         return features if several else features[0]
@@ -245,32 +257,9 @@ class VideoEncoder:
             "package": f"discovr_jax {_version()}",
             "weights_sha256": self.weights_sha256,
             "features": self.width,
+            "readouts": self.parts,
             "preprocessing": self.options,
         }
-
-    def _clips(self, video: np.ndarray, fps: float | None, spacing) -> list[tuple[np.ndarray, int]]:
-        """Evenly spaced clips of the model's length and size, each with its number of real frames."""
-        o, stride = self.options, float(self.options["stride"])
-        if fps is not None:
-            if not (np.isfinite(fps) and fps > 0):
-                raise ValueError(f"fps must be a positive number, not {fps}; None takes frames at the stride")
-            if not o["trained_fps"]:
-                raise ValueError(
-                    "the checkpoint does not say at how many frames per second it was trained: give "
-                    "load_encoder(..., trained_fps=...), or embed without fps to take every "
-                    f"{o['stride']}th frame"
-                )
-            stride = fps / o["trained_fps"]
-        found = []
-        for start in transforms.even_starts(len(video), o["num_frames"], stride, o["clips"]):
-            which, num_valid = transforms.clip_indices(len(video), o["num_frames"], stride, int(start))
-            frames = video[which[:num_valid]]
-            # What has the clip's size is not enlarged to the records' and back.
-            side = o["image_size"] if frames.shape[1:3] == (o["image_size"],) * 2 else o["frame_size"]
-            frames = _resized(_fitted(frames, side, o["fit"], o["channels"], spacing), o["image_size"])
-            padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
-            found.append((np.concatenate([frames, padding]), num_valid))
-        return found
 
     def _run(self, clips: list[tuple[np.ndarray, int]], output: str) -> np.ndarray:
         """One row a clip, in batches of one size, so that the forward pass is compiled once."""
@@ -285,15 +274,15 @@ class VideoEncoder:
 
     def _encode(self, params: dict, frames: jax.Array, num_valid: jax.Array, output: str) -> jax.Array:
         if output == "video":
-            return self._encode_video(params, frames, num_valid)
+            return jnp.concatenate([*self._readouts(params, frames, num_valid).values()], axis=1)
         cls, tokens, grid = self._tokens(params, frames, num_valid)
         places = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self._model.width).astype(jnp.float32)
         if output == "tokens":
             return places
         return places.mean((2, 3)) if self._video else cls.astype(jnp.float32)
 
-    def _encode_video(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """The readout of each clip, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
+    def _readouts(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> dict[str, jax.Array]:
+        """The readouts of each clip, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make them."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options
         found = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
@@ -301,7 +290,9 @@ class VideoEncoder:
             decoded = self._apply(params, tokens, method="decode_video")
             maps = readouts_lib.readouts(decoded, num_valid, grid, o["map_side"])
             found |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
-        return join(found, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else found[o["readout"]]
+        if o["readout"] == "all":
+            return {"all": join(found, o["mean_lengths"], jnp.concatenate)}
+        return {name: found[name] for name in o["readout"].split(",")}
 
     def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
         """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""
@@ -325,47 +316,6 @@ def _as_clip(tokens, num_clips, num_valid, grid):
     mean = (cls * valid).sum(1, keepdims=True) / valid.sum(1, keepdims=True)
     places = tokens[:, :, 1:].reshape(num_clips, -1, tokens.shape[-1])
     return cls, jnp.concatenate([mean, places], 1), ClipGrid(grid.frames, grid.rows, grid.cols, 1)
-
-
-def _as_videos(frames) -> tuple[list[np.ndarray], bool]:
-    """A list of uint8 [T, H, W(, 3)], and whether there were several."""
-    if not isinstance(frames, np.ndarray) and isinstance(frames, Sequence):
-        videos, several = [np.asarray(video) for video in frames], True
-    else:
-        frames = np.asarray(frames)
-        several = frames.ndim - (frames.shape[-1:] == (3,)) == 4
-        videos = list(frames) if several else [frames]
-    if not videos:
-        raise ValueError("there is no video to embed: the list is empty")
-    for number, video in enumerate(videos):
-        grey = video.ndim == 3
-        if not (grey or (video.ndim == 4 and video.shape[-1] == 3)) or not video.size:
-            raise ValueError(
-                f"video {number} has shape {video.shape}: give [T, H, W] or [T, H, W, 3], at least one frame, "
-                "with the number of videos in front for several"
-            )
-        if video.dtype != np.uint8:
-            raise ValueError(f"video {number} is {video.dtype}: give uint8 grey levels from 0 to 255")
-    return videos, several
-
-
-def _fitted(frames: np.ndarray, size: int, fit: str, channels: int, spacing=None) -> np.ndarray:
-    """Frames uint8 [T, H, W(, 3)] at the model's size and channels: [T, size, size] or [T, size, size, 3]."""
-    if channels == 1 and frames.ndim == 4:
-        frames = colour.luma(frames)
-    if channels == 3:
-        colours = frames if frames.ndim == 4 else np.repeat(frames[..., None], 3, axis=3)
-        return np.stack([_fitted(colours[..., i], size, fit, 1, spacing) for i in range(3)], axis=-1)
-    if fit == "squeeze":
-        return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
-    return letterbox(frames, size, spacing)[0]
-
-
-def _resized(frames: np.ndarray, size: int) -> np.ndarray:
-    """Square frames uint8 [T, S, S(, 3)] at the clip's size, as `ClipReader` brings those of records to it."""
-    if frames.ndim == 4:
-        return np.stack([_resized(frames[..., i], size) for i in range(frames.shape[3])], axis=-1)
-    return transforms.crop_resize(frames, (0, 0, *frames.shape[1:]), size)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import pytest
 
 import discovr_jax
 from discovr_jax import inference
+from discovr_jax.evaluation.features import video_clips
 from discovr_jax.method import experiment
 from discovr_jax.models import positions, readouts
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
@@ -107,7 +108,7 @@ def test_videos_of_any_size_and_length(encoder, video):
 def test_luma():
     red = np.zeros((1, 2, 2, 3), np.uint8)
     red[..., 0] = 200
-    assert inference._fitted(red, 2, "squeeze", 1).tolist() == [[[60, 60], [60, 60]]]  # 0.299 * 200
+    assert video_clips.fitted(red, 2, "squeeze", 1).tolist() == [[[60, 60], [60, 60]]]  # 0.299 * 200
 
 
 def test_three_channels_take_the_plain_path(workdir, encoder, video):
@@ -120,9 +121,9 @@ def test_three_channels_take_the_plain_path(workdir, encoder, video):
 
 def test_letterbox_keeps_the_aspect_and_squeeze_does_not():
     frames = np.full((1, 10, 20), 100, np.uint8)
-    boxed = inference._fitted(frames, 8, "letterbox", 1)[0]
+    boxed = video_clips.fitted(frames, 8, "letterbox", 1)[0]
     assert boxed[2:6].min() == 100 and boxed[:2].max() == boxed[6:].max() == 0
-    assert inference._fitted(frames, 8, "squeeze", 1).min() == 100
+    assert video_clips.fitted(frames, 8, "squeeze", 1).min() == 100
 
 
 def test_pixels_that_are_not_square_become_so(encoder, video):

@@ -12,6 +12,7 @@ from typing import Any
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 _ROW_GROUP = 2**26  # bytes of features that are gathered before they are written to the table
+READOUTS = "readouts"  # of the table's metadata: JSON {readout: its share of `features`}, in their order
 LISTS = ("quarantine", "skipped")  # of files without features: unusable, and sound ones that hold no clip
 
 
@@ -71,7 +72,7 @@ class FeatureTable:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = _schema(card["features"], whole=True)
+        schema = _schema(card["features"], whole=True).with_metadata({READOUTS: json.dumps(card["readouts"])})
         temporary, counts = self.partial / "table.parquet", dict.fromkeys(("rows", *LISTS), 0)
         waiting: list[pa.Table] = []
         lists = {kind: _List(self.list_of(kind)) for kind in LISTS}
