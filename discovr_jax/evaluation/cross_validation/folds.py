@@ -36,8 +36,12 @@ def draw(classes: np.ndarray, groups: np.ndarray, count: int, seed: tuple[int, .
       FoldsError: there are too few groups.
     """
     names = np.unique(groups)
-    if len(names) < count:
-        raise FoldsError(f"{count} folds need as many groups, there are {len(names)}")
+    largest = np.unique(classes, return_counts=True)[1].max()
+    if min(len(names), largest) < count:
+        raise FoldsError(
+            f"{count} folds need as many groups and a class of as many videos: there are {len(names)} groups, the "
+            f"largest class has {largest} videos"
+        )
     rng, present, fewest_missing = np.random.default_rng(seed), np.unique(classes), len(classes)
     best = None
     for _ in range(_DRAWS):

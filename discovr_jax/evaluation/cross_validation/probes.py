@@ -8,6 +8,7 @@ import dataclasses
 import warnings
 
 import numpy as np
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -71,7 +72,8 @@ class Task:
             probability[:, present[0]] = 1
             return probability
         model = LogisticRegression(C=c, class_weight="balanced", max_iter=5000)
-        with warnings.catch_warnings():
+        # Checks of what was checked before take longer than so small a fit.
+        with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
             warnings.simplefilter("error", ConvergenceWarning)
             try:
                 model.fit(train, target)

@@ -104,8 +104,8 @@ def test_a_feature_that_names_the_group_is_worth_nothing():
     groups = np.repeat(np.arange(24), 4)
     target = np.random.default_rng(0).permutation(np.arange(24) % 2)[groups]
     features = {"x": np.eye(24)[groups]}
-    grouped, _, _ = scored(archive(features, target, groups), repeats=2)
-    leaking, _, _ = scored(archive(features, target, np.arange(len(groups))), repeats=2)
+    grouped, _, _ = scored(archive(features, target, groups))
+    leaking, _, _ = scored(archive(features, target, np.arange(len(groups))), repeats=1)
     for head in run.HEADS:
         assert abs(value(grouped, f"{head}/auroc") - 0.5) < 0.15
         assert value(leaking, f"{head}/auroc") > 0.95
@@ -114,8 +114,8 @@ def test_a_feature_that_names_the_group_is_worth_nothing():
 def test_labels_permuted_within_groups_give_chance():
     """Each group has as many videos of either class, so nothing but the video itself could tell."""
     rng = np.random.default_rng(1)
-    groups, honest = np.repeat(np.arange(30), 6), np.tile([0, 1], 90)
-    features = {"x": honest[:, None] + 0.3 * rng.normal(size=(180, 4)) + 3 * rng.normal(size=(30, 4))[groups]}
+    groups, honest = np.repeat(np.arange(30), 4), np.tile([0, 1], 60)
+    features = {"x": honest[:, None] + 0.3 * rng.normal(size=(120, 4)) + rng.normal(size=(30, 4))[groups]}
     permuted = np.concatenate([rng.permutation(honest[groups == group]) for group in range(30)])
     true, false = (scored(archive(features, target, groups))[0] for target in (honest, permuted))
     assert value(true, "probe/auroc") > 0.75
@@ -149,7 +149,7 @@ def test_the_inner_folds_choose_the_readout(informative):
 
 def test_pairs_by_hand():
     """Four groups of one video: x is right on three, y on two; differences of the metric and of the seeds' mean."""
-    one = archive({"x": np.zeros((4, 1)), "y": np.zeros((4, 1))}, [0, 0, 1, 1], "abcd")
+    one = archive({"x": np.zeros((4, 1)), "y": np.zeros((4, 1))}, [0, 0, 1, 1], list("abcd"))
     says = {"x": [[0, 0, 1, 0]], "y": [[0, 1, 1, 0], [0, 0, 1, 1]]}  # class of each video, by seed
     found = {
         (name, head): run.OutOfFold(np.stack([np.eye(2)[seed][None] for seed in seeds]), {})
@@ -182,7 +182,9 @@ def test_a_measurement(informative):
 
 
 def test_too_small_an_archive_is_refused():
-    with pytest.raises(folds.FoldsError, match="5 folds need as many groups, there are 4"):
-        scored(archive({"x": np.zeros((4, 1))}, [0, 0, 1, 1], "abcd"))
+    with pytest.raises(folds.FoldsError, match="5 folds need as many groups .*: there are 4 groups"):
+        scored(archive({"x": np.zeros((4, 1))}, [0, 0, 1, 1], list("abcd")))
     with pytest.raises(folds.FoldsError, match="class 1 has 1 groups. Leave it out"):
-        scored(archive({"x": np.zeros((6, 1))}, [0, 0, 0, 0, 1, 1], "abcdee"))
+        scored(archive({"x": np.zeros((7, 1))}, [0, 0, 0, 0, 0, 1, 1], list("abcdeff")))
+    with pytest.raises(folds.FoldsError, match="the largest class has 4 videos"):
+        scored(archive({"x": np.zeros((6, 1))}, [0, 0, 0, 0, 1, 1], list("abcdef")))
