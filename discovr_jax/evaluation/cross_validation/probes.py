@@ -5,15 +5,11 @@ into as many features as it has videos (an exact rotation; what lies outside its
 """
 
 import dataclasses
-import warnings
 
 import numpy as np
-from sklearn import config_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
-from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.cross_validation import logistic
 from discovr_jax.evaluation.evaluators import knn, regression
 
 PROBE, KNN = "probe", "knn"
@@ -52,7 +48,7 @@ class Task:
             return np.stack([self._nearest(train, target, test)] * len(settings))
         train, test = _rotated(train, test)
         if self.classes:
-            return np.stack([self._logistic(train, target, test, c) for c in settings])
+            return logistic.probabilities(train, target, test, len(self.classes), settings)
         return target.mean() + regression.ridge(train, target - target.mean(), settings) @ test.T
 
     def _nearest(self, train, target, test) -> np.ndarray:
@@ -65,27 +61,12 @@ class Task:
             return vote(target)
         return np.stack([vote((target == k).astype(np.float64)) for k in range(len(self.classes))], axis=1)
 
-    def _logistic(self, train, target, test, c: float) -> np.ndarray:
-        probability = np.zeros((len(test), len(self.classes)))
-        present = np.unique(target).astype(int)
-        if len(present) == 1:  # of an inner fold
-            probability[:, present[0]] = 1
-            return probability
-        model = LogisticRegression(C=c, class_weight="balanced", max_iter=5000)
-        # Checks of what was checked before take longer than so small a fit.
-        with warnings.catch_warnings(), config_context(assume_finite=True, skip_parameter_validation=True):
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                model.fit(train, target)
-            except ConvergenceWarning:
-                raise ConfigError(f"logistic regression with C = {c:g} does not converge on these features") from None
-        probability[:, present] = model.predict_proba(test)
-        return probability
-
 
 def _rotated(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both in coordinates of the training videos' span, where that is smaller; `train` is centred."""
     if train.shape[1] <= len(train):
         return train, test
-    axes = np.linalg.svd(train, full_matrices=False)[2]
-    return train @ axes.T, test @ axes.T
+    lengths, vectors = np.linalg.eigh(train @ train.T)
+    kept = lengths > 1e-12 * lengths[-1]
+    vectors, lengths = vectors[:, kept], np.sqrt(lengths[kept])
+    return vectors * lengths, test @ train.T @ vectors / lengths

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from sklearn import linear_model, metrics, neighbors, preprocessing
+from sklearn import linear_model, metrics, multiclass, neighbors, preprocessing
 
-from discovr_jax.evaluation.cross_validation import folds, probes, run, summary
+from discovr_jax.evaluation.cross_validation import folds, logistic, probes, run, summary
 from discovr_jax.evaluation.cross_validation.archive import Archive, FeatureFile
 
 
@@ -81,8 +81,13 @@ def test_heads_are_those_of_scikit_learn():
         task = probes.Task(("a", "b", "c"))
         found = task.predict(probes.PROBE, train, target.astype(float), test, (0.01, 1.0))
         for probability, c in zip(found, (0.01, 1.0), strict=True):
-            model = linear_model.LogisticRegression(C=c, class_weight="balanced", tol=1e-8, max_iter=5000)
-            np.testing.assert_allclose(probability, model.fit(x, target).predict_proba(y), atol=5e-3)
+            model = linear_model.LogisticRegression(C=c, class_weight="balanced", tol=1e-10, max_iter=10_000)
+            model = multiclass.OneVsRestClassifier(model).fit(x, target)
+            np.testing.assert_allclose(probability, model.predict_proba(y), atol=1e-5)
+        binary = (target > 0).astype(float)
+        found = probes.Task(("a", "b")).predict(probes.PROBE, train, binary, test, (0.1,))[0]
+        model = linear_model.LogisticRegression(C=0.1, class_weight="balanced", tol=1e-10, max_iter=10_000)
+        np.testing.assert_allclose(found, model.fit(x, binary).predict_proba(y), atol=1e-5)
         found = probes.Task(()).predict(probes.PROBE, train, measured, test, (1.0, 100.0))
         for prediction, alpha in zip(found, (1.0, 100.0), strict=True):
             np.testing.assert_allclose(prediction, linear_model.Ridge(alpha).fit(x, measured).predict(y), atol=1e-8)
@@ -97,6 +102,25 @@ def test_heads_are_those_of_scikit_learn():
         model = neighbors.KNeighborsRegressor(**near).fit(x, measured)
         found = probes.Task(()).predict(probes.KNN, train, measured, test, (10.0,))[0]
         np.testing.assert_allclose(found, model.predict(y), atol=1e-8)
+
+
+def test_classes_that_a_training_part_lacks_have_no_probability():
+    rng = np.random.default_rng(0)
+    task, x = probes.Task(("a", "b", "c")), rng.normal(size=(10, 4))
+    for target, absent in ((np.repeat([0.0, 2.0], 4), 1), (np.repeat([1.0], 8), 0)):
+        found = task.predict(probes.PROBE, x[:8], target, x[8:], (1.0,))[0]
+        assert (found[:, absent] == 0).all()
+        np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_a_fit_that_newton_overshoots_converges():
+    """Classes far apart and hardly a penalty: the first whole step would make the loss larger."""
+    x = np.r_[np.linspace(-900, -1, 20), np.linspace(1, 3, 5)][:, None]
+    y, one = np.r_[np.zeros(20), np.ones(5)][None], np.ones((1, 25))
+    y[0, 3] = 1
+    w = logistic.fit(x, y, one, np.array([1e4]))
+    model = linear_model.LogisticRegression(C=1e4, tol=1e-12, max_iter=100_000, solver="newton-cholesky").fit(x, y[0])
+    np.testing.assert_allclose(w[0], [*model.coef_[0], *model.intercept_], rtol=1e-3)
 
 
 def test_a_feature_that_names_the_group_is_worth_nothing():
