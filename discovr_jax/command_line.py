@@ -3,9 +3,11 @@
 import difflib
 import logging
 import sys
+import warnings
 
 from absl import flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
 
 from discovr_jax import renamed_keys, storage
 from discovr_jax.runs.workdir import flatten
@@ -66,6 +68,30 @@ def parse_flags(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list
         last = (str(error).strip().splitlines() or [""])[-1]
         words = _unknown_keys(argv, values) or f"an argument cannot be read ({type(error).__name__}: {last})"
     sys.exit(f"error: {words[:_LONGEST]}")
+
+
+def read_config(name: str, overrides: list[str]) -> ConfigDict:
+    """A config by path or name, with `--config.KEY=VALUE` applied, for commands with argparse.
+
+    Raises:
+      ValueError: an argument that is none, or a key that the config has not got.
+      FileNotFoundError: no such config.
+    """
+    from discovr_jax.method.experiment import config_path
+
+    arguments = ["config", f"--config={config_path(name)}", *renamed_keys.flags(overrides)]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads modules the old way
+            rest = values(arguments)[1:]
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+    if rest:
+        raise ValueError(f"unknown arguments: {' '.join(rest)}")
+    renamed_keys.update(holder.value)
+    return holder.value
 
 
 def _unknown_keys(argv: list[str], values: flags.FlagValues) -> str:

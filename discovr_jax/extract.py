@@ -1,6 +1,7 @@
 """A folder of echocardiograms to a table of features.
 
 python -m discovr_jax.extract --checkpoint=runs/adult --input=DIR_OR_CSV --output=features.parquet
+python -m discovr_jax.extract --encoder=untrained:0 --config=phantom --input=DIR_OR_CSV --output=untrained.parquet
 
 Reads what `prepare echo_folder` reads, by the same rule; a CSV names the files, below its own folder, in a column
 `path`. As in its records, all but the ultrasound sector is cut off (--whole_frame leaves it). Beside the table:
@@ -9,6 +10,8 @@ NAME.skipped.csv (sound files that hold no clip: stills and the like).
 Killed, the same command goes on where it stopped. DICOM is private: its rows are named by row number and a salted
 id, and nothing of its header but the geometry of the pixels and the frame rate is read. --show_paths names them,
 --hide_paths hides all.
+--encoder gives the baselines of the same clips: initial weights, or what is read from pixels without a network. The
+clips are those of --checkpoint, or of a config, which may be changed: --config=phantom --config.data.image_size=64.
 """
 
 import argparse
@@ -24,18 +27,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from discovr_jax import storage
+from discovr_jax import command_line, storage
 from discovr_jax.data import file_listing, private, read, sector
 from discovr_jax.data import inputs as inputs_lib
 from discovr_jax.data.inputs import Input
 from discovr_jax.data.io.video import NotAClip, Video, VideoError, at_constant_rate
+from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.feature_table import LISTS, FeatureTable, write_json
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
+from discovr_jax.pixel_encoder import PixelEncoder
 from discovr_jax.runs.checkpoint import CheckpointError
 
 CHUNK = 16  # files that are embedded, and then written, at a time
 QUARANTINE, SKIPPED = LISTS
+CHECKPOINT, PIXELS = "checkpoint", "pixels"  # values of --encoder, besides untrained:SEED
 
 
 class ExtractError(ValueError):
@@ -43,7 +49,7 @@ class ExtractError(ValueError):
 
 
 def extract(
-    encoder: VideoEncoder,
+    encoder: VideoEncoder | PixelEncoder,
     source: str | os.PathLike,
     output: str | os.PathLike,
     *,
@@ -57,7 +63,7 @@ def extract(
     """Embed every video of `source` and write the table, one row per video in the order of the input.
 
     Args:
-      encoder: see `load_encoder`.
+      encoder: see `load_encoder` and `PixelEncoder`.
       source: a folder (searched to its depths), a CSV with a column `path`, or one file.
       output: the .parquet file; columns row, id, format, num_frames, height, width, fps, flags (see
         `data.sector`), features.
@@ -86,7 +92,7 @@ def extract(
     )  # fmt: skip
 
 
-def check_frame_rate(encoder: VideoEncoder, use_fps: bool) -> None:
+def check_frame_rate(encoder: VideoEncoder | PixelEncoder, use_fps: bool) -> None:
     """Raises ExtractError if frames are to be taken at a rate that the checkpoint does not say."""
     if use_fps and not encoder.options["trained_fps"]:
         raise ExtractError(
@@ -199,7 +205,7 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple, tuple]
         return QUARANTINE, f"the reader failed with {type(error).__name__}; that may be its own fault"
 
 
-def _embed(encoder: VideoEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
+def _embed(encoder: VideoEncoder | PixelEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
     for one, result in zip(chunk, videos, strict=True):
@@ -236,7 +242,7 @@ def row_of(one: Input, file: tuple) -> dict:
     }  # fmt: skip
 
 
-def _add_features(encoder: VideoEncoder, good: list) -> None:
+def _add_features(encoder: VideoEncoder | PixelEncoder, good: list) -> None:
     features = encoder.embed(
         [video.frames for _, video, _ in good],
         fps=[fps for _, _, fps in good],
@@ -278,20 +284,10 @@ class _Progress:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if a table was written, 1 with the reason on stderr if not."""
-    args = _parser().parse_args(storage.expand_home(argv))
+    args, overrides = _parser().parse_known_args(storage.expand_home(argv))
     try:
-        encoder = load_encoder(
-            args.checkpoint,
-            args.branch,
-            readout=args.readout,
-            clips=args.clips,
-            fit=args.fit,
-            trained_fps=args.trained_fps,
-            dtype=args.dtype,
-            batch_size=args.batch_size,
-        )
         card = extract(
-            encoder,
+            open_encoder(args, overrides),
             args.input,
             args.output,
             show_paths=args.show_paths,
@@ -320,6 +316,43 @@ def tell_lists(card: dict, table: pathlib.Path) -> None:
         print(f"not read: {file_listing.in_words(card['not_read'])}")
 
 
+def open_encoder(args: argparse.Namespace, overrides: list[str]) -> VideoEncoder | PixelEncoder:
+    """The encoder that the arguments of the command name.
+
+    Args:
+      overrides: what the parser does not know, `--config.KEY=VALUE`.
+
+    Raises:
+      ExtractError: arguments that do not fit each other; and as `load_encoder` and `command_line.read_config`.
+    """
+    kind, _, seed = args.encoder.partition(":")
+    if kind == "untrained" and seed.isdecimal():
+        untrained: int | None = int(seed)
+    elif args.encoder in (CHECKPOINT, PIXELS):
+        # Pixels take the clips of an encoder, whose weights do not matter.
+        untrained = 0 if args.encoder == PIXELS and args.config else None
+    else:
+        raise ExtractError(f"--encoder={args.encoder}: it is {CHECKPOINT}, untrained:SEED (as untrained:0) or {PIXELS}")
+    if (args.checkpoint is None) == (args.config is None):
+        raise ExtractError("give --checkpoint, or (for untrained weights and pixels) --config: one of them")
+    if args.encoder == CHECKPOINT and args.config:
+        raise ExtractError("--config names no weights: give --checkpoint, or --encoder=untrained:SEED or pixels")
+    if overrides and not args.config:
+        raise ExtractError(f"unknown arguments: {' '.join(overrides)}")
+    encoder = load_encoder(
+        command_line.read_config(args.config, overrides) if args.config else args.checkpoint,
+        args.branch,
+        readout="cls" if args.encoder == PIXELS else args.readout,
+        clips=args.clips,
+        fit=args.fit,
+        trained_fps=args.trained_fps,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        untrained=untrained,
+    )
+    return PixelEncoder(encoder, args.readout or PixelEncoder.DEFAULT) if args.encoder == PIXELS else encoder
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m discovr_jax.extract",
@@ -327,11 +360,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, help="workdir, converted checkpoint, checkpoints/step_N, .pth, .safetensors")
+    add("--checkpoint", help="workdir, converted checkpoint, checkpoints/step_N, .pth, .safetensors")
+    add("--encoder", default=CHECKPOINT, help=f"{CHECKPOINT}, untrained:SEED or {PIXELS} (default: %(default)s)")
+    add("--config", help="instead of --checkpoint, for untrained weights and pixels: a config by path or name")
     add("--input", required=True, help="folder, CSV with a column path, or one file")
     add("--output", required=True, help="the .parquet file")
     add("--branch", default="video_teacher", help="encoder of the checkpoint (default: %(default)s)")
-    add("--readout", help=f"{', '.join(readouts.KNOWN)}, best, best:EVALUATOR (default: best, else cls)")
+    add(
+        "--readout",
+        help="the pooling, or several with commas, which stand side by side in the table: "
+        f"{', '.join(readouts.KNOWN)}; or best, best:EVALUATOR (default: best, else cls); of pixels: "
+        f"{', '.join((*pixels.NAMES, *pixels.PARTS))} (default: {PixelEncoder.DEFAULT})",
+    )
     add("--clips", type=int, help="evenly spaced clips that are averaged (default: as evaluated, else 3)")
     add("--fit", default="letterbox", choices=("letterbox", "squeeze"), help="how frames are made square")
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import facts, transforms, video_arrays
+from discovr_jax.data import facts, video_arrays
 from discovr_jax.evaluation import scored
+from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
 from discovr_jax.evaluation.scored import DECODER, SCORED
 from discovr_jax.method.experiment import default_config, make_model
@@ -33,12 +35,11 @@ BRANCHES = {
     "image_teacher": ("teacher/image_encoder", "image_teacher"),
     "image_student": ("params/image_encoder", "image_student"),
 }
-FITS = ("letterbox", "squeeze")
 OUTPUTS = ("video", "frames", "tokens")
 
 
 def load_encoder(
-    path: str | os.PathLike,
+    path: str | os.PathLike | ConfigDict,
     branch: str = "video_teacher",
     *,
     readout: str | None = None,
@@ -50,6 +51,7 @@ def load_encoder(
     trained_fps: float | None = None,
     dtype: str | None = None,
     batch_size: int = 8,
+    untrained: int | None = None,
 ) -> "VideoEncoder":
     """Load one encoder of a checkpoint.
 
@@ -57,11 +59,12 @@ def load_encoder(
     there was none (a converted public checkpoint), the pooling is CLS, in float32, the mean of 3 clips.
 
     Args:
-      path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file.
+      path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file; or a
+        config, with `untrained`.
       branch: "video_teacher" (the one to use), "video_student", "image_teacher" or "image_student".
-      readout: the pooling, one of `models.readouts.KNOWN`; or "best", what the evaluation's validation chose (for the
-        first of its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there
-        is one.
+      readout: the pooling, one of `models.readouts.KNOWN`, or several with commas between them, which stand side by
+        side; or "best", what the evaluation's validation chose (for the first of its evaluators), or "best:NAME" for an
+        evaluator of that name ("best:lvef"). None: "best" where there is one.
       clips: evenly spaced clips of a video; features are averaged over them.
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
       channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights of input_normalisation "imagenet").
@@ -70,11 +73,12 @@ def load_encoder(
       trained_fps: frames per second of the training clips, where the checkpoint does not say.
       dtype: of the activations, "float32" or "bfloat16".
       batch_size: clips a batch.
+      untrained: a seed: the same architecture with the weights that a run of that seed begins with.
 
     Raises:
       CheckpointError, ConversionError: the weights cannot be read.
       ReadoutError: "best" or "all" of weights that were not evaluated.
-      ValueError: an option of no known value.
+      ValueError: an option of no known value; a config without `untrained`, which says nothing of weights.
 
     >>> encoder = load_encoder("runs/adult")
     >>> encoder.options["readout"], encoder.width
@@ -82,15 +86,18 @@ def load_encoder(
     """
     for name, value, known in (
         ("branch", branch, tuple(BRANCHES)),
-        ("fit", fit, FITS),
+        ("fit", fit, video_clips.FITS),
         ("channels", channels, (1, 3)),
         ("dtype", dtype, (None, "float32", "bfloat16")),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
     prefix, module = BRANCHES[branch]
-    path = os.path.expanduser(path)
-    evaluated = scored.find(path) if branch == SCORED else None
+    if not isinstance(path, ConfigDict):
+        path = os.path.expanduser(path)
+    elif untrained is None:
+        raise ValueError("a config has no weights: give untrained=SEED, or the path of a checkpoint")
+    evaluated = scored.find(path) if branch == SCORED and not isinstance(path, ConfigDict) else None
     readout, readout_from = _readout(path, readout, evaluated)
     lengths = dict(evaluated.features.get("mean_lengths", {})) if evaluated and readout == "all" else {}
     if readout == "all" and not lengths:
@@ -98,13 +105,11 @@ def load_encoder(
             f"readout 'all' divides each readout by its mean length on the training videos, which no evaluation of the "
             f"{SCORED} in {path} says: evaluate it (--mode=eval), or choose another readout"
         )
-    decoded = any(name.startswith(readouts_lib.DECODER) for name in (readout, *lengths))
+    decoded = any(name.startswith(readouts_lib.DECODER) for name in (*readout.split(","), *lengths))
     if decoded and branch != SCORED:
         raise ValueError(f"readout {readout!r} is of {SCORED}, not of {branch}")
     prefixes = {prefix.partition("/")[2]: f"{prefix}/"} | ({"decoder": DECODER} if decoded else {})
-    loaded = weights_lib.read_weights(
-        path, lambda name: name.startswith(tuple(prefixes.values())), only="" if decoded else module
-    )
+    loaded = _weights(path, tuple(prefixes.values()), "" if decoded else module, untrained)
     config = loaded.config
     if evaluated:
         config.data.update(evaluated.features.get("clip", {}))
@@ -147,18 +152,33 @@ def load_encoder(
         "channels": channels,
         "input_normalisation": config.model.input_normalisation,
         "dtype": dtype,
-    }
+    } | ({} if untrained is None else {"untrained": untrained})
     params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
     if decoded and not params["decoder"]:
         raise scored.ReadoutError(f"readout {readout!r}: {path} holds no decoder; choose another")
+    if untrained is not None:  # no head was fitted on these weights
+        return VideoEncoder(make_model(config), params, options, batch_size, path="the untrained encoder")
     heads = evaluated.heads if evaluated else None
     return VideoEncoder(make_model(config), params, options, batch_size, path=path, heads=heads)
 
 
+def _weights(source, prefixes: tuple[str, ...], module: str, untrained) -> weights_lib.Weights:
+    """Arrays of the checkpoint that start so, or initial ones of its config."""
+
+    def wanted(name: str) -> bool:
+        return name.startswith(prefixes)
+
+    if isinstance(source, ConfigDict):
+        return weights_lib.initial_weights(source, untrained, wanted)
+    loaded = weights_lib.read_weights(source, wanted, only=module)
+    return loaded if untrained is None else weights_lib.initial_weights(loaded.config, untrained, wanted)
+
+
 def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:
-    """The readout that is meant by `load_encoder`'s argument, and who chose it."""
-    if readout in readouts_lib.KNOWN:
-        return readout, "named"
+    """The pooling that is meant by `load_encoder`'s argument, and who chose it."""
+    several = (readout or "").split(",")
+    if readout in readouts_lib.KNOWN or (set(several) <= {*readouts_lib.KNOWN} - {"all"} and len(several) > 1):
+        return str(readout), "named"
     best, _, part = (readout or scored.BEST).partition(":")
     if best != scored.BEST:
         known = (*readouts_lib.KNOWN, scored.BEST, f"{scored.BEST}:EVALUATOR")
@@ -184,7 +204,7 @@ class VideoEncoder:
 
     Attributes:
       options: what turns a video into features; JSON values.
-      width: D of a video's features.
+      width: D of a video's features; parts: {pooling: its share of D}, in their order.
       weights_sha256: of the encoder's arrays.
       path: what it was loaded from; heads: the file of the heads that its evaluation fitted, None without one.
       model: its `models.discovr.Discovr`; params: as of the constructor, on the device.
@@ -203,8 +223,9 @@ class VideoEncoder:
         self.params = jax.device_put(params)
         self._forward = jax.jit(self._encode, static_argnames="output")
         frames = jax.ShapeDtypeStruct((1, model.grid.frames, options["image_size"], options["image_size"]), np.uint8)
-        shape = jax.eval_shape(self._encode_video, self.params, frames, jax.ShapeDtypeStruct((1,), np.int32))
-        self.width = shape.shape[1]
+        shapes = jax.eval_shape(self._pooled, self.params, frames, jax.ShapeDtypeStruct((1,), np.int32))
+        self.parts = {name: shape.shape[1] for name, shape in shapes.items()}
+        self.width = sum(self.parts.values())
 
     def embed(
         self, frames: np.ndarray | Sequence[np.ndarray], fps: float | Sequence[float | None] | None = None,
@@ -238,10 +259,9 @@ class VideoEncoder:
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, not {output!r}")
-        videos, rates, spacing, several = video_arrays.per_video(frames, fps, spacing)
-        clips = [clip for one in zip(videos, rates, spacing, strict=True) for clip in self.clips(*one)]
+        clips, several = video_clips.clips_of(frames, fps, spacing, self.options)
         features = self._run(clips, output)
-        features = features.reshape(len(videos), self.options["clips"], *features.shape[1:])
+        features = features.reshape(-1, self.options["clips"], *features.shape[1:])
         if output == "video":
             features = features.mean(1)
         return features if several else features[0]
@@ -279,37 +299,9 @@ class VideoEncoder:
             "package": f"discovr_jax {_version()}",
             "weights_sha256": self.weights_sha256,
             "features": self.width,
+            "readouts": self.parts,
             "preprocessing": self.options,
         }
-
-    def clip_frames(self, length: int, fps: float | None) -> list[tuple[np.ndarray, int]]:
-        """Evenly spaced clips of a video of `length` frames: frame numbers, and how many of them are real."""
-        o, stride = self.options, float(self.options["stride"])
-        if fps is not None:
-            if not (np.isfinite(fps) and fps > 0):
-                raise ValueError(f"fps must be a positive number, not {fps}; None takes frames at the stride")
-            if not o["trained_fps"]:
-                raise ValueError(
-                    "the checkpoint does not say at how many frames per second it was trained: give "
-                    "load_encoder(..., trained_fps=...), or embed without fps to take every "
-                    f"{o['stride']}th frame"
-                )
-            stride = fps / o["trained_fps"]
-        starts = transforms.even_starts(length, o["num_frames"], stride, o["clips"])
-        return [transforms.clip_indices(length, o["num_frames"], stride, int(start)) for start in starts]
-
-    def clips(self, video: np.ndarray, fps: float | None, spacing) -> list[tuple[np.ndarray, int]]:
-        """Those clips, of the model's length and size: uint8 [T, S, S], each with its number of real frames."""
-        o, result = self.options, []
-        for which, num_valid in self.clip_frames(len(video), fps):
-            frames = video[which[:num_valid]]
-            # What has the clip's size is not enlarged to the records' and back.
-            side = o["image_size"] if frames.shape[1:3] == (o["image_size"],) * 2 else o["frame_size"]
-            frames = video_arrays.fitted(frames, side, o["fit"], o["channels"], spacing)
-            frames = video_arrays.resized(frames, o["image_size"])
-            padding = np.repeat(frames[-1:], o["num_frames"] - num_valid, axis=0)
-            result.append((np.concatenate([frames, padding]), num_valid))
-        return result
 
     def _run(self, clips: list[tuple[np.ndarray, int]], output: str) -> np.ndarray:
         """One row per clip, in batches of one size, so that the forward pass is compiled once."""
@@ -324,15 +316,15 @@ class VideoEncoder:
 
     def _encode(self, params: dict, frames: jax.Array, num_valid: jax.Array, output: str) -> jax.Array:
         if output == "video":
-            return self._encode_video(params, frames, num_valid)
+            return jnp.concatenate([*self._pooled(params, frames, num_valid).values()], axis=1)
         cls, tokens, grid = self._tokens(params, frames, num_valid)
         by_position = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.model.width).astype(jnp.float32)
         if output == "tokens":
             return by_position
         return by_position.mean((2, 3)) if self._video else cls.astype(jnp.float32)
 
-    def _encode_video(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-        """Pooled features of clips, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make it."""
+    def _pooled(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> dict[str, jax.Array]:
+        """Pooled features of clips, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make them."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options
         result = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
@@ -340,7 +332,9 @@ class VideoEncoder:
             decoded = self._apply(params, tokens, method="decode_video")
             maps = readouts_lib.readouts(decoded, num_valid, grid, o["map_side"])
             result |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
-        return join(result, o["mean_lengths"], jnp.concatenate) if o["readout"] == "all" else result[o["readout"]]
+        if o["readout"] == "all":
+            return {"all": join(result, o["mean_lengths"], jnp.concatenate)}
+        return {name: result[name] for name in o["readout"].split(",")}
 
     def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
         """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""

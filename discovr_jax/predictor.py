@@ -19,6 +19,7 @@ from discovr_jax.data import read, sector, video_arrays
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.evaluation import fitted_heads, interface, out_of_distribution
 from discovr_jax.evaluation.evaluators import anomaly, knn, probe, regression, segmentation
+from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE, Heads, HeadsError
 from discovr_jax.evaluation.scored import DECODER, SCORED
@@ -168,7 +169,7 @@ class Predictor:
         """
         reasons = [_unsuited(number, video) for number, video in enumerate(videos)]
         given = list(zip(videos, rates, spacing, strict=True))
-        clips = [self._encoder.clips(*one) for one in given]
+        clips = [video_clips.clips(*one, self._encoder.options) for one in given]
         features, tokens = self._run(clips)
         finite = np.all([np.isfinite(features[name]).all(1) for name in self.heads.readouts], 0)
         if not finite.all():
@@ -284,7 +285,7 @@ class Predictor:
         """
         part, grid = self._segmentation, self._encoder.model.grid
         options = self._head(part)["options"]
-        clips = self._encoder.clip_frames(len(video), rate)
+        clips = video_clips.clip_frames(len(video), rate, self._encoder.options)
         places = [(clip, row) for clip, (_, valid) in enumerate(clips) for row in range(-(-valid // grid.tubelet))]
         chosen = tokens[tuple(np.transpose(places))]
         maps = segmentation.apply(

@@ -201,7 +201,7 @@ def test_parts_are_put_together_in_their_order_whatever_their_number(tmp_path):
     assert table.done() == {99_999: 2, 100_000: 2, 1_000_000: 2}
     (table.partial / "part-7.parquet").write_bytes((table.partial / "part-99999.parquet").read_bytes()[:100])
     assert table.done() == {99_999: 2, 100_000: 2, 1_000_000: 2} and not (table.partial / "part-7.parquet").exists()
-    assert table.finish({"features": 4})["rows"] == 3
+    assert table.finish({"features": 4, "readouts": {"cls": 4}})["rows"] == 3
     found = rows(tmp_path / "f.parquet")
     assert [row["row"] for row in found] == [99_999, 100_000, 1_000_000]
     np.testing.assert_array_equal(np.array([row["features"] for row in found], np.float32), values[[1, 2, 0]])
@@ -228,7 +228,7 @@ def test_a_table_is_put_together_in_little_memory(tmp_path, monkeypatch):
             yield part
 
     monkeypatch.setattr(feature_table.FeatureTable, "_read", watched)
-    assert table.finish({"features": len(vector)})["rows"] == 1024
+    assert table.finish({"features": len(vector), "readouts": {"cls": len(vector)}})["rows"] == 1024
     assert max(most) < 24 * 2**20  # all of it is 64 MiB
     assert pq.ParquetFile(tmp_path / "f.parquet").num_row_groups == 16
 

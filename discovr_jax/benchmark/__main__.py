@@ -8,8 +8,7 @@ import argparse
 import importlib
 import sys
 
-from discovr_jax import storage
-from discovr_jax.benchmark import machine
+from discovr_jax import command_line, storage
 
 COMMANDS = {
     "step": "step",
@@ -35,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     given, overrides = parser.parse_known_args(storage.expand_home(arguments))
     try:
         if hasattr(given, "config"):
-            given.config = machine.read_config(given.config, overrides)
+            given.config = command_line.read_config(given.config, overrides)
         elif overrides:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
         given.run(given)

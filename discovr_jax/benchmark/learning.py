@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from discovr_jax.benchmark.machine import read_config
+from discovr_jax.command_line import read_config
 
 SPLITS = ("val", "test", "train")  # in the order of the videos
 EVAL_ROWS = 200  # videos embedded at once

@@ -8,37 +8,9 @@ import pathlib
 import platform
 import resource
 import time
-import warnings
 from collections.abc import Callable
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
-
-from discovr_jax import renamed_keys
-from discovr_jax.method.experiment import config_path
-
-
-def read_config(name: str, overrides: list[str]) -> ConfigDict:
-    """A config by path or name, with `--config.KEY=VALUE` applied.
-
-    Raises:
-      ValueError: an argument that is none, or a key that the config has not got.
-      FileNotFoundError: no such config.
-    """
-    arguments = ["benchmark", f"--config={config_path(name)}", *renamed_keys.flags(overrides)]
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # ml_collections loads modules the old way
-            rest = values(arguments)[1:]
-    except (flags.Error, AttributeError, KeyError) as error:
-        raise ValueError(str(error).strip().splitlines()[-1]) from None
-    if rest:
-        raise ValueError(f"unknown arguments: {' '.join(rest)}")
-    renamed_keys.update(holder.value)
-    return holder.value
 
 
 @dataclasses.dataclass(frozen=True)

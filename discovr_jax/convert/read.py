@@ -1,14 +1,17 @@
-"""Weights from a workdir, a checkpoint, a converted one or a PyTorch file."""
+"""Weights from a workdir, a checkpoint, a converted one or a PyTorch file; or initial ones."""
 
 import dataclasses
 import logging
 import os
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from discovr_jax.method.experiment import saved_config
+from discovr_jax import trees
+from discovr_jax.method import experiment as experiment_lib
+from discovr_jax.method import step as train_step
 from discovr_jax.runs import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,7 +43,7 @@ def read_weights(path: str | os.PathLike, wanted: Callable[[str], bool], only: s
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
         arrays, meta = checkpoint.read_arrays(path, wanted)
-        return Weights(saved_config(meta["config"]), arrays)
+        return Weights(experiment_lib.saved_config(meta["config"]), arrays)
     from discovr_jax.convert import state, torch_files
     from discovr_jax.convert.sizes import Hints
 
@@ -50,3 +53,22 @@ def read_weights(path: str | os.PathLike, wanted: Callable[[str], bool], only: s
         logger.info("%s: %s", path, note)
     arrays = {name: array for name, array in converted.arrays.items() if wanted(name)}
     return Weights(converted.config, arrays)
+
+
+def initial_weights(config: ConfigDict, seed: int, wanted: Callable[[str], bool]) -> Weights:
+    """The arrays that a run of a config and a seed begins with; the same on every machine with the same jax.
+
+    Args:
+      wanted: of an array's path, as of `read_weights`.
+    """
+    experiment = experiment_lib.make_experiment(config, max(config.batch_size, 1))  # of schedules, which are not used
+
+    @jax.jit
+    def init(key):
+        state = train_step.init_state(experiment.model, experiment.tx, experiment.masks, key)
+        return {"params": state.params, "teacher": state.teacher}
+
+    leaves = jax.tree_util.tree_leaves_with_path(init(experiment_lib.initial_key(seed)))
+    arrays = {trees.path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    current = experiment_lib.saved_config(experiment_lib.config_dict(config))
+    return Weights(current, {name: array for name, array in arrays.items() if wanted(name)})

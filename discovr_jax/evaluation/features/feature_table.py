@@ -12,6 +12,7 @@ from typing import Any
 
 _PART = re.compile(r"part-(\d+)\.parquet")
 _ROW_GROUP = 2**26  # bytes of features that are gathered before they are written to the table
+READOUTS = "readouts"  # of the table's metadata: JSON {pooling: its share of `features`}, in their order
 LISTS = ("quarantine", "skipped")  # of files without features: unusable, and sound ones that hold no clip
 
 
@@ -83,6 +84,8 @@ class FeatureTable:
         import pyarrow.parquet as pq
 
         schema = self._schema(card["features"], whole=True)
+        if "features" in schema.names:
+            schema = schema.with_metadata((schema.metadata or {}) | {READOUTS: json.dumps(card["readouts"])})
         temporary, counts = self.partial / "table.parquet", dict.fromkeys(("rows", *LISTS), 0)
         waiting: list[pa.Table] = []
         lists = {kind: _List(self.list_of(kind)) for kind in LISTS}

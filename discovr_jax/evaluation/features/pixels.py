@@ -6,6 +6,7 @@ import numpy as np
 SIDE = 28
 ENERGY_SIDES = (12, 6, 3)
 NAMES = ("pixels", *(f"motion_energy_{side}" for side in ENERGY_SIDES))
+PARTS = ("mean_frame", "std_frame")  # of "pixels"
 
 
 def readouts(frames: np.ndarray, num_valid: int) -> dict[str, np.ndarray]:
@@ -25,6 +26,12 @@ def readouts(frames: np.ndarray, num_valid: int) -> dict[str, np.ndarray]:
     energy = motion_energy(frames, num_valid)
     maps = {f"motion_energy_{side}": _resize(energy, side).reshape(-1) for side in ENERGY_SIDES}
     return {"pixels": pixel_features(frames, num_valid)} | maps
+
+
+def named(frames: np.ndarray, num_valid: int) -> dict[str, np.ndarray]:
+    """`readouts`, and the two `PARTS` of "pixels" alone, float32 [28 * 28] each; arguments and errors as there."""
+    found = readouts(frames, num_valid)
+    return found | dict(zip(PARTS, np.split(found["pixels"], 2), strict=True))
 
 
 def pixel_features(frames: np.ndarray, num_valid: int) -> np.ndarray:
