@@ -81,3 +81,5 @@ def test_the_config_of_the_tutorial_is_one():
         assert flatten(config.to_dict()).keys() <= flatten(base.get_config().to_dict()).keys()
         assert (config.model.variant, config.batch_size, config.data.dataset) == (variant, clips, "echo_folder")
         experiment.check_settings(config)
+    with pytest.raises(ValueError, match=r"one of \[8, 16, 24\]"):
+        names["get_config"]("gigabytes=12")
