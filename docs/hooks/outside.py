@@ -10,6 +10,8 @@ PAGES |= {
     path.relative_to(ROOT).as_posix(): f"reference/datasets/{path.parent.name}.md"
     for path in sorted(ROOT.glob("tfds_builders/*/README.md"))
 }
+# Files that are no page of the site, and the page made of them (config_keys.py).
+_MADE = {"configs/base.py": "reference/config.md"}
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
 
 
@@ -46,9 +48,10 @@ def moved(text: str, source: str, page: str) -> str:
 
     def link(found: re.Match) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), found[1]))
-        if target not in PAGES and not target.startswith("docs/"):
+        pages = PAGES | _MADE
+        if target not in pages and not target.startswith("docs/"):
             return found[1]
-        wanted = PAGES.get(target, target.removeprefix("docs/"))
+        wanted = pages.get(target, target.removeprefix("docs/"))
         return posixpath.relpath(wanted, posixpath.dirname(page) or ".")
 
     return _LINK.sub(link, text)
