@@ -30,6 +30,7 @@ def half(make_tiny, monkeypatch):
     return make_tiny(**{"model.dtype": "bfloat16", "model.attention": "flash"})
 
 
+@pytest.mark.long  # traces the step for every ablation
 def test_each_one_is_another_program(half):
     def traced():
         return str(jax.make_jaxpr(lambda state, batch: half.step(state, batch))(half.state, half.batch))

@@ -5,6 +5,7 @@ import json
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from discovr_jax.benchmark import learning
@@ -23,6 +24,7 @@ def test_clips_are_those_of_the_loader():
         np.testing.assert_array_equal(clips[row], np.asarray(frames[video])[which].reshape(4, 2, 2))
 
 
+@pytest.mark.long  # compiles a training of its own
 def test_a_row_untrained_at_milestones_and_at_the_end(config, tmp_path):
     rng, total = np.random.default_rng(0), sum(COUNTS.values())
     counts = np.full(total, 24, np.int32)

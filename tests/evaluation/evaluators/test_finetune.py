@@ -45,6 +45,7 @@ def make_context(directory, experiment, teachers, mesh):
     return evaluation, context
 
 
+@pytest.mark.long  # compiles the fine-tuning for several meshes
 def test_learns_the_same_on_any_mesh_and_is_kept(tmp_path, experiment, teachers, make_mesh, monkeypatch):
     """The brightness of the frames tells the EF."""
     only = {"discovr": teachers["discovr"]}

@@ -58,6 +58,7 @@ def make_context(directory):
     return tokens_case.make_context(directory, sources=sources)
 
 
+@pytest.mark.long  # trains two autoencoders
 def test_what_normal_clips_never_showed_scores_higher(tmp_path, monkeypatch):
     evaluation, context = make_context(tmp_path)
     reconstruction.run(evaluation, "reconstruction", context, **OPTIONS)
