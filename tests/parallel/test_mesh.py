@@ -287,7 +287,9 @@ def crossing(text, model):
     return found
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 1), *(pytest.param(each, marks=pytest.mark.long) for each in ((8, 1, 1), (2, 4, 1)))], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 8, 1), *(pytest.param(each, marks=pytest.mark.long) for each in ((8, 1, 1), (2, 4, 1)))], ids=str
+)
 def test_no_activation_leaves_the_devices_of_its_clip(make_tiny, make_mesh, shape):
     """What crosses the data and fsdp axes in a whole step is the same for 16 and 32 clips: gradients, parameters,
     vectors of prototypes and of places. (Parameters wider than activations are what XLA would move activations to.)
