@@ -60,7 +60,8 @@ def load_encoder(
       path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file.
       branch: "video_teacher" (the one to use), "video_student", "image_teacher" or "image_student".
       readout: the pooling, one of `models.readouts.KNOWN`; or "best", what the evaluation's validation chose (for the
-        first of its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there is one.
+        first of its evaluators), or "best:NAME" for an evaluator of that name ("best:lvef"). None: "best" where there
+        is one.
       clips: evenly spaced clips of a video; features are averaged over them.
       fit: "letterbox" keeps the aspect ratio and pads with black; "squeeze" does not, as the public code.
       channels: 1 reduces RGB to luma; 3 feeds colour as it is (only weights of input_normalisation "imagenet").

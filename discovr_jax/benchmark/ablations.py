@@ -139,10 +139,10 @@ def _every_patch() -> list[tuple]:
         given.append((tokens, visible))
         return encode(self, tokens, visible, at, only_cls)
 
-    def embed_all(self, visible):
+    def embed_all(self, given_patches):
         tokens, visible = given.pop()
         if visible is None:
-            return embed(self, visible)
+            return embed(self, given_patches)
         chosen = patches.gather_tokens(embed(self, tokens), visible.reshape(tokens.shape[0], -1))
         return chosen.reshape(*visible.shape, self.width)
 

@@ -196,14 +196,14 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[str, Any]) -> None:
-    """Metrics of one family for every column, and differences of every two, into `found`."""
+    """Metrics of one family for every column, and differences of every two, into `comparison`."""
     first = next(iter(groups.values()))[0]
     entry = first.results["readouts"][family]
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{entry['type']}")
     scores = {f"{entry['family']}/{name}": module.METRICS[metric] for name, metric in entry["metrics"].items()}
     rows, bootstrapped = None, {}
     for name, group in groups.items():
-        predictions = []
+        per_seed = []
         for run in group:
             mine = run.predictions.get((run.encoder, family), [])
             if not mine:
@@ -217,8 +217,8 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
                 weights = bootstrap.patient_weights(patients, RESAMPLES)
                 rows = results_lib.Rows(ids, patients, target, weights)
             _check_rows(rows, ids, patients, target, f"{first.name} and {run.name}: {family}")
-            predictions += predictions
-        bootstrapped[name] = results_lib.metrics_of(rows, scores, predictions)
+            per_seed += predictions
+        bootstrapped[name] = results_lib.metrics_of(rows, scores, per_seed)
         comparison["columns"][name] |= results_lib.summary(bootstrapped[name], rows.num_patients)
     for one, two in itertools.combinations(groups, 2):
         pair = results_lib.summary(results_lib.difference(bootstrapped[two], bootstrapped[one]), rows.num_patients)

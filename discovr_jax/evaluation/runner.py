@@ -293,7 +293,7 @@ def _run(
         }
         if encoder == results_lib.STUDIED or results_lib.STUDIED not in tables:
             continue
-        # A gain over other weights is a gain of the weights with the same pooling.
+        # A gain over other weights is a gain of the weights only with the same pooling.
         mine, theirs = samples[results_lib.STUDIED], samples[encoder]
         entry["paired_same_readout"][f"{results_lib.STUDIED}-{encoder}"] = {
             name: results_lib.summary(results_lib.difference(mine[name], theirs[name]), patients)

@@ -35,7 +35,7 @@ def section(
     left = page.pairs(facts) + _health(health)
     picture = _picture(results, metrics_rows, overlays, predictions)
     names = {key: (name, digits) for key, name, digits in table.that_matter(results)} if results else {}
-    cards = [_card(results, key, names) for key in headline(results or {})]
+    cards = [_card(results, key, names) for key in headline(results)] if results else []
     below = page.absent("metrics; no evaluation was run at this step")
     if cards:
         below = page.grid(cards, "cards") + page.text(_LEGEND, "muted")
@@ -43,11 +43,12 @@ def section(
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
-    """The FAMILY/METRIC keys of the first screen, at most `SHOWN`."""
-    measured = [name for name, entry in results.get("readouts", {}).items() if entry["field"] in interface.MEASUREMENTS]
+    """The FAMILY/METRIC keys of the first screen, at most `SHOWN`; `results` as of results.json."""
+    trained = results.get("encoders", {}).get(STUDIED, {})
+    # Parts of other evaluators predict measurements too, under metrics of other names.
+    measured = [key.split("/")[0] for key, *_ in table.that_matter(results) if key.endswith("/mae") and key in trained]
     first = [f"{measured[0]}/{metric}" for metric in ("mae", "r2")] if measured else []
     wanted = ["probe/auroc", "knn/auroc", *first[:1], "segmentation/dice", *first[1:], "anomaly/auroc", "knn/macro_f1"]
-    trained = results.get("encoders", {}).get(STUDIED, {})
     return [key for key in wanted if (trained.get(key) or {}).get("value") is not None][:SHOWN]
 
 
