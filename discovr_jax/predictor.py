@@ -73,7 +73,7 @@ class Prediction:
         not exceed.
       out_of_distribution: the video is unlike those of training and validation; numbers are then withheld unless asked
         for. reasons: why.
-      distance: to the training videos, and distance_threshold, as of `out_of_distribution`.
+      distance: from the training videos, and distance_threshold, as of `out_of_distribution`.
       nearest: (id, cosine) of the most similar training videos.
       outlines: {"ed": , "es": }, of the frames with the largest and the smallest predicted cavity.
       notice: what it may be used for.
@@ -151,7 +151,7 @@ class Predictor:
         )
         self._references = {part: self._reference(part) for part in (self._knn, self._anomaly) if part}
         # What neighbours are similar in.
-        self._similar = self._head(self._knn)["readout"] if self._knn else out_of_distribution.READOUTS[0]
+        self._similar = next((self._head(part)["readout"] for part in (self._knn, self._anomaly) if part), None)
         of_tokens = heads.of_kind("segmentation")
         self._segmentation = max(of_tokens, key=lambda part: self._head(part)["details"]["val_dice"], default=None)
 
@@ -228,7 +228,10 @@ class Predictor:
             if part:
                 options = {name: self._head(part)["options"][name] for name in names}
                 outputs[kind] = module.apply(*self._references[part], of(part), **options)
-        outputs["nearest"] = fitted_heads.nearest_videos(self.heads, self._similar, features[self._similar], NEAREST)
+        outputs["nearest"] = [()] * len(next(iter(features.values())))
+        if self._similar:
+            nearest = fitted_heads.nearest_videos(self.heads, self._similar, features[self._similar], NEAREST)
+            outputs["nearest"] = nearest
         return outputs
 
     def _reference(self, part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ features (`preprocessing`).
     FIELD +- half width: split conformal prediction interval, from the absolute errors on validation videos
     class: probability of the linear probe, calibrated on validation; vote of the nearest neighbours
     anomaly: distance to normal training videos, threshold from normal validation videos
-    out of distribution: distance to all training videos, threshold from validation videos (`out_of_distribution`)
+    out of distribution: distance from the training videos, threshold from validation videos (`out_of_distribution`)
 """
 
 import dataclasses
@@ -48,7 +48,8 @@ class Heads:
       path: of the file.
       about: its header: "weights_sha256", "preprocessing", "heads", "ids" (of the training videos),
         "out_of_distribution", "dataset", "label_rule", "step".
-      arrays: by name; "reference/READOUT" float32 [N, D] are the training videos, "labels" float32 [N] theirs.
+      arrays: by name; "reference/READOUT" float32 [N, D] are the training videos in what kNN and anomaly read,
+        "labels" float32 [N] theirs.
     """
 
     path: pathlib.Path
@@ -112,7 +113,7 @@ def write(evaluation: results_lib.Evaluation, path: pathlib.Path, writes: bool =
             heads[part]["interval"] = intervals[part]
     limits, more = out_of_distribution.fit(features["train"], features["val"])
     limits["fewest_frames"] = _fewest_frames(fields["train"]["num_frames"], about["preprocessing"])
-    arrays |= {f"reference/{name}": features["train"][name] for name in limits["readouts"]} | more
+    arrays |= more
     arrays["labels"] = np.asarray(fields["train"]["label"], np.float32)
     header = {
         "format": FORMAT,
