@@ -18,7 +18,7 @@ import time
 
 from discovr_jax import storage
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import results_io, runner
+from discovr_jax.evaluation import results_io
 from discovr_jax.evaluation.cross_validation import archive as archive_lib
 from discovr_jax.evaluation.cross_validation import run, summary
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    about = {"commit": runner.commit_id(), "arguments": arguments, "label": args.label or args.target}
+    about = {"commit": results_io.commit_id(), "arguments": arguments, "label": args.label or args.target}
     results = results_io.plain(summary.summarise(archive, options, found, about))
     directory = pathlib.Path(args.output)
     results_io.write_text(directory / "predictions.csv", summary.predictions_csv(archive, found, cuts))
