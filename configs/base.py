@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
     c.data.crop = by_fidelity(str)  # its position: "uniform", or one of 13 "anchors" as the public code
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
-    c.data.simulate = ConfigDict()  # clips a split (and seed) of a phantom to make where records are missing
+    c.data.simulate = ConfigDict()  # clips per split (and seed) of a phantom to make where records are missing
     c.data.simulate.train = 0
     c.data.simulate.val = 0
     c.data.simulate.test = 0
@@ -172,7 +172,7 @@ def get_config() -> ConfigDict:
     c.eval.dataset = optional(str)  # dataset that is scored, the results in WORKDIR/eval/STEP/DATASET; None:
     # data.dataset, in WORKDIR/eval/STEP
     c.eval.clips = 3  # evenly spaced clips of a video
-    c.eval.batch_size = 16  # clips a batch
+    c.eval.batch_size = 16  # clips per batch
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline
     c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
     # poolings to choose from on validation; "decoder_mean_map" and "decoder_std_map" read the decoder's tokens

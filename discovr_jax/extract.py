@@ -376,7 +376,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fit", default="letterbox", choices=("letterbox", "squeeze"), help="how frames are made square")
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")
     add("--dtype", choices=("float32", "bfloat16"), help="of activations (default: as evaluated, else float32)")
-    add("--batch_size", type=int, default=8, help="clips a batch (default: %(default)s)")
+    add("--batch_size", type=int, default=8, help="clips per batch (default: %(default)s)")
     add_file_flags(parser)
     return parser
 

@@ -72,7 +72,7 @@ def load_encoder(
         the checkpoint's own grid (`positions.sincos_1d`).
       trained_fps: frames per second of the training clips, where the checkpoint does not say.
       dtype: of the activations, "float32" or "bfloat16".
-      batch_size: clips a batch.
+      batch_size: clips per batch.
       untrained: a seed: the same architecture with the weights that a run of that seed begins with.
 
     Raises:
@@ -240,7 +240,7 @@ class VideoEncoder:
             any sizes and lengths.
           fps: frames per second (one number, or one per video): resamples to the trained frame rate. None takes
             frames at the trained stride.
-          output: "video" for one vector a video; "frames" for one a tubelet (image branches: a frame) of each
+          output: "video" for one vector per video; "frames" for one per tubelet (image branches: a frame) of each
             clip; "tokens" for every patch of each clip.
           spacing: one per video, millimetres between rows and between columns: pixels that are not square become so,
             where the fit is "letterbox". None: they are.

@@ -137,7 +137,7 @@ def test_pixels_that_are_not_square_become_so(encoder, video):
 
 
 def test_frame_rate(workdir, video):
-    """Trained at 25 frames a second: at 75 every third frame, which is the stride; at 25 every frame."""
+    """Trained at 25 frames per second: at 75 every third frame, which is the stride; at 25 every frame."""
     encoder = discovr_jax.load_encoder(workdir, clips=1, batch_size=1, trained_fps=25)
     np.testing.assert_array_equal(encoder.embed(video, fps=75), encoder.embed(video))
     np.testing.assert_array_equal(encoder.embed(video[::STRIDE], fps=25), encoder.embed(video))

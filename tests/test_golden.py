@@ -53,7 +53,7 @@ class Golden:
         c.head.outputs = z["state/video_center"].shape[1]
         c.mask.video_views, c.mask.image_views = len(z["local_masks"]), len(z["image_masks"])
         c.optim.lr = 1e-3
-        # One step an epoch: step S of the trajectory is epoch S.
+        # One step per epoch: step S of the trajectory is epoch S.
         self.experiment = experiment_lib.make_experiment(c, num_train=self.num_clips)
         self.step = experiment_lib.make_train_step(self.experiment, c)
         self.model = self.experiment.model

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from discovr_jax.data.io.video import VideoError
 from tfds_builders.tables import SourceError
 
-# Below this many clips a worker costs more to start than it saves.
+# Below this many clips, a worker costs more to start than it saves.
 _CLIPS_PER_WORKER = 8
 # Results that may wait for their turn, for each worker.
 _WAITING = 4

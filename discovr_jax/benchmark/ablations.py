@@ -67,7 +67,7 @@ def program(config, mesh) -> str:
 
 
 TIMES = ("", "ms per step (quartiles)", "clips/s", "temporaries, GB", "first loss")
-COUNTS = ("", "GFLOP a device", "memory traffic, GB", "operations", "in use beyond the state, GB", "bounds added, ms")
+COUNTS = ("", "GFLOP per device", "memory traffic, GB", "operations", "in use beyond the state, GB", "bounds added, ms")
 
 
 def _timed(config, given: argparse.Namespace) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def _milliseconds(function: Callable, calls: Sequence[tuple]) -> float:
 
 
 def _read_clips(directory: pathlib.Path, frame_size: int, count: int) -> tuple[list[np.ndarray], float]:
-    """The first `count` frames of every video of a folder, as records hold them; bytes a frame in its files."""
+    """The first `count` frames of every video of a folder, as records hold them; bytes per frame in its files."""
     import cv2
 
     from discovr_jax.data.letterbox import letterbox
@@ -141,7 +141,8 @@ def run(given: argparse.Namespace) -> None:
     rows = compression(clips)
     raw = given.frame_size**2
     print(f"{len(clips)} clips, {given.frame_size} x {given.frame_size}, up to {given.frames} frames each\n")
-    print("| codec | bytes a frame | of raw | encode a clip, ms | decode a clip, ms |\n| --- | --- | --- | --- | --- |")
+    print("| codec | bytes per frame | of raw | encode per clip, ms | decode per clip, ms |")
+    print("| --- | --- | --- | --- | --- |")
     print(f"| raw | {raw} | 100 % | | |\n| the files themselves (of their own size) | {in_files:.0f} | | | |")
     for row in rows:
         print(

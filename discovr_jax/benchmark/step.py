@@ -1,7 +1,7 @@
 """The training step: median time, clips per second, MFU, memory, and where the time goes.
 
 The step is the one of a run, on clips of noise: no records are needed. MFU is the nominal work (planning/flops.py)
-over the time and the peak of the devices (--peak, TFLOP/s a device). --parts compiles each part alone as well;
+over the time and the peak of the devices (--peak, TFLOP/s per device). --parts compiles each part alone as well;
 --profile writes a trace for TensorBoard or Perfetto and lists the operations that took longest.
 """
 
@@ -101,7 +101,7 @@ def noise(config, clips: int) -> dict[str, np.ndarray]:
 
 
 def _summary(times: machine.Times, queued: float, compiled, batch_size: int, nominal, peak: float | None):
-    """Rows of the first table; `queued`: seconds a step where none is waited for, as in a run."""
+    """Rows of the first table; `queued`: seconds per step where none is waited for, as in a run."""
     low, high = times.quartiles
     clips = batch_size / times.median
     rate = clips * sum(nominal.values())
@@ -113,7 +113,7 @@ def _summary(times: machine.Times, queued: float, compiled, batch_size: int, nom
         ("nominal rate", f"{rate / 1e9:.4g} GFLOP/s"),
     ]
     if peak is not None:
-        rows.append((f"MFU of {peak:g} TFLOP/s a device", f"{100 * rate / (peak * 1e12 * jax.device_count()):.1f} %"))
+        rows.append((f"MFU of {peak:g} TFLOP/s per device", f"{100 * rate / (peak * 1e12 * jax.device_count()):.1f} %"))
     memory = compiled.memory_analysis()
     sizes = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     rows.append(("state and batch, temporaries (a device)", " + ".join(f"{size / 1e9:.2f} GB" for size in sizes)))

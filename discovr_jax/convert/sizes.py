@@ -168,7 +168,7 @@ def _set_clip(c: ConfigDict, shapes: Shapes, hints: Hints, width: int, notes: li
             )
     if frames is None:
         frames = c.data.num_frames
-        notes.append(f"{frames} frames a clip are assumed (no position table, no args); --num_frames sets it")
+        notes.append(f"{frames} frames per clip are assumed (no position table, no args); --num_frames sets it")
     table = (frames // tubelet + 1) * ((size // patch) ** 2 + 1) * width
     if table > LARGEST_TABLE:
         raise ConversionError(

@@ -214,7 +214,7 @@ def crop_resize(frames: np.ndarray, box: Box, size: int) -> np.ndarray:
         return np.ascontiguousarray(cropped)
     interpolation = cv2.INTER_AREA if height >= size and width >= size else cv2.INTER_LINEAR
     out = np.empty((len(frames), size, size), np.uint8)
-    # One call a frame: frames stacked as channels took 1.5 to 4 times longer, and AREA takes at most 4.
+    # One call per frame: frames stacked as channels took 1.5 to 4 times longer, and AREA takes at most 4.
     for source, target in zip(cropped, out, strict=True):
         cv2.resize(source, (size, size), dst=target, interpolation=interpolation)
     return out

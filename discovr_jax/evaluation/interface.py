@@ -57,7 +57,7 @@ class Predictions:
       val: float64 [N_val], from which the pooling is chosen; None if there is nothing to choose.
       test: float64 [N_test], a score that grows with "abnormal", or the measurement; None if it has only outputs.
       details: what was chosen on validation (a penalty, say), to be written into results.json.
-      outputs: {name: float64 [N_test]}, further numbers a row that a metric is computed from (`metrics.On`); NaN
+      outputs: {name: float64 [N_test]}, further numbers per row that a metric is computed from (`metrics.On`); NaN
         where one does not apply.
       report: what the report draws; written into results.json for the chosen pooling and the first seed.
       fitted: {name: array}, what the evaluator's `apply` needs to predict for other videos; empty without one.

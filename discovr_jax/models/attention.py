@@ -105,7 +105,7 @@ _product.defvjp(lambda q, k: (_product(q, k), (q, k)), _product_backward)
 
 @jax.custom_vjp
 def _tile(q, k, v):
-    """`_weighted`, whose gradient keeps one number a query instead of the scores."""
+    """`_weighted`, whose gradient keeps one number per query instead of the scores."""
     return _tile_forward(q, k, v)[0]
 
 

@@ -48,7 +48,7 @@ class ClipGrid:
 class Masks:
     """What each view sees: indices of visible tokens, int32, ascending.
 
-    decoder_view [B, V]; local_views: tuple (one a view) of [B, V_m]; image_views: tuple of [B * T, V_n] over the
+    decoder_view [B, V]; local_views: tuple (one per view) of [B, V_m]; image_views: tuple of [B * T, V_n] over the
     patches of a frame, frames in order (clip, frame).
     """
 

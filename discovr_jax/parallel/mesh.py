@@ -221,7 +221,7 @@ def unused_rules(tree) -> list[str]:
 
 
 def shard_table(tree, mesh: Mesh) -> str:
-    """Per top-level part and rule: leaves, bytes, bytes a device; leaves that stay whole because an axis does
+    """Per top-level part and rule: leaves, bytes, bytes per device; leaves that stay whole because an axis does
     not divide them are counted as such.
     """
     rows = {}

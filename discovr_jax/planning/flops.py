@@ -14,7 +14,7 @@ BACKWARD = 3  # forward and backward of a product of which both sides have a gra
 
 
 def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float]:
-    """Operations of one training step a clip, by part; forward, and backward where there is one.
+    """Operations of one training step per clip, by part; forward, and backward where there is one.
 
     Args:
       model, masks: of the experiment.

@@ -106,7 +106,7 @@ class Plan:
             f"| together, of {self.bytes['capacity'] / 1e6:.0f} ({fits}) | {self.used / 1e6:.1f} |",
             "| collective, each step and device | group | count | MB |\n| --- | ---: | ---: | ---: |",
             *(f"| {each.kind} | {each.group} | {each.count} | {each.bytes / 1e6:.2f} |" for each in cost.collectives),
-            f"{cost.operations} operations; matrix products {cost.flops / 1e12:.3f} TFLOP a device, "
+            f"{cost.operations} operations; matrix products {cost.flops / 1e12:.3f} TFLOP per device, "
             f"{cost.flops / max(cost.bytes, 1):.0f} FLOP a byte of memory "
             f"({self.topology.chip.flops / self.topology.chip.hbm_bandwidth:.0f} would balance)",
             "step at least "
@@ -145,8 +145,8 @@ def plan_config(config: ConfigDict, topology_name: str, batch: int | None = None
     while (compiled := measure(clips * parts)) is None:
         if clips == 1:
             raise PlanError(
-                f"one clip a device does not fit the {topology.chip.hbm_bytes / 1e9:.0f} GB of {topology.kind} on the "
-                f"mesh {dict(mesh.shape)}: cut more (mesh.fsdp, mesh.model), or set model.remat=blocks"
+                f"one clip per device does not fit the {topology.chip.hbm_bytes / 1e9:.0f} GB of {topology.kind} on "
+                f"the mesh {dict(mesh.shape)}: cut more (mesh.fsdp, mesh.model), or set model.remat=blocks"
             )
         logger.info("a batch of %d does not fit; trying half", clips * parts)
         clips //= 2

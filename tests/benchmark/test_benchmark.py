@@ -134,7 +134,7 @@ def test_step(tiny_flags, tmp_path, capsys):
     value = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", out, re.MULTILINE))
     seconds, rate = float(value["step, median (quartiles)"].split()[0]), float(value["clips per second"])
     assert rate == pytest.approx(8 / seconds, rel=0.02) or seconds < 0.02
-    mfu = float(value["MFU of 0.001 TFLOP/s a device"].removesuffix(" %"))
+    mfu = float(value["MFU of 0.001 TFLOP/s per device"].removesuffix(" %"))
     nominal = float(value["nominal rate"].removesuffix(" GFLOP/s"))
     assert mfu == pytest.approx(100 * nominal / jax.device_count(), rel=0.05)
     timed = re.findall(r"^\| ([a-z ]+) \| [0-9.]+ \| \d+ % \|", out, re.MULTILINE)

@@ -314,7 +314,7 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
 
     found = runner.run_evaluators(config, sources, encoders("step 5"), tmp_path)
     runner.write(found, tmp_path, 5, clips_seen=40)
-    assert set(calls) == {(5, 4, 16, 16)} and len(calls) == 3 * (10 + 5 + 6)  # 2 clips a video, 5 a batch
+    assert set(calls) == {(5, 4, 16, 16)} and len(calls) == 3 * (10 + 5 + 6)  # 2 clips per video, 5 a batch
     assert found.results["encoders"]["discovr"]["lvef/r2"]["value"] > 0.9  # brightness tells the EF here
     assert found.results["seeds"] == {"discovr": 1, "random": 2, "pixels": 1}
     assert set(found.results["encoders"]["pixels"]) >= {"knn/auroc", "lvef/mae"}
@@ -332,7 +332,7 @@ def test_run_from_records_to_files_and_from_the_cache(tmp_path):
     del calls[21:]
     config.data.stride = 1
     runner.run_evaluators(config, sources, encoders("step 6"), tmp_path)
-    assert len(calls) == 21 + 3 * (7 + 4 + 4)  # seven clips a batch
+    assert len(calls) == 21 + 3 * (7 + 4 + 4)  # seven clips per batch
 
 
 def test_label_efficiency_uses_the_same_draws_for_every_encoder(monkeypatch):

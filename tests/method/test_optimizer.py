@@ -96,7 +96,7 @@ def test_teacher_temperature(step, tau):
 
 
 def test_teacher_temperature_in_stairs():
-    """The public code's table of one value an epoch: linspace(0.04, 0.07, 30), then 0.07."""
+    """The public code's table of one value per epoch: linspace(0.04, 0.07, 30), then 0.07."""
     stairs = schedules(teacher_temperature_warmup=29 * 4, teacher_temperature_every=4)
     table = np.append(np.linspace(0.04, 0.07, 30), [0.07] * 3)
     found = [float(stairs.temperature(step)) for step in range(4 * 33)]

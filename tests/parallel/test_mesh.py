@@ -198,7 +198,7 @@ def test_a_whole_step_on_a_mesh_of_three_axes(tiny, tiny_step, make_mesh, capfd)
 
 
 def table_total(table):
-    """(leaves, MB, MB a device) of a table's last line."""
+    """(leaves, MB, MB per device) of a table's last line."""
     _, leaves, size, local = table.splitlines()[-1].split()
     return int(leaves), float(size), float(local)
 

@@ -1,4 +1,4 @@
-"""The folder of a run: one process, one config, one line a step."""
+"""The folder of a run: one process, one config, one line per step."""
 
 import fcntl
 import json

@@ -130,7 +130,7 @@ def _read_info(path: pathlib.Path, where: str) -> dict[str, str]:
 
 
 def _official_splits(root: pathlib.Path) -> dict[str, str]:
-    """The split of each patient in subgroup_{training,validation,testing}.txt, one patient a line."""
+    """The split of each patient in subgroup_{training,validation,testing}.txt, one patient per line."""
     places = [root, root / "database_split", root.parent, root.parent / "database_split"]
     directory = next((place for place in places if (place / "subgroup_testing.txt").is_file()), None)
     if directory is None:

@@ -137,7 +137,7 @@ class TestEchoFolder(BuilderCase):
         assert first[:4] == (61.5, 40, "A4C", 0) and first[5] == 6
         assert math.isnan(second[0]) and second[1] == 50 and second[2] == ""
         assert first[4] == second[4]  # "7" and "7.0" are one patient
-        assert found[ids["scan"]][1:4] == (50, "PLAX", 1)  # 20 ms a frame
+        assert found[ids["scan"]][1:4] == (50, "PLAX", 1)  # 20 ms per frame
         assert found[ids["series.nii.gz"]][0] == 35 and found[ids["series.nii.gz"]][3] == -1
         splits = split_of(prepared)
         assert [splits[ids[name]] for name in ("clip03.avi", "clip04.MKV", "scan", "series.nii.gz")] == [

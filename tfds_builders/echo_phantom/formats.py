@@ -15,7 +15,7 @@ def write(path: Path, frames: np.ndarray, fps: float, spacing: float) -> None:
     """Writes a clip; the same bytes at each call.
 
     Args:
-      path: with a suffix of `SUFFIXES`. GIF keeps whole hundredths of a second a frame; NIfTI (x, y, frame) and
+      path: with a suffix of `SUFFIXES`. GIF keeps whole hundredths of a second per frame; NIfTI (x, y, frame) and
         NPY (frame, y, x) know of no frame rate.
       frames: uint8 [T, H, W], H and W even.
       fps: frames per second.

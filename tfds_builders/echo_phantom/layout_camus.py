@@ -26,7 +26,7 @@ _GROUPS = {"train": "training", "val": "validation", "test": "testing"}
 
 
 def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
-    """Two clips a patient; patients are numbered through the splits."""
+    """Two clips per patient; patients are numbered through the splits."""
     patients = [(split, patient) for split in files.SPLITS for patient in range(counts.get(split, 0))]
     return [
         files.Job(f"patient{number:04d}_{chamber}", seed, split, patient, clip, view)

@@ -19,7 +19,7 @@ NORMAL_EF = 50
 
 
 def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
-    """One clip a patient, two of every other one; a job is named by the path of its file."""
+    """One clip per patient, two of every other one; a job is named by the path of its file."""
     clips = [
         (split, patient, clip, (("A4C", "PSAX"), ("PLAX",), ("A2C", "PSAX"), ("A4C",))[patient % 4][clip])
         for split in files.SPLITS

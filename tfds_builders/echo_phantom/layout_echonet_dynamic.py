@@ -1,4 +1,4 @@
-"""EchoNet-Dynamic's layout: one apical four-chamber clip a patient.
+"""EchoNet-Dynamic's layout: one apical four-chamber clip per patient.
 
 DIRECTORY/
   FileList.csv, VolumeTracings.csv   as the dataset ships them
@@ -16,7 +16,7 @@ TRACINGS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
 
 
 def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
-    """One clip a patient; its name is hash-like as in the dataset, 0X and 16 hexadecimal digits."""
+    """One clip per patient; its name is hash-like as in the dataset, 0X and 16 hexadecimal digits."""
     return [
         files.Job("0X" + files.pseudonym(seed, split, index).upper(), seed, split, index)
         for split in files.SPLITS

@@ -1,4 +1,4 @@
-"""EchoNet-LVH's layout: one parasternal long-axis clip a patient, with linear measurements.
+"""EchoNet-LVH's layout: one parasternal long-axis clip per patient, with linear measurements.
 
 DIRECTORY/
   MeasurementsList.csv            a row a measurement: IVSd, LVIDd, LVPWd at end-diastole, LVIDs at end-systole
@@ -23,7 +23,7 @@ _SIZES = ((240, 320), (264, 352), (288, 384))  # height, width of the screen
 
 
 def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
-    """One clip a patient."""
+    """One clip per patient."""
     return [
         files.Job("0X" + files.pseudonym(seed, split, index).upper(), seed, split, index, view="PLAX")
         for split in files.SPLITS

@@ -25,7 +25,7 @@ _INSET = 0.4  # pixels; readers round, and count the outline in
 
 
 def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
-    """Three clips a patient."""
+    """Three clips per patient."""
     return [
         files.Job(_name(seed, split, patient, clip), seed, split, patient, clip, view)
         for split in files.SPLITS

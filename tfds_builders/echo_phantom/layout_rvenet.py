@@ -31,7 +31,7 @@ _HEIGHT, _WIDTH, _SCALE = 240, 320, 1.75
 
 
 def jobs(counts: dict[str, int], seed: int) -> list[files.Job]:
-    """One clip a patient, two of every other one."""
+    """One clip per patient, two of every other one."""
     return [
         files.Job(_name(seed, split, patient, clip), seed, split, patient, clip)
         for split in files.SPLITS

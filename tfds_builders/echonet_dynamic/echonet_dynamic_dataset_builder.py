@@ -77,7 +77,7 @@ def _clip(name: str, row: dict, path: pathlib.Path, traced: dict) -> echo_builde
         )
     fields = {column.lower(): tables.number(row, column) for column in ("EF", "ESV", "EDV", "FPS")}
     fields["num_frames"] = tables.number(row, "NumberOfFrames")
-    # One video a patient, so the hashed file name is the patient too.
+    # One video per patient, so the hashed file name is the patient too.
     return echo_builder.Clip(name, name, split, path, row["where"], fields, traced)
 
 

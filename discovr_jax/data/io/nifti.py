@@ -32,7 +32,7 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
       between columns (NaN if the unit is unknown to NIfTI).
 
     Raises:
-      VideoError: no such file, or not a readable image of one grey value a pixel.
+      VideoError: no such file, or not a readable image of one grey value per pixel.
     """
     import nibabel
 

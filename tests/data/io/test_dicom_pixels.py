@@ -214,7 +214,7 @@ def test_a_palette_has_the_depth_that_is_used_in_either_byte_order(tmp_path, gre
 
 def test_pydicoms_own_words_say_cause_and_remedy(tmp_path, grey):
     rgb = np.repeat(grey[..., None], 3, -1)
-    path = write(tmp_path / "a.dcm", "YBR_FULL_422", rgb)  # three bytes a pixel, not two
+    path = write(tmp_path / "a.dcm", "YBR_FULL_422", rgb)  # three bytes per pixel, not two
     with pytest.raises(VideoError, match="a.dcm.*third larger than expected.*Photometric") as error:
         read.read_video(path)
     assert "copy it again" not in str(error.value) and "decoder" not in str(error.value)
