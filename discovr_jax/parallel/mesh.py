@@ -31,7 +31,8 @@ RULES = (
     (r"head/fc1/kernel$", PartitionSpec("model", "fsdp")),
     (r"head/last$", PartitionSpec("fsdp", "model")),
     (r"prototypes/vectors$", PartitionSpec("model", "fsdp")),
-    (r"/kernel$", PartitionSpec("fsdp", "model")),  # every other linear layer, also of a head that is added
+    # Linear layers outside blocks, also of a head that is added. In a block the axes depend on the product before.
+    (r"^(?!.*/block\d+/).*/kernel$", PartitionSpec("fsdp", "model")),
     (r"(cls_token|mask_token|bias|scale)$", PartitionSpec()),
     (r"(^|/)(step|skipped|count)$", PartitionSpec()),
     (r"^memory/", PartitionSpec()),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax import trees
@@ -35,9 +36,11 @@ def test_every_leaf_has_a_rule_and_every_rule_a_leaf(make_tiny):
     assert unused[0] == set() and unused[1]
 
 
-def test_a_leaf_without_a_rule_is_an_error(make_mesh):
-    with pytest.raises(ValueError, match="no sharding rule matches 'params/new_module/table'"):
-        mesh_lib.shardings({"params": {"new_module": {"table": np.zeros((2, 2))}}}, make_mesh(1, 1, 1))
+@pytest.mark.parametrize("path", ["new_module/table", "video_encoder/transformer/block0/gate/kernel"])
+def test_a_leaf_without_a_rule_is_an_error(make_mesh, path):
+    leaf = traverse_util.unflatten_dict({f"params/{path}": np.zeros((2, 2))}, sep="/")
+    with pytest.raises(ValueError, match=f"no sharding rule matches 'params/{path}'"):
+        mesh_lib.shardings(leaf, make_mesh(1, 1, 1))
 
 
 def test_a_linear_layer_of_a_new_head_needs_no_rule_of_its_own(make_mesh):
