@@ -183,9 +183,7 @@ def read(path: str | os.PathLike) -> Heads:
             about = json.loads((file.metadata() or {})["heads"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}
         version = about["format"]
-    except MemoryError:
-        raise
-    except Exception as error:  # the library raises errors of many kinds for a damaged file
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:  # of the library, of the header
         reason = f"{type(error).__name__}: {error}"[:300]
         raise HeadsError(f"{path} cannot be read ({reason}): evaluate again (--mode=eval)") from None
     if version != FORMAT:
