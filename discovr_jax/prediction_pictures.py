@@ -1,7 +1,7 @@
 """A picture of a prediction: outlines over the frames at end-diastole and end-systole, numbers, and the notice."""
 
 import io
-from collections.abc import Sequence
+import textwrap
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -56,9 +56,7 @@ def words(prediction: Prediction) -> list[str]:
     return lines
 
 
-def _wrapped(text: str) -> Sequence[str]:
-    import textwrap
-
+def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _COLUMNS) or [""]
 
 

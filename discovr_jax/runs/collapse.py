@@ -95,6 +95,6 @@ def health(rows: Sequence[Mapping[str, float]], num_prototypes: int, centering: 
     return [f"step {row['step']}: {'; '.join([*parts, count])}", *warnings]
 
 
-def told(health: Sequence[str]) -> list[str]:
+def told(lines: Sequence[str]) -> list[str]:
     """Lines of `health` for the terminal."""
-    return [f"health at {health[0]}", *(f"warning: {line}" for line in health[1:])] if health else []
+    return [f"health at {lines[0]}", *(f"warning: {line}" for line in lines[1:])] if lines else []
