@@ -8,22 +8,29 @@ Arguments: trial (a name in TRIALS), steps, e.g. configs/ablations.py:trial=vid,
 
 from discovr_jax.configs import base, phantom
 
-_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0}
+_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.phase": 0.0}
 
 # name: keys that differ from configs/phantom.py:long
 TRIALS = {
     "all": {},
+    "phase": _ONLY | {"loss.phase": 1.0},
     "vid": _ONLY | {"loss.vid": 1.0},
     "img": _ONLY | {"loss.img": 1.0},
     "scd": _ONLY | {"loss.scd": 1.0},
+    "jepa": _ONLY | {
+        "loss.jepa": 1.0, "views.positive": "other_beat", "mask.video_views": 3, "mask.region_fraction": 0.75
+    },
+    "phase_whole_frame": {"views.crop": 1.0},
+    "phase_same_brightness": {"views.gamma": 0.0, "views.gain": 0.0, "views.attenuation": 0.0},
+    "phase16": {"phase.frames": 16},
     "pixels": _ONLY | {"loss.pix": 1.0},
-    "vid_img": {"loss.vid": 1.0, "loss.img": 1.0, "loss.scd": 0.0},
-    "vid_scd": {"loss.img": 0.0},
-    "img_scd": {"loss.vid": 0.0},
-    "equal_weights": {"loss.vid": 1.0, "loss.img": 1.0},
+    "vid_img": _ONLY | {"loss.vid": 1.0, "loss.img": 1.0},
+    "with_vid": {"loss.vid": 1.0},
+    "with_img": {"loss.img": 1.0},
+    "every_term": {"loss.vid": 1.0, "loss.img": 1.0},
+    "discovr": {"loss.vid": 1.0, "loss.img": 1.0, "loss.phase": 0.0},
     "prototypes64": {"model.num_prototypes": 64},
     "prototypes512": {"model.num_prototypes": 512},
-    "equal_prototypes512": {"loss.vid": 1.0, "loss.img": 1.0, "model.num_prototypes": 512, "mask.ratio": 0.75},
     "frame": {"scd.standardise": "frame", "model.num_prototypes": 512},
     "masked_tokens": {"scd.tokens": "masked"},
     "ignore_static": {"scd.ignore_static": True},
@@ -33,14 +40,12 @@ TRIALS = {
         "head.outputs": 256, "dino.centering": "mean", "dino.center_momentum": 0.99, "dino.center_start": "zero"
     },
     "two_beats": {"data.stride": 6},
-    # Of docs/notes/results.md:
-    "study": {"data.stride": 6, "loss.vid": 0.1, "loss.img": 0.1, "optim.image_lr_scale": 0.03},
     "mask75": {"mask.ratio": 0.75},
     "mask90": {"mask.ratio": 0.9, "mask.image_ratio": 0.9},
     "tube_views": {"mask.kind": "tube", "mask.video_views": 2, "mask.image_views": 2},
     "lr3e-4": {"optim.lr": 3e-4},
-    "lr1e-3": {"optim.lr": 1e-3},
-    "image_rate1": {"optim.image_lr_scale": 1.0},
+    "lr3e-3": {"optim.lr": 3e-3},
+    "image_rate003": {"optim.image_lr_scale": 0.03},
     "momentum_to_1": {"ema.momentum": (0.99, 1.0)},
     "flattened": {"model.positions": "1d"},
     "imagenet": {"model.input_normalisation": "imagenet"},

@@ -82,7 +82,7 @@ def get_config() -> ConfigDict:
     c.head.hidden = 2048  # width of the DINO head's two hidden layers
     c.head.bottleneck = 256  # width before the last layer
     c.head.outputs = 16384  # K
-    c.head.projector_outputs = 64  # width of the embedding that `loss.jepa` sees
+    c.head.projector_outputs = 64  # width of the embeddings that `loss.jepa` and `loss.phase` see
     c.head.init = "normal"  # "normal" (0.02) or "fan_in" (for small widths)
 
     c.mask = ConfigDict()
@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     c.mask.image_views = 4  # masked variants of each frame
     c.mask.region_fraction = 0.4  # visible share of a "region" view
 
-    c.views = ConfigDict()  # what each local video view sees, drawn on the device; by default masks alone differ
+    c.views = ConfigDict()  # what a local video view, and a view of `loss.phase`, sees; by default masks alone differ
     c.views.positive = "same"  # clip of the views: the "same" as the teacher's, or every other one of "other_beat"
     c.views.crop = 1.0  # smallest side of a view's own crop, as a share of the frame; 1 for none
     c.views.gamma = 0.0  # largest logarithm of the exponent of brightness
@@ -108,6 +108,7 @@ def get_config() -> ConfigDict:
     c.loss.scd = 1.0  # semantic cluster distillation
     c.loss.pix = 0.0  # pixel reconstruction (VideoMAE)
     c.loss.jepa = 0.0  # LeJEPA on CLS of the local video views: they agree, and spread as a Gaussian
+    c.loss.phase = 0.0  # LeJEPA on frames less the mean of their clip: what moves (needs `views` that differ)
 
     c.dino = ConfigDict()
     c.dino.student_temperature = 0.1
@@ -138,6 +139,11 @@ def get_config() -> ConfigDict:
     c.jepa = ConfigDict()
     c.jepa.sigreg_weight = 0.05  # share of SIGReg; the rest is invariance
     c.jepa.directions = 256  # random directions per step along which the embeddings are compared with a Gaussian
+
+    c.phase = ConfigDict()
+    c.phase.sigreg_weight = 0.05  # likewise
+    c.phase.directions = 256  # likewise
+    c.phase.frames = 8  # frames of a clip that are embedded, evenly spaced
 
     c.ema = ConfigDict()
     c.ema.momentum = by_fidelity(tuple)  # teacher momentum, first and last (cosine): 0.996, 1; reference 0.99

@@ -1,7 +1,7 @@
 """Features of any video from a trained encoder, in two lines.
 
-    encoder = discovr_jax.load_encoder("runs/adult")
-    features = encoder.embed(frames, fps=50)  # uint8 [T, H, W] -> float32 [D]
+encoder = discovr_jax.load_encoder("runs/adult")
+features = encoder.embed(frames, fps=50)  # uint8 [T, H, W] -> float32 [D]
 """
 
 import functools
@@ -21,7 +21,7 @@ from discovr_jax.data import facts, video_arrays
 from discovr_jax.evaluation import scored
 from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
-from discovr_jax.evaluation.scored import DECODER, SCORED
+from discovr_jax.evaluation.scored import PREFIXES, SCORED
 from discovr_jax.method.experiment import default_config, make_model
 from discovr_jax.models import readouts as readouts_lib
 from discovr_jax.models.discovr import ClipGrid
@@ -105,11 +105,12 @@ def load_encoder(
             f"readout 'all' divides each readout by its mean length on the training videos, which no evaluation of the "
             f"{SCORED} in {path} says: evaluate it (--mode=eval), or choose another readout"
         )
-    decoded = any(name.startswith(readouts_lib.DECODER) for name in (*readout.split(","), *lengths))
-    if decoded and branch != SCORED:
+    prefixes = {prefix.partition("/")[2]: f"{prefix}/"}
+    others = readouts_lib.branches((*readout.split(","), *lengths)) - {*prefixes}
+    if others and branch != SCORED:
         raise ValueError(f"readout {readout!r} is of {SCORED}, not of {branch}")
-    prefixes = {prefix.partition("/")[2]: f"{prefix}/"} | ({"decoder": DECODER} if decoded else {})
-    loaded = _weights(path, tuple(prefixes.values()), "" if decoded else module, untrained)
+    prefixes |= {name: PREFIXES[name] for name in sorted(others)}
+    loaded = _weights(path, tuple(prefixes.values()), "" if others else module, untrained)
     config = loaded.config
     if evaluated:
         config.data.update(evaluated.features.get("clip", {}))
@@ -154,8 +155,9 @@ def load_encoder(
         "dtype": dtype,
     } | ({} if untrained is None else {"untrained": untrained})
     params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
-    if decoded and not params["decoder"]:
-        raise scored.ReadoutError(f"readout {readout!r}: {path} holds no decoder; choose another")
+    for name in sorted(others):
+        if not params[name]:
+            raise scored.ReadoutError(f"readout {readout!r}: {path} holds no {name.replace('_', ' ')}; choose another")
     if untrained is not None:  # no head was fitted on these weights
         return VideoEncoder(make_model(config), params, options, batch_size, path="the untrained encoder")
     heads = evaluated.heads if evaluated else None
@@ -213,7 +215,8 @@ class VideoEncoder:
     def __init__(self, model, params: dict, options: dict[str, Any], batch_size: int, *, path=None, heads=None):
         """
         Args:
-          params: {"video_encoder" or "image_encoder": its parameters}, and "decoder" where the readout is its.
+          params: {"video_encoder" or "image_encoder": its parameters}, and others of `readouts.branches` that the
+            readout is made from.
         """
         self.options, self.path, self.heads = options, path, heads
         self._predictor: Any = None  # of `predictor`, which imports this module
@@ -327,11 +330,7 @@ class VideoEncoder:
         """Pooled features of clips, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make them."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options
-        result = readouts_lib.readouts(tokens, num_valid, grid, o["map_side"])
-        if "decoder" in params:
-            decoded = self._apply(params, tokens, method="decode_video")
-            maps = readouts_lib.readouts(decoded, num_valid, grid, o["map_side"])
-            result |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+        result = readouts_lib.pooled(self._apply, params, tokens, _input(frames), num_valid, grid, o["map_side"])
         if o["readout"] == "all":
             return {"all": join(result, o["mean_lengths"], jnp.concatenate)}
         return {name: result[name] for name in o["readout"].split(",")}
@@ -339,15 +338,19 @@ class VideoEncoder:
     def _tokens(self, params: dict, frames: jax.Array, num_valid: jax.Array):
         """The CLS of every frame (None of video branches), tokens [B, 1 + N, D] and their grid."""
         grid = self.model.grid
-        if frames.ndim == 5:
-            frames = (frames / jnp.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
-        tokens = self._apply(params, frames, num_valid, method="encode_video" if self._video else "encode_frames")
+        method = "encode_video" if self._video else "encode_frames"
+        tokens = self._apply(params, _input(frames), num_valid, method=method)
         return (None, tokens, grid) if self._video else _as_clip(tokens, frames.shape[0], num_valid, grid)
 
     def _apply(self, params: dict, *arrays, method: str):
         # Float32 means float32: accelerators would otherwise multiply in fewer bits.
         with jax.default_matmul_precision("highest" if self.model.dtype == jnp.float32 else "default"):
             return self.model.apply({"params": params}, *arrays, method=method)
+
+
+def _input(frames: jax.Array) -> jax.Array:
+    """Frames as the network takes them: grey as they are, colour normalised."""
+    return (frames / jnp.float32(255) - IMAGENET_MEAN) / IMAGENET_STD if frames.ndim == 5 else frames
 
 
 def _as_clip(tokens, num_clips, num_valid, grid):

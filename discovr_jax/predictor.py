@@ -1,7 +1,7 @@
 """What the heads of an evaluation say of other videos; `VideoEncoder.predict` and `python -m discovr_jax.predict`.
 
-    clips of a video, as the evaluation took them -> tokens -> pooled features -> heads
-                                                  -> tokens of each tubelet -> outline of the cavity -> ED and ES
+clips of a video, as the evaluation took them -> tokens -> pooled features -> heads
+                                              -> tokens of each tubelet -> outline of the cavity -> ED and ES
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ from discovr_jax.evaluation.evaluators import anomaly, knn, probe, regression, s
 from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE, Heads, HeadsError
-from discovr_jax.evaluation.scored import DECODER, SCORED
+from discovr_jax.evaluation.scored import PREFIXES, SCORED
+from discovr_jax.models import discovr
 from discovr_jax.models import readouts as readouts_lib
 
 PHASES = {"ed": "end-diastole", "es": "end-systole"}
@@ -117,11 +118,12 @@ def load_predictor(encoder) -> "Predictor":
                 f"{options[name]}: load it without that argument"
             )
     params = {"video_encoder": encoder.params["video_encoder"]}
-    if "decoder" in heads.about["weights_sha256"]:
-        arrays = weights_lib.read_weights(encoder.path, lambda name: name.startswith(DECODER)).arrays
-        decoder = traverse_util.unflatten_dict({n.removeprefix(DECODER): each for n, each in arrays.items()}, sep="/")
-        _require_weights(heads, "decoder", trees.fingerprint(decoder))
-        params["decoder"] = jax.device_put(decoder)
+    for name in sorted(PREFIXES.keys() & heads.about["weights_sha256"].keys()):
+        prefix = PREFIXES[name]
+        arrays = weights_lib.read_weights(encoder.path, lambda path, start=prefix: path.startswith(start)).arrays
+        module = traverse_util.unflatten_dict({n.removeprefix(prefix): each for n, each in arrays.items()}, sep="/")
+        _require_weights(heads, name, trees.fingerprint(module))
+        params[name] = jax.device_put(module)
     return Predictor(encoder, heads, params)
 
 
@@ -269,12 +271,9 @@ class Predictor:
     def _encode(self, params, frames, num_valid):
         """As `evaluate.make_embed` and `make_token_encoder`: pooled features, and tokens where a head reads them."""
         model, side = self._encoder.model, self._encoder.options["map_side"]
-        tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        pooled = readouts_lib.readouts(tokens, num_valid, model.grid, side)
-        if "decoder" in params:
-            decoded = model.apply({"params": params}, tokens, method="decode_video")
-            maps = readouts_lib.readouts(decoded, num_valid, model.grid, side)
-            pooled |= {readouts_lib.DECODER + name: maps[name] for name in readouts_lib.MAPS}
+        apply = discovr.apply(model)
+        tokens = apply(params, frames, num_valid, method="encode_video")
+        pooled = readouts_lib.pooled(apply, params, tokens, frames, num_valid, model.grid, side)
         if self._segmentation is None:
             return pooled, None
         by_time = tokens[:, 1:].reshape(len(frames), model.grid.time, model.grid.num_positions, -1)

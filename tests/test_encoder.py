@@ -266,6 +266,14 @@ def test_readouts_of_the_decoder_need_one(workdir, tiny, video):
         discovr_jax.load_encoder(workdir, "image_teacher", readout="decoder_std_map")
 
 
+@pytest.mark.parametrize("branch", ["video_teacher", "image_teacher"])
+def test_frame_std_is_how_far_cls_of_the_image_teacher_moves(workdir, tiny, video, branch):
+    cls = teacher_tokens(tiny, video, "encode_frames")[:, 0]
+    encoder = discovr_jax.load_encoder(workdir, branch, readout="frame_mean,frame_std", clips=1, batch_size=1)
+    assert encoder.parts == {"frame_mean": 16, "frame_std": 16}
+    np.testing.assert_allclose(encoder.embed(video), np.concatenate([cls.mean(0), cls.std(0)]), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "frames,reason",
     [

@@ -279,5 +279,5 @@ def test_readouts_of_the_decoder_are_of_all_its_tokens_on_the_teachers(smoke):
 def test_without_a_trained_decoder_its_readouts_are_left_out_and_named(smoke, caplog):
     config, _, summary = smoke
     state = summary.state.replace(params={"video_encoder": summary.state.params["video_encoder"]})
-    assert evaluate.scored(state, config.eval.readouts).keys() == {"video_encoder"}
+    assert evaluate.scored(state, config.eval.readouts).keys() == {"video_encoder", "image_encoder"}
     assert "readouts decoder_mean_map, decoder_std_map are left out: no decoder was trained" in caplog.text

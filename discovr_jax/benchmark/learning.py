@@ -8,7 +8,7 @@ read, so clips are cut from the videos on the device (whole frames, random time 
 the videos are there, and compiles meanwhile.
 
 It adds a line to OUT/rows.jsonl untrained, at each of `--milestones` clips and at the end: kNN and probe AUROC and
-LVEF from CLS and from the mean token on the test split (heads fitted on the first `--labels` training videos, their
+LVEF from the poolings `KINDS` on the test split (heads fitted on the first `--labels` training videos, their
 strength chosen on validation), and the health of the run. OUT/NAME-start.npz and -end.npz hold the features,
 OUT/labels.npz the ejection fractions.
 """
@@ -27,7 +27,8 @@ SPLITS = ("val", "test", "train")  # in the order of the videos
 EVAL_ROWS = 200  # videos embedded at once
 MOST_FRAMES = 200  # of a video of the phantom
 ABNORMAL_BELOW = 50.0  # percent, as `data.abnormal_rule` of the phantom
-HEALTH = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "features/rank", "jepa/", "scd/agreement")
+HEALTH = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "features/rank", "jepa/", "phase/", "scd/agreement")
+KINDS = ("cls", "mean", "frame_std")  # poolings that are scored, those that the encoder has
 
 
 def cut(frames, first, counts, rows, start, stride, data):
@@ -63,7 +64,8 @@ def train(flags, config) -> None:
 
     from discovr_jax.method import experiment as experiment_lib
     from discovr_jax.method import step as train_step
-    from discovr_jax.models.readouts import readouts
+    from discovr_jax.models import discovr
+    from discovr_jax.models.readouts import pooled
 
     started = time.monotonic()
     experiment = experiment_lib.make_experiment(config, flags.train)
@@ -98,8 +100,10 @@ def train(flags, config) -> None:
         latest = jnp.floor(arrays[2][rows] - data.num_frames * stride)
         result = cut(*arrays, rows, jnp.floor(share * latest).astype(jnp.int32), stride, data)
         valid = jnp.full(rows.shape, data.num_frames, jnp.int32)
-        tokens = model.apply({"params": params}, result, valid, method="encode_video")
-        return {name: readouts(tokens, valid, model.grid, 1)[name] for name in ("cls", "mean")}
+        apply = discovr.apply(model)
+        tokens = apply(params, result, valid, method="encode_video")
+        found = pooled(apply, params, tokens, result, valid, model.grid, 1)
+        return {name: found[name] for name in KINDS if name in found}
 
     # Compiled before the videos are there: only their largest number of frames matters.
     count = sum(getattr(flags, split) for split in SPLITS)
@@ -138,7 +142,7 @@ def train(flags, config) -> None:
             np.savez(flags.output / f"{flags.name}-{name}.npz", **flat)
         row = {"name": flags.name, "seed": config.seed, "step": int(state.step), "clips": int(state.step) * batch}
         row |= {"seconds": round(time.monotonic() - started, 1), "clips_per_second": rate and round(rate)}
-        row |= {kind: scores({split: kinds[kind] for split, kinds in result.items()}, efs) for kind in ("cls", "mean")}
+        row |= {kind: scores({split: kinds[kind] for split, kinds in result.items()}, efs) for kind in result["test"]}
         row |= {key: round(float(value), 4) for key, value in metrics.items() if key.startswith(HEALTH)}
         with open(flags.output / "rows.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -190,7 +194,7 @@ def effective_rank(features: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="phantom:long,views")
+    parser.add_argument("--config", default="phantom:long")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--labels", type=int, default=1000, help="labelled training videos that heads are fitted on")

@@ -37,6 +37,11 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
             lambda params: model.apply({"params": params}, *_clips(batch), masks.image_views, method="frame_views"),
             _modules(state.params, "image_encoder"),
         )
+    if "frame_embeddings" in outputs:
+        result["phase views"] = lambda state, batch, masks, inputs: _forward_and_backward(
+            lambda params: model.apply({"params": params}, *_phase_views(experiment, batch), method="whole_frames"),
+            _modules(state.params, "image_encoder"),
+        )
     if outputs & LOCAL_VIEWS or decodes:
         result["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply(
@@ -57,13 +62,13 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
 
         def scd(state, batch, masks, inputs, vectors, decoded):
             teacher_outputs = TeacherOutputs(None, None, inputs["image_tokens"], None)
-            student = StudentOutputs(None, None, None, decoded, None, vectors)
+            student = StudentOutputs(None, None, None, None, decoded, None, vectors)
             return _loss(experiment, state, batch, masks, student, teacher_outputs)
 
         result["scd"] = lambda state, batch, masks, inputs: jax.grad(
             partial(scd, state, batch, masks, inputs), argnums=(0, 1)
         )(state.params["prototypes"]["vectors"], inputs["decoded"])
-    if outputs & {*LOCAL_VIEWS, "image_logits"}:
+    if outputs & {*LOCAL_VIEWS, "image_logits", "frame_embeddings"}:
         result["heads"] = partial(_heads, experiment)
     result["optimizer"] = partial(_update, experiment)
     return result
@@ -83,12 +88,13 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
         "image_tokens": (batch_size, grid.frames if every else grid.time, grid.num_positions, width),
         "video_cls": (batch_size, len(masks.local_views), width),
         "image_cls": (batch_size * grid.frames, len(masks.image_views), width),
+        "frame_cls": (batch_size, model.phase_frames, 2, width),
     }
     return {name: jnp.asarray(rng.normal(size=shape), model.dtype) for name, shape in shapes.items()}
 
 
 def _heads(experiment, state, batch, masks, inputs):
-    """Both heads, of teachers and students, the projector, and the losses of the CLS tokens."""
+    """Both heads, of teachers and students, the projectors, and the losses of the CLS tokens."""
     model, outputs = experiment.model, experiment.model.outputs
 
     def logits(params, cls):
@@ -97,19 +103,22 @@ def _heads(experiment, state, batch, masks, inputs):
                 module.video_head(cls["video_cls"]) if "video_logits" in outputs else None,
                 module.projector(cls["video_cls"]) if "embeddings" in outputs else None,
                 module.image_head(cls["image_cls"]) if "image_logits" in outputs else None,
+                module.frame_projector(cls["frame_cls"]) if "frame_embeddings" in outputs else None,
             )
 
         return model.apply({"params": params}, method=method)
 
     def loss(params, cls):
         first = jax.tree.map(lambda x: x[:, 0], cls)
-        video, _, image = logits(state.teacher | _modules(params, "projector"), first)  # no teacher has a projector
+        # No teacher has a projector.
+        video, _, image, _ = logits(state.teacher | _modules(params, "projector", "frame_projector"), first)
         teacher_outputs = TeacherOutputs(video, image, None, None)
         student = StudentOutputs(*logits(params, cls), None, None, None)
         return _loss(experiment, state, batch, masks, student, teacher_outputs)
 
-    cls = {name: inputs[name] for name in ("video_cls", "image_cls")}
-    return jax.grad(loss, argnums=(0, 1))(_modules(state.params, "video_head", "image_head", "projector"), cls)
+    cls = {name: inputs[name] for name in ("video_cls", "image_cls", "frame_cls")}
+    heads = _modules(state.params, "video_head", "image_head", "projector", "frame_projector")
+    return jax.grad(loss, argnums=(0, 1))(heads, cls)
 
 
 def _update(experiment, state, batch, masks, inputs):
@@ -135,6 +144,12 @@ def _forward_and_backward(function, *args):
 
 def _modules(params, *names):
     return {name: params[name] for name in names if name in params}
+
+
+def _phase_views(experiment, batch):
+    """Frames in two views that are the same, and how many are real; drawing them is no part of the encoder."""
+    frames = batch["frames"][:, :: experiment.model.grid.frames // experiment.model.phase_frames]
+    return jnp.stack([frames, frames], 1), jnp.full(len(frames), frames.shape[1], jnp.int32)
 
 
 def _clips(batch):

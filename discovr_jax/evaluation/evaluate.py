@@ -17,7 +17,7 @@ from discovr_jax.data import mixture, records
 from discovr_jax.evaluation import samples
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
-from discovr_jax.models import readouts
+from discovr_jax.models import discovr, readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.parallel import processes
@@ -31,19 +31,13 @@ logger = logging.getLogger(__name__)
 def make_embed(model: Discovr, mesh, map_side: int):
     """`embed(params, frames, num_valid) -> readouts`, jitted over the mesh; params as of `scored`.
 
-    Where they hold a decoder, its maps are among the poolings, as "decoder_...".
     Each process gives its rows of the batch and gets the readouts of all.
     """
     batch = mesh_lib.batch_sharding(mesh)
 
     def embed(params, frames, num_valid):
-        tokens = model.apply({"params": params}, frames, num_valid, method="encode_video")
-        result = readouts.readouts(tokens, num_valid, model.grid, map_side)
-        if "decoder" in params:
-            decoded = model.apply({"params": params}, tokens, method="decode_video")
-            of_decoder = readouts.readouts(decoded, num_valid, model.grid, map_side)
-            result |= {readouts.DECODER + name: of_decoder[name] for name in readouts.MAPS}
-        return result
+        tokens = discovr.apply(model)(params, frames, num_valid, method="encode_video")
+        return readouts.pooled(discovr.apply(model), params, tokens, frames, num_valid, model.grid, map_side)
 
     jitted = jax.jit(embed, in_shardings=(None, batch, batch), out_shardings=mesh_lib.replicated(mesh))
 
@@ -130,9 +124,7 @@ def evaluate_state(
 
     # What changes features without changing parameters. (Without motion, as keys always were: caches stay good.)
     read_as = f"{model.input_normalisation} {model.dtype}" + (f" {model.motion}" if model.motion != "none" else "")
-    keys = {
-        name: [f"{fingerprint(p)} {read_as}" for p in group] for name, group in teachers.items()
-    }
+    keys = {name: [f"{fingerprint(p)} {read_as}" for p in group] for name, group in teachers.items()}
 
     def of_all(params, make):
         return {
@@ -141,8 +133,8 @@ def evaluate_state(
         }
 
     def encoder(params, key):
-        decoder = f" {fingerprint(params['decoder'])}" if "decoder" in params else ""
-        return feature_cache.FeatureEncoder(partial(embed, params), f"{key} {map_side}{decoder}")
+        others = "".join(f" {fingerprint(params[name])}" for name in sorted(params) if name != "video_encoder")
+        return feature_cache.FeatureEncoder(partial(embed, params), f"{key} {map_side}{others}")
 
     encoders = of_all(weights, encoder)
     manifest = records.manifest_hash(sources["test"].path)
@@ -284,16 +276,19 @@ def _random_seeds(config: ConfigDict) -> range:
 
 
 def scored(state: train_step.TrainState, names: Sequence[str]) -> dict:
-    """The parameters that evaluation reads: the video teacher's, and of the decoder, which has no teacher, its own.
+    """The parameters that evaluation reads: the teachers', and of the decoder, which has no teacher, its own.
 
     Args:
-      names: of readouts; the decoder is there if one is the decoder's and a decoder was trained.
+      names: of readouts; image encoder and decoder are there if one is theirs and they were trained.
     """
     params = {"video_encoder": state.teacher["video_encoder"]}
-    if asked := [name for name in names if name.startswith(readouts.DECODER)]:
-        if "decoder" in state.params:
-            return params | {"decoder": state.params["decoder"]}
-        logger.warning("readouts %s are left out: no decoder was trained", ", ".join(asked))
+    for module in sorted(readouts.branches(names)):
+        trees_of_it = state.teacher if module in state.teacher else state.params
+        if module in trees_of_it:
+            params[module] = trees_of_it[module]
+        else:
+            asked = [name for name in names if module in readouts.branches([name])]
+            logger.warning("readouts %s are left out: no %s was trained", ", ".join(asked), module.replace("_", " "))
     return params
 
 

@@ -14,7 +14,9 @@ from discovr_jax.models import readouts
 from discovr_jax.runs import checkpoint
 
 BEST = "best"
-SCORED, DECODER = "video_teacher", "params/decoder/"  # what evaluations score, and the decoder that belongs to it
+SCORED = "video_teacher"  # the branch that evaluations score
+# Beside it, what some readouts are made from (`readouts.branches`), and where a checkpoint holds it.
+PREFIXES = {"decoder": "params/decoder/", "image_encoder": "teacher/image_encoder/"}
 
 
 class ReadoutError(ValueError):

@@ -1,4 +1,4 @@
-"""LeJEPA on the CLS tokens of a clip's views: views of one clip agree, and embeddings spread as a standard Gaussian.
+"""LeJEPA: views agree, and embeddings spread as a standard Gaussian. `term` asks it of CLS of a clip's views.
 
 Source: Balestriero and LeCun, "LeJEPA", arXiv 2511.08544 (SIGReg: the Epps-Pulley test along random directions). No
 teacher, no centre and no temperature, hence no collapse to a uniform output; `losses.dino` needs all three.
@@ -46,7 +46,9 @@ def draw_directions(key: jax.Array, width: int, count: int) -> Float[Array, "wid
 
 
 def sigreg(
-    embeddings: Float[Array, "clips views width"], directions: Float[Array, "width directions"]
+    embeddings: Float[Array, "clips views width"],
+    directions: Float[Array, "width directions"],
+    weights: Float[Array, "clips"] | None = None,
 ) -> Float[Array, ""]:
     """Distance of the embeddings from a standard Gaussian, 0 for a perfect one.
 
@@ -56,6 +58,7 @@ def sigreg(
     Args:
       embeddings: float32 [B, M, E].
       directions: float32 [E, R], unit columns; other ones at each step.
+      weights: float32 [B], how much each row counts; their sum takes the place of B. None: 1 each.
 
     Returns:
       Mean over directions and views.
@@ -69,5 +72,11 @@ def sigreg(
     knots = jnp.linspace(-_LARGEST, _LARGEST, _KNOTS)
     gauss = jnp.exp(-0.5 * knots**2)
     angles = jnp.einsum("bme,er->mbr", embeddings, directions)[..., None] * knots
-    error = jnp.square(jnp.cos(angles).mean(1) - gauss) + jnp.square(jnp.sin(angles).mean(1))
-    return embeddings.shape[0] * jnp.trapezoid(error * gauss, knots, axis=-1).mean()
+    weights = jnp.ones(embeddings.shape[0]) if weights is None else weights
+    count = weights.sum()
+
+    def mean(x):
+        return jnp.einsum("mbrk,b->mrk", x, weights / count)
+
+    error = jnp.square(mean(jnp.cos(angles)) - gauss) + jnp.square(mean(jnp.sin(angles)))
+    return count * jnp.trapezoid(error * gauss, knots, axis=-1).mean()

@@ -8,7 +8,7 @@ and computed, what is logged and printed as `loss/NAME`, and the curve in the re
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from discovr_jax.losses import dino, jepa, pixel, scd
+from discovr_jax.losses import dino, jepa, phase, pixel, scd
 from discovr_jax.losses.interface import Result
 
 
@@ -37,6 +37,7 @@ _ALL = (
     Term("scd", scd.term, frozenset({"decoded", "image_tokens", "prototypes"}), "semantic clusters"),
     Term("pix", pixel.term, frozenset({"decoded", "pixels"}), "pixels"),
     Term("jepa", jepa.term, frozenset({"embeddings"}), "LeJEPA", section="jepa"),
+    Term("phase", phase.term, frozenset({"frame_embeddings"}), "phase of the beat", section="phase"),
 )
 TERMS = {term.name: term for term in _ALL}
 

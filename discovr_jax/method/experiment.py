@@ -138,6 +138,11 @@ def make_model(config: ConfigDict) -> Discovr:
         raise ConfigError(f"model.motion = {m.motion!r} averages cells of half a patch: model.patch = {m.patch} is odd")
     if m.positions not in KINDS:
         raise ConfigError(f"model.positions must be one of {tuple(KINDS)}, not {m.positions!r}")
+    phase_frames = config.phase.frames if config.loss.phase else 0
+    if phase_frames and (phase_frames < 2 or data.num_frames % phase_frames):
+        raise ConfigError(
+            f"phase.frames = {phase_frames} must be at least 2 and divide data.num_frames = {data.num_frames}"
+        )
     side = data.image_size // m.patch
     return Discovr(
         grid=ClipGrid(data.num_frames // m.tubelet, side, side, m.tubelet),
@@ -162,6 +167,7 @@ def make_model(config: ConfigDict) -> Discovr:
         motion=m.motion,
         projector_hidden=config.head.hidden,
         projector_outputs=config.head.projector_outputs,
+        phase_frames=phase_frames,
     )
 
 
@@ -195,9 +201,10 @@ def make_options(config: ConfigDict) -> LossOptions:
 
 
 def make_views(config: ConfigDict) -> views.ViewOptions:
-    """How the local video views of a clip differ."""
+    """How the views of a clip differ: local video views, and those of `loss.phase`."""
     v = config.views
-    return views.ViewOptions(v.positive, v.crop, v.gamma, v.gain, v.attenuation, v.noise)
+    phase_frames = config.phase.frames if config.loss.phase else 0
+    return views.ViewOptions(v.positive, v.crop, v.gamma, v.gain, v.attenuation, v.noise, phase_frames)
 
 
 def check_settings(config: ConfigDict) -> None:
@@ -220,9 +227,7 @@ def make_experiment(config: ConfigDict, num_train: int) -> Experiment:
     total = schedules_lib.duration_steps(config.duration, steps_per_epoch=steps_per_epoch, batch_size=batch_size)
 
     def steps(text):
-        return schedules_lib.duration_steps(
-            text, steps_per_epoch=steps_per_epoch, batch_size=batch_size, total=total
-        )
+        return schedules_lib.duration_steps(text, steps_per_epoch=steps_per_epoch, batch_size=batch_size, total=total)
 
     o, d = config.optim, config.dino
     decay = option(config, "optim.decay")

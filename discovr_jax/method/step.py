@@ -49,9 +49,7 @@ def draw_masks(key: jax.Array, model: Discovr, options: MaskOptions, batch: int)
     keys = jax.random.split(key, 3)
 
     def video(view_key, views, kind):
-        views = masking.visible_positions(
-            view_key, views, batch, grid, kind, options.ratio, options.region_fraction
-        )
+        views = masking.visible_positions(view_key, views, batch, grid, kind, options.ratio, options.region_fraction)
         return tuple(masking.tube(view, model.grid.time, model.grid.num_positions) for view in views)
 
     images = masking.visible_positions(
@@ -78,7 +76,7 @@ def init_state(model: Discovr, tx: optax.GradientTransformation, masks: MaskOpti
     # The teacher starts as the student. A branch that has no student (SCD without the image loss) keeps its
     # own initial weights.
     fresh = model.init(teacher_key, frames, num_valid, method="teacher").get("params", {})
-    names = {*fresh, "video_encoder"}
+    names = {*fresh} | ({"video_encoder", "image_encoder"} & {*params})
     teacher = {name: params.get(name, fresh.get(name)) for name in sorted(names)}
     teacher = jax.tree.map(jnp.copy, teacher)
     # Running means start at zero, which the losses take for "not started".
@@ -109,8 +107,7 @@ def ema(teacher: dict, student: dict, momentum: jax.Array) -> dict:
         return momentum * t + (1 - momentum) * s.astype(jnp.float32)
 
     return {
-        name: jax.tree.map(average, tree, student[name]) if name in student else tree
-        for name, tree in teacher.items()
+        name: jax.tree.map(average, tree, student[name]) if name in student else tree for name, tree in teacher.items()
     }
 
 
@@ -145,9 +142,7 @@ def objective(student, teacher_outputs, model, options, memory, batch, masks, te
     # What single terms and options ask for of the input; the rest is left uncomputed.
     signal = targets = order = None
     if options.scd_ignore_static:
-        signal = scd.signal_weights(
-            frames, num_valid, model.grid.tubelet, model.patch, options.signal_floor
-        )
+        signal = scd.signal_weights(frames, num_valid, model.grid.tubelet, model.patch, options.signal_floor)
     if student.pixels is not None:
         targets = pixel.pixel_targets(model.apply({}, frames, num_valid, method="grey_patches"))
     if options.scd_pairing == "reference":

@@ -26,6 +26,7 @@ class ViewOptions:
     gain: float = 0.0
     attenuation: float = 0.0
     noise: float = 0.0
+    phase_frames: int = 0  # frames per clip of the two views of `loss.phase`; 0 where it is off
 
     def __post_init__(self):
         if self.positive not in POSITIVES:
@@ -35,11 +36,13 @@ class ViewOptions:
         amounts = {name: getattr(self, name) for name in ("gamma", "gain", "attenuation", "noise")}
         if wrong := [f"views.{name} = {value}" for name, value in amounts.items() if value < 0]:
             raise ConfigError(f"{', '.join(wrong)} must not be negative")
+        if self.phase_frames and not self.active:
+            raise ConfigError("loss.phase compares views of a frame, which are equal: set views.crop, gamma, gain, ...")
 
     @property
     def active(self) -> bool:
         """Whether views differ by more than their masks."""
-        return self != MASKS_ALONE
+        return dataclasses.replace(self, phase_frames=0) != MASKS_ALONE
 
 
 MASKS_ALONE = ViewOptions()
@@ -59,7 +62,7 @@ def input_shapes(options: ViewOptions, clips: int, frames: int, size: int) -> di
 
 
 def add_views(key: jax.Array, batch: dict, options: ViewOptions, count: int) -> dict:
-    """The batch with what each of `count` local views sees.
+    """The batch with what each of `count` local views sees, and the two views of `loss.phase`.
 
     Args:
       key: of this step.
@@ -68,7 +71,8 @@ def add_views(key: jax.Array, batch: dict, options: ViewOptions, count: int) -> 
 
     Returns:
       frames and num_valid as they were; where `options.active` also views float32 [B, count, T, H, W] in grey levels
-      and views_valid int32 [B, count].
+      and views_valid int32 [B, count]; with `options.phase_frames` = F also phase_views float32 [B, 2, F, H, W], of
+      evenly spaced frames of the clip, and phase_valid int32 [B], how many of those are real.
     """
     clip = {"frames": batch["frames"], "num_valid": batch["num_valid"]}
     if not options.active:
@@ -82,7 +86,17 @@ def add_views(key: jax.Array, batch: dict, options: ViewOptions, count: int) -> 
         for each, source in zip(jax.random.split(key, count), sources, strict=True)
     ]
     valid = [source["num_valid"] for source in sources]
-    return clip | {"views": jnp.stack(views, 1), "views_valid": jnp.stack(valid, 1)}
+    result = clip | {"views": jnp.stack(views, 1), "views_valid": jnp.stack(valid, 1)}
+    if options.phase_frames:
+        result |= phase_views(jax.random.fold_in(key, 1), batch["frames"], batch["num_valid"], options)
+    return result
+
+
+def phase_views(key: jax.Array, frames: jax.Array, num_valid: jax.Array, options: ViewOptions) -> dict[str, jax.Array]:
+    """Two views of the same evenly spaced frames; see `add_views`."""
+    every = frames.shape[1] // options.phase_frames
+    pair = [augment(each, frames[:, ::every], options) for each in jax.random.split(key)]
+    return {"phase_views": jnp.stack(pair, 1), "phase_valid": -(-num_valid // every)}
 
 
 def augment(

@@ -17,7 +17,9 @@ from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.heads import DINOHead, Projector, Prototypes
 
 # What `teacher` and `student` can give; a name that both have is given by both.
-OUTPUTS = ("video_logits", "embeddings", "image_logits", "image_tokens", "decoded", "pixels", "prototypes")
+OUTPUTS = (
+    "video_logits", "embeddings", "image_logits", "frame_embeddings", "image_tokens", "decoded", "pixels", "prototypes",
+)  # fmt: skip
 LOCAL_VIEWS = frozenset({"video_logits", "embeddings"})  # those for which the local views are encoded
 VIDEO_NORM_EPS, IMAGE_NORM_EPS = 1e-6, 1e-5
 
@@ -64,6 +66,7 @@ class StudentOutputs:
     video_logits: jax.Array | None  # float32 [B, M, K]
     embeddings: jax.Array | None  # float32 [B, M, E], of the local views' CLS, by the projector
     image_logits: jax.Array | None  # float32 [B * T, N, K]
+    frame_embeddings: jax.Array | None  # float32 [B, F, 2, E], of CLS of frames in two views, by the frame projector
     decoded: jax.Array | None  # [B, tokens, D], raster order
     pixels: jax.Array | None  # float32 [B, tokens, patch_dim]
     prototypes: jax.Array | None  # float32 [prototypes, D]
@@ -73,7 +76,7 @@ class StudentOutputs:
 class TeacherOutputs:
     """video_logits [B, K]; image_logits [B * F, K]; image_tokens [B, F, P, D]; cls float32 [B, D].
 
-    F is T, or the first frame of each tubelet where no image loss asks for the others.
+    Here F is T, or the first frame of each tubelet where no image loss asks for the others.
     """
 
     video_logits: jax.Array | None
@@ -113,8 +116,9 @@ class Discovr(nn.Module):
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
     mlp_dim: int | None = None  # of the encoders; None: 4 x width
     motion: str = "none"  # input of the video encoder: grey, or of `patches.motion_channels`
-    projector_hidden: int = 0  # of "jepa"
+    projector_hidden: int = 0  # of "jepa" and "phase"
     projector_outputs: int = 0
+    phase_frames: int = 0  # frames per clip of "frame_embeddings"
 
     def setup(self):
         if unknown := sorted(self.outputs.difference(OUTPUTS)):
@@ -138,9 +142,7 @@ class Discovr(nn.Module):
             )
 
         def head():
-            return DINOHead(
-                self.head_hidden, self.head_bottleneck, self.head_outputs, self.head_init, self.dtype
-            )
+            return DINOHead(self.head_hidden, self.head_bottleneck, self.head_outputs, self.head_init, self.dtype)
 
         channels = 3 if self.motion == "none" else 2
         self.video_encoder = encoder(self.grid.tubelet, self.video_qkv_bias, VIDEO_NORM_EPS, channels)
@@ -161,6 +163,7 @@ class Discovr(nn.Module):
         self.pixel_head = nn.Dense(self.grid.tubelet * self.patch**2, dtype=self.dtype)
         self.prototypes = Prototypes(self.num_prototypes, self.width)
         self.projector = Projector(self.projector_hidden, self.projector_outputs, self.dtype)
+        self.frame_projector = Projector(self.projector_hidden, self.projector_outputs, self.dtype)
         sizes, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
         count = positions.KINDS[self.positions]
         self.clip_positions = count(sizes, counted_in)
@@ -226,6 +229,8 @@ class Discovr(nn.Module):
         masks: Masks,
         views: jax.Array | None = None,
         views_valid: jax.Array | None = None,
+        phase_views: jax.Array | None = None,
+        phase_valid: jax.Array | None = None,
     ) -> StudentOutputs:
         """Both students on the masked views, and the decoder on the global view.
 
@@ -233,8 +238,9 @@ class Discovr(nn.Module):
           frames, num_valid, masks: of the clip.
           views: float32 [B, M, T, H, W], what each local view sees in place of `frames` (`method.views`); None where
             views differ by masks alone. views_valid: int32 [B, M].
+          phase_views: float32 [B, 2, F, H, W], frames of the clip in two views; not masked. phase_valid: int32 [B].
         """
-        video_logits = embeddings = image_logits = decoded = pixels = prototypes = None
+        video_logits = embeddings = image_logits = frame_embeddings = decoded = pixels = prototypes = None
         decodes = bool(self.outputs & {"decoded", "pixels"})
         local = masks.local_views if self.outputs & LOCAL_VIEWS else ()
         if views is None:
@@ -254,11 +260,21 @@ class Discovr(nn.Module):
                 embeddings = self.projector(local_cls)
         if "image_logits" in self.outputs:
             image_logits = self.image_head(self.frame_views(frames, num_valid, masks.image_views))
+        if "frame_embeddings" in self.outputs:
+            frame_embeddings = self.frame_projector(self.whole_frames(phase_views, phase_valid))
         if "pixels" in self.outputs:
             pixels = self.pixel_head(decoded).astype(jnp.float32)
         if "prototypes" in self.outputs:
             prototypes = self.prototypes()
-        return StudentOutputs(video_logits, embeddings, image_logits, decoded, pixels, prototypes)
+        return StudentOutputs(video_logits, embeddings, image_logits, frame_embeddings, decoded, pixels, prototypes)
+
+    def whole_frames(self, views: jax.Array, num_valid: jax.Array) -> jax.Array:
+        """CLS of unmasked frames in several views: [B, M, F, H, W], int32 [B] real frames -> [B, F, M, D]."""
+        batch, count, time = views.shape[:3]
+        clips = views.reshape(batch * count, *views.shape[2:])
+        tokens = self.frame_patches(clips, jnp.repeat(num_valid, count))
+        cls = self.image_encoder(tokens, at=self.frame_positions, only_cls=True)[:, 0]
+        return jnp.swapaxes(cls.reshape(batch, count, time, self.width), 1, 2)
 
     def augmented_views(
         self, views: jax.Array, views_valid: jax.Array, masks: tuple[jax.Array, ...]
@@ -305,5 +321,9 @@ class Discovr(nn.Module):
         """Touches every module that trains; the video encoder always (it is what evaluation reads)."""
         if self.is_initializing():
             self.encode_video(frames, num_valid)
-        return self.student(frames, num_valid, masks)
+        return self.student(frames, num_valid, masks, phase_views=jnp.stack([frames, frames], 1), phase_valid=num_valid)
 
+
+def apply(model: Discovr):
+    """`(params, *arrays, method) -> outputs`, as `models.readouts.pooled` takes it."""
+    return lambda params, *arrays, method: model.apply({"params": params}, *arrays, method=method)

@@ -27,7 +27,7 @@ def step_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, float
         factor = 1 if part.endswith("teacher") else BACKWARD
         if part == "heads":
             student, teacher = _head_rows(model, masks)
-            if student:  # else the projector alone
+            if student:  # else the projectors alone
                 factor = (BACKWARD * student + teacher) / (student + teacher)
         if part == "scd":
             factor = 2.5  # tokens and prototypes get a gradient from the video scores, prototypes from the image scores
@@ -54,6 +54,8 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     if "image_logits" in outputs:
         counts = [view.shape[1] for view in masked.image_views]
         result["image students"] = sum(encode(grid.frames, count, grid.num_positions, 1) for count in counts)
+    if "frame_embeddings" in outputs:
+        result["phase views"] = encode(2 * model.phase_frames, grid.num_positions, grid.num_positions, 1)
     decodes = outputs & {"decoded", "pixels"}
     views = [masked.decoder_view] * bool(decodes) + list(masked.local_views) * bool(outputs & LOCAL_VIEWS)
     if views:
@@ -70,10 +72,11 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     if rows:
         sizes = (width, model.head_hidden, model.head_hidden, model.head_bottleneck, model.head_outputs)
         result["heads"] = 2 * rows * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
-    if "embeddings" in outputs:
+    projected = ("embeddings" in outputs) * masks.video_views + 2 * model.phase_frames
+    if projected:
         sizes = (width, model.projector_hidden, model.projector_hidden, model.projector_outputs)
-        projected = 2 * masks.video_views * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
-        result["heads"] = result.get("heads", 0) + projected
+        products = 2 * projected * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        result["heads"] = result.get("heads", 0) + products
     return result
 
 

@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = 3  # logged rows in a row that must look sick before a warning
 SAME = 0.02  # relative difference below which two entropies count as equal
 _TEACHERS = {"vid": "video", "img": "image"}
-_MONITORS = ("features/rank", "scd/agreement", *(f"teacher/{name}/entropy" for name in _TEACHERS))
+_MONITORS = ("features/rank", "phase/rank", "scd/agreement", *(f"teacher/{name}/entropy" for name in _TEACHERS))
 
 
 def symptoms(row: Mapping[str, float], num_prototypes: int, centering: str) -> dict[str, str]:
@@ -80,6 +80,7 @@ def health(rows: Sequence[Mapping[str, float]], num_prototypes: int, centering: 
         return []
     row = monitored[-1]
     parts = [f"rank {row['features/rank']:.1f}"] if "features/rank" in row else []
+    parts += [f"phase rank {row['phase/rank']:.1f}"] if "phase/rank" in row else []
     gaps = [
         f"{words} {row[f'teacher/{name}/entropy_max'] - row[f'teacher/{name}/entropy']:.2f}"
         for name, words in _TEACHERS.items()

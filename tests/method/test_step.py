@@ -8,6 +8,7 @@ import pytest
 from discovr_jax import trees
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
+from discovr_jax.method import views as views_lib
 
 
 def named(tree):
@@ -235,11 +236,11 @@ def test_a_batch_that_cannot_be_cut_is_refused(config):
 
 @pytest.fixture(scope="module")
 def with_views(make_tiny):
-    """A run with every option of issue 20: motion channels, views of another beat, LeJEPA beside DISCOVR's terms."""
+    """Every option of views: motion channels, views of another beat, LeJEPA and phase beside DISCOVR's terms."""
     return make_tiny(
         **{
             "loss.jepa": 1.0, "views.positive": "other_beat", "views.crop": 0.6, "views.noise": 0.05,
-            "model.motion": "deviation",
+            "model.motion": "deviation", "loss.phase": 1.0, "phase.frames": 2,
         }
     )  # fmt: skip
 
@@ -253,12 +254,50 @@ def test_a_step_with_views_trains_every_branch(with_views):
     assert set(with_views.experiment.input_shapes(8)) == set(batch)
     state, metrics = jax.jit(with_views.step)(with_views.state, batch)
     assert np.isfinite(float(metrics["loss/jepa"])) and np.isfinite(float(metrics["loss/total"]))
-    assert float(metrics["jepa/rank"]) > 1
+    assert float(metrics["jepa/rank"]) > 1 and float(metrics["phase/rank"]) > 1 and float(metrics["loss/phase"]) > 0
     before, after = named(with_views.state.params), named(state.params)
-    for name in ("projector/last/kernel", "video_encoder/patch_embed/kernel", "video_head/last", "decoder/head/kernel"):
+    modules = ("projector/last", "frame_projector/last", "video_encoder/patch_embed", "decoder/head")
+    for name in (*(f"{module}/kernel" for module in modules), "video_head/last"):
         assert name in after, sorted(after)
         assert (before[name] != after[name]).any(), name
     assert after["video_encoder/patch_embed/kernel"].shape[3] == 2
+
+
+def test_phase_alone_trains_the_image_branch_and_its_teacher(make_tiny):
+    tiny = make_tiny(
+        **{f"loss.{name}": 0.0 for name in ("vid", "img", "scd")}, **{"loss.phase": 1.0, "phase.frames": 2, "views.crop": 0.6}
+    )
+    assert set(tiny.state.params) == {"frame_projector", "image_encoder", "video_encoder"}
+    state, _ = jax.jit(tiny.step)(tiny.state, tiny.batch)
+    for tree, before in ((state.params, tiny.state.params), (state.teacher, tiny.state.teacher)):
+        after, before = named(tree["image_encoder"]), named(before["image_encoder"])
+        assert all((after[name] != before[name]).any() for name in after if name.endswith("kernel"))
+
+
+def test_accumulated_gradients_with_views_are_those_of_the_whole_batch(with_views):
+    e, s = with_views.experiment, with_views.state
+    batch = views_lib.add_views(jax.random.key(5), _two_clips(with_views), e.views, e.masks.video_views)
+    assert batch["phase_views"].shape == (8, 2, 2, 32, 32) and batch["phase_valid"].tolist()[-1] == 1
+    fixed = (s.params, s.teacher, s.memory, batch, with_views.masks, 0.05, jax.random.key(4))
+    (_, (_, metrics)), grads = jax.jit(
+        lambda *given: jax.value_and_grad(train_step.losses, argnums=2, has_aux=True)(e.model, e.options, *given)
+    )(*fixed)
+    (_, (_, metrics2)), grads2 = jax.jit(lambda *given: train_step.accumulated(2, e.model, e.options, *given))(*fixed)
+    np.testing.assert_allclose(metrics2["loss/phase"], metrics["loss/phase"], rtol=1e-5)
+    for name, expected in named(grads["frame_projector"]).items():
+        assert np.linalg.norm(named(grads2["frame_projector"])[name] - expected) <= 1e-4 * np.linalg.norm(expected)
+
+
+def test_phase_without_views_that_differ_is_refused(config):
+    config.loss.phase = 1.0
+    with pytest.raises(ValueError, match=r"loss\.phase compares views of a frame, which are equal: set views\.crop"):
+        experiment_lib.make_experiment(config, 80)
+
+
+def test_phase_frames_that_do_not_divide_the_clip_are_refused(config):
+    config.loss.phase, config.phase.frames, config.views.crop = 1.0, 3, 0.6
+    with pytest.raises(ValueError, match=r"phase\.frames = 3 must be at least 2 and divide data\.num_frames = 4"):
+        experiment_lib.make_experiment(config, 80)
 
 
 def test_a_second_clip_that_is_missing_is_not_made_up(with_views):

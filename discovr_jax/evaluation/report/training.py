@@ -68,11 +68,11 @@ _MONITORS = (
     ),
     (
         "Directions in use",
-        {"features/rank": "effective rank"},
+        {"features/rank": "clips", "phase/rank": "frames less their clip's mean"},
         {},
         "number of directions",
         False,
-        "How many independent directions the clip features span; near 1 means that all clips look alike.",
+        "How many independent directions features span; near 1 means that all look alike but for one number.",
     ),
     (
         "Gradient norm",
