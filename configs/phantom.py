@@ -12,8 +12,8 @@ from discovr_jax.configs import base
 def get_config(arg: str | None = None):
     args = base.parse_arg(arg, smoke=False, long=False)
     c = base.get_config()
-    c.batch_size = 16
-    c.duration = "300 steps"
+    c.batch_size = 8  # many small steps learn more than few large ones in the same time
+    c.duration = "600 steps"
 
     c.data.data_dir = "data/phantom"
     c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 400, 150, 200
@@ -54,8 +54,8 @@ def get_config(arg: str | None = None):
     c.optim.lr = 1e-3
     c.optim.warmup = "10 percent"
     c.optim.clip = 3.0
-    c.checkpoint.every = "100 steps"
-    c.log.every = "10 steps"
+    c.checkpoint.every = "200 steps"
+    c.log.every = "20 steps"
     c.eval.map_side = 6  # every patch
     # SCD trains the decoder's tokens, the phase term the CLS tokens of frames.
     c.eval.readouts = (*c.eval.readouts, "decoder_mean_map", "decoder_std_map", "frame_mean", "frame_std")
@@ -63,7 +63,7 @@ def get_config(arg: str | None = None):
     if args.smoke and args.long:
         raise ValueError("config arguments smoke and long exclude each other")
     if args.long:
-        c.duration = "3000 steps"
+        c.duration = "4000 steps"
         c.data.data_dir = "data/phantom_long"
         # So many test clips, because gains of 0.01 in AUROC are to be told from none.
         c.data.simulate.train, c.data.simulate.val, c.data.simulate.test = 1000, 400, 2000

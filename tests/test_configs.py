@@ -37,7 +37,7 @@ ARGUMENTS = {
     "camus": RECIPE | {"small": (False, True)},
     "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
     | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},
-    "phantom": {"smoke": (False, True), "long": (False, True), "views": (False, True)},
+    "phantom": {"smoke": (False, True), "long": (False, True)},
     "baselines": {
         "method": ("discovr", *(m for m in baselines.METHODS if m != "discovr")), "recipe": ("phantom", "adult")
     },
