@@ -31,13 +31,14 @@ def get_config(arg: str | None = None):
 def small():
     """The phantom's recipe on clips of two frames, end-diastole and end-systole."""
     c = phantom.get_config()
-    c.batch_size = 32
-    c.duration = "600 steps"
+    c.batch_size = 16
+    c.duration = "1200 steps"
     c.data.dataset = c.eval.dataset = "camus"
     c.data.data_dir = "data"
     c.data.simulate.train = c.data.simulate.val = c.data.simulate.test = 0
     c.data.image_size = 112
-    c.data.num_frames, c.data.stride = 2, 1
+    c.data.num_frames, c.data.stride, c.data.stride_jitter = 2, 1, 0.0
+    c.phase.frames = 2
     c.eval.clips = 1
     c.eval.map_side = 7
     return c

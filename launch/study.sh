@@ -6,7 +6,7 @@
 # be set; DRY_RUN=1 prints the commands.
 set -euo pipefail
 
-METHODS=${METHODS:-discovr reference_pairing image_video video_only}
+METHODS=${METHODS:-recipe discovr reference_pairing image_video video_only}
 SEEDS=${SEEDS:-0 1 2}
 export RUNS=${RUNS:-runs} PYTHON=${PYTHON:-.venv/bin/python} DRY_RUN=${DRY_RUN:-}
 

@@ -19,7 +19,7 @@ from discovr_jax.data import mixture
 from discovr_jax.evaluation import interface, runner
 from discovr_jax.losses.terms import TERMS, outputs
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.method import fidelity
+from discovr_jax.method import fidelity, views
 from discovr_jax.method import step as train_step
 from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.variants import VARIANTS
@@ -126,9 +126,10 @@ def test_the_real_step_fits(name):
 
 
 def check_losses(e, batch):
-    """Masks, forward and losses, abstractly."""
+    """Views, masks, forward and losses, abstractly."""
 
     def run(key, batch):
+        batch = views.add_views(key, batch, e.views, e.masks.video_views)
         state = train_step.init_state(e.model, e.tx, e.masks, key)
         masks = train_step.draw_masks(key, e.model, e.masks, batch["frames"].shape[0])
         trees = state.params, state.teacher, state.memory
@@ -149,7 +150,15 @@ def test_every_argument_means_losses():
         config = load(name, arg)
         experiment = experiment_lib.make_experiment(config, 600)
         assert experiment.total > 0 and experiment.schedules.warmup < experiment.total, (name, arg)
-        small = dataclasses.replace(experiment, model=experiment.model.clone(**size, **decoder, **head))
+        own = dict(experiment.options.own)
+        if "phase" in own:
+            own["phase"] = own["phase"] | {"frames": 2}
+        small = dataclasses.replace(
+            experiment,
+            model=experiment.model.clone(**size, **decoder, **head, phase_frames=2),
+            options=dataclasses.replace(experiment.options, own=own),
+            views=dataclasses.replace(experiment.views, phase_frames=2 * ("phase" in own), positive="same"),
+        )
         masks = dataclasses.replace(small.masks, ratio=0.75, image_ratio=0.75, video_views=2, image_views=2)
         same = repr((small.model, small.options, masks))
         if same not in met:

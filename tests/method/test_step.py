@@ -265,7 +265,8 @@ def test_a_step_with_views_trains_every_branch(with_views):
 
 def test_phase_alone_trains_the_image_branch_and_its_teacher(make_tiny):
     tiny = make_tiny(
-        **{f"loss.{name}": 0.0 for name in ("vid", "img", "scd")}, **{"loss.phase": 1.0, "phase.frames": 2, "views.crop": 0.6}
+        **{f"loss.{name}": 0.0 for name in ("vid", "img", "scd")},
+        **{"loss.phase": 1.0, "phase.frames": 2, "views.crop": 0.6},
     )
     assert set(tiny.state.params) == {"frame_projector", "image_encoder", "video_encoder"}
     state, _ = jax.jit(tiny.step)(tiny.state, tiny.batch)
