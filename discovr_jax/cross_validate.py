@@ -14,15 +14,13 @@ together, by heads that saw none of them. Written: DIR/results.json, predictions
 import argparse
 import pathlib
 import sys
-import time
 
 from discovr_jax import storage
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import results_io
 from discovr_jax.evaluation.cross_validation import archive as archive_lib
 from discovr_jax.evaluation.cross_validation import run, summary
-
-_QUIET = 5  # seconds between two lines of progress
+from discovr_jax.progress import Progress
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             where=args.where,
         )
         options = run.FoldOptions(args.folds, args.repeats, args.inner_folds, args.seed, args.resamples)
-        found, cuts = run.predict_all(archive, options, _Progress(args.repeats))
+        found, cuts = run.predict_all(archive, options, Progress("repeats", args.repeats))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -53,21 +51,6 @@ def main(argv: list[str] | None = None) -> int:
     results_io.write_json(directory / "results.json", results)
     print(summary.tables(results))
     return 0
-
-
-class _Progress:
-    """How far, and about how long still, on stderr."""
-
-    def __init__(self, repeats: int):
-        self._repeats, self._begun, self._told = repeats, time.monotonic(), -float("inf")
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._told < _QUIET and done < self._repeats:
-            return
-        self._told, seconds = now, now - self._begun
-        left = seconds / done * (self._repeats - done)
-        print(f"repeat {done} of {self._repeats}  {seconds:.0f} s, about {left:.0f} s left", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

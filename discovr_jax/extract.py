@@ -22,7 +22,6 @@ import os
 import pathlib
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -37,6 +36,7 @@ from discovr_jax.evaluation.features.feature_table import LISTS, FeatureTable, w
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.pixel_encoder import PixelEncoder
+from discovr_jax.progress import Progress
 from discovr_jax.runs.checkpoint import CheckpointError
 
 CHUNK = 16  # files that are embedded, and then written, at a time
@@ -131,16 +131,16 @@ def write_table(
     if private_dir is not None:
         names = {key: str(one.path.absolute()) for key, one in zip(ids, files, strict=True) if one.path is not None}
         private.write_map(private_dir, private.ID_MAP, "path", names)
-    bar = _Progress(len(files))
+    progress = Progress("files", len(files))
     done = out.done()
-    bar.update(sum(done.values()))
+    progress(sum(done.values()))
     with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
         waiting = [(first // CHUNK, files[first : first + CHUNK]) for first in range(0, len(files), CHUNK)]
         waiting = [(number, chunk) for number, chunk in waiting if number not in done]
         for number, chunk, videos in _read_ahead(pool, waiting, whole_frame):
             rows = make(chunk, videos, salt)
             out.write_part(number, [row | {"id": ids[row["row"]]} for row in rows], settings["features"])
-            bar.update(len(chunk))
+            progress.add(len(chunk))
     card = out.finish(settings | {"not_read": given.not_read})
     if not card["rows"]:
         shutil.rmtree(out.partial)  # another try reads them again
@@ -260,26 +260,6 @@ def _finished(out: FeatureTable, settings: dict) -> dict:
             f"--output={out.table} exists, from other weights, settings or inputs: choose another, or remove it"
         )
     return card
-
-
-class _Progress:
-    """How far, on stderr: a line that is rewritten on a terminal, else one every tenth."""
-
-    def __init__(self, total: int):
-        self._total, self._done, self._begun, self._told = total, 0, time.monotonic(), 0
-
-    def update(self, count: int) -> None:
-        self._done += count
-        share, seconds = self._done / self._total, time.monotonic() - self._begun
-        left = seconds * (1 - share) / share if share else 0
-        text = f"{self._done} of {self._total} files  {100 * share:3.0f} %  {seconds:.0f} s, {left:.0f} s left"
-        if sys.stderr.isatty():
-            filled = int(30 * share)
-            end = "\n" if self._done == self._total else ""
-            print(f"\r[{'#' * filled}{'.' * (30 - filled)}] {text}", end=end, file=sys.stderr, flush=True)
-        elif int(10 * share) > self._told:
-            self._told = int(10 * share)
-            print(text, file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:

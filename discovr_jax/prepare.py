@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from discovr_jax import file_lock, storage
 from discovr_jax.data import audit, bucket, mixture, records
 from discovr_jax.errors import ConfigError
+from discovr_jax.progress import Progress
 
 _BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "tfds_builders"
 
@@ -213,25 +214,6 @@ def _exclusive(path: pathlib.Path) -> Iterator[None]:
             print(f"Waiting for another process that builds {path}.", file=sys.stderr)
             file_lock.lock(lock, wait=True)
         yield
-
-
-class Progress:
-    """Prints the count, the rate and the time left to stderr, at most every `every` seconds."""
-
-    def __init__(self, what: str, every: float = 5.0):
-        self._what = what
-        self._every = every
-        self._start = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._last < self._every and done < total:
-            return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        minutes, seconds = divmod(round((total - done) / rate), 60)
-        line = f"{done} of {total} {self._what} ({100 * done // total} %), {rate:.1f} per second"
-        print(f"{line}, {minutes} min {seconds} s left", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,7 +55,7 @@ def members(prefix):
 # What a part may import of ours besides itself: the direction of each arrow. A module belongs to the longest
 # prefix; what is not named (the commands) may import everything but `main`.
 BASE = tuple(
-    f"discovr_jax.{name}" for name in ("errors", "trees", "file_lock", "renamed_keys", "storage")
+    f"discovr_jax.{name}" for name in ("errors", "trees", "file_lock", "renamed_keys", "storage", "progress")
 )
 BELOW = ("discovr_jax.data", "discovr_jax.models", "discovr_jax.losses")
 METHOD = (*BELOW, "discovr_jax.method", "discovr_jax.parallel", "discovr_jax.configs")

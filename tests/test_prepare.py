@@ -179,19 +179,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_progress_tells_rate_and_time_left(monkeypatch, capsys):
-    now = iter([0.0, 1.0, 10.0, 11.0, 40.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(now))
-    progress = prepare.Progress("videos", every=5)
-    for done in (10, 20, 30, 80):
-        progress(done, 80)
-    # 20 in 10 s leave 60 for 30 s; the third call comes too early to be printed.
-    assert capsys.readouterr().err.splitlines() == [
-        "20 of 80 videos (25 %), 2.0 per second, 0 min 30 s left",
-        "80 of 80 videos (100 %), 2.0 per second, 0 min 0 s left",
-    ]
-
-
 def test_command_line(built, tmp_path):
     directory, native, summary = built
     done = run("echonet_dynamic", f"--manual_dir={native}", f"--data_dir={tmp_path}")

@@ -12,6 +12,7 @@ predicts (`rvef: {"type": "regression", "field": "rvef"}`), and `at_end` to leav
 import dataclasses
 import functools
 import importlib
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,8 +28,10 @@ from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import labels
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
-from discovr_jax.evaluation.features import pixels
 from discovr_jax.evaluation.features.extract import SPLITS
+from discovr_jax.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of results.json
 # Modules of evaluators/: those that are run on pooled features, and the others.
@@ -255,7 +258,7 @@ def _run(
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
         # Fit, or take what an earlier part or evaluation has fitted: the key names head, inputs and targets.
-        names, asked = _candidates(group, readouts), (repr(head), encoder)
+        names, asked = feature_extraction.poolings(group, readouts), (repr(head), encoder)
         inputs = ("features", part.source_dataset, encoder)
         if not names:
             results_lib.skip(evaluation, part.name, f"has none of eval.readouts = {tuple(readouts)}", encoder)
@@ -315,18 +318,12 @@ def _run(
         }
 
 
-def _candidates(group, readouts: Sequence[str]) -> list[str]:
-    """Poolings to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
-    available = list(group[0]["train"])
-    if own := [name for name in available if name in pixels.NAMES]:
-        return own
-    return [name for name in readouts if name in available]
-
-
 def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
     """Predictions from every pooling of one encoder, or why one has none."""
     table: prediction_cache.Table = {}
-    for readout in readouts:
+    progress = Progress(f"poolings of {encoder} for {job.part.name}", len(readouts), logger.info, always=False)
+    for done, readout in enumerate(readouts):
+        progress(done)
         try:
             table[readout] = _run_readout(job, encoder, group, readout)
         except interface.Skip as skip:

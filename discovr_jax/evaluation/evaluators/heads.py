@@ -5,6 +5,7 @@ They are trained on one device, whatever the mesh: batches and initial weights a
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ import optax
 
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
+from discovr_jax.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 # Part of every cache key of head predictions: raise it when the same tokens would give other predictions.
 HEADS_VERSION = 2
@@ -87,6 +91,8 @@ def fit(
     example = jax.tree.map(lambda x: x[:1], inputs)
     start = _init(head, jax.random.fold_in(key, 2**31 - 1), example)
     best = Fitted(None, -np.inf, {})
+    steps = options.steps * len(options.weight_decays)
+    progress = Progress(f"steps of {type(head).__name__}", steps, logger.info, always=False)
     for weight_decay in sorted(options.weight_decays, reverse=True):
         params, opt_state = start, _adam().init(start)
         for step in range(0, options.steps, options.every):
@@ -97,6 +103,7 @@ def fit(
             val_score = float(score(params))
             if val_score > best.val_score:
                 best = Fitted(params, val_score, {"decay": weight_decay, "steps": step + count})
+            progress.add(count)
     if best.params is None:
         raise interface.Skip("the head's score on validation was never a number")
     return best

@@ -70,7 +70,10 @@ def cache_key(encoder_key: str, preprocessing: Mapping[str, Any], videos: Iterab
 
 
 def extract_features(
-    embeds: Sequence[Embed], batches: Iterable[Mapping[str, np.ndarray]], num_videos: int
+    embeds: Sequence[Embed],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    num_videos: int,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[Readouts]:
     """Features of every video under every encoder: the mean over the video's clips.
 
@@ -79,6 +82,7 @@ def extract_features(
       batches: dicts of frames uint8 [b, T, H, W], num_valid int32 [b], record int32 [b] (row of the video)
         and weight float32 [b]; a clip of weight 0 is padding and is never counted, whatever its features.
       num_videos: rows of the result.
+      progress: called with the videos that have a clip so far.
 
     Returns:
       One {readout: float32 [num_videos, D]} an encoder.
@@ -99,6 +103,7 @@ def extract_features(
                 np.add.at(
                     total.setdefault(readout, np.zeros((num_videos, values.shape[1]))), rows, values[real]
                 )
+        progress(int((counts > 0).sum()))
     if missing := np.flatnonzero(counts == 0).tolist():
         raise ValueError(
             f"{len(missing)} of {num_videos} videos had no clip (first rows: {missing[:5]}): the batches do "

@@ -1,6 +1,7 @@
 """The columns and the frozen features of a dataset's splits, for all encoders together."""
 
 import contextlib
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,9 @@ import numpy as np
 from discovr_jax.data import labels, mixture
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
@@ -60,10 +64,11 @@ def extract_splits(
         videos = list(zip(fields[split]["id"], fields[split]["num_frames"], strict=True))
         keys = [feature_cache.cache_key(encoders[name][seed].key, preprocessing, videos) for name, seed in members]
 
-        def make(indices, source=source, videos=videos):
+        def make(indices, source=source, videos=videos, split=split):
             embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
+            progress = Progress(f"{split} videos under {len(embeds)} encoders", len(videos), logger.info, always=False)
             with contextlib.closing(_batches(config, source, share)) as batches:
-                return feature_cache.extract_features(embeds, batches, len(videos))
+                return feature_cache.extract_features(embeds, batches, len(videos), progress)
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
         features = feature_cache.cached(directory, names, keys, make, share)
@@ -84,6 +89,16 @@ def pixels(share: feature_cache.Share = feature_cache.ALONE) -> feature_cache.Fe
     return feature_cache.FeatureEncoder(
         embed, "pixels: mean and std frame, 28 x 28; motion energy, 12 x 12, 6 x 6, 3 x 3"
     )
+
+
+def poolings(group, asked: Sequence[str]) -> list[str]:
+    """Poolings to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
+    from discovr_jax.evaluation.features import pixels as pixel_baseline
+
+    available = list(group[0]["train"])
+    if own := [name for name in available if name in pixel_baseline.NAMES]:
+        return own
+    return [name for name in asked if name in available]
 
 
 def identity(source) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,9 @@ from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
+from discovr_jax.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 PHASES = ("ed", "es")  # of a labelled frame, by number; others have number 2
 Tokens = Mapping[str, np.ndarray]
@@ -213,8 +217,10 @@ def _cached(context: TokenContext, split: str, what: str, asked: Any, count: int
     keys = [context.key(split, encoder.key, asked) for _, _, encoder in members]
 
     def make(missing: Sequence[int]) -> list[Tokens]:
+        progress = Progress(f"{what} of {split}, tokens of {len(missing)} encoders", count, logger.info, always=False)
         with contextlib.closing(batches()) as loader:
-            return _fill([members[index][2] for index in missing], _whole(loader, context.share), encode, count)
+            encoders = [members[index][2] for index in missing]
+            return _fill(encoders, _whole(loader, context.share), encode, count, progress)
 
     return feature_cache.cached(context.directory, names, keys, make, context.share)
 
@@ -226,7 +232,7 @@ def _whole(loader, share: feature_cache.Share) -> Iterable[dict[str, np.ndarray]
         yield batch | {"record": rows["record"], "weight": rows["weight"], "all_valid": rows["num_valid"]}
 
 
-def _fill(encoders: Sequence[TokenEncoder], batches, encode, count: int) -> list[dict[str, np.ndarray]]:
+def _fill(encoders: Sequence[TokenEncoder], batches, encode, count: int, progress) -> list[dict[str, np.ndarray]]:
     """Rows in their order; a row of weight 0 is padding and is left out."""
     arrays_of: list[dict[str, np.ndarray]] = [{} for _ in encoders]
     filled = np.zeros(count, bool)
@@ -239,6 +245,7 @@ def _fill(encoders: Sequence[TokenEncoder], batches, encode, count: int) -> list
                 values = np.asarray(values)[real]
                 kind = values.dtype if np.issubdtype(values.dtype, np.integer) else np.float16
                 arrays.setdefault(name, np.zeros((count, *values.shape[1:]), kind))[rows] = values.astype(kind)
+        progress(int(filled.sum()))
     if not filled.all():
         raise ValueError(f"{int((~filled).sum())} of {count} rows had no clip: the batches do not cover the split")
     return arrays_of

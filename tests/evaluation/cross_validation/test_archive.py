@@ -162,7 +162,7 @@ def test_the_command(labels, tmp_path, capsys):
     out = tmp_path / "out"
     assert cross_validate.main([*arguments, "--label=diagnosis", f"--output={out}"]) == 0
     said = capsys.readouterr()
-    assert "repeat 2 of 2" in said.err and "about 0 s left" in said.err
+    assert "2 of 2 repeats (100 %)" in said.err and "0 s left" in said.err
     assert max(map(len, said.out.splitlines())) <= 100
     assert (out / "tables.md").read_text() == said.out
     results = json.loads((out / "results.json").read_text())

@@ -1,0 +1,57 @@
+"""How far long work is and how long it will take: a line every few seconds, the same for every command."""
+
+import sys
+import time
+from collections.abc import Callable
+
+EVERY = 5.0  # seconds between two lines
+
+
+def to_stderr(line: str) -> None:
+    """One line on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Tells how many are done of how many, how many per second, and the time left.
+
+    >>> progress = Progress("videos", 3, say=print, every=0)
+    >>> for done in range(1, 4):
+    ...     progress(done)  # doctest: +ELLIPSIS
+    1 of 3 videos (33 %), ... per second, 0 min 0 s left
+    2 of 3 videos (66 %), ... per second, 0 min 0 s left
+    3 of 3 videos (100 %), ... per second, 0 min 0 s left
+    """
+
+    def __init__(
+        self, what: str, total: int = 0, say: Callable[[str], None] = to_stderr, *, every: float = EVERY,
+        always: bool = True,
+    ):  # fmt: skip
+        """
+        Args:
+          what: the things that are counted, "videos" say.
+          total: how many there are; where it is known later only, each call says it.
+          say: takes each line; of a logger `logger.info`.
+          always: tell the end also of what took less than `every` seconds.
+        """
+        self._what, self._total, self._say, self._every = what, total, say, every
+        self._done, self._tells_end = 0, always
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """`done` of them are done."""
+        self._done, now = done, time.monotonic()
+        self._total = self._total if total is None else total
+        ended = done >= self._total
+        if now - self._last < self._every and not (ended and self._tells_end):
+            return
+        self._last, self._tells_end = now, not ended
+        rate = done / max(now - self._start, 1e-9)
+        minutes, seconds = divmod(round((self._total - done) / rate) if rate else 0, 60)
+        left = f"{minutes} min {seconds} s left" if rate else "time left unknown"
+        share = 100 * done // max(self._total, 1)
+        self._say(f"{done} of {self._total} {self._what} ({share} %), {rate:.1f} per second, {left}")
+
+    def add(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self(self._done + count)
