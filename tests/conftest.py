@@ -1,7 +1,10 @@
 """Eight CPU devices, runtime shape checks, and one tiny experiment that the tests share."""
 
 # ruff: noqa: E402 (the flags and the import hook come before the imports that they act on)
+import atexit
 import os
+import shutil
+import tempfile
 
 from tests import xla_flags
 
@@ -17,6 +20,11 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A program is compiled once for all tests, workers and processes that they start: the first process makes the folder.
+if "DISCOVR_TESTS_PROGRAMS" not in os.environ:
+    os.environ["DISCOVR_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="discovr-tests-")
+    atexit.register(shutil.rmtree, os.environ["DISCOVR_TESTS_PROGRAMS"], ignore_errors=True)
+os.environ |= xla_flags.programs_shared()
 
 import dataclasses
 import gc

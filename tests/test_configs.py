@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import math
 import pathlib
+import re
 import sys
 from functools import partial
 
@@ -160,7 +161,7 @@ def test_every_argument_means_losses():
             views=dataclasses.replace(experiment.views, phase_frames=2 * ("phase" in own), positive="same"),
         )
         masks = dataclasses.replace(small.masks, ratio=0.75, image_ratio=0.75, video_views=2, image_views=2)
-        same = repr((small.model, small.options, masks))
+        same = re.sub(r"\d+\.\d+", "x", repr((small.model, small.options, masks)))  # numbers change no shape
         if same not in met:
             check_losses(dataclasses.replace(small, masks=masks), batch)
         met.add(same)

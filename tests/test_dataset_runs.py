@@ -93,6 +93,7 @@ def mixed(data_dir):
     return make
 
 
+@pytest.mark.long  # a mixture cut short, below, trains too
 def test_a_mixture_trains_and_any_dataset_is_scored(mixed, tmp_path):
     config = mixed()
     summary = train.train_and_evaluate(config, str(tmp_path), evaluate.evaluate_state)

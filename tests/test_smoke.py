@@ -196,6 +196,7 @@ def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
     assert asked == [False, True] and set(runner.chosen(config, False)) == {"knn", "anomaly", "probe", "lvef"}
 
 
+@pytest.mark.long  # a whole run of its own
 def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, caplog):
     shutil.copytree(native, tmp_path / "data" / "native" / "echonet_dynamic")
     table = tmp_path / "data" / "native" / "echonet_dynamic" / "FileList.csv"

@@ -14,6 +14,14 @@ COMPILED_FAST = (
 _FOUND = "DISCOVR_TESTS_XLA_FLAGS"
 
 
+def programs_shared() -> dict[str, str]:
+    """Environment in which a program that any test has compiled is read, not compiled again."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": os.environ["DISCOVR_TESTS_PROGRAMS"],
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+
+
 @functools.cache
 def compiled_fast() -> str:
     """Those of the flags that the installed XLA knows: it ends a process for an unknown one, often without a word.

@@ -13,7 +13,7 @@ SHORT = {
     "eval.readouts": "('cls',)",
     "eval.evaluators.knn.k": 5,
     # One branch, and its teacher and head. All of them: the long form, and test_train.py.
-    "loss.img": 0.0,
+    "loss.phase": 0.0,
     "loss.scd": 0.0,
 }
 
