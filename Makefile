@@ -12,6 +12,9 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check $(addprefix -
 
 .PHONY: demo pretrain-phantom test test-newest test-long chaos fuzz lint docs constraints clean
 
+# Huge pages: a step touches the same large arrays again and again (docs/speed.md).
+demo pretrain-phantom: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+
 # The pipeline end to end: echo videos -> records -> training -> scored features and a report.
 demo: $(STAMP)
 	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py --workdir=$(RUNS)/demo

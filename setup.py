@@ -17,7 +17,10 @@ setuptools.setup(
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)],
     packages=sorted({*setuptools.find_packages(include=["discovr_jax*", "tfds_builders*"]), "discovr_jax.configs"}),
     package_dir={"discovr_jax.configs": "configs"},
-    package_data={"tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"]},
+    package_data={
+        "tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"],
+        "discovr_jax.pretrained": ["**/*"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.7",
@@ -50,6 +53,14 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10",
         "threadpoolctl>=3.1",
     ],
+    entry_points={
+        "console_scripts": [
+            "discovr-train=discovr_jax.main:run",
+            "discovr-plan=discovr_jax.main:run_plan",
+            *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
+            "discovr-convert=discovr_jax.convert.__main__:main",
+        ]
+    },
     extras_require={
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],

@@ -86,5 +86,16 @@ def main(argv: list[str]) -> None:
         processes.leave(error, message)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console script discovr-train."""
     app.run(main, flags_parser=command_line.parse_flags)
+
+
+def run_plan() -> None:
+    """The console script discovr-plan."""
+    sys.argv.insert(1, "--mode=plan")
+    run()
+
+
+if __name__ == "__main__":
+    run()

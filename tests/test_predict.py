@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import discovr_jax
 from discovr_jax import predict, prediction_pictures, predictor
+from discovr_jax.convert import slim
 from discovr_jax.data import records
 from discovr_jax.evaluation import evaluate, fitted_heads
 from discovr_jax.evaluation.evaluators import segmentation
@@ -104,6 +105,24 @@ def test_predictions_are_those_of_the_evaluation(run, encoder, test_videos):
         assert json.load(file)["heads"]["intervals"]["lvef"]["half_width"] is None
     single = encoder.predict(videos[0], show_out_of_distribution=True)
     assert single.measurements["lvef"].value == pytest.approx(found[0].measurements["lvef"].value, rel=1e-6)
+
+
+def test_a_slim_copy_of_the_run_predicts_the_same(run, encoder, test_videos, tmp_path):
+    def size(folder):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    small = slim.write(run[1], tmp_path / "slim")
+    assert size(small / "checkpoints") < size(run[1] / "checkpoints") / 2
+    video = test_videos[1][0]
+    copied = discovr_jax.load_encoder(small)
+    np.testing.assert_array_equal(copied.embed(video), encoder.embed(video))
+    mine, theirs = (one.predict(video, show_out_of_distribution=True) for one in (copied, encoder))
+    assert mine.measurements["lvef"].value == theirs.measurements["lvef"].value
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        slim.write(run[1], small)
+    without = discovr_jax.load_encoder(slim.write(run[1], tmp_path / "without", heads=False))
+    with pytest.raises(fitted_heads.HeadsError):
+        without.predict(video)
 
 
 def test_the_kept_segmentation_head_draws_what_was_scored(run, encoder):

@@ -1,5 +1,7 @@
 """The wheel alone, in a fresh environment and from another directory, prepares, trains and evaluates."""
 
+import ast
+import configparser
 import json
 import pathlib
 import shutil
@@ -54,15 +56,25 @@ def test_the_wheel_holds_the_packages_and_what_describes_the_builders(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = [name for name in archive.namelist() if name.endswith("LICENSE")]
+        (entries,) = (archive.read(name) for name in archive.namelist() if name.endswith("entry_points.txt"))
     wanted = {
         path.relative_to(run_case.ROOT).as_posix().replace("configs/", "discovr_jax/configs/", 1)
         if package == "configs"
         else path.relative_to(run_case.ROOT).as_posix()
         for package in PACKAGES
         for path in (run_case.ROOT / package).rglob("*")
-        if path.suffix == ".py" or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt", "facts.toml")
+        if path.suffix == ".py"
+        or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt", "facts.toml")
+        or ("pretrained" in path.parts and path.is_file() and "__pycache__" not in path.parts)
     }
     assert held == wanted and metadata
+    commands = configparser.ConfigParser()
+    commands.read_string(entries.decode())
+    assert "discovr-train" in commands["console_scripts"]
+    for target in commands["console_scripts"].values():
+        module, _, function = target.partition(":")
+        source = ast.parse((run_case.ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        assert function in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}, target
     for builder in ("echonet_dynamic", "echo_phantom"):
         assert any(name.startswith(f"tfds_builders/{builder}/README") for name in held)
 

@@ -1,0 +1,56 @@
+"""A copy of a run with what using its encoder needs: scored weights, results, heads; no optimizer, no students."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+from flax import traverse_util
+
+from discovr_jax.convert import folder
+from discovr_jax.evaluation import scored
+from discovr_jax.runs import checkpoint
+
+NEEDED = ("teacher/video_encoder/", *scored.PREFIXES.values())
+
+
+def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = True) -> pathlib.Path:
+    """Write the copy, whole or not at all; `load_encoder`, `extract` and `predict` read it like the run.
+
+    Args:
+      workdir: of a run; its newest checkpoint is taken, with the evaluation of that checkpoint if there is one.
+      heads: whether the fitted heads come along; they hold the features and ids of the training videos.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ConversionError: something is at `output`.
+      CheckpointError: the run has no checkpoint.
+    """
+    output = folder.check_free(output)
+    evaluated = scored.find(workdir)
+    source = checkpoint.newest_step(workdir)
+    arrays, meta = checkpoint.read_arrays(source, lambda name: name.startswith(NEEDED))
+    step = int(source.name.removeprefix("step_"))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        with contextlib.closing(checkpoint.Checkpoints(temporary)) as checkpoints:
+            checkpoints.save(step, traverse_util.unflatten_dict(arrays, sep="/"), {}, meta["config"])
+            checkpoints.wait()
+        if evaluated:
+            place = temporary / "eval" / str(step)
+            place.mkdir(parents=True)
+            shutil.copy(evaluated.path, place / "results.json")
+            if heads and evaluated.heads.is_file():
+                shutil.copy(evaluated.heads, place / evaluated.heads.name)
+        temporary.chmod(0o755)
+        if output.exists():
+            output.rmdir()
+        temporary.rename(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return output
