@@ -12,8 +12,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import discovr_jax
-from discovr_jax import predict, prediction_pictures, predictor
-from discovr_jax.convert import slim
+from discovr_jax import predict, prediction_pictures, predictor, slim
 from discovr_jax.data import records
 from discovr_jax.evaluation import evaluate, fitted_heads
 from discovr_jax.evaluation.evaluators import segmentation

@@ -183,7 +183,7 @@ def made(tmp_path_factory):
         exported = out / "exported.safetensors"
         assert convert.main(["to-torch", str(out / "run"), f"--output={exported}", "--allow=*"]) == 0
         sizes = ["--heads=2", "--decoder_heads=2", "--num_frames=8", "--image_size=32"]
-        assert convert.main(["from-torch", str(exported), f"--output={out / 'converted'}", *sizes]) == 0
+        assert convert.main(["from-torch", str(exported), f"--output={out / 'converted'}", *sizes, "--allow=*"]) == 0
     for name in ("", "discovr_jax"):
         logging.getLogger(name).removeHandler(log)
     # The DICOM whose frame rate is a name is read, its rate unknown; the name stays in the file.

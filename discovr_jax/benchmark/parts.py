@@ -88,8 +88,9 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
         "image_tokens": (batch_size, grid.frames if every else grid.time, grid.num_positions, width),
         "video_cls": (batch_size, len(masks.local_views), width),
         "image_cls": (batch_size * grid.frames, len(masks.image_views), width),
-        "frame_cls": (batch_size, model.phase_frames, 2, width),
     }
+    if model.phase_frames:
+        shapes["frame_cls"] = batch_size, model.phase_frames, 2, width
     return {name: jnp.asarray(rng.normal(size=shape), model.dtype) for name, shape in shapes.items()}
 
 
@@ -116,7 +117,7 @@ def _heads(experiment, state, batch, masks, inputs):
         student = StudentOutputs(*logits(params, cls), None, None, None)
         return _loss(experiment, state, batch, masks, student, teacher_outputs)
 
-    cls = {name: inputs[name] for name in ("video_cls", "image_cls", "frame_cls")}
+    cls = {name: inputs[name] for name in ("video_cls", "image_cls", "frame_cls") if name in inputs}
     heads = _modules(state.params, "video_head", "image_head", "projector", "frame_projector")
     return jax.grad(loss, argnums=(0, 1))(heads, cls)
 

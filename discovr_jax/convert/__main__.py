@@ -1,8 +1,7 @@
-"""Weights between PyTorch and here, runs made small, and the check against the public code's numbers.
+"""Weights between PyTorch and here, and the check against the public code's numbers.
 
 python -m discovr_jax.convert from-torch CHECKPOINT.pth --output=DIR [--allow=PATTERN ...]
 python -m discovr_jax.convert to-torch DIR --output=FILE.pth
-python -m discovr_jax.convert slim WORKDIR --output=DIR
 python -m discovr_jax.convert check --golden=FILE.npz [--json=FILE]
 """
 
@@ -60,16 +59,6 @@ def to_torch(args: argparse.Namespace) -> int:
     return 0
 
 
-def slim(args: argparse.Namespace) -> int:
-    """What using a run's encoder needs, without optimizer and students."""
-    from discovr_jax.convert import slim as slim_lib
-
-    output = slim_lib.write(args.workdir, args.output, heads=not args.without_heads)
-    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    print(f"{size / 1e6:.1f} MB written to {output}")
-    return 0
-
-
 def check(args: argparse.Namespace) -> int:
     """Our numbers beside the public code's."""
     from discovr_jax.convert import check as check_lib
@@ -111,11 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", help="workdir, converted checkpoint or checkpoints/step_N")
     sub.add_argument("--output", required=True, metavar="FILE", help=".pth or .safetensors")
     sub.add_argument("--allow", action="append", default=[], metavar="PATTERN", help=allow)
-
-    sub = command("slim", slim)
-    sub.add_argument("workdir", help="of a run")
-    sub.add_argument("--output", required=True, metavar="DIR", help="folder to write; must not exist")
-    sub.add_argument("--without_heads", action="store_true", help="heads hold features and ids of training videos")
 
     sub = command("check", check)
     sub.add_argument("--golden", required=True, metavar="FILE", help=".npz of the public code's numbers")

@@ -1,6 +1,6 @@
 """Trained encoders that come with the package, by name: `discovr_jax.load_encoder("phantom")`.
 
-phantom: of `configs/phantom.py:long`, trained on simulated hearts; made by `python -m discovr_jax.convert slim`. It is
+phantom: of `configs/phantom.py:long`, trained on simulated hearts; made by `python -m discovr_jax.slim`. It is
 there to try things out, and has never seen a real heart.
 """
 

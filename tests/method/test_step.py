@@ -292,7 +292,7 @@ def test_accumulated_gradients_with_views_are_those_of_the_whole_batch(with_view
 
 
 def test_phase_without_views_that_differ_is_refused(config):
-    config.loss.phase = 1.0
+    config.loss.phase, config.phase.frames = 1.0, 2
     with pytest.raises(ValueError, match=r"loss\.phase compares views of a frame, which are equal: set views\.crop"):
         experiment_lib.make_experiment(config, 80)
 

@@ -1,13 +1,19 @@
-"""A copy of a run with what using its encoder needs: scored weights, results, heads; no optimizer, no students."""
+"""A copy of a run with what using its encoder needs: scored weights, results, heads; no optimizer, no students.
 
+python -m discovr_jax.slim WORKDIR --output=DIR [--without_heads]
+"""
+
+import argparse
 import contextlib
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 from flax import traverse_util
 
+from discovr_jax import storage
 from discovr_jax.convert import folder
 from discovr_jax.evaluation import scored
 from discovr_jax.runs import checkpoint
@@ -54,3 +60,26 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return output
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; 0 if the copy was written, 1 with the reason on stderr if not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m discovr_jax.slim", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdir", help="of a run")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write; must not exist")
+    parser.add_argument("--without_heads", action="store_true", help="heads hold features and ids of training videos")
+    args = parser.parse_args(storage.expand_home(argv))
+    try:
+        output = write(args.workdir, args.output, heads=not args.without_heads)
+    except (ValueError, checkpoint.CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB written to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
