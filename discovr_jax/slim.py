@@ -15,10 +15,11 @@ from flax import traverse_util
 
 from discovr_jax import storage
 from discovr_jax.convert import folder
-from discovr_jax.evaluation import scored
+from discovr_jax.evaluation import fitted_heads, scored
+from discovr_jax.models import readouts
 from discovr_jax.runs import checkpoint
 
-NEEDED = ("teacher/video_encoder/", *scored.PREFIXES.values())
+ENCODERS = ("teacher/video_encoder/", "teacher/image_encoder/")
 
 
 def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = True) -> pathlib.Path:
@@ -37,8 +38,12 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
     """
     output = folder.check_free(output)
     evaluated = scored.find(workdir)
+    kept = evaluated.heads if evaluated and heads and evaluated.heads.is_file() else None
+    modules = readouts.branches(_poolings(evaluated))
+    modules |= {*fitted_heads.read(kept).about["weights_sha256"]} if kept else set()
+    needed = (*ENCODERS, *(prefix for name, prefix in scored.PREFIXES.items() if name in modules))
     source = checkpoint.newest_step(workdir)
-    arrays, meta = checkpoint.read_arrays(source, lambda name: name.startswith(NEEDED))
+    arrays, meta = checkpoint.read_arrays(source, lambda name: name.startswith(needed))
     step = int(source.name.removeprefix("step_"))
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
@@ -50,8 +55,8 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
             place = temporary / "eval" / str(step)
             place.mkdir(parents=True)
             shutil.copy(evaluated.path, place / "results.json")
-            if heads and evaluated.heads.is_file():
-                shutil.copy(evaluated.heads, place / evaluated.heads.name)
+            if kept:
+                shutil.copy(kept, place / kept.name)
         temporary.chmod(0o755)
         if output.exists():
             output.rmdir()
@@ -60,6 +65,12 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return output
+
+
+def _poolings(evaluated: scored.Scored | None) -> list[str]:
+    """Poolings that validation chose, and those that "all" joins."""
+    chosen = [entry["chosen"] for entry in evaluated.readouts.values()] if evaluated else []
+    return chosen + ([*evaluated.features.get("mean_lengths", {})] if evaluated and "all" in chosen else [])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -116,7 +116,9 @@ def evaluate_state(
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
     untrained = untrained_weights(experiment, _random_seeds(config), mesh, config.eval.readouts)
-    weights = {"discovr": [scored(state, config.eval.readouts)], "random": list(untrained)}
+    weights = {"discovr": [scored(state, config.eval.readouts)]}
+    if config.eval.random_seeds:
+        weights["random"] = list(untrained)
     teachers = {name: [{"video_encoder": p["video_encoder"]} for p in group] for name, group in weights.items()}
 
     def fingerprint(tree):
