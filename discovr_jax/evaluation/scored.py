@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +58,7 @@ class Scored:
         return entry["chosen"], f"{part} on {entry['chosen_by']}, evaluation of step {self.step}"
 
 
-def find(path: str | pathlib.Path) -> Scored | None:
+def find(path: str | os.PathLike) -> Scored | None:
     """The evaluation of the checkpoint that `read_weights` takes from `path`; None if it was not evaluated.
 
     Raises:
