@@ -4,14 +4,10 @@ python -m discovr_jax.slim WORKDIR --output=DIR [--without_heads]
 """
 
 import argparse
-import contextlib
 import os
 import pathlib
 import shutil
 import sys
-import tempfile
-
-from flax import traverse_util
 
 from discovr_jax import storage
 from discovr_jax.convert import folder
@@ -36,7 +32,7 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
       ConversionError: something is at `output`.
       CheckpointError: the run has no checkpoint.
     """
-    output = folder.check_free(output)
+    output = folder.check_free(output)  # before anything is read
     evaluated = scored.find(workdir)
     kept = evaluated.heads if evaluated and heads and evaluated.heads.is_file() else None
     modules = readouts.branches(_poolings(evaluated))
@@ -45,25 +41,14 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
     source = checkpoint.newest_step(workdir)
     arrays, meta = checkpoint.read_arrays(source, lambda name: name.startswith(needed))
     step = int(source.name.removeprefix("step_"))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        with contextlib.closing(checkpoint.Checkpoints(temporary)) as checkpoints:
-            checkpoints.save(step, traverse_util.unflatten_dict(arrays, sep="/"), {}, meta["config"])
-            checkpoints.wait()
+    with folder.whole(output) as temporary:
+        folder.save_arrays(temporary, step, arrays, meta["config"])
         if evaluated:
             place = temporary / "eval" / str(step)
             place.mkdir(parents=True)
             shutil.copy(evaluated.path, place / "results.json")
             if kept:
                 shutil.copy(kept, place / kept.name)
-        temporary.chmod(0o755)
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return output
 
 

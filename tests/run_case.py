@@ -27,6 +27,7 @@ from discovr_jax.evaluation import evaluate
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.runs import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Overrides of phantom.py:smoke. Both classes are in every split under this rule.
@@ -101,6 +102,14 @@ def simulated(folder: pathlib.Path) -> pathlib.Path:
     data_dir = folder / "phantom"
     prepare.ensure_records(make_config(data_dir))
     return data_dir
+
+
+def saved(tiny, workdir: pathlib.Path, step: int = 5) -> pathlib.Path:
+    """A workdir that holds the state of the shared tiny experiment as the checkpoint of a step."""
+    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints.save(step, tiny.state, {}, experiment_lib.config_dict(tiny.config))
+    checkpoints.close()
+    return workdir
 
 
 def command_environment(folder: pathlib.Path) -> dict[str, str]:

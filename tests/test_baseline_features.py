@@ -13,17 +13,13 @@ from discovr_jax.evaluation.features import feature_table, pixels
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
 from discovr_jax.pixel_encoder import PixelEncoder
-from discovr_jax.runs.checkpoint import Checkpoints
+from tests import run_case
 from tests.builder_case import moving_square, write_video
 
 
 @pytest.fixture(scope="module")
 def workdir(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(5, tiny.state, {}, experiment.config_dict(tiny.config))
-    checkpoints.close()
-    return folder
+    return run_case.saved(tiny, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ from discovr_jax import extract
 from discovr_jax.data import inputs, read, sector
 from discovr_jax.data import private as private_names
 from discovr_jax.evaluation.features import feature_table
-from discovr_jax.method import experiment
-from discovr_jax.runs.checkpoint import Checkpoints
+from tests import run_case
 from tests.builder_case import moving_square, write_video
 
 pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
@@ -28,11 +27,7 @@ REAL = pathlib.Path("/work/shared/real_echo/videos")
 
 @pytest.fixture(scope="module")
 def workdir(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(5, tiny.state, {}, experiment.config_dict(tiny.config))
-    checkpoints.close()
-    return folder
+    return run_case.saved(tiny, tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from flax import traverse_util
 
 from discovr_jax.convert import torch_files
 from discovr_jax.convert.sizes import ConversionError
-from discovr_jax.convert.state import Converted
+from discovr_jax.convert.state import Arrays, Converted
 from discovr_jax.method import experiment
 from discovr_jax.runs.checkpoint import Checkpoints
 
@@ -66,6 +67,34 @@ def check_free(output: str | os.PathLike) -> pathlib.Path:
     return output
 
 
+@contextlib.contextmanager
+def whole(output: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A folder to fill, which takes the place of `output` when all went well: whole or not at all.
+
+    Raises:
+      ConversionError: something is there.
+    """
+    output = check_free(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if output.exists():
+            output.rmdir()
+        temporary.rename(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def save_arrays(workdir: pathlib.Path, step: int, arrays: Arrays, config: dict) -> None:
+    """Arrays by path as the checkpoint of a step, on disk when this returns."""
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        checkpoints.save(step, traverse_util.unflatten_dict(arrays, sep="/"), {}, config)
+        checkpoints.wait()
+
+
 def write(output: str | os.PathLike, converted: Converted, report: dict[str, Any]) -> None:
     """Write the folder, whole or not at all.
 
@@ -74,25 +103,13 @@ def write(output: str | os.PathLike, converted: Converted, report: dict[str, Any
     """
     import safetensors.numpy
 
-    output = check_free(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        config = experiment.config_dict(converted.config)
-        with contextlib.closing(Checkpoints(temporary)) as checkpoints:
-            checkpoints.save(0, traverse_util.unflatten_dict(converted.arrays, sep="/"), {}, config)
-            checkpoints.wait()
+    config = experiment.config_dict(converted.config)
+    with whole(output) as temporary:
+        save_arrays(temporary, 0, converted.arrays, config)
         safetensors.numpy.save_file(_plain(converted.computed), temporary / TORCH_ONLY)
         (temporary / TORCH_ONLY).chmod(0o644)
         (temporary / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-        temporary.chmod(0o755)
-        if output.exists():
-            output.rmdir()
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def read_report(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
