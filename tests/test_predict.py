@@ -77,7 +77,10 @@ def test_heads_are_kept_at_the_end_only(run, tiny, tmp_path):
     config, folder, results = run
     shutil.copytree(folder / "eval" / "features", tmp_path / "eval" / "features")
     experiment, mesh = experiment_lib.make_experiment(config, 10), run_case.one_device(None)
+    config = config.copy_and_resolve_references()
+    config.eval.random_seeds = 0  # a table without untrained encoders
     during = evaluate.evaluate_state(config, tmp_path, tiny.state, 2, experiment, mesh)
+    assert set(during["encoders"]) == {"discovr", "pixels"}
     assert "heads" not in during and not list(tmp_path.rglob(fitted_heads.FILE))
     assert during["encoders"]["discovr"]["lvef/mae"] == results["encoders"]["discovr"]["lvef/mae"]
     assert [path.parent.name for path in folder.rglob(fitted_heads.FILE)] == ["3"]
