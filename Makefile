@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 LINE := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard constraints/$(LINE).txt)
 STAMP := $(VENV)/.installed-$(LINE)
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS))
+# Python compiles what is imported when it is; compiling all that is installed takes longer than the rest.
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile $(addprefix -c ,$(CONSTRAINTS))
 
 .PHONY: demo pretrain-phantom test test-newest test-long chaos fuzz lint docs constraints clean
 

@@ -62,6 +62,8 @@ TINY = {
     "eval.resamples": 50,
 }
 TINY_HEADS = {
+    "eval.evaluators.probe.Cs": (0.1, 1.0),
+    "eval.evaluators.labels.draws": 1,
     "eval.evaluators.segmentation.heads_used": ("linear",),
     "eval.evaluators.segmentation.linear.steps": 6,
     "eval.evaluators.attentive.fit.steps": 6,
@@ -95,6 +97,12 @@ def command_flags(data_dir, overrides=(), config="phantom:smoke", heads=TINY_HEA
     """The same config as arguments of the command line; `heads` for another config, which may lack those evaluators."""
     values = TINY | dict(heads) | {"data.data_dir": str(data_dir)} | dict(overrides)
     return [f"--config={config}", *(f"--config.{key}={value}" for key, value in values.items())]
+
+
+def session_folder(tmp_path_factory) -> pathlib.Path:
+    """A folder for what all tests of a session share, whichever worker of pytest-xdist they run in."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def simulated(folder: pathlib.Path) -> pathlib.Path:

@@ -1,6 +1,6 @@
 """What a user gets wrong: one clear error that names the file or key and the remedy, and nothing half-written."""
 
-import concurrent.futures
+import json
 import os
 import re
 import shutil
@@ -55,32 +55,43 @@ COMMANDS = {
 }
 
 
+# Imports, which take longest, once; then each command in a process of its own, its words in a file.
+START = """
+import json, os, runpy, sys
+import jax, discovr_jax.evaluation.evaluate, discovr_jax.planning.plan, discovr_jax.train
+for name, arguments in json.loads(sys.argv[1]).items():
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = ["main.py", *arguments]
+        runpy.run_module("discovr_jax.main", run_name="__main__")
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """Exit code and stderr of every command, each in a process of its own."""
+    """{case: (exit code, stderr)} of every command."""
     folder = tmp_path_factory.mktemp("commands")
-    environment = run_case.command_environment(tmp_path_factory.getbasetemp())
-
-    def start(arguments):
-        command = [sys.executable, "-m", "discovr_jax.main", *arguments]
-        return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        done = pool.map(start, [arguments for arguments, _ in COMMANDS.values()])
-        return dict(zip(COMMANDS, done, strict=True))
+    environment = run_case.command_environment(run_case.session_folder(tmp_path_factory))
+    arguments = json.dumps({case: arguments for case, (arguments, _) in COMMANDS.items()})
+    command = [sys.executable, "-W", "ignore", "-c", START, arguments]
+    done = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
+    codes = map(int, done.stdout.split())
+    return {case: (code, (folder / case).read_text()) for case, code in zip(COMMANDS, codes, strict=True)}
 
 
 @pytest.mark.parametrize("case", COMMANDS)
 def test_the_command_line_says_what_is_wrong_in_one_line(said, case):
-    done = said[case]
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]  # without the log
-    assert len(lines) == 1 and lines[0].startswith("error: ") and COMMANDS[case][1] in lines[0], done.stderr
+    code, words = said[case]
+    assert code == 1
+    lines = [line for line in words.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]  # without the log
+    assert len(lines) == 1 and lines[0].startswith("error: ") and COMMANDS[case][1] in lines[0], words
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return run_case.simulated(tmp_path_factory.getbasetemp())
+    return run_case.simulated(run_case.session_folder(tmp_path_factory))
 
 
 def start(data_dir, directory, overrides=()):

@@ -140,6 +140,13 @@ def check_losses(e, batch):
     assert total.shape == () and {f"loss/{name}" for name in e.options.weights} < metrics.keys()
 
 
+def test_every_argument_makes_an_experiment():
+    for name, arg in CASES:
+        experiment = experiment_lib.make_experiment(load(name, arg), 600)
+        assert experiment.total > 0 and experiment.schedules.warmup < experiment.total, (name, arg)
+
+
+@pytest.mark.long  # the shipped ones are traced above, each term alone in tests/losses
 def test_every_argument_means_losses():
     """At a tiny size, for time (sizes are checked when the model is made); equal ones are checked once."""
     size = {"grid": ClipGrid(2, 2, 2, 2), "patch": 4, "width": 8, "depth": 1, "heads": 2, "num_prototypes": 8}
@@ -150,7 +157,6 @@ def test_every_argument_means_losses():
     for name, arg in CASES:
         config = load(name, arg)
         experiment = experiment_lib.make_experiment(config, 600)
-        assert experiment.total > 0 and experiment.schedules.warmup < experiment.total, (name, arg)
         own = dict(experiment.options.own)
         if "phase" in own:
             own["phase"] = own["phase"] | {"frames": 2}

@@ -35,7 +35,7 @@ MEASURED = {
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once; nothing is drawn."""
-    folder = tmp_path_factory.getbasetemp()
+    folder = run_case.session_folder(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
@@ -47,7 +47,7 @@ def quick(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """Records of EchoNet-Dynamic's phantom, which other tests use too; the other datasets join them."""
-    return run_case.simulated(tmp_path_factory.getbasetemp())
+    return run_case.simulated(run_case.session_folder(tmp_path_factory))
 
 
 # CAMUS has masks; the mixture below has two more. The others differ less, and a run of each takes half a minute.

@@ -36,7 +36,7 @@ EVALUATION |= {"eval.clips": 2, "eval.readouts": (*KNOWN,), "data.abnormal_rule"
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     """(config, workdir, results) of random weights as a checkpoint of step 3 and its evaluation, on one device."""
-    base, folder = tmp_path_factory.getbasetemp(), tmp_path_factory.mktemp("predict") / "run"
+    base, folder = run_case.session_folder(tmp_path_factory), tmp_path_factory.mktemp("predict") / "run"
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(base), threadpool_limits(1):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})

@@ -153,7 +153,7 @@ def made(tmp_path_factory):
     sound, bad = write_archive(manual / FOLDER)
     header = ("Path", "class", "patient_id", "split", "ef", "name", "birth date")
     write_table(manual / "Zebediah.csv", header, sound + bad)
-    environment = run_case.command_environment(tmp_path_factory.getbasetemp()) | laboratory.ONE_DEVICE
+    environment = run_case.command_environment(run_case.session_folder(tmp_path_factory)) | laboratory.ONE_DEVICE
     printed, log = io.StringIO(), logging.StreamHandler()
     log.setStream(printed)
     for name in ("", "discovr_jax"):
@@ -162,7 +162,7 @@ def made(tmp_path_factory):
     with (
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
-        run_case.compiled_programs(tmp_path_factory.getbasetemp()),
+        run_case.compiled_programs(run_case.session_folder(tmp_path_factory)),
     ):
         command = ["echo_folder", f"--manual_dir={manual}", f"--data_dir={out / 'data'}", "--csv=Zebediah.csv"]
         command += [f"--private_dir={private}", "--workers=1"]

@@ -45,7 +45,7 @@ TOP_LEVEL = {"step", "commit", "n_test", "encoders", "paired"}
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once; the linear algebra here is too small for threads."""
-    folder = tmp_path_factory.getbasetemp()
+    folder = run_case.session_folder(tmp_path_factory)
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         run_case.traced_once(patch)
@@ -62,7 +62,7 @@ def no_report(monkeypatch):
 @pytest.fixture(scope="module")
 def native(tmp_path_factory):
     """Simulated clips in EchoNet-Dynamic's layout, before records are made of them."""
-    return run_case.simulated(tmp_path_factory.getbasetemp()) / "native" / "echonet_dynamic"
+    return run_case.simulated(run_case.session_folder(tmp_path_factory)) / "native" / "echonet_dynamic"
 
 
 @pytest.fixture(scope="module")

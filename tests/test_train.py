@@ -35,18 +35,18 @@ SCHEDULE = {"eval.every": "4 steps"}  # beside a log line every 2, a checkpoint 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    return run_case.simulated(tmp_path_factory.getbasetemp())
+    return run_case.simulated(run_case.session_folder(tmp_path_factory))
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    return run_case.command_environment(tmp_path_factory.getbasetemp())
+    return run_case.command_environment(run_case.session_folder(tmp_path_factory))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once."""
-    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(tmp_path_factory.getbasetemp()):
+    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(run_case.session_folder(tmp_path_factory)):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         run_case.traced_once(patch)
         yield

@@ -81,7 +81,7 @@ def test_the_wheel_holds_the_packages_and_what_describes_the_builders(wheel):
 
 @pytest.mark.long  # CI installs from the checkout; the test above says what the wheel holds
 def test_the_wheel_prepares_trains_and_evaluates_from_another_directory(python, tmp_path, tmp_path_factory):
-    shared = tmp_path_factory.getbasetemp()
+    shared = run_case.session_folder(tmp_path_factory)
     native = run_case.simulated(shared) / "native" / "echonet_dynamic"
     environment = run_case.command_environment(shared)
     del environment["PYTHONPATH"]

@@ -57,6 +57,7 @@ class Batches:
     ):
         self.next_step = start_step
         self._identity = {"stream": stream, "manifests": manifests}
+        self._in_shared_memory = workers > 0
         if workers:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, and not every caller is an absl app.
@@ -83,7 +84,8 @@ class Batches:
             ) from error
         if shared is None:
             self.close()
-            gc.collect()  # A reference cycle in grain's exception holds the last batch, in shared memory.
+            if self._in_shared_memory:
+                gc.collect()  # A reference cycle in grain's exception holds the last batch.
             raise StopIteration
         self.next_step += 1
         # Copies: what comes from a worker lies in shared memory that vanishes with the array grain returns.

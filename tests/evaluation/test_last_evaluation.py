@@ -9,13 +9,13 @@ from tests import run_case
 
 
 def test_a_last_evaluation_that_fails_costs_no_training(tmp_path_factory, tmp_path, monkeypatch):
-    config = run_case.make_config(run_case.simulated(tmp_path_factory.getbasetemp()))
+    config = run_case.make_config(run_case.simulated(run_case.session_folder(tmp_path_factory)))
     monkeypatch.setattr(mesh_lib, "make_mesh", run_case.one_device)
 
     def breaks(*_):
         raise RuntimeError("the evaluator broke")
 
-    with run_case.compiled_programs(tmp_path_factory.getbasetemp()):
+    with run_case.compiled_programs(run_case.session_folder(tmp_path_factory)):
         run_case.traced_once(monkeypatch)
         with pytest.raises(RuntimeError, match="the evaluator broke"):
             train.train_and_evaluate(config, str(tmp_path), breaks)

@@ -34,7 +34,7 @@ def results(directory):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """(codes, words and results of the first and of the second start of two, results of one, workdir of two)."""
-    base = tmp_path_factory.getbasetemp()
+    base = run_case.session_folder(tmp_path_factory)
     data_dir, environment = run_case.simulated(base), run_case.command_environment(base)
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     flags, starts = run_case.command_flags(data_dir, STEPS), []

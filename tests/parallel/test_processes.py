@@ -111,7 +111,7 @@ def start(environment, flags, directory, second, module="tests.parallel.test_pro
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
     """(what the survivor said, its code; codes and words of the second start; workdirs of two and one; its state)."""
-    base = tmp_path_factory.getbasetemp()
+    base = run_case.session_folder(tmp_path_factory)
     data_dir, environment = run_case.simulated(base), run_case.command_environment(base)
     two, one = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
     flags = run_case.command_flags(data_dir, BRANCHES)
