@@ -67,6 +67,7 @@ setuptools.setup(
         "torch": ["torch>=2.6"],
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
+        "dicom": ["highdicom>=0.28"],  # predict --dicom
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "docs": [  # `make docs`
             "latex2mathml>=3.77",
@@ -76,6 +77,7 @@ setuptools.setup(
         ],
         "test": [
             "build>=1.2",
+            "highdicom>=0.28; python_version < '3.14'",  # pyjpegls, which it needs, has no wheel of 3.14
             "hypothesis>=6.100",
             "mypy>=1.13",
             "psutil>=5.9",

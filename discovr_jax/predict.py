@@ -5,7 +5,8 @@ python -m discovr_jax.predict --workdir=runs/adult --input=DIR_OR_FILE --output=
 The heads are those that the run's own evaluation fitted and scored. Files are read, listed and named as by
 `discovr_jax.extract`; colour Doppler is skipped. One row per video: measurements with 90 % prediction intervals,
 calibrated probability, anomaly score, masks of the left ventricle at end-diastole and end-systole (PNG), the most
-similar training videos, and `out_of_distribution`: numbers of such videos are withheld.
+similar training videos, and `out_of_distribution`: numbers of such videos are withheld. --dicom=DIR writes a Structured
+Report and a Segmentation per DICOM file, which name its patient.
 Where files name their study (DICOM, or a column `study_id` of the CSV), NAME.studies.parquet holds means over clips.
 """
 
@@ -26,6 +27,8 @@ from discovr_jax import storage
 from discovr_jax.data import private, read, sector
 from discovr_jax.data.inputs import Input
 from discovr_jax.data.io.video import Video
+from discovr_jax.dicom_output import files as dicom_files
+from discovr_jax.dicom_output.algorithm import Algorithm
 from discovr_jax.evaluation.features.feature_table import FeatureTable
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE
 from discovr_jax.inference import VideoEncoder, load_encoder
@@ -43,6 +46,7 @@ def predict(
     output: str | os.PathLike,
     *,
     pictures: str | os.PathLike | None = None,
+    dicom: str | os.PathLike | None = None,
     show_out_of_distribution: bool = False,
     show_paths: bool = False,
     hide_paths: bool = False,
@@ -57,6 +61,8 @@ def predict(
       encoder: see `load_encoder`.
       output: the .parquet file; its columns are in docs/predict.md.
       pictures: folder for a PNG per video, ROW.png: the outlines over both frames. Pictures show the patient's heart.
+      dicom: folder for a Structured Report and a Segmentation per DICOM file, ROW.sr.dcm and ROW.seg.dcm. They carry
+        the patient and study of the file.
       show_out_of_distribution: also numbers of videos unlike those of training.
       others: as of `extract.extract`.
 
@@ -65,26 +71,40 @@ def predict(
 
     Raises:
       HeadsError: the evaluation kept no heads, or they are of other weights.
+      DicomError: DICOM files cannot be written, or some that were are gone.
       InputError, ExtractError: as `extract.extract`.
     """
     heads = encoder.predictor.heads
     extract_lib.check_frame_rate(encoder, use_fps)
-    folder = None if pictures is None else pathlib.Path(pictures)
+    out = FeatureTable(
+        pathlib.Path(output).absolute(), lambda _: _types(heads.of_kind("regression"), dicom is not None), RESEARCH_USE
+    )
+    folder, reports = (None if each is None else pathlib.Path(each) for each in (pictures, dicom))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
+    if reports is not None:
+        dicom_files.start(reports, begun=out.partial.exists() or out.table.exists())
+    algorithm = Algorithm.of(encoder)
 
-    def add_predictions(usable: list[tuple[dict, tuple]]) -> None:
-        videos = [file[0] for _, file in usable]
+    def add_predictions(usable: list[tuple[dict, tuple, Input]]) -> None:
+        videos = [file[0] for _, file, _ in usable]
         predictions = encoder.predict(
             [video.frames for video in videos],
-            fps=[row["fps"] if use_fps else None for row, _ in usable],
+            fps=[row["fps"] if use_fps else None for row, _, _ in usable],
             spacing=[video.pixel_size for video in videos],
             show_out_of_distribution=show_out_of_distribution,
         )
-        for (row, file), prediction in zip(usable, predictions, strict=True):
-            row |= _columns(prediction, file)
+        for (row, file, one), prediction in zip(usable, predictions, strict=True):
+            masks = _masks(prediction, file)
+            row |= _columns(prediction, masks)
             if folder is not None:
                 (folder / f"{row['row']:06d}.png").write_bytes(picture(file[0].frames, prediction))
+            if reports is not None and (one.path is None or one.format != "dcm"):
+                row[dicom_files.COLUMN] = dicom_files.NOT_DICOM
+            elif reports is not None:
+                row[dicom_files.COLUMN] = dicom_files.write(
+                    reports, one.row, one.path, *file[:2], masks, prediction, algorithm
+                )
 
     def make(chunk: Sequence[Input], files: list, salt: bytes) -> list[dict]:
         rows = [extract_lib.row_of(one, file) for one, file in zip(chunk, files, strict=True)]
@@ -94,21 +114,21 @@ def predict(
                 row["list"], row["reason"] = extract_lib.SKIPPED, DOPPLER
             elif "list" not in row:
                 row["study"] = _study(one, salt, show_paths)
-                usable.append((row, file))
+                usable.append((row, file, one))
         extract_lib.together_or_alone(add_predictions, usable, "nothing can be predicted")
         return rows
 
-    out = FeatureTable(pathlib.Path(output).absolute(), lambda _: _types(heads.of_kind("regression")), RESEARCH_USE)
     settings = encoder.card() | {
         "notice": RESEARCH_USE, "use_fps": use_fps, "show_out_of_distribution": show_out_of_distribution,
         "heads": {name: heads.about[name] for name in _OF_HEADS},
     }  # fmt: skip
+    settings |= {} if reports is None else {"dicom": True}  # a table without it has no such column
     card = extract_lib.write_table(
         out, source, settings, make,
         show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, whole_frame=whole_frame, workers=workers,
     )  # fmt: skip
     write_studies(out.table, heads.of_kind("regression"))
-    return card
+    return card if reports is None else card | {"dicom": dicom_files.count(out.table, reports)}
 
 
 def _shows_doppler(video: Video, flags: set[str]) -> bool:
@@ -143,7 +163,7 @@ def write_studies(table: pathlib.Path, measurements: Sequence[str]) -> None:
     pq.write_table(rows.replace_schema_metadata({"notice": RESEARCH_USE}), path)
 
 
-def _types(measurements: Sequence[str]) -> dict[str, Any]:
+def _types(measurements: Sequence[str], dicom: bool) -> dict[str, Any]:
     """Columns of a prediction."""
     columns: dict[str, Any] = {"study": pa.string(), "out_of_distribution": pa.bool_(), "why": pa.string()}
     columns |= {f"{part}{end}": pa.float64() for part in measurements for end in ("", "_low", "_high")}
@@ -151,12 +171,24 @@ def _types(measurements: Sequence[str]) -> dict[str, Any]:
     columns |= {"nearest": pa.list_(pa.string()), "nearest_similarity": pa.list_(pa.float32())}
     for phase in PHASES:
         columns |= {f"lv_{phase}_frame": pa.int32(), f"lv_{phase}_mask_png": pa.binary()}
+    columns |= {dicom_files.COLUMN: pa.string()} if dicom else {}
     return columns | {"notice": pa.string()}
 
 
-def _columns(prediction: Prediction, file: tuple) -> dict[str, Any]:
-    """A prediction as values of the table; NaN is null."""
+def _masks(prediction: Prediction, file: tuple) -> dict[str, np.ndarray]:
+    """{"ed": , "es": }: outlines as masks of the file's whole frames, bool [H, W]."""
     _, _, (_, height, width), (top, left) = file
+    masks = {}
+    for phase, outline in prediction.outlines.items():
+        whole = np.zeros((height, width), bool)
+        rows, columns = outline.mask.shape
+        whole[top : top + rows, left : left + columns] = outline.mask
+        masks[phase] = whole
+    return masks
+
+
+def _columns(prediction: Prediction, masks: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A prediction as values of the table; NaN is null."""
     row: dict[str, Any] = {"out_of_distribution": prediction.out_of_distribution, "why": "; ".join(prediction.reasons)}
     for part, one in prediction.measurements.items():
         row |= {part: one.value, f"{part}_low": one.low, f"{part}_high": one.high}
@@ -164,11 +196,8 @@ def _columns(prediction: Prediction, file: tuple) -> dict[str, Any]:
     row = {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in row.items()}
     row["nearest"] = [name for name, _ in prediction.nearest]
     row["nearest_similarity"] = [similarity for _, similarity in prediction.nearest]
-    for phase, outline in prediction.outlines.items():
-        whole = np.zeros((height, width), bool)
-        rows, columns = outline.mask.shape
-        whole[top : top + rows, left : left + columns] = outline.mask
-        row |= {f"lv_{phase}_frame": outline.frame, f"lv_{phase}_mask_png": _png(whole)}
+    for phase, mask in masks.items():
+        row |= {f"lv_{phase}_frame": prediction.outlines[phase].frame, f"lv_{phase}_mask_png": _png(mask)}
     return row | {"notice": prediction.notice}
 
 
@@ -197,6 +226,7 @@ def main(argv: list[str] | None = None) -> int:
             args.input,
             args.output,
             pictures=args.pictures,
+            dicom=args.dicom,
             show_out_of_distribution=args.show_out_of_distribution,
             show_paths=args.show_paths,
             hide_paths=args.hide_paths,
@@ -213,6 +243,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{card['rows']} rows in {table}; {sum(strange)} of them out of distribution")
     if studies_of(table).exists():
         print(f"means per study: {studies_of(table)}")
+    for what, number in card.get("dicom", {}).items():
+        print(f"DICOM in {args.dicom}: {number} {what}")
     extract_lib.tell_lists(card, table)
     return 0
 
@@ -226,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", required=True, help="folder, CSV with a column path (and study_id), or one file")
     add("--output", required=True, help="the .parquet file")
     add("--pictures", help="folder for a PNG per video, outlines over end-diastole and end-systole")
+    add("--dicom", help="folder for a report and a segmentation per DICOM file; they name its patient")
     add("--show_out_of_distribution", action="store_true", help="numbers of videos unlike those of training too")
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")
     extract_lib.add_file_flags(parser)

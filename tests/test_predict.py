@@ -25,6 +25,7 @@ from discovr_jax.runs import workdir
 from discovr_jax.runs.checkpoint import Checkpoints
 from tests import run_case
 from tests.builder_case import write_video
+from tests.test_privacy import write_dicom
 
 LVEF = ("lvef", "lvef_low", "lvef_high")
 
@@ -264,6 +265,51 @@ def test_a_dicom_names_its_study_by_a_hash_and_shows_no_doppler(encoder, test_vi
     assert b"1.2.840" not in content and b"colour Doppler" in content
     made = encoder.predict(colour)
     assert made.out_of_distribution and "colour Doppler" in made.reasons[0] and np.isnan(made.probability_abnormal)
+
+
+def test_dicom_files_for_dicom_inputs_alone(run, encoder, test_videos, tmp_path, monkeypatch, capsys):
+    """A recording of a screen, the same without a study, and a plain array; killed after the first, then gone on."""
+    pytest.importorskip("highdicom", reason="an extra: dicom")
+    pydicom = pytest.importorskip("pydicom")
+    folder, out, reports = tmp_path / "in", tmp_path / "p.parquet", tmp_path / "dicom"
+    folder.mkdir()
+    recording = np.pad(test_videos[1][0], ((0, 0), (40, 30), (20, 60)))
+    write_dicom(folder / "a.dcm", recording)
+    write_dicom(folder / "b.dcm", recording, StudyInstanceUID="")
+    np.save(folder / "c.npy", recording)
+    monkeypatch.setattr(predictor.segmentation, "apply", lambda *a: np.ones((len(a[2]), 112, 112), np.uint8))
+
+    def killed(*arguments):
+        if arguments[1] == 1:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    write = predict.dicom_files.write
+    arguments = [f"--workdir={run[1]}", f"--input={folder}", f"--output={out}", f"--dicom={reports}", "--ignore_fps"]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predict.dicom_files, "write", killed)
+        predict.main([*arguments, "--show_out_of_distribution"])
+    first = {path.name: path.read_bytes() for path in reports.iterdir()}
+    capsys.readouterr()
+    assert predict.main([*arguments, "--show_out_of_distribution"]) == 0
+    said = capsys.readouterr().out
+    assert f"DICOM in {reports}: 1 report and segmentation" in said and "1 no report: not a DICOM file" in said
+    assert "1 no report: its header lacks StudyInstanceUID" in said
+    assert {path.name: path.read_bytes() for path in reports.iterdir()} == first
+    assert sorted(first) == ["000000.seg.dcm", "000000.sr.dcm"]
+    found = pq.read_table(out).to_pylist()[0]
+    drawn = pydicom.dcmread(reports / "000000.seg.dcm")
+    for number, phase in enumerate(predictor.PHASES):
+        mask = np.asarray(Image.open(io.BytesIO(found[f"lv_{phase}_mask_png"])))
+        np.testing.assert_array_equal(drawn.pixel_array[number].astype(bool), mask)
+        groups = drawn.PerFrameFunctionalGroupsSequence[number]
+        (source,) = groups.DerivationImageSequence[0].SourceImageSequence
+        assert source.ReferencedFrameNumber == found[f"lv_{phase}_frame"] + 1
+    assert str(found["lvef"])[:12] in str(pydicom.dcmread(reports / "000000.sr.dcm"))
+    assert "90210777" not in said + out.with_suffix(".card.json").read_text() + str(found)
+    (reports / "000000.seg.dcm").unlink()
+    assert predict.main([*arguments, "--show_out_of_distribution"]) == 1
+    assert "lacks 1 of 2 files" in capsys.readouterr().err
 
 
 def test_stills_and_short_clips(encoder, test_videos):

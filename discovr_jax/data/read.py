@@ -69,6 +69,13 @@ def study_of(path: pathlib.Path) -> str:
     return dicom.read_study(path)
 
 
+def dicom_source(path: pathlib.Path):
+    """`data.io.dicom_source.Source` of a DICOM file: whose it is, by name. Raises VideoError."""
+    from discovr_jax.data.io import dicom_source
+
+    return dicom_source.read_source(path)
+
+
 def is_still(frames: np.ndarray, region: tuple[int, int, int, int] | None = None) -> bool:
     """Whether the pixels of the picture that are not black have hardly any standard deviation over time.
 

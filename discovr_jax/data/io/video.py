@@ -46,6 +46,7 @@ class Video:
       region: top, left, bottom, right (exclusive) of the picture on the screen; None if the file does not say.
       frame_times: float64 [T], seconds since the first frame, increasing; None if the file holds no time stamps.
       pixel_aspect: width of a pixel divided by its height; NaN if unknown.
+      file_frames: int [T], which frame of the file each is, from 0; None: all of them, in their order.
       rotation: degrees, clockwise, by which the stored pictures were turned: 0, 90, 180 or 270.
       flags: what is odd about the file: `mirrored` (left to right, after the rotation), `irregular_frame_times`, and
         `implausible_fps`, `implausible_frame_times`, `implausible_pixel_spacing`, `implausible_pixel_aspect` for values
@@ -63,6 +64,7 @@ class Video:
     frame_times: np.ndarray | None = None
     pixel_aspect: float = math.nan
     rotation: int = 0
+    file_frames: np.ndarray | None = None
     flags: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -129,6 +131,7 @@ def at_constant_rate(path: pathlib.Path, video: Video) -> Video:
         frames=video.frames[shown],
         colour=None if video.colour is None else video.colour[shown],
         frame_times=np.arange(count) / video.fps,
+        file_frames=shown,
         flags=(*video.flags, "resampled_in_time"),
     )
 

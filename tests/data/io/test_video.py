@@ -95,6 +95,7 @@ def test_at_a_constant_rate_each_moment_shows_the_frame_that_was_on_show():
     shown = at_constant_rate(pathlib.Path("a"), video)
     assert shown.frames[:, 0, 0].tolist() == [0, 1, 2, 2, 2, 3, 4]
     assert shown.colour[:, 0, 0].tolist() == [0, 1, 2, 2, 2, 3, 4]
+    assert shown.file_frames.tolist() == shown.frames[:, 0, 0].tolist()
     assert shown.fps == pytest.approx(10) and "resampled_in_time" in shown.flags
     np.testing.assert_allclose(np.diff(shown.frame_times), 0.1)
     even = Video(frames(5), frame_times=np.arange(5) / 10)

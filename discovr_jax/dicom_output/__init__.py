@@ -1,0 +1,1 @@
+"""Predictions as DICOM objects: `files` writes them, `report` and `segmentation` make them."""
