@@ -67,7 +67,7 @@ setuptools.setup(
         "torch": ["torch>=2.6"],
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
-        "hub": ["huggingface_hub>=1.0"],  # load_encoder("hf:..."), python -m discovr_jax.push
+        "hub": ["huggingface_hub>=2.0"],  # load_encoder("hf:..."), python -m discovr_jax.push
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "docs": [  # `make docs`
             "latex2mathml>=3.77",
@@ -77,7 +77,7 @@ setuptools.setup(
         ],
         "test": [
             "build>=1.2",
-            "huggingface_hub>=1.0",
+            "huggingface_hub>=2.0",
             "hypothesis>=6.100",
             "mypy>=1.13",
             "psutil>=5.9",

@@ -160,6 +160,8 @@ def _explained(api, repository: str, revision: str | None, unreachable: str) -> 
     """Raises what the library raises as a HubError of one line, which ends in `unreachable` where nobody answers."""
     from huggingface_hub import constants, errors
 
+    # Otherwise the library asks the Hub for a list of programs that may have started this one, and tells it which.
+    told, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
     where, at = f"{repository} on {api.endpoint}", f" at {revision}" if revision else ""
     try:
         yield
@@ -189,6 +191,8 @@ def _explained(api, repository: str, revision: str | None, unreachable: str) -> 
         _fail(f"{where}: {' '.join(str(error).split())[:500]}")
     except Exception as error:  # of the library's transport, another one in each of its versions
         _fail(f"{where}: no answer of a Hub ({_said(error)}). {unreachable}")
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = told
 
 
 def _fail(reason: str) -> NoReturn:

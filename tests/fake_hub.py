@@ -67,13 +67,14 @@ class FakeHub:
     """A server; `url` is its endpoint.
 
     Attributes:
-      repositories: by OWNER/NAME; requests: "METHOD PATH" of all that was asked.
+      repositories: by OWNER/NAME; requests: "METHOD PATH" of all that was asked, by `user_agents`.
       damaged: paths of files whose bytes are served with one bit flipped.
     """
 
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
+        self.user_agents: set[str] = set()
         self.damaged: set[str] = set()
         self._large: dict[str, bytes] = {}
         hub = self
@@ -106,6 +107,7 @@ class FakeHub:
         url = urllib.parse.urlsplit(handler.path)
         path = urllib.parse.unquote(url.path)
         self.requests.append(f"{handler.command} {path}")
+        self.user_agents.add(handler.headers["User-Agent"])
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         owner = handler.headers.get("Authorization") == f"Bearer {TOKEN}"
         try:

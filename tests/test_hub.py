@@ -80,6 +80,12 @@ def test_only_what_is_needed_is_fetched_and_only_once(shared):
     assert hub.download("hf:lab/adult") == folder and not shared.fetched()
 
 
+def test_the_hub_is_told_nothing_but_versions(shared):
+    hub.download("hf:lab/adult")
+    assert all(re.fullmatch(r"discovr_jax/\S+; hf_hub/[\d.]+; python/[\d.]+", each) for each in shared.user_agents)
+    assert all("lab/adult" in each for each in shared.requests)
+
+
 def test_a_revision_is_the_one_that_was_asked_for(shared):
     repository = shared.repositories["lab/adult"]
     old, _ = repository.commits[-1]
