@@ -57,7 +57,7 @@ setuptools.setup(
         "console_scripts": [
             "discovr-train=discovr_jax.main:run",
             "discovr-plan=discovr_jax.main:run_plan",
-            *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
+            *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict", "push")),
             "discovr-convert=discovr_jax.convert.__main__:main",
         ]
     },
@@ -68,6 +68,7 @@ setuptools.setup(
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
         "dicom": ["highdicom>=0.28"],  # predict --dicom
+        "hub": ["huggingface_hub>=2.0"],  # load_encoder("hf:..."), python -m discovr_jax.push
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "docs": [  # `make docs`
             "latex2mathml>=3.77",
@@ -78,6 +79,7 @@ setuptools.setup(
         "test": [
             "build>=1.2",
             "highdicom>=0.28; python_version < '3.14'",  # pyjpegls, which it needs, has no wheel of 3.14
+            "huggingface_hub>=2.0",
             "hypothesis>=6.100",
             "mypy>=1.13",
             "psutil>=5.9",

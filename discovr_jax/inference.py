@@ -16,7 +16,7 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from discovr_jax import pretrained
+from discovr_jax import hub, pretrained
 from discovr_jax.convert import read as weights_lib
 from discovr_jax.data import facts, video_arrays
 from discovr_jax.evaluation import scored
@@ -61,7 +61,8 @@ def load_encoder(
 
     Args:
       path: a workdir, a converted checkpoint, a checkpoints/step_N folder, or a .pth or .safetensors file; "phantom",
-        the one of simulated hearts that comes with the package; or a config, with `untrained`.
+        the one of simulated hearts that comes with the package; "hf:OWNER/NAME[@REVISION]", a repository of the
+        Hugging Face Hub, which is fetched (`hub`); or a config, with `untrained`.
       branch: "video_teacher" (the one to use), "video_student", "image_teacher" or "image_student".
       readout: the pooling, one of `models.readouts.KNOWN`, or several with commas between them, which stand side by
         side; or "best", what the evaluation's validation chose (for the first of its evaluators), or "best:NAME" for an
@@ -78,6 +79,7 @@ def load_encoder(
 
     Raises:
       CheckpointError, ConversionError: the weights cannot be read.
+      HubError: they cannot be fetched.
       ReadoutError: "best" or "all" of weights that were not evaluated.
       ValueError: an option of no known value; a config without `untrained`, which says nothing of weights.
 
@@ -95,7 +97,7 @@ def load_encoder(
             raise ValueError(f"{name} must be one of {known}, not {value!r}")
     prefix, module = BRANCHES[branch]
     if not isinstance(path, ConfigDict):
-        path = pretrained.path_of(os.path.expanduser(path))
+        path = hub.download(os.fspath(path)) if hub.is_remote(path) else pretrained.path_of(os.path.expanduser(path))
     elif untrained is None:
         raise ValueError("a config has no weights: give untrained=SEED, or the path of a checkpoint")
     evaluated = scored.find(path) if branch == SCORED and not isinstance(path, ConfigDict) else None

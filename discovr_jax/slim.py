@@ -1,20 +1,33 @@
 """A copy of a run with what using its encoder needs: scored weights, results, heads; no optimizer, no students.
 
 python -m discovr_jax.slim WORKDIR --output=DIR [--without_heads]
+
+    checkpoints/step_N/weights.safetensors    arrays; their config, in the header
+    config.json                               the same config, to be read
+    eval/N/results.json, heads.safetensors    where that checkpoint was evaluated
+
+Withheld are folders and projects that the config names, and why an evaluator did not run, which may name files.
 """
 
 import argparse
+import copy
+import functools
+import json
 import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from discovr_jax import storage
 from discovr_jax.convert import folder
-from discovr_jax.evaluation import fitted_heads, scored
+from discovr_jax.evaluation import fitted_heads, results_io, scored
 from discovr_jax.models import readouts
 from discovr_jax.runs import checkpoint
 
+WITHHELD = "withheld"
+PLACES = ("data.data_dir", "init_from", "log.project")  # keys of the config that name what is not passed on
 ENCODERS = ("teacher/video_encoder/", "teacher/image_encoder/")
 
 
@@ -41,15 +54,31 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
     source = checkpoint.newest_step(workdir)
     arrays, meta = checkpoint.read_arrays(source, lambda name: name.startswith(needed))
     step = int(source.name.removeprefix("step_"))
+    config = without_places(meta["config"])
     with folder.whole(output) as temporary:
-        folder.save_arrays(temporary, step, arrays, meta["config"])
+        checkpoint.save_weights(temporary, step, arrays, config)
+        results_io.write_json(temporary / "config.json", config)
         if evaluated:
-            place = temporary / "eval" / str(step)
-            place.mkdir(parents=True)
-            shutil.copy(evaluated.path, place / "results.json")
-            if kept:
-                shutil.copy(kept, place / kept.name)
+            results = json.loads(evaluated.path.read_bytes())
+            skipped = [skip | {"reason": WITHHELD} for skip in results.get("skipped", [])]
+            place = pathlib.Path("eval", str(step))
+            results_io.write_json(temporary / place / "results.json", results | {"skipped": skipped})
+            if kept:  # in the folder of the dataset that they are of, if another one was scored
+                copied = temporary / kept.relative_to(source.parent.parent)
+                copied.parent.mkdir(exist_ok=True)
+                shutil.copy(kept, copied)
     return output
+
+
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config whose `PLACES` are withheld; those that say nothing ("") stay so."""
+    result = copy.deepcopy(dict(config))
+    for key in PLACES:
+        *sections, name = key.split(".")
+        inner = functools.reduce(lambda outer, section: outer.get(section, {}), sections, result)
+        if inner.get(name):
+            inner[name] = WITHHELD
+    return result
 
 
 def _poolings(evaluated: scored.Scored | None) -> list[str]:

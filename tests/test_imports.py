@@ -169,6 +169,14 @@ def test_orbax_has_one_door():
     assert users == {"discovr_jax.runs.checkpoint"}
 
 
+def test_the_hub_has_one_door_which_is_opened_inside_functions_only():
+    """Nothing else of ours connects to anything, and importing it does not load the library."""
+    clients = ("huggingface_hub", "http.client", "httpx", "requests", "urllib.request", "urllib3")
+    found = {name: {m for m in imports(path) if within(m, clients)} for name, path in MODULES.items()}
+    assert {name for name, used in found.items() if used} == {"discovr_jax.hub"}
+    assert not any(within(m, clients) for m in imports(MODULES["discovr_jax.hub"], lazy=False))
+
+
 # Libraries that cost seconds or are absent on training machines.
 HEAVY = ("av", "matplotlib", "nibabel", "pandas", "pyarrow", "pydicom", "sklearn", "tensorflow", "torch")
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from discovr_jax.parallel import processes
+from discovr_jax.runs import checksums, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             raise CheckpointError(f"{self.directory}: step {step} exists already and is not overwritten")
-        meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
-        meta["checksums"] = checksums(state)
-        meta["sha256"] = _meta_hash(meta)
+        meta = _meta(state, data, config)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._saving():
             accepted = self._manager.save(step, args=args, force=True)
@@ -236,18 +234,29 @@ def newest_step(path: str | os.PathLike) -> pathlib.Path:
       CheckpointError: there is none.
     """
     path = pathlib.Path(path).resolve()
-    if (path / "state").is_dir():
+    if _holds_arrays(path):
         return path
     for folder in (path / "checkpoints", path):
-        steps = [step for step in whole_steps(folder) if (folder / f"step_{step}" / "state").is_dir()]
+        steps = [step for step in whole_steps(folder) if _holds_arrays(folder / f"step_{step}")]
         if steps:
             return folder / f"step_{steps[-1]}"
     raise CheckpointError(f"{path}: no checkpoint here. Give a workdir or one of its checkpoints/step_N")
 
 
+def _holds_arrays(folder: pathlib.Path) -> bool:
+    return (folder / "state").is_dir() or (folder / weights_file.NAME).is_file()
+
+
 def whole_steps(directory: pathlib.Path) -> list[int]:
     """Steps whose folders are whole by name, ascending: damaged and half-written ones have other names."""
     return sorted(int(p.name[5:]) for p in directory.glob("step_*") if p.name[5:].isdigit())
+
+
+def save_weights(workdir: str | os.PathLike, step: int, arrays: dict[str, np.ndarray], config: dict) -> None:
+    """Arrays by path as the checkpoint of a step to pass on: one safetensors file, without what a run resumes from."""
+    folder = pathlib.Path(workdir) / "checkpoints" / f"step_{step}"
+    folder.mkdir(parents=True)
+    weights_file.write(folder / weights_file.NAME, arrays, _meta(arrays, {}, config))
 
 
 def read_arrays(
@@ -263,29 +272,40 @@ def read_arrays(
       CheckpointError: nothing there, damaged, or nothing in it is wanted.
     """
     folder = newest_step(path)
-    options = ocp.CheckpointManagerOptions(create=False, step_prefix="step")
-    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
     try:
-        step = int(folder.name.removeprefix("step_"))
-        with ocp.CheckpointManager(folder.parent, options=options, item_handlers=handlers) as manager:
-            leaves = jax.tree_util.tree_leaves_with_path(manager.item_metadata(step)["state"].tree)
-            result = [names for keys, _ in leaves if wanted("/".join(names := _names(keys)))]
-            if not result:
-                raise CheckpointError(f"{folder} holds none of the arrays that are asked for")
-            state = ocp.args.PyTreeRestore(
-                item=_nested(result, 0),
-                restore_args=_nested(result, ocp.RestoreArgs(restore_type=np.ndarray)),
-                partial_restore=True,
-            )
-            read = _read(folder, state=state, meta=ocp.args.JsonRestore())
+        if (folder / weights_file.NAME).is_file():
+            state, meta = weights_file.read(folder / weights_file.NAME, wanted)
+        else:
+            state, meta = _read_orbax(folder, wanted)
     except (ValueError, KeyError, OSError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} cannot be read ({type(error).__name__}: {_first_line(error)}): give the folder of "
             "another step, or copy it again"
         ) from error
-    _check_meta(folder, read["meta"])
-    _verify(folder, read["state"], read["meta"])
-    return _named(read["state"]), read["meta"]
+    if not state:
+        raise CheckpointError(f"{folder} holds none of the arrays that are asked for")
+    _check_meta(folder, meta)
+    _verify(folder, state, meta)
+    return _named(state), meta
+
+
+def _read_orbax(folder: pathlib.Path, wanted: Callable[[str], bool]) -> tuple[dict, dict]:
+    """A tree of the arrays that are wanted, empty if there are none, and the meta."""
+    options = ocp.CheckpointManagerOptions(create=False, step_prefix="step")
+    handlers = {"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    step = int(folder.name.removeprefix("step_"))
+    with ocp.CheckpointManager(folder.parent, options=options, item_handlers=handlers) as manager:
+        leaves = jax.tree_util.tree_leaves_with_path(manager.item_metadata(step)["state"].tree)
+        found = [names for keys, _ in leaves if wanted("/".join(names := _names(keys)))]
+        if not found:
+            return {}, {}
+        state = ocp.args.PyTreeRestore(
+            item=_nested(found, 0),
+            restore_args=_nested(found, ocp.RestoreArgs(restore_type=np.ndarray)),
+            partial_restore=True,
+        )
+        read = _read(folder, state=state, meta=ocp.args.JsonRestore())
+    return read["state"], read["meta"]
 
 
 def _read(folder: pathlib.Path, **items) -> dict:
@@ -310,26 +330,11 @@ def _read(folder: pathlib.Path, **items) -> dict:
         ) from error
 
 
-def checksums(tree) -> dict[str, int]:
-    """A number for every array that changes with any one element; computed where the arrays lie.
-
-    Orbax finds missing and truncated files, but not a flipped bit in an array.
-    """
-    return {name: int(value) for name, value in jax.device_get(_checksums(_named(tree))).items()}
-
-
-@jax.jit
-def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    def checksum(array):
-        bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * array.dtype.itemsize}"))
-        place, stride = jnp.uint32(0), 1
-        for axis in reversed(range(array.ndim)):
-            place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
-            stride *= array.shape[axis]
-        # Modulo 2^32 a product with an odd number can be undone, so no change of an element is lost.
-        return (bits.astype(jnp.uint32) * (2 * place + 1)).sum(dtype=jnp.uint32)
-
-    return {name: checksum(array) for name, array in arrays.items()}
+def _meta(tree, data: dict, config: dict) -> dict:
+    """What a checkpoint says of itself, sealed by a hash."""
+    meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
+    meta["checksums"] = checksums.of_arrays(_named(tree))
+    return meta | {"sha256": _meta_hash(meta)}
 
 
 def _meta_hash(meta: dict) -> str:
@@ -358,7 +363,7 @@ def _is_as(array, target) -> bool:
 
 def _verify(folder: pathlib.Path, tree, meta: dict) -> None:
     saved = meta.get("checksums", {})
-    wrong = [name for name, value in checksums(tree).items() if saved.get(name, value) != value]
+    wrong = [name for name, value in checksums.of_arrays(_named(tree)).items() if saved.get(name, value) != value]
     if wrong:
         raise CheckpointError(
             f"{folder} is damaged: {len(wrong)} arrays differ from what was saved, among them {wrong[0]}. Give the "
