@@ -58,7 +58,7 @@ setuptools.setup(
             "discovr-train=discovr_jax.main:run",
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
-            "discovr-convert=discovr_jax.convert.__main__:main",
+            *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "export")),
         ]
     },
     extras_require={
@@ -68,6 +68,7 @@ setuptools.setup(
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
+        "export": ["jax2onnx>=0.17", "onnxruntime>=1.24"],  # in an environment of its own: docs/how-to/export.md
         "docs": [  # `make docs`
             "latex2mathml>=3.77",
             "mkdocs>=1.6,<2",
