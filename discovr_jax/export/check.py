@@ -18,7 +18,7 @@ TOLERANCE = 1e-4  # absolute; of values above 1, in relation to them
 
 
 class ExportError(ValueError):
-    """A program was not written, or does not compute what the encoder computes; the message says which output."""
+    """A program does not compute what the encoder computes; the message says which output."""
 
 
 @dataclasses.dataclass(frozen=True)

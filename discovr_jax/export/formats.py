@@ -5,7 +5,7 @@ onnx: by jax2onnx; to be run with onnxruntime.
 """
 
 import dataclasses
-import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import pathlib
@@ -66,8 +66,13 @@ def write_onnx(program: Program, path: pathlib.Path) -> None:
     names = list(program.outputs)
     # It misses the types of constants that the file does not name: a line for each.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+
+    def run(*inputs):
+        outputs = program(*inputs)
+        return tuple(outputs[name] for name in names)
+
     jax2onnx.to_onnx(
-        lambda *inputs: tuple(program(*inputs)[name] for name in names),
+        run,
         program.specs(clips),
         model_name="discovr_jax",
         opset=OPSET,
@@ -97,7 +102,7 @@ def _says_stablehlo() -> str:
 
 
 def _says_onnx() -> str:
-    converter, runtime = (importlib.import_module(name).__version__ for name in ("jax2onnx", "onnxruntime"))
+    converter, runtime = (importlib.metadata.version(name) for name in ("jax2onnx", "onnxruntime"))
     return f"ONNX opset {OPSET} of jax2onnx {converter}, loaded with onnxruntime {runtime}"
 
 

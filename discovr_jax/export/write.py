@@ -46,7 +46,7 @@ def export(
       ConfigError: no such format, or a package is missing.
       ConversionError: something is at `output`.
       HeadsError: the heads are of other weights.
-      ExportError: the program cannot be written, or does not compute what the encoder computes.
+      ExportError: the program does not compute what the encoder computes.
       CheckpointError, VideoError: what is to be read cannot be.
 
     >>> card = export("runs/adult", "adult_stablehlo", "stablehlo")

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,7 +80,7 @@ def test_heads_go_along(encoder, predictor, videos, tmp_path):
     assert not usual["out_of_distribution"] and usual["lvedv_high"] == np.inf and 0 < usual["probability_abnormal"] < 1
     assert usual["lvef_high"] - usual["lvef_low"] == pytest.approx(19)
     assert short["out_of_distribution"] and np.isnan(short["lvef"]) and np.isfinite(short["distance"])
-    shown = Program(encoder, predictor, True)(*videos[1].clips(encoder))
+    shown = Program(encoder, predictor, True)(*map(jnp.asarray, videos[1].clips(encoder)))
     assert shown["out_of_distribution"] and np.isfinite(shown["lvef"])
 
 
@@ -90,6 +91,7 @@ def test_onnxruntime_gives_the_same_and_the_page_says_how(encoder, predictor, vi
     folder.mkdir()
     apart, wanted = write_and_compare("onnx", folder, encoder, predictor, videos, False)
     assert max(each.scaled for each in apart.values()) < check.TOLERANCE
+    assert "ONNX opset" in formats.FORMATS["onnx"].says()
     frames, num_valid = videos[0].clips(encoder)
     np.savez(folder / write.CHECK, frames=frames, num_valid=num_valid, **{name: wanted[0][name] for name in apart})
     page = (run_case.ROOT / "docs" / "how-to" / "export.md").read_text(encoding="utf-8")
