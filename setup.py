@@ -59,6 +59,8 @@ setuptools.setup(
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict", "push")),
             "discovr-convert=discovr_jax.convert.__main__:main",
+            *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
+            *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "export")),
         ]
     },
     extras_require={
@@ -70,6 +72,7 @@ setuptools.setup(
         "dicom": ["highdicom>=0.28"],  # predict --dicom
         "hub": ["huggingface_hub>=2.0"],  # load_encoder("hf:..."), python -m discovr_jax.push
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
+        "export": ["jax2onnx>=0.17", "onnxruntime>=1.24"],  # in an environment of its own: docs/how-to/export.md
         "docs": [  # `make docs`
             "latex2mathml>=3.77",
             "mkdocs>=1.6,<2",

@@ -229,7 +229,7 @@ class VideoEncoder:
         self.params = jax.device_put(params)
         self._forward = jax.jit(self._encode, static_argnames="output")
         frames = jax.ShapeDtypeStruct((1, model.grid.frames, options["image_size"], options["image_size"]), np.uint8)
-        shapes = jax.eval_shape(self._pooled, self.params, frames, jax.ShapeDtypeStruct((1,), np.int32))
+        shapes = jax.eval_shape(self.pooled, self.params, frames, jax.ShapeDtypeStruct((1,), np.int32))
         self.parts = {name: shape.shape[1] for name, shape in shapes.items()}
         self.width = sum(self.parts.values())
 
@@ -322,14 +322,14 @@ class VideoEncoder:
 
     def _encode(self, params: dict, frames: jax.Array, num_valid: jax.Array, output: str) -> jax.Array:
         if output == "video":
-            return jnp.concatenate([*self._pooled(params, frames, num_valid).values()], axis=1)
+            return jnp.concatenate([*self.pooled(params, frames, num_valid).values()], axis=1)
         cls, tokens, grid = self._tokens(params, frames, num_valid)
         by_position = tokens[:, 1:].reshape(-1, grid.time, grid.rows, grid.cols, self.model.width).astype(jnp.float32)
         if output == "tokens":
             return by_position
         return by_position.mean((2, 3)) if self._video else cls.astype(jnp.float32)
 
-    def _pooled(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> dict[str, jax.Array]:
+    def pooled(self, params: dict, frames: jax.Array, num_valid: jax.Array) -> dict[str, jax.Array]:
         """Pooled features of clips, float32 [B, D], as `evaluate.make_embed` and `evaluation.features` make them."""
         _, tokens, grid = self._tokens(params, frames, num_valid)
         o = self.options

@@ -140,8 +140,12 @@ class Predictor:
     """Heads on an encoder; made by `load_predictor`."""
 
     def __init__(self, encoder, heads: Heads, params: Mapping[str, Any]):
-        self._encoder, self.heads, self._params = encoder, heads, params
-        self._forward = jax.jit(self._encode)
+        """
+        Args:
+          params: {module: its parameters} of the encoder, and of what else the poolings are made from.
+        """
+        self._encoder, self.heads, self.params = encoder, heads, params
+        self._forward = jax.jit(self.encode)
         # As evaluated, so that the same program computes the same features.
         self._batch = heads.about["preprocessing"]["batch_size"]
         regressions, probes, votes, anomalies = (heads.of_kind(kind) for kind in fitted_heads.KINDS[:4])
@@ -172,13 +176,14 @@ class Predictor:
         reasons = [_unsuited(number, video) for number, video in enumerate(videos)]
         given = list(zip(videos, rates, spacing, strict=True))
         clips = [video_clips.clips(*one, self._encoder.options) for one in given]
-        features, tokens = self._run(clips)
+        features, tokens = self.run(clips)
         finite = np.all([np.isfinite(features[name]).all(1) for name in self.heads.readouts], 0)
         if not finite.all():
             raise ValueError(f"the features of {(~finite).sum()} of {len(given)} videos are not finite")
-        outputs = self._of_features(features)
+        outputs = self.of_pooled(features)
+        distance, nearest = outputs.pop("distance"), self._nearest(features)
+        outputs |= self._of_training_videos(features)
         limits = self.heads.about["out_of_distribution"]
-        distance = out_of_distribution.distance(limits, self.heads.arrays, features)
         predictions = []
         for row, (video, rate, size) in enumerate(given):
             why = [*reasons[row]]
@@ -190,16 +195,14 @@ class Predictor:
             draws = tokens is not None and not withheld
             outlines = self._outlines(video, rate, size, tokens[row]) if draws else {}
             values = {} if withheld else {name: each[row] for name, each in outputs.items()}
-            predictions.append(self._prediction(values, why, distance[row], outputs["nearest"][row], outlines))
+            predictions.append(self._prediction(values, why, distance[row], nearest[row], outlines))
         return predictions
 
     def _prediction(self, values, why, distance, nearest, outlines) -> Prediction:
         measurements = {}
         for part in self.regressions:
             value, field = float(values.get(part, np.nan)), self._head(part)["field"]
-            width = self._head(part)["interval"]["half_width"]
-            width = np.inf if width is None else width
-            unit = interface.MEASUREMENTS[field][1]
+            unit, width = interface.MEASUREMENTS[field][1], self.half_width(part)
             measurements[part] = Measurement(field, unit, value, value - width, value + width)
         return Prediction(
             measurements,
@@ -215,26 +218,47 @@ class Predictor:
             outlines,
         )
 
-    def _of_features(self, features: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """{regression, "probe", "knn", "anomaly", "nearest": what it says of each video}."""
+    def of_pooled(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """What the heads say that need no training video, and the distance from these.
 
-        def of(part: str) -> np.ndarray:
-            return np.asarray(features[self._head(part)["readout"]], np.float64)
+        Args:
+          features: {readout: float [videos, D]}, arrays of NumPy or JAX.
 
-        outputs: dict[str, Any] = {p: regression.apply(self.heads.fitted(p), of(p)) for p in self.regressions}
+        Returns:
+          {regression, "probe" where there is one, "distance": [videos]}, arrays of the same kind.
+        """
+
+        def apply(head, part: str):
+            return head.apply(self.heads.fitted(part), features[self._head(part)["readout"]])
+
+        outputs = {part: apply(regression, part) for part in self.regressions}
         if self._probe:
-            outputs["probe"] = probe.apply(self.heads.fitted(self._probe), of(self._probe))
+            outputs["probe"] = apply(probe, self._probe)
+        limits = self.heads.about["out_of_distribution"]
+        return outputs | {"distance": out_of_distribution.distance(limits, self.heads.arrays, features)}
+
+    def half_width(self, part: str) -> float:
+        """Of the prediction interval of a regression; infinite where validation had too few videos."""
+        width = self._head(part)["interval"]["half_width"]
+        return np.inf if width is None else width
+
+    def _of_training_videos(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{"knn", "anomaly": what it says of each video}: heads that are the training videos themselves."""
+        outputs = {}
         for part, kind, module, names in (
             (self._knn, "knn", knn, ("k", "temperature")), (self._anomaly, "anomaly", anomaly, ("k",))
         ):  # fmt: skip
             if part:
                 options = {name: self._head(part)["options"][name] for name in names}
-                outputs[kind] = module.apply(*self._references[part], of(part), **options)
-        outputs["nearest"] = [()] * len(next(iter(features.values())))
-        if self._similar:
-            nearest = fitted_heads.nearest_videos(self.heads, self._similar, features[self._similar], NEAREST)
-            outputs["nearest"] = nearest
+                rows = np.asarray(features[self._head(part)["readout"]], np.float64)
+                outputs[kind] = module.apply(*self._references[part], rows, **options)
         return outputs
+
+    def _nearest(self, features: Mapping[str, np.ndarray]) -> list:
+        """(id, cosine) of the training videos most similar to each."""
+        if not self._similar:
+            return [()] * len(next(iter(features.values())))
+        return fitted_heads.nearest_videos(self.heads, self._similar, features[self._similar], NEAREST)
 
     def _reference(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """Features [N, D] and labels [N] of the training videos of a head, float64."""
@@ -246,7 +270,7 @@ class Predictor:
     def _head(self, part: str) -> Mapping[str, Any]:
         return self.heads.about["heads"][part]
 
-    def _run(self, clips: Sequence[list[tuple[np.ndarray, int]]]):
+    def run(self, clips: Sequence[list[tuple[np.ndarray, int]]]):
         """Pooled features {readout: float32 [videos, D]}, the mean over clips, and the tokens of each video's clips.
 
         Tokens are float16 [clips, tubelets, patches, D]; none without a head that reads them.
@@ -256,7 +280,7 @@ class Predictor:
             part = flat[first : first + size]
             filled = part + [part[-1]] * (size - len(part))
             frames, num_valid = np.stack([one for one, _ in filled]), np.array([n for _, n in filled], np.int32)
-            rows.append(jax.device_get(self._forward(self._params, frames, num_valid)))
+            rows.append(jax.device_get(self._forward(self.params, frames, num_valid)))
         pooled, tokens = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(flat)], *rows)
         count = len(clips[0])
         features = {
@@ -268,8 +292,15 @@ class Predictor:
             features["all"] = join(features, lengths)
         return features, None if tokens is None else tokens.reshape(len(clips), count, *tokens.shape[1:])
 
-    def _encode(self, params, frames, num_valid):
-        """As `evaluate.make_embed` and `make_token_encoder`: pooled features, and tokens where a head reads them."""
+    def encode(self, params, frames, num_valid):
+        """As `evaluate.make_embed` and `make_token_encoder`: pooled features, and tokens where a head reads them.
+
+        Args:
+          params: of the constructor; frames: uint8 [B, T, S, S]; num_valid: int32 [B], real frames.
+
+        Returns:
+          {readout: float32 [B, D]}, and float16 [B, tubelets, patches, D] or None.
+        """
         model, side = self._encoder.model, self._encoder.options["map_side"]
         apply = discovr.apply(model)
         tokens = apply(params, frames, num_valid, method="encode_video")

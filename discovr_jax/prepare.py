@@ -18,6 +18,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from discovr_jax import file_lock, storage
 from discovr_jax.data import audit, bucket, mixture, records
 from discovr_jax.errors import ConfigError
@@ -100,6 +102,14 @@ def ensure_records(config) -> None:
     """
     for name in mixture.all_named(config):
         _ensure(config.data, name)
+
+
+def simulated_videos(count: int, seed: int = 0) -> list[tuple[np.ndarray, float]]:
+    """Simulated hearts to try things out on: uint8 [T, 112, 112] and frames per second of each."""
+    from tfds_builders.echo_phantom.layout_echonet_dynamic import simulate_one
+
+    clips = [simulate_one(seed, "test", number) for number in range(count)]
+    return [(np.asarray(clip.frames), float(clip.fps)) for clip in clips]
 
 
 def _folder(data_dir, dataset: str, config: str) -> pathlib.Path:

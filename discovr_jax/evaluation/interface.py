@@ -151,6 +151,15 @@ def scaling(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(std > floor, std, 1.0)
 
 
+def floats(features):
+    """Arrays of NumPy as float64, of JAX as its float: what heads compute in. So a head applies in a JAX program too.
+
+    >>> floats(np.zeros((2, 3), np.float32)).dtype
+    dtype('float64')
+    """
+    return features.__array_namespace__().asarray(features, dtype=float)
+
+
 def unit_length(features: np.ndarray) -> np.ndarray:
     """Rows [N, D] scaled to unit length; a row of zeros stays zero (cosine 0 to everything)."""
     norm = np.linalg.norm(features, axis=1, keepdims=True)

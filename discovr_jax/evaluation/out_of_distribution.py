@@ -60,21 +60,21 @@ def fit(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray]) -> tuple
 def distance(
     about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Of videos, float64 [Q]; NaN where a feature is not finite, or none of training was.
+    """Of videos [Q]; NaN where a feature is not finite, or none of training was.
 
     Args:
       about, arrays: of `fit`.
-      features: {readout: float [Q, D]}.
+      features: {readout: float [Q, D]}, arrays of NumPy or JAX (`interface.floats`).
     """
     parts = [_residual(arrays, name, features[name]) / about["usual"][name] for name in about["readouts"]]
-    return np.mean(parts, 0) if parts else np.full(len(next(iter(features.values()))), np.nan)
+    return sum(parts) / len(parts) if parts else np.full(len(next(iter(features.values()))), np.nan)
 
 
 def _residual(arrays: Mapping[str, np.ndarray], name: str, rows: np.ndarray) -> np.ndarray:
     """Length of what the principal components do not explain of rows [N, D]: [N]."""
     mean, scale, components = (arrays[f"{_NAME}/{name}/{each}"] for each in ("mean", "scale", "components"))
-    rows = (np.asarray(rows, np.float64) - mean) / scale
-    return np.linalg.norm(rows - rows @ components.T @ components, axis=1)
+    rows = (interface.floats(rows) - mean) / scale
+    return rows.__array_namespace__().linalg.norm(rows - rows @ components.T @ components, axis=1)
 
 
 def _finite(rows: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 # What users call from Python: each has an example.
 CALLED = """
 discovr_jax.inference: load_encoder VideoEncoder.embed
+discovr_jax.export.write: export
 discovr_jax.prepare: build datasets
 discovr_jax.data.labels: normal_label
 discovr_jax.data.letterbox: letterbox

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
@@ -95,8 +94,11 @@ def evaluate(
 
 
 def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """Calibrated probability of "abnormal", float64 [N], of features [N, D]: output "probability" of `evaluate`."""
-    x = (np.asarray(features, np.float64) - fitted["mean"]) / fitted["scale"]
+    """Calibrated probability of "abnormal" [N] of features [N, D]: output "probability" of `evaluate`.
+
+    Arrays are of NumPy or JAX (`interface.floats`).
+    """
+    x = (interface.floats(features) - fitted["mean"]) / fitted["scale"]
     return calibrated(fitted["platt"], x @ fitted["weights"] + fitted["intercept"])
 
 
@@ -115,9 +117,10 @@ def platt(val_score: np.ndarray, val_target: np.ndarray) -> np.ndarray:
 
 
 def calibrated(curve: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Probabilities, float64 [N], of scores [N] by the curve of `platt`."""
+    """Probabilities [N] of scores [N], arrays of NumPy or JAX, by the curve of `platt`."""
     mean, std, slope, intercept = curve
-    return expit(slope * ((score - mean) / std) + intercept)
+    # The logistic function: NumPy has none, and exp overflows.
+    return 0.5 + 0.5 * score.__array_namespace__().tanh(0.5 * (slope * ((score - mean) / std) + intercept))
 
 
 def reliability(target: np.ndarray, probability: np.ndarray) -> list[dict[str, float]]:

@@ -78,6 +78,6 @@ def evaluate(
 
 
 def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """The measurement, float64 [N], of features [N, D]."""
-    x = (np.asarray(features, np.float64) - fitted["mean"]) / fitted["scale"]
+    """The measurement [N] of features [N, D], arrays of NumPy or JAX (`interface.floats`)."""
+    x = (interface.floats(features) - fitted["mean"]) / fitted["scale"]
     return fitted["intercept"] + x @ fitted["weights"]
