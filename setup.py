@@ -27,6 +27,7 @@ setuptools.setup(
         "av>=14",
         "clu>=0.0.12",
         "etils[epath]>=1.9",
+        "flatbuffers>=24",  # jax.export writes and reads StableHLO with it
         "flax>=0.12",
         "grain>=0.2.15",
         "importlib_resources>=6",  # tensorflow-datasets needs it and does not declare it
@@ -58,8 +59,6 @@ setuptools.setup(
             "discovr-train=discovr_jax.main:run",
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict", "push")),
-            "discovr-convert=discovr_jax.convert.__main__:main",
-            *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
             *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "export")),
         ]
     },
