@@ -12,22 +12,23 @@ from jaxtyping import Array, Float
 
 from discovr_jax.losses.interface import Result
 
-EPS = 1e-6  # of a variance: equal clips give a finite loss
+EPS = 1e-6  # of a sum of squares: frames that do not differ give a finite loss
 
 
 def term(inputs) -> Result:
     """The amplitude term of the objective; `interface.LossInputs` -> its Result."""
-    return Result(unexplained(inputs.student.frame_amplitudes, inputs.teacher.frame_amplitudes), inputs.memory)
+    predicted, target = inputs.student.frame_amplitudes, inputs.teacher.frame_amplitudes
+    metrics = {"amplitude/unexplained": error(predicted, target) / error(target.mean(0)[None], target)}
+    return Result(error(predicted, target), inputs.memory, metrics)
 
 
-def unexplained(predicted: Float[Array, "clips width"], target: Float[Array, "clips width"]) -> Float[Array, ""]:
-    """Share of the targets' variance over the batch that the prediction leaves: 1 - R2, of all features together.
+def error(predicted: Float[Array, "#clips width"], target: Float[Array, "clips width"]) -> Float[Array, ""]:
+    """Squared error relative to the squared amplitudes of the batch: the unit of the features drops out.
 
-    1 is the mean of the batch; the unit of the features drops out.
+    (Divided by their variance it would be 1 - R2, but the variance of a few clips is mostly chance. That ratio is
+    logged as `amplitude/unexplained`: 1 is as good as the mean of the batch.)
 
-    >>> target = jnp.array([[1.0, 0.0], [3.0, 0.0]])
-    >>> float(unexplained(jnp.array([[2.0, 0.0], [3.0, 0.0]]), target).round(3))
-    0.5
+    >>> float(error(jnp.array([[2.0], [2.0]]), jnp.array([[1.0], [3.0]])).round(3))
+    0.2
     """
-    variance = jnp.square(target - target.mean(0)).sum()
-    return jnp.square(predicted - target).sum() / (variance + EPS)
+    return jnp.square(predicted - target).sum() / (jnp.square(target).sum() + EPS)

@@ -9,13 +9,12 @@ from discovr_jax.losses import amplitude
 TERMS = {f"loss.{name}": 0.0 for name in ("vid", "img", "scd")}
 
 
-def test_the_value_is_the_share_of_the_variance_that_is_left():
-    target = jnp.array([[0.0, 10.0], [2.0, 10.0], [4.0, 10.0]])  # squares about the mean: 8
-    np.testing.assert_allclose(amplitude.unexplained(target, target), 0, atol=1e-7)
-    np.testing.assert_allclose(amplitude.unexplained(jnp.full((3, 2), jnp.array([2.0, 10.0])), target), 1, rtol=1e-6)
-    np.testing.assert_allclose(amplitude.unexplained(target.at[0, 1].set(12.0), target), 0.5, rtol=1e-6)
-    equal = jnp.ones((3, 2))
-    assert np.isfinite(amplitude.unexplained(equal, equal))
+def test_the_value_is_the_squared_error_relative_to_the_squares():
+    target = jnp.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])  # squares: 23
+    np.testing.assert_allclose(amplitude.error(target, target), 0, atol=1e-7)
+    np.testing.assert_allclose(amplitude.error(target.at[0, 1].set(3.0), target), 4 / 23, rtol=1e-6)
+    np.testing.assert_allclose(amplitude.error(2 * target, target), amplitude.error(8 * target, 4 * target), rtol=1e-6)
+    assert np.isfinite(amplitude.error(jnp.zeros((3, 2)), jnp.zeros((3, 2))))
 
 
 def test_the_teacher_gives_frame_std_of_real_frames(make_tiny):
@@ -34,7 +33,7 @@ def test_it_trains_the_video_branch_alone_and_costs_nothing_at_weight_zero(make_
     assert tiny.experiment.model.outputs == {"frame_amplitudes"}
     assert set(tiny.state.params) == {"video_encoder", "amplitude_predictor"}
     state, metrics = jax.jit(tiny.step)(tiny.state, tiny.batch)
-    assert float(metrics["loss/amplitude"]) > 0
+    assert float(metrics["loss/amplitude"]) > 0 and float(metrics["amplitude/unexplained"]) > 0
     moved = jax.tree.map(lambda new, old: bool((new != old).any()), state.params, tiny.state.params)
     assert moved["video_encoder"]["patch_embed"]["kernel"] and moved["amplitude_predictor"]["last"]["kernel"]
     jax.tree.map(np.testing.assert_array_equal, state.teacher["image_encoder"], tiny.state.teacher["image_encoder"])
