@@ -109,6 +109,7 @@ def get_config() -> ConfigDict:
     c.loss.pix = 0.0  # pixel reconstruction (VideoMAE)
     c.loss.jepa = 0.0  # LeJEPA on CLS of the local video views: they agree, and spread as a Gaussian
     c.loss.phase = 0.0  # LeJEPA on frames less the mean of their clip: what moves (needs `views` that differ)
+    c.loss.amplitude = 0.0  # video CLS predicts by how much the image teacher's frames move
 
     c.dino = ConfigDict()
     c.dino.student_temperature = 0.1

@@ -36,6 +36,7 @@ def get_config(arg: str | None = None):
     # The image branch learns what moves, from views that differ in crop, brightness and noise (losses/phase.py). A crop
     # per view is what makes it learn contraction, not size: docs/notes/phase.md.
     c.loss.phase = 1.0
+    c.loss.amplitude = 3.0  # and the video branch learns by how much (losses/amplitude.py)
     c.head.projector_outputs = 32
     c.views.crop, c.views.gamma, c.views.gain, c.views.attenuation, c.views.noise = 0.6, 0.35, 0.2, 0.4, 0.05
     # The CLS terms make features of so small batches worse (docs/notes/results.md), so they are left out. The rest of

@@ -12,7 +12,7 @@ import numpy as np
 
 from discovr_jax.method import step as train_step
 from discovr_jax.method.experiment import Experiment
-from discovr_jax.models.discovr import LOCAL_VIEWS, Masks, StudentOutputs, TeacherOutputs
+from discovr_jax.models.discovr import GLOBAL_VIEW, LOCAL_VIEWS, Masks, StudentOutputs, TeacherOutputs
 
 
 def parts(experiment: Experiment) -> dict[str, Callable]:
@@ -23,7 +23,7 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
     model, outputs = experiment.model, experiment.model.outputs
     decodes = bool(outputs & {"decoded", "pixels"})
     result: dict[str, Callable] = {}
-    if outputs & {"image_logits", "image_tokens"}:
+    if outputs & {"image_logits", "image_tokens", "frame_amplitudes"}:
         every = 1 if "image_logits" in outputs or model.scd_frames == "all" else model.grid.tubelet
         result["image teacher"] = lambda state, batch, masks, inputs: model.apply(
             {"params": state.teacher}, *_clips(batch), every, method="encode_frames"
@@ -42,10 +42,10 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
             lambda params: model.apply({"params": params}, *_phase_views(experiment, batch), method="whole_frames"),
             _modules(state.params, "image_encoder"),
         )
-    if outputs & LOCAL_VIEWS or decodes:
+    if outputs & (LOCAL_VIEWS | GLOBAL_VIEW):
         result["video students"] = lambda state, batch, masks, inputs: _forward_and_backward(
             lambda params: model.apply(
-                {"params": params}, *_clips(batch), _video_views(masks, outputs, decodes), method="video_views"
+                {"params": params}, *_clips(batch), _video_views(masks, outputs), method="video_views"
             ),
             _modules(state.params, "video_encoder"),
         )
@@ -157,5 +157,6 @@ def _clips(batch):
     return batch["frames"], batch["num_valid"]
 
 
-def _video_views(masks: Masks, outputs, decodes):
-    return ((masks.decoder_view,) if decodes else ()) + (masks.local_views if outputs & LOCAL_VIEWS else ())
+def _video_views(masks: Masks, outputs):
+    views = (masks.decoder_view,) if outputs & GLOBAL_VIEW else ()
+    return views + (masks.local_views if outputs & LOCAL_VIEWS else ())

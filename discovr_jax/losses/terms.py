@@ -8,7 +8,7 @@ and computed, what is logged and printed as `loss/NAME`, and the curve in the re
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from discovr_jax.losses import dino, jepa, phase, pixel, scd
+from discovr_jax.losses import amplitude, dino, jepa, phase, pixel, scd
 from discovr_jax.losses.interface import Result
 
 
@@ -38,6 +38,7 @@ _ALL = (
     Term("pix", pixel.term, frozenset({"decoded", "pixels"}), "pixels"),
     Term("jepa", jepa.term, frozenset({"embeddings"}), "LeJEPA", section="jepa"),
     Term("phase", phase.term, frozenset({"frame_embeddings"}), "phase of the beat", section="phase"),
+    Term("amplitude", amplitude.term, frozenset({"frame_amplitudes"}), "amplitude of the beat"),
 )
 TERMS = {term.name: term for term in _ALL}
 

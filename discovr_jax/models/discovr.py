@@ -11,16 +11,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from discovr_jax.models import patches, positions
+from discovr_jax.models import patches, positions, readouts
 from discovr_jax.models.decoder import Decoder
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.heads import DINOHead, Projector, Prototypes
 
 # What `teacher` and `student` can give; a name that both have is given by both.
 OUTPUTS = (
-    "video_logits", "embeddings", "image_logits", "frame_embeddings", "image_tokens", "decoded", "pixels", "prototypes",
+    "video_logits", "embeddings", "image_logits", "frame_embeddings", "frame_amplitudes", "image_tokens", "decoded",
+    "pixels", "prototypes",
 )  # fmt: skip
 LOCAL_VIEWS = frozenset({"video_logits", "embeddings"})  # those for which the local views are encoded
+GLOBAL_VIEW = frozenset({"decoded", "pixels", "frame_amplitudes"})  # likewise the global view
 VIDEO_NORM_EPS, IMAGE_NORM_EPS = 1e-6, 1e-5
 
 
@@ -70,11 +72,13 @@ class StudentOutputs:
     decoded: jax.Array | None  # [B, tokens, D], raster order
     pixels: jax.Array | None  # float32 [B, tokens, patch_dim]
     prototypes: jax.Array | None  # float32 [prototypes, D]
+    frame_amplitudes: jax.Array | None = None  # float32 [B, D], the teacher's, predicted from CLS of the global view
 
 
 @flax.struct.dataclass
 class TeacherOutputs:
-    """video_logits [B, K]; image_logits [B * F, K]; image_tokens [B, F, P, D]; cls float32 [B, D].
+    """video_logits [B, K]; image_logits [B * F, K]; image_tokens [B, F, P, D]; cls float32 [B, D];
+    frame_amplitudes float32 [B, D], temporal standard deviation of the frames' CLS.
 
     Here F is T, or the first frame of each tubelet where no image loss asks for the others.
     """
@@ -83,6 +87,7 @@ class TeacherOutputs:
     image_logits: jax.Array | None
     image_tokens: jax.Array | None
     cls: jax.Array | None
+    frame_amplitudes: jax.Array | None = None
 
 
 class Discovr(nn.Module):
@@ -116,7 +121,7 @@ class Discovr(nn.Module):
     position_grid: tuple[int, int, int] | None = None  # (time, rows, cols) to count positions in; None: `grid`
     mlp_dim: int | None = None  # of the encoders; None: 4 x width
     motion: str = "none"  # input of the video encoder: grey, or of `patches.motion_channels`
-    projector_hidden: int = 0  # of "jepa" and "phase"
+    projector_hidden: int = 0  # of "jepa", "phase" and "amplitude"
     projector_outputs: int = 0
     phase_frames: int = 0  # frames per clip of "frame_embeddings"
 
@@ -164,6 +169,7 @@ class Discovr(nn.Module):
         self.prototypes = Prototypes(self.num_prototypes, self.width)
         self.projector = Projector(self.projector_hidden, self.projector_outputs, self.dtype)
         self.frame_projector = Projector(self.projector_hidden, self.projector_outputs, self.dtype)
+        self.amplitude_predictor = Projector(self.projector_hidden, self.width, self.dtype)
         sizes, counted_in = (self.grid.time, self.grid.rows, self.grid.cols), self.position_grid
         count = positions.KINDS[self.positions]
         self.clip_positions = count(sizes, counted_in)
@@ -206,13 +212,13 @@ class Discovr(nn.Module):
 
     def teacher(self, frames: jax.Array, num_valid: jax.Array) -> TeacherOutputs:
         """Both teachers on whole clips. The image teacher sees each frame once, for L_img and SCD alike."""
-        video_logits = image_logits = image_tokens = cls = None
+        video_logits = image_logits = image_tokens = cls = frame_amplitudes = None
         if "video_logits" in self.outputs:
             cls = self.encode_video(frames, num_valid, only_cls=True)[:, 0]
             video_logits = self.video_head(cls)
             cls = cls.astype(jnp.float32)
-        if self.outputs & {"image_logits", "image_tokens"}:
-            # SCD alone needs the first frame of each tubelet only.
+        if self.outputs & {"image_logits", "image_tokens", "frame_amplitudes"}:
+            # SCD and amplitudes alone need the first frame of each tubelet only.
             all_frames = "image_logits" in self.outputs or self.scd_frames == "all"
             every = 1 if all_frames else self.grid.tubelet
             tokens = self.encode_frames(frames, num_valid, every)
@@ -220,7 +226,10 @@ class Discovr(nn.Module):
                 image_logits = self.image_head(tokens[:, 0])
             if "image_tokens" in self.outputs:
                 image_tokens = tokens[:, 1:].reshape(frames.shape[0], -1, self.grid.num_positions, self.width)
-        return TeacherOutputs(video_logits, image_logits, image_tokens, cls)
+            if "frame_amplitudes" in self.outputs:
+                frame_cls = tokens[:, 0].reshape(frames.shape[0], -1, self.width)
+                frame_amplitudes = readouts.frame_readouts(frame_cls, -(-num_valid // every))["frame_std"]
+        return TeacherOutputs(video_logits, image_logits, image_tokens, cls, frame_amplitudes)
 
     def student(
         self,
@@ -240,17 +249,18 @@ class Discovr(nn.Module):
             views differ by masks alone. views_valid: int32 [B, M].
           phase_views: float32 [B, 2, F, H, W], frames of the clip in two views; not masked. phase_valid: int32 [B].
         """
-        video_logits = embeddings = image_logits = frame_embeddings = decoded = pixels = prototypes = None
-        decodes = bool(self.outputs & {"decoded", "pixels"})
+        video_logits = embeddings = image_logits = frame_embeddings = frame_amplitudes = None
+        decoded = pixels = prototypes = None
+        global_view = (masks.decoder_view,) if self.outputs & GLOBAL_VIEW else ()
         local = masks.local_views if self.outputs & LOCAL_VIEWS else ()
         if views is None:
             # All views of a clip in one call.
-            together = ((masks.decoder_view,) if decodes else ()) + local
+            together = global_view + local
             encoded = self.video_views(frames, num_valid, together) if together else []
         else:
-            encoded = self.video_views(frames, num_valid, (masks.decoder_view,)) if decodes else []
+            encoded = self.video_views(frames, num_valid, global_view) if global_view else []
             encoded += self.augmented_views(views, views_valid, local)
-        if decodes:
+        if self.outputs & {"decoded", "pixels"}:
             decoded = self.decoder(encoded[0][:, 1:], masks.decoder_view, self.clip_positions)
         if local:
             local_cls = jnp.stack([tokens[:, 0] for tokens in encoded[-len(local) :]], 1)
@@ -262,11 +272,15 @@ class Discovr(nn.Module):
             image_logits = self.image_head(self.frame_views(frames, num_valid, masks.image_views))
         if "frame_embeddings" in self.outputs:
             frame_embeddings = self.frame_projector(self.whole_frames(phase_views, phase_valid))
+        if "frame_amplitudes" in self.outputs:
+            frame_amplitudes = self.amplitude_predictor(encoded[0][:, 0])
         if "pixels" in self.outputs:
             pixels = self.pixel_head(decoded).astype(jnp.float32)
         if "prototypes" in self.outputs:
             prototypes = self.prototypes()
-        return StudentOutputs(video_logits, embeddings, image_logits, frame_embeddings, decoded, pixels, prototypes)
+        return StudentOutputs(
+            video_logits, embeddings, image_logits, frame_embeddings, decoded, pixels, prototypes, frame_amplitudes
+        )
 
     def whole_frames(self, views: jax.Array, num_valid: jax.Array) -> jax.Array:
         """CLS of unmasked frames in several views: [B, M, F, H, W], int32 [B] real frames -> [B, F, M, D]."""

@@ -8,7 +8,7 @@ only, two operations a multiply-add. So the count stays the same while the progr
 import jax
 
 from discovr_jax.method import step as train_step
-from discovr_jax.models.discovr import LOCAL_VIEWS, Discovr
+from discovr_jax.models.discovr import GLOBAL_VIEW, LOCAL_VIEWS, Discovr
 
 BACKWARD = 3  # forward and backward of a product of which both sides have a gradient
 
@@ -45,7 +45,7 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
         embedded = 2 * sequences * patches * 3 * tubelet * model.patch**2 * width
         return embedded + transformer(sequences, 1 + visible, width, model.depth, model.mlp_dim)
 
-    if outputs & {"image_logits", "image_tokens"}:
+    if outputs & {"image_logits", "image_tokens", "frame_amplitudes"}:
         every_frame = "image_logits" in outputs or model.scd_frames == "all"
         frames = grid.frames if every_frame else grid.time
         result["image teacher"] = encode(frames, grid.num_positions, grid.num_positions, 1)
@@ -57,7 +57,8 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     if "frame_embeddings" in outputs:
         result["phase views"] = encode(2 * model.phase_frames, grid.num_positions, grid.num_positions, 1)
     decodes = outputs & {"decoded", "pixels"}
-    views = [masked.decoder_view] * bool(decodes) + list(masked.local_views) * bool(outputs & LOCAL_VIEWS)
+    views = [masked.decoder_view] * bool(outputs & GLOBAL_VIEW)
+    views += list(masked.local_views) * bool(outputs & LOCAL_VIEWS)
     if views:
         result["video students"] = sum(encode(1, view.shape[1], grid.tokens, grid.tubelet) for view in views)
     if decodes:
@@ -76,6 +77,10 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
     if projected:
         sizes = (width, model.projector_hidden, model.projector_hidden, model.projector_outputs)
         products = 2 * projected * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        result["heads"] = result.get("heads", 0) + products
+    if "frame_amplitudes" in outputs:
+        sizes = (width, model.projector_hidden, model.projector_hidden, width)
+        products = 2 * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
         result["heads"] = result.get("heads", 0) + products
     return result
 
