@@ -19,6 +19,7 @@ setuptools.setup(
     package_dir={"discovr_jax.configs": "configs"},
     package_data={
         "tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"],
+        "discovr_jax.explore": ["page.html"],
         "discovr_jax.pretrained": ["**/*"],
     },
     install_requires=[
@@ -58,13 +59,14 @@ setuptools.setup(
             "discovr-train=discovr_jax.main:run",
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
-            "discovr-convert=discovr_jax.convert.__main__:main",
+            *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "explore")),
         ]
     },
     extras_require={
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
+        "explore": ["bokeh>=3.6"],  # a map of all videos in the browser
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
@@ -75,6 +77,7 @@ setuptools.setup(
             "mkdocstrings[python]>=0.29",
         ],
         "test": [
+            "bokeh>=3.6",
             "build>=1.2",
             "hypothesis>=6.100",
             "mypy>=1.13",
