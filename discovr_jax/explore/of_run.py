@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -99,14 +100,15 @@ def _features(workdir: pathlib.Path, dataset: str, readout: str) -> dict[str, np
         if not files:
             raise ExploreError(f"{directory} keeps no features of {dataset}, split {split}: {AGAIN}")
         try:
-            with np.load(files[-1], allow_pickle=False) as archive:
+            # Opened here, because np.load leaves a damaged file open.
+            with files[-1].open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if readout != "all" and readout not in archive:
                     known = ", ".join(sorted(archive.files))
                     raise ExploreError(f"--readout={readout}: {files[-1]} holds {known}")
                 result[split] = {name: archive[name] for name in (archive.files if readout == "all" else [readout])}
-        except (OSError, EOFError, ValueError) as error:
-            if isinstance(error, ExploreError):
-                raise
+        except ExploreError:
+            raise
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise ExploreError(f"{files[-1]} is damaged ({type(error).__name__}): remove it, and {AGAIN}") from None
     if readout == "all":
         result = feature_cache.add_all(result)

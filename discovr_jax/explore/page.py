@@ -140,6 +140,7 @@ class Page:
             output_backend="webgl",
             sizing_mode="stretch_both",
             min_height=300,
+            stylesheets=[":host(:focus) { outline: none; }"],
         )
         plot.toolbar.logo = None
         plot.grid.grid_line_alpha = 0.4
@@ -285,6 +286,8 @@ class Page:
             return
         try:
             text = details.clip(clip, heads.of(clip.frames, clip.fps))
+            if self._videos.columns.get("split", {}).get(row) == "train":
+                text += details.note("The heads were fitted on the training videos, of which this is one.")
         except Exception as error:  # the clip stays; a thread that dies tells nobody
             text = details.clip(clip) + details.note(f"No predictions: {type(error).__name__}: {error}")
 

@@ -7,6 +7,7 @@ import types
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -56,15 +57,16 @@ class RunHeads:
         """(frames, num_valid) -> nearest prototypes int [1, t, rows, cols]; frames per tubelet; colours; or None."""
         parts = ("teacher/", "params/prototypes/", "memory/position_mean")
         loaded = weights_lib.read_weights(self._workdir, lambda name: name.startswith(parts))
+        arrays = {name: jnp.asarray(each) for name, each in loaded.arrays.items()}
         model, data = experiment_lib.make_model(loaded.config), loaded.config.data
         scored_alike = all(self._encoder.options[name] == data[name] for name in ("num_frames", "image_size"))
         if "prototypes" not in model.outputs or not scored_alike:
             return None
-        teacher = {name.removeprefix("teacher/"): each for name, each in loaded.arrays.items() if "teacher/" in name}
+        teacher = {name.removeprefix("teacher/"): each for name, each in arrays.items() if "teacher/" in name}
         state = types.SimpleNamespace(
-            params={"prototypes": {"vectors": loaded.arrays["params/prototypes/vectors"]}},
+            params={"prototypes": {"vectors": arrays["params/prototypes/vectors"]}},
             teacher=traverse_util.unflatten_dict(teacher, sep="/"),
-            memory=LossState({}, loaded.arrays.get("memory/position_mean")),
+            memory=LossState({}, arrays.get("memory/position_mean")),
         )
         options = experiment_lib.make_options(loaded.config)
         assign = jax.jit(lambda *clip: samples.prototypes(model, options, state, *clip)[1])
