@@ -66,7 +66,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
-        "explore": ["bokeh>=3.6"],  # a map of all videos in the browser
+        "explore": ["bokeh>=3.9"],  # a map of all videos in the browser
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
@@ -77,7 +77,7 @@ setuptools.setup(
             "mkdocstrings[python]>=0.29",
         ],
         "test": [
-            "bokeh>=3.6",
+            "bokeh>=3.9",
             "build>=1.2",
             "hypothesis>=6.100",
             "mypy>=1.13",

@@ -140,7 +140,6 @@ class Page:
             output_backend="webgl",
             sizing_mode="stretch_both",
             min_height=300,
-            stylesheets=[":host(:focus) { outline: none; }"],
         )
         plot.toolbar.logo = None
         plot.grid.grid_line_alpha = 0.4
@@ -152,7 +151,7 @@ class Page:
         )  # fmt: skip
         ring = {"size": 15, "fill_color": None, "line_color": "#111", "line_width": "width"}
         plot.scatter("x", "y", source=self.marks, level="overlay", **ring)
-        plot.add_tools(HoverTool(renderers=[points], tooltips=[("id", "@id"), ("value", "@value")]))
+        plot.add_tools(HoverTool(renderers=[points], tooltips=[("id", "@id"), ("value", "@value")], limit=1))
         return plot
 
     def _connect(self) -> None:
