@@ -19,6 +19,7 @@ setuptools.setup(
     package_dir={"discovr_jax.configs": "configs"},
     package_data={
         "tfds_builders": ["*/README.md", "*/CITATIONS.bib", "*/TAGS.txt", "*/facts.toml"],
+        "discovr_jax.explore": ["page.html"],
         "discovr_jax.pretrained": ["**/*"],
     },
     install_requires=[
@@ -59,13 +60,14 @@ setuptools.setup(
             "discovr-train=discovr_jax.main:run",
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict", "push")),
-            *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "export")),
+            *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "explore", "export")),
         ]
     },
     extras_require={
         "tpu": ["jax[tpu]"],  # also compiles for TPUs that are not there: --mode=plan
         "gpu": ["jax[cuda13]"],
         "torch": ["torch>=2.6"],
+        "explore": ["bokeh>=3.9"],  # a map of all videos in the browser
         "wandb": ["wandb>=0.19"],  # with either one, log.writers may name it
         "mlflow": ["mlflow-skinny>=2.14"],
         "dicom": ["highdicom>=0.28"],  # predict --dicom
@@ -79,6 +81,7 @@ setuptools.setup(
             "mkdocstrings[python]>=0.29",
         ],
         "test": [
+            "bokeh>=3.9",
             "build>=1.2",
             "highdicom>=0.28; python_version < '3.14'",  # pyjpegls, which it needs, has no wheel of 3.14
             "huggingface_hub>=2.0",

@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import masks as mask_metrics
+from discovr_jax.evaluation.report.video_strips import FOUND
 from discovr_jax.predictor import PHASES, Prediction
 
 _SIDE = 336  # pixels of the longer side of a frame
-_OUTLINE = (34, 211, 238)
 _LINE, _TEXT = 18, 13  # height of a line of the caption, and of its letters
 _COLUMNS = 88  # letters of a line
 
@@ -24,7 +24,7 @@ def picture(frames: np.ndarray, prediction: Prediction) -> bytes:
     """
     panels = [(PHASES[phase], one.frame, one.mask) for phase, one in prediction.outlines.items()]
     panels = panels or [("no outline", frame, None) for frame in (0, len(frames) // 2)]
-    tiles = [_outlined(frames[frame], mask) for _, frame, mask in panels]
+    tiles = [outlined(frames[frame], *(() if mask is None else ((mask, FOUND),))) for _, frame, mask in panels]
     names = "   |   ".join(f"{name}, frame {frame}" for name, frame, _ in panels)
     lines = [line for text in (names, *words(prediction), prediction.notice) for line in _wrapped(text)]
     height, width = tiles[0].shape[:2]
@@ -60,13 +60,18 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, _COLUMNS) or [""]
 
 
-def _outlined(frame: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """A frame uint8 [H, W] enlarged or shrunk, with the outline of a mask bool [H, W]: uint8 [h, w, 3]."""
-    scale = _SIDE / max(frame.shape)
+def outlined(frame: np.ndarray, *masks: tuple[np.ndarray, tuple[int, int, int]], side: int = _SIDE) -> np.ndarray:
+    """A frame uint8 [H, W] enlarged or shrunk, with outlines two pixels wide: uint8 [h, w, 3].
+
+    Args:
+      *masks: (bool [H, W], colour); later ones lie above.
+      side: pixels of the longer side.
+    """
+    scale = side / max(frame.shape)
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
     grey = np.array(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR).convert("RGB"))
-    if mask is not None:
+    for mask, colour in masks:
         large = np.asarray(Image.fromarray(np.uint8(255) * mask).resize(size, Image.Resampling.BILINEAR)) > 127
         line = mask_metrics.outline(large)
-        grey[line | mask_metrics.outline(large & ~line)] = _OUTLINE
+        grey[line | mask_metrics.outline(large & ~line)] = colour
     return grey

@@ -310,33 +310,54 @@ class Predictor:
         by_time = tokens[:, 1:].reshape(len(frames), model.grid.time, model.grid.num_positions, -1)
         return pooled, by_time.astype(jnp.float16)
 
-    def _outlines(self, video: np.ndarray, rate, spacing, tokens: np.ndarray) -> dict[str, Outline]:
-        """The cavity where it is largest and smallest over the tubelets of all clips; nothing if none shows one.
+    def cavities(self, video: np.ndarray, rate: float | None = None, spacing=None) -> list[Outline]:
+        """The cavity in the first frame of every tubelet of the evaluation's clips, in the order of the frames.
 
         Args:
-          tokens: float16 [clips, tubelets, patches, D].
+          video: uint8 [T, H, W]; rate, spacing: of it, as of `predict`.
+
+        Returns:
+          One outline per frame; none without a head that draws.
+        """
+        if self._segmentation is None:
+            return []
+        _, tokens = self._run([video_clips.clips(video, rate, spacing, self._encoder.options)])
+        frames, cavity = self._draw(len(video), rate, tokens[0])
+        by_frame = dict(zip(frames, cavity, strict=True))
+        return [Outline(frame, mask_in_video(by_frame[frame], video.shape[1:3], spacing)) for frame in sorted(by_frame)]
+
+    def _outlines(self, video: np.ndarray, rate, spacing, tokens: np.ndarray) -> dict[str, Outline]:
+        """The cavity where it is largest and smallest over the tubelets of all clips; nothing if none shows one."""
+        frames, cavity = self._draw(len(video), rate, tokens)
+        area = cavity.sum((1, 2))
+        if not area.any():
+            return {}
+        rows = {"ed": int(area.argmax()), "es": int(np.where(area > 0, area, area.max() + 1).argmin())}
+        return {
+            phase: Outline(frames[row], mask_in_video(cavity[row], video.shape[1:3], spacing))
+            for phase, row in rows.items()
+        }
+
+    def _draw(self, length: int, rate, tokens: np.ndarray) -> tuple[list[int], np.ndarray]:
+        """First frame of each tubelet of real frames, and the cavity there as the segmentation head draws it.
+
+        Args:
+          length: frames of the video; tokens: float16 [clips, tubelets, patches, D].
+
+        Returns:
+          Frame numbers [N], bool [N, S, S] of letterboxed frames.
         """
         part, grid = self._segmentation, self._encoder.model.grid
         options = self._head(part)["options"]
-        clips = video_clips.clip_frames(len(video), rate, self._encoder.options)
+        clips = video_clips.clip_frames(length, rate, self._encoder.options)
         places = [(clip, row) for clip, (_, valid) in enumerate(clips) for row in range(-(-valid // grid.tubelet))]
         chosen = tokens[tuple(np.transpose(places))]
         maps = segmentation.apply(
             options["head"], self.heads.fitted(part), chosen, grid, self._encoder.model.patch, options["classes"],
             options["size"],
         )  # fmt: skip
-        cavity = maps == segmentation.CAVITY
-        area = cavity.sum((1, 2))
-        if not area.any():
-            return {}
-        rows = {"ed": int(area.argmax()), "es": int(np.where(area > 0, area, area.max() + 1).argmin())}
-        return {
-            phase: Outline(
-                int(clips[places[row][0]][0][places[row][1] * grid.tubelet]),
-                mask_in_video(cavity[row], video.shape[1:3], spacing),
-            )
-            for phase, row in rows.items()
-        }
+        frames = [int(clips[clip][0][row * grid.tubelet]) for clip, row in places]
+        return frames, maps == segmentation.CAVITY
 
 
 def mask_in_video(mask: np.ndarray, shape: tuple[int, int], spacing=None) -> np.ndarray:

@@ -18,16 +18,21 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from threadpoolctl import threadpool_limits
 
 from discovr_jax import prepare, train
 from discovr_jax.configs import phantom
 from discovr_jax.data import feed
 from discovr_jax.evaluation import evaluate
+from discovr_jax.evaluation.report import report
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
+from discovr_jax.models.readouts import KNOWN
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.runs import checkpoint
+from discovr_jax.runs import workdir as workdir_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Overrides of phantom.py:smoke. Both classes are in every split under this rule.
@@ -118,6 +123,35 @@ def saved(tiny, workdir: pathlib.Path, step: int = 5) -> pathlib.Path:
     checkpoints.save(step, tiny.state, {}, experiment_lib.config_dict(tiny.config))
     checkpoints.close()
     return workdir
+
+
+# Of `evaluated`.
+EVALUATION = {name: value for name, value in TINY.items() if name.startswith("eval.")} | TINY_HEADS
+EVALUATION |= {"eval.clips": 2, "eval.readouts": (*KNOWN,), "data.abnormal_rule": "ef < 57", "data.workers": 0}
+_evaluated: dict[pathlib.Path, dict] = {}
+
+
+@contextlib.contextmanager
+def evaluated(tiny, tmp_path_factory):
+    """(config, workdir, results) of random weights as a checkpoint of step 3 and its evaluation, on one device.
+
+    Made when first asked for, and shared by the tests of a worker: they change copies only.
+    """
+    folder, run = session_folder(tmp_path_factory), tmp_path_factory.getbasetemp() / "evaluated"
+    with pytest.MonkeyPatch.context() as patch, compiled_programs(folder), threadpool_limits(1):
+        patch.setattr(mesh_lib, "make_mesh", one_device)
+        patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
+        patch.setattr(report, "write_report", lambda *_, **__: "no report")
+        config = tiny.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(EVALUATION | {"data.data_dir": str(simulated(folder))})
+        if run not in _evaluated:
+            run.mkdir()
+            workdir_lib.claim(run, experiment_lib.config_dict(config))
+            checkpoints = checkpoint.Checkpoints(run)
+            checkpoints.save(3, tiny.state, {}, experiment_lib.config_dict(config))
+            checkpoints.close()
+            _evaluated[run] = evaluate.evaluate_workdir(config, run)
+        yield config, run, _evaluated[run]
 
 
 def command_environment(folder: pathlib.Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from threadpoolctl import threadpool_limits
 
 import discovr_jax
 from discovr_jax import predict, prediction_pictures, predictor, slim
@@ -17,12 +16,7 @@ from discovr_jax.data import records
 from discovr_jax.evaluation import evaluate, fitted_heads
 from discovr_jax.evaluation.evaluators import segmentation
 from discovr_jax.evaluation.metrics import masks as mask_metrics
-from discovr_jax.evaluation.report import report
 from discovr_jax.method import experiment as experiment_lib
-from discovr_jax.models.readouts import KNOWN
-from discovr_jax.parallel import mesh as mesh_lib
-from discovr_jax.runs import workdir
-from discovr_jax.runs.checkpoint import Checkpoints
 from tests import run_case
 from tests.builder_case import write_video
 from tests.test_privacy import write_dicom
@@ -30,26 +24,10 @@ from tests.test_privacy import write_dicom
 LVEF = ("lvef", "lvef_low", "lvef_high")
 
 
-EVALUATION = {name: value for name, value in run_case.TINY.items() if name.startswith("eval.")} | run_case.TINY_HEADS
-EVALUATION |= {"eval.clips": 2, "eval.readouts": (*KNOWN,), "data.abnormal_rule": "ef < 57", "data.workers": 0}
-
-
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    """(config, workdir, results) of random weights as a checkpoint of step 3 and its evaluation, on one device."""
-    base, folder = run_case.session_folder(tmp_path_factory), tmp_path_factory.mktemp("predict") / "run"
-    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(base), threadpool_limits(1):
-        patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
-        patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
-        patch.setattr(report, "write_report", lambda *_, **__: "no report")
-        config = tiny.config.copy_and_resolve_references()
-        config.update_from_flattened_dict(EVALUATION | {"data.data_dir": str(run_case.simulated(base))})
-        folder.mkdir()
-        workdir.claim(folder, experiment_lib.config_dict(config))
-        checkpoints = Checkpoints(folder)
-        checkpoints.save(3, tiny.state, {}, experiment_lib.config_dict(config))
-        checkpoints.close()
-        yield config, folder, evaluate.evaluate_workdir(config, folder)
+    with run_case.evaluated(tiny, tmp_path_factory) as evaluated:
+        yield evaluated
 
 
 @pytest.fixture(scope="module")

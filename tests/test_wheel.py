@@ -64,7 +64,7 @@ def test_the_wheel_holds_the_packages_and_what_describes_the_builders(wheel):
         for package in PACKAGES
         for path in (run_case.ROOT / package).rglob("*")
         if path.suffix == ".py"
-        or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt", "facts.toml")
+        or path.name in ("README.md", "CITATIONS.bib", "TAGS.txt", "facts.toml", "page.html")
         or ("pretrained" in path.parts and path.is_file() and "__pycache__" not in path.parts)
     }
     assert held == wanted and metadata
