@@ -1,7 +1,8 @@
 """A map of all videos in the browser: one point per video, its clip on a click.
 
     __main__     the command
-    videos       columns and features of all videos; of_run, of_table: where they come from
+    videos       columns and features of all videos
+    sources      where they come from: of_run, of_table
     projection   features -> two axes
     clips        a video of records or files -> frames -> an animation
     run_heads    what a run's heads and prototypes say of a clip

@@ -15,7 +15,8 @@ import webbrowser
 
 from discovr_jax import storage
 from discovr_jax.explore import projection
-from discovr_jax.explore.videos import ExploreError, open_videos
+from discovr_jax.explore.sources import open_videos
+from discovr_jax.explore.videos import ExploreError
 
 
 def main(argv: list[str] | None = None) -> int:

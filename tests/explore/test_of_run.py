@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from discovr_jax.data import records
-from discovr_jax.explore import clips, projection, videos
+from discovr_jax.explore import clips, projection, sources
 from discovr_jax.explore.__main__ import main
 from discovr_jax.explore.videos import ExploreError
 from tests import run_case
@@ -24,7 +24,7 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(run):
-    return videos.open_videos(run[1])
+    return sources.open_videos(run[1])
 
 
 def source(run, split):
@@ -66,7 +66,7 @@ def test_predictions_are_those_of_the_evaluation(run, opened):
 
 @pytest.mark.parametrize("readout", ["mean", "all"])
 def test_another_readout_is_another_map(run, readout):
-    found = videos.open_videos(run[1], readout=readout)
+    found = sources.open_videos(run[1], readout=readout)
     assert found.features.shape[0] == 20 and found.readout.startswith(readout)
 
 
@@ -115,10 +115,10 @@ def test_a_run_without_an_evaluation_is_told_so(copy):
     (copy / "results.json").unlink()
     shutil.rmtree(copy / "eval" / "3")
     with pytest.raises(ExploreError, match="has no evaluation: evaluate it .*--mode=eval"):
-        videos.open_videos(copy)
+        sources.open_videos(copy)
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(ExploreError, match="no checkpoint here.*train first"):
-        videos.open_videos(copy)
+        sources.open_videos(copy)
 
 
 def test_features_that_are_gone_damaged_or_of_another_checkpoint_are_refused(copy, opened):
@@ -128,18 +128,18 @@ def test_features_that_are_gone_damaged_or_of_another_checkpoint_are_refused(cop
         arrays = dict(archive)
     np.savez(kept, **(arrays | {readout: arrays[readout] + 1}))
     with pytest.raises(ExploreError, match="are of another checkpoint"):
-        videos.open_videos(copy)
+        sources.open_videos(copy)
     np.savez(kept, **{name: each[1:] for name, each in arrays.items()})
     with pytest.raises(ExploreError, match="features of 9 videos of split train, the records 10"):
-        videos.open_videos(copy)
+        sources.open_videos(copy)
     with pytest.raises(ExploreError, match="--readout=nonsense: .* holds cls"):
-        videos.open_videos(copy, readout="nonsense")
+        sources.open_videos(copy, readout="nonsense")
     kept.write_bytes(kept.read_bytes()[:300])
     with pytest.raises(ExploreError, match="is damaged"):
-        videos.open_videos(copy)
+        sources.open_videos(copy)
     kept.unlink()
     with pytest.raises(ExploreError, match="keeps no features of echonet_dynamic, split train"):
-        videos.open_videos(copy)
+        sources.open_videos(copy)
 
 
 def test_records_that_were_moved_are_found_where_they_are_said_to_be(run, copy, tmp_path):
@@ -147,12 +147,12 @@ def test_records_that_were_moved_are_found_where_they_are_said_to_be(run, copy, 
     config["data"]["data_dir"] = str(tmp_path / "gone")
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(ExploreError, match="No prepared records at .*gone.* --data_dir=DIR"):
-        videos.open_videos(copy)
-    assert len(videos.open_videos(copy, data_dir=run[0].data.data_dir)) == 20
+        sources.open_videos(copy)
+    assert len(sources.open_videos(copy, data_dir=run[0].data.data_dir)) == 20
     results = json.loads((copy / "results.json").read_text())
     (copy / "results.json").write_text(json.dumps(results | {"manifest_sha256": "0" * 64}))
     with pytest.raises(ExploreError, match="are not those that were scored"):
-        videos.open_videos(copy, data_dir=run[0].data.data_dir)
+        sources.open_videos(copy, data_dir=run[0].data.data_dir)
 
 
 def test_the_command_says_what_is_wrong(copy, tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from discovr_jax.data import sector
-from discovr_jax.explore import videos
+from discovr_jax.explore import sources
 from discovr_jax.explore.clips import ClipError
 from discovr_jax.explore.videos import ExploreError
 from tests.builder_case import moving_square, write_video
@@ -69,7 +69,7 @@ def predictions(tmp_path):
 
 
 def test_rows_and_columns(table):
-    found = videos.open_videos(table)
+    found = sources.open_videos(table)
     assert list(found.columns["id"]) == ["a.avi", "b.avi", "d.avi"] and found.features.shape == (3, 4)
     assert found.columns["fps"].isna().tolist() == [False, True, False] and "row" not in found.columns
     assert found.categories() == ["flags"]
@@ -79,7 +79,7 @@ def test_rows_and_columns(table):
 def test_predictions_and_labels_join_by_id(table, predictions, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("id,label,ef\nb.avi,abnormal,31\na.avi,normal,61\n")
-    columns = videos.open_videos(table, joined=[str(predictions[0]), str(labels)]).columns.set_index("id")
+    columns = sources.open_videos(table, joined=[str(predictions[0]), str(labels)]).columns.set_index("id")
     assert columns.loc["d.avi", "lvef_predicted"] == 40 and np.isnan(columns.loc["b.avi", "lvef_predicted"])
     assert columns.loc["a.avi", "out_of_distribution"] == "True" and columns.loc["b.avi", "out_of_distribution"] == ""
     assert columns["label"].tolist() == ["normal", "abnormal", ""] and columns.loc["b.avi", "ef"] == 31
@@ -87,7 +87,7 @@ def test_predictions_and_labels_join_by_id(table, predictions, tmp_path):
 
 
 def test_clips_are_the_sector_of_the_row_s_own_file(table, files, predictions):
-    found = videos.open_videos(table, files=str(files), joined=[str(predictions[0])])
+    found = sources.open_videos(table, files=str(files), joined=[str(predictions[0])])
     clip = found.clips.read(2)
     assert len(clip.frames) == 23 and clip.by == "predicted" and set(clip.stills) == {"ed", "es"}
     from discovr_jax.data import read
@@ -101,7 +101,7 @@ def test_clips_are_the_sector_of_the_row_s_own_file(table, files, predictions):
 
 
 def test_files_that_changed_are_not_shown(table, files):
-    found = videos.open_videos(table, files=str(files))
+    found = sources.open_videos(table, files=str(files))
     write_video(files / "b.avi", moving_square(9))
     with pytest.raises(ClipError, match="another one than when the table was made"):
         found.clips.read(1)
@@ -109,13 +109,13 @@ def test_files_that_changed_are_not_shown(table, files):
     with pytest.raises(ClipError, match="cannot be read"):
         found.clips.read(2)
     with pytest.raises(ExploreError, match="holds 3 files, the table was made from 4"):
-        videos.open_videos(table, files=str(files))
+        sources.open_videos(table, files=str(files))
 
 
 def test_what_cannot_be_explored_says_why(table, predictions, tmp_path):
     def refuse(words, source=table, **options):
         with pytest.raises(ExploreError, match=words):
-            videos.open_videos(source, **options)
+            sources.open_videos(source, **options)
 
     refuse("holds predictions, no features.*discovr_jax.extract", predictions[0])
     other = tmp_path / "other.parquet"
