@@ -92,12 +92,13 @@ def pixels(share: feature_cache.Share = feature_cache.ALONE) -> feature_cache.Fe
 
 
 def poolings(group, asked: Sequence[str]) -> list[str]:
-    """Poolings to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
-    from discovr_jax.evaluation.features import pixels as pixel_baseline
+    """Poolings to choose from: the configured ones that this encoder has; where it has some that no network of ours
+    has (pixels, features of another program), all its own."""
+    from discovr_jax.models import readouts
 
     available = list(group[0]["train"])
-    if own := [name for name in available if name in pixel_baseline.NAMES]:
-        return own
+    if not set(available) <= set(readouts.KNOWN):
+        return [name for name in available if name != "all"]
     return [name for name in asked if name in available]
 
 

@@ -45,6 +45,7 @@ def results_section(results) -> str:
         parts += [page.text(_INTRODUCTION), *tables]
     if "label_rule" in results:
         parts.append(page.text(f"A video counts as abnormal by the rule: {results['label_rule']}.", "muted"))
+    parts += [page.text(line, "muted") for line in table.outside_lines(results)]
     parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
     parts.append(_by_patient(results))
     if tables := [html for name in results["readouts"] for html in _readout_table(results, name)]:

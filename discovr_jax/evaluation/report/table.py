@@ -68,17 +68,48 @@ def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
         rows.append([name, *values, *differences])
     lines = []
     if rows:
-        head = ["", STUDIED, UNTRAINED, "other", f"{STUDIED} - {UNTRAINED}", f"{STUDIED} - other"]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        for row in (head, *rows):
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            lines.append("  ".join(cells).rstrip())
+        lines = _aligned(["", STUDIED, UNTRAINED, "other", f"{STUDIED} - {UNTRAINED}", f"{STUDIED} - other"], rows)
         lines += ["", "random: the same network untrained; other: pixels, or for masks the mean training mask."]
-    notes = [standing(results), *skipped_lines(results)]
+    for name in outside(results):
+        lines += ["", *_beside(results, name)]
+    notes = [standing(results), *outside_lines(results), *skipped_lines(results)]
     if where:
         notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
     wrapped = (line for note in notes for line in textwrap.wrap(note, WIDTH, break_long_words=False))
     return "\n".join([*lines, *wrapped])
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (head, *rows))
+    return ["  ".join(cells).rstrip() for cells in lines]
+
+
+def outside(results: Mapping[str, Any]) -> list[str]:
+    """Encoders whose features came from files."""
+    return list(results.get("outside", {}))
+
+
+def outside_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each of them, and one for each thing that was noticed of its files."""
+    lines = []
+    for name, about in results.get("outside", {}).items():
+        lines += [f"{name}: features of {', '.join(file['file'] for file in about['files'])}.", *about["notes"]]
+    return lines
+
+
+def _beside(results: Mapping[str, Any], name: str) -> list[str]:
+    """The trained encoder and one whose features came from a file: metrics of both and their difference."""
+    trained, other, rows = results["encoders"].get(STUDIED, {}), results["encoders"][name], []
+    for key, shown, digits in that_matter(results):
+        if key in trained and key in other:
+            pair = results["paired"][f"{STUDIED}-{name}"][key]
+            rows.append([
+                shown, with_interval(trained[key], digits).split(" (")[0], with_interval(other[key], digits),
+                with_interval(pair, digits, signed=True),
+            ])  # fmt: skip
+    return _aligned(["", STUDIED, name, f"{STUDIED} - {name}"], rows) if rows else []
 
 
 def markdown(cells: Sequence[Sequence[str]]) -> str:
