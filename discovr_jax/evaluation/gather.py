@@ -78,3 +78,17 @@ def gather(
                 of_source = feature_extraction.read_fields(opened, config, source)
                 transfer[source] = extract(source, opened, of_source), of_source
     return Gathered(features, fields, transfer, others)
+
+
+def check_lengths(encoders, fields) -> None:
+    """Raises ValueError unless features have a row per video; arguments as of `runner.evaluate_features`."""
+    for name, group in encoders.items():
+        for seed, splits in enumerate(group):
+            for split in fields:
+                expected = len(fields[split]["id"])
+                for readout, array in splits[split].items():
+                    if len(array) != expected:
+                        raise ValueError(
+                            f"features {name} (seed {seed}) {split}/{readout} have {len(array)} rows, "
+                            f"the split has {expected} videos; delete WORKDIR/eval/features if they are old"
+                        )

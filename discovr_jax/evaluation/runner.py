@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of results.json
 # Modules of evaluators/: those that are run on pooled features, and the others.
-TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")
+TYPES = ("anomaly", "classes", "knn", "labels", "probe", "regression", "retrieval", "transfer")
 TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
@@ -143,7 +143,7 @@ def evaluate_features(
     Raises:
       ValueError: an unknown evaluator, or features and fields of different length.
     """
-    _check_lengths(encoders, fields)
+    gather.check_lengths(encoders, fields)
     # What a part is fitted and scored on, by the name of its source dataset; "" is the scored dataset itself.
     data: dict[str, Any] = {
         "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
@@ -153,7 +153,7 @@ def evaluate_features(
             data[dataset] = given
             continue
         source_features, source_fields = given
-        _check_lengths(source_features, source_fields)
+        gather.check_lengths(source_features, source_fields)
         # Training and validation videos of the source, test videos of the scored dataset; only of encoders that made
         # features of both.
         joined = {
@@ -171,7 +171,7 @@ def evaluate_features(
         if options["type"] in TOKEN_TYPES:
             continue
         try:
-            parts = parts_of(name, options)
+            parts = parts_of(name, options, fields)
         except interface.Skip as skip:
             results_lib.skip(evaluation, name, skip)
             continue
@@ -186,6 +186,7 @@ def evaluate_features(
             counts = {split: len(job.target[split]) for split in SPLITS}
             counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
             evaluation.results["videos"][part.name] = counts
+            evaluation.results["notes"] += [{"evaluator": part.name, "note": note} for note in part.notes]
             for encoder in encoders.keys() - job.encoders.keys():
                 results_lib.skip(evaluation, part.name, "its file has no features of the other dataset", encoder)
             # Linear algebra in one thread where it is too small for more.
@@ -194,8 +195,11 @@ def evaluate_features(
     return evaluation
 
 
-def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
+def parts_of(name: str, options: dict[str, Any], fields: Fields) -> list[interface.Part]:
     """The parts of one of the `chosen` evaluators of pooled features.
+
+    Args:
+      fields: see `evaluate_features`; what the records hold decides about the parts of some.
 
     Raises:
       interface.Skip: it is not set up.
@@ -206,7 +210,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
     # An evaluator of several parts says which; any other one is its own only part.
     if hasattr(module, "parts"):
         try:
-            return module.parts(name, **options)
+            return module.parts(name, **options, **({"fields": fields} if hasattr(module, "OF_RECORDS") else {}))
         except TypeError as error:
             raise ConfigError(f"eval.evaluators.{name}: {error}") from None
     field = options.pop("field", module.TARGET) if module.TARGET in interface.MEASUREMENTS else module.TARGET
@@ -351,19 +355,6 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
                 raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
     return predictions
-
-
-def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
-    for name, group in encoders.items():
-        for seed, splits in enumerate(group):
-            for split in fields:
-                expected = len(fields[split]["id"])
-                for readout, array in splits[split].items():
-                    if len(array) != expected:
-                        raise ValueError(
-                            f"features {name} (seed {seed}) {split}/{readout} have {len(array)} rows, "
-                            f"the split has {expected} videos; delete WORKDIR/eval/features if they are old"
-                        )
 
 
 def write(
