@@ -66,8 +66,8 @@ def stratified_splits(
     (['test', 'train', 'val'], 9)
     """
     total = _total(shares)
-    # The largest first: a stratum of fewer patients than splits fills those.
-    given = sorted((one for one in records.SPLITS if shares.get(one, 0) > 0), key=lambda one: -shares[one])
+    # The largest first, test before val: a stratum of fewer patients than splits fills those.
+    given = sorted((one for one in ("train", "test", "val") if shares.get(one, 0) > 0), key=lambda one: -shares[one])
     frequency = collections.Counter(stratum for videos in strata.values() for stratum in videos)
     members: dict[Hashable, list[str]] = {}
     for patient, videos in strata.items():

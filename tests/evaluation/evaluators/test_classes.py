@@ -148,7 +148,7 @@ def test_it_is_shown(evaluation):
     results = evaluation.results | {"step": 3}
     told = table.metrics_table(results)
     assert max(map(len, told.splitlines())) <= table.WIDTH
-    for words in ("view macro F1", "view macro AUROC", "mr kappa", "finding macro AUROC", "classes_view: SSN: no train"):
+    for words in ("view macro F1", "view macro AUROC", "mr kappa", "finding macro AUROC", "view: SSN: no training"):
         assert words in told
     page = scores.results_section(results)
     assert "<h3>Classes: mr</h3>" in page and "quadratic kappa" in page and "SSN: one patient in test" in page
