@@ -137,14 +137,13 @@ def evaluate(
     c, of_val, of_test = best[1]
     details = {"C": c, "class_weight": "balanced", "classes": list(classes)}
     details["videos"] = {
-        split.name: np.bincount(split.target.astype(int), minlength=len(classes)) for split in (train, val, test)
+        each.name: np.bincount(each.target.astype(int), minlength=len(classes)).tolist() for each in (train, val, test)
     }
     if dropped:
         details["C_not_converged"] = dropped
     counts = class_metrics.confusion(test.target, of_test, np.ones((1, len(test.target))))[0]
-    return interface.Predictions(
-        of_val, None, details, outputs(classes, of_test), {"confusion": counts.astype(int), "classes": list(classes)}
-    )
+    report = {"confusion": counts.astype(int).tolist(), "classes": list(classes)}
+    return interface.Predictions(of_val, None, details, outputs(classes, of_test), report)
 
 
 def checked(Cs: Sequence[float]) -> list[float]:

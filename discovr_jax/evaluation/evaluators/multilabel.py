@@ -50,7 +50,7 @@ def evaluate(
     if best[1] is None:
         raise interface.Skip(f"logistic regressions: no C of {Cs} converged in {max_iter} iterations for all labels")
     c, of_val, of_test = best[1]
-    videos = {s.name: multilabel_metrics.bits(s.target, len(classes)).sum(0) for s in (train, val, test)}
+    videos = {s.name: multilabel_metrics.bits(s.target, len(classes)).sum(0).tolist() for s in (train, val, test)}
     details = {"C": c, "class_weight": "balanced", "classes": list(classes), "videos": videos}
     return interface.Predictions(of_val, None, details, classes_lib.outputs(classes, of_test))
 

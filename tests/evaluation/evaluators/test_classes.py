@@ -141,7 +141,7 @@ def test_a_label_that_no_training_video_has(fields):
     splits = [interface.Split(name, rng.normal(size=(20, 2)), np.arange(20) % most) for name, most in labels]
     found = multilabel.evaluate(*splits, classes=("a", "b"))
     assert set(found.outputs["probability of b"]) == {0.0} and len(set(found.outputs["probability of a"])) == 20
-    assert found.details["videos"]["test"].tolist() == [10, 10]
+    assert found.details["videos"]["test"] == [10, 10]
 
 
 def test_it_is_shown(evaluation):
