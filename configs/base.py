@@ -190,6 +190,8 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
     c.eval.evaluators.anomaly = ConfigDict({"k": 10})
     c.eval.evaluators.probe = ConfigDict({"Cs": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
+    c.eval.evaluators.classes = ConfigDict({"targets": (), "Cs": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
+    # targets: columns of classes, grades or labels that records hold (prepare echo_folder --class_columns); (): all
     c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.1, 1.0), "draws": 3, "at_end": True})
     c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
     c.eval.evaluators.transfer = ConfigDict({"source_dataset": "", "at_end": True})  # that heads are fitted on

@@ -20,6 +20,7 @@ from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import results_io
 from discovr_jax.evaluation.cross_validation import archive as archive_lib
 from discovr_jax.evaluation.cross_validation import run, summary
+from discovr_jax.evaluation.features import feature_files
 from discovr_jax.progress import Progress
 
 
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         if min(args.folds, args.inner_folds) < 2 or min(args.repeats, args.resamples) < 1 or args.seed < 0:
             raise ConfigError("--folds and --inner_folds are at least 2, --repeats and --resamples 1, --seed 0")
         archive = archive_lib.read_archive(
-            archive_lib.parse_features(args.features),
+            feature_files.parse_features(args.features),
             args.labels,
             label=args.label,
             target=args.target,

@@ -1,6 +1,7 @@
 """Entry point: flags, jax.distributed, dispatch. No logic lives here.
 
 python -m discovr_jax.main --config=configs/adult.py --workdir=DIR [--mode=train|eval|plan] [--config.KEY=VALUE ...]
+python -m discovr_jax.main --mode=eval --config=... --workdir=DIR [--features=NAME=FILE.parquet ...]
 python -m discovr_jax.main --mode=compare --workdirs=A,B,C [--workdir=OUT]
 """
 
@@ -24,6 +25,9 @@ INCOMPLETE = 3  # exit code of an evaluation in which some evaluator could not r
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command again resumes in it.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "plan", "compare"], "See README.md.")
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "compare: the runs, FOLDER or NAME=FOLDER+FOLDER for several seeds.")
+_FEATURES = flags.DEFINE_multi_string(
+    "features", [], "eval: NAME=FILE.parquet, features of another encoder, scored beside; repeat it for more."
+)
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where no cluster is found out.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run this command together.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
@@ -38,6 +42,8 @@ command_line.require_config()
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if _FEATURES.value and _MODE.value != "eval":
+        raise app.UsageError("--features goes with --mode=eval")
     logger = command_line.show_log()
 
     import jax
@@ -48,6 +54,7 @@ def main(argv: list[str]) -> None:
     from discovr_jax.data.records import RecordsError
     from discovr_jax.errors import ConfigError
     from discovr_jax.evaluation import compare, evaluate
+    from discovr_jax.evaluation.features.feature_files import TableError
     from discovr_jax.parallel import processes
     from discovr_jax.planning import chips, plan
     from discovr_jax.runs.checkpoint import CheckpointError
@@ -72,11 +79,13 @@ def main(argv: list[str]) -> None:
         logger.info("workdir %s, %d device(s): %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
         if _MODE.value == "train":
             train.train_and_evaluate(config, workdir, evaluate.evaluate_state)
-        elif any(skip["set_up"] for skip in evaluate.evaluate_workdir(config, workdir)["skipped"]):
+            return
+        results = evaluate.evaluate_workdir(config, workdir, _FEATURES.value)
+        if any(skip["set_up"] for skip in results["skipped"]):
             sys.exit(INCOMPLETE)
     except Exception as error:
         told = (RecordsError, LoaderError, WorkdirError, CheckpointError, WeightsError, NonFiniteError)
-        told += (chips.TopologyError, plan.PlanError, processes.DistributedError, ConfigError)
+        told += (chips.TopologyError, plan.PlanError, processes.DistributedError, ConfigError, TableError)
         message = str(error) if isinstance(error, told) else None
         if isinstance(error, OSError) and error.errno in _STORAGE:
             message = (

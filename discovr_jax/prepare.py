@@ -178,7 +178,9 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
         progress=Progress("videos"), **(options or {}),
     )  # fmt: skip
     if whole:
-        made_with = audit.metadata(path).get("options", {})
+        # An option that came later was at its default.
+        defaults = {option.name: option.default for option in cls.OPTIONS if option.recorded}
+        made_with = defaults | audit.metadata(path).get("options", {})
         if made_with != builder.recorded_options:
             raise ValueError(
                 f"{path} was made with the options {made_with}, not {builder.recorded_options}. "

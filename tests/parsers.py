@@ -153,9 +153,9 @@ def read_table(path, folder):
 
 def read_listing(path, folder):
     from discovr_jax.data import file_listing
-    from tfds_builders.echo_folder import listing
+    from tfds_builders.echo_folder import class_columns, listing
 
-    rows, _ = listing.read_csv(path, file_listing.list_files(folder))
+    rows, _ = listing.read_csv(path, file_listing.list_files(folder), class_columns.Cells([]))
     assert all(row.path is None or row.path.is_relative_to(folder) for row in rows)
 
 

@@ -161,11 +161,12 @@ def test_a_folder_of_checkpoints_without_one_is_named(data_dir, tmp_path):
 
 
 def test_records_of_another_schema_version_name_the_command(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(records, "READABLE", (3,))
     real = {f"data.simulate.{split}": 0 for split in records.SPLITS}  # these are not to be made anew
     with pytest.raises(records.RecordsError) as error:
         start(data_dir, tmp_path, real)
-    for words in (str(data_dir), "have schema version 1, this code reads 2", "python -m discovr_jax.prepare"):
+    versions = "have schema version 2 and fields of version 2, this code reads 3"
+    for words in (str(data_dir), versions, "python -m discovr_jax.prepare"):
         assert words in str(error.value)
 
 

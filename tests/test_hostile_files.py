@@ -20,7 +20,7 @@ from tests.builder_case import moving_square, write_video
 from tests.data.io import test_dicom
 from tests.parsers import tensors, write_safetensors
 from tfds_builders import tables
-from tfds_builders.echo_folder import listing
+from tfds_builders.echo_folder import class_columns, listing
 
 MIB = 2**20
 MANY = 300  # MiB of zeros that a bomb holds
@@ -224,7 +224,7 @@ def test_cells_that_are_no_names(tmp_path, cell):
     (tmp_path / "a.avi").touch()
     (tmp_path / "list.csv").write_text(f"path,class,ef\na.avi,Normal,{cell}\n{cell},Normal,\n")
     with pytest.raises(tables.SourceError, match="The CSV cannot be read|CSV line 2: ef is not a number") as error:
-        listing.read_csv(tmp_path / "list.csv", file_listing.list_files(tmp_path))
+        listing.read_csv(tmp_path / "list.csv", file_listing.list_files(tmp_path), class_columns.Cells([]))
     assert len(str(error.value)) < 300
     try:
         rows = tables.read_table(tmp_path / "list.csv", ["path", "ef"])

@@ -250,7 +250,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             schema_version=records.SCHEMA_VERSION,
             frame_size=size,
             options=self.recorded_options,
-            patients=records.count_patients(rows),
+            patients=_count_patients(rows),
             manifest_sha256=records.manifest_hash(pathlib.Path(self.data_path)),
             quarantined=len(self._unusable.bad),
             skipped=len(self._unusable.skipped),
@@ -314,6 +314,12 @@ def _manifest(source: records.RecordSource) -> Iterator[dict]:
             "num_masks": len(record["masks"]),
             "flags": " ".join(record["flags"]),
         } | {name: record[name] for name in records.SCALAR_FIELDS}
+
+
+def _count_patients(rows: Sequence[dict]) -> dict[str, int]:
+    """Patients by split, of rows of the manifest."""
+    splits = sorted({row["split"] for row in rows}, key=records.SPLITS.index)
+    return {split: len({row["patient_id"] for row in rows if row["split"] == split}) for split in splits}
 
 
 def _plausible(clips: Sequence[Clip], notes: dict[str, int]) -> list[Clip]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from discovr_jax.data import labels, measurements, mixture, records
+from discovr_jax.data import class_labels, labels, measurements, mixture, records
 
 RULES = tuple(sorted(set(mixture.RULES.values())))
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
@@ -42,13 +42,15 @@ def summarise(path: pathlib.Path) -> dict:
 
     Returns:
       {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "views":
-      {view: records}, "known": {label: records}, "rules": {rule: {"normal", "abnormal", "unknown"}}}}, "flags":
-      {flag: records}, "quarantined": videos left out, "skipped": files that hold no clip, "notes": {what: count}}.
+      {view: records}, "classes": {target: {class: records}}, "known": {label: records}, "rules": {rule: {"normal",
+      "abnormal", "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "skipped": files that hold no
+      clip, "notes": {what: count}}.
     """
     about = metadata(path)
     rows = records.manifest_rows(path) or []
-    splits = {}
-    for split, source in open_all(path).items():
+    splits, sources = {}, open_all(path)
+    classes = _count_classes(sources)
+    for split, source in sources.items():
         fields = records.record_fields(source, ("patient_id", "num_frames", "view", "source_label", *LABELS))
         rules = {rule: labels.normal_label(fields, rule) for rule in RULES}
         splits[split] = {
@@ -57,6 +59,7 @@ def summarise(path: pathlib.Path) -> dict:
             "frames": int(fields["num_frames"].sum()),
             "masks": sum(int(row["num_masks"]) for row in rows if row["split"] == split),
             "views": dict(sorted(collections.Counter(fields["view"].tolist()).items())),
+            "classes": {name: counts[split] for name, counts in classes.items()},
             "known": {name: int(np.isfinite(fields[name]).sum()) for name in LABELS},
             "rules": {rule: _normal_counts(values) for rule, values in rules.items()},
         }
@@ -70,6 +73,17 @@ def summarise(path: pathlib.Path) -> dict:
         "skipped": about.get("skipped", 0),
         "notes": about["notes"],
     }
+
+
+def _count_classes(sources) -> dict[str, dict[str, dict[str, int]]]:
+    """{target: {split: {class: records}}}; raises RecordsError for a text that holds no classes."""
+    try:
+        targets = class_labels.decode(
+            {split: records.record_fields(source, ["classes"])["classes"] for split, source in sources.items()}
+        )
+    except ValueError as error:
+        raise records.RecordsError(f"manifest.csv is damaged ({error}); prepare the records again.") from None
+    return {target.name: {split: target.counts(split) for split in sources} for target in targets}
 
 
 def _normal_counts(values: np.ndarray) -> dict[str, int]:
@@ -87,6 +101,9 @@ def format_summary(summary: dict) -> str:
         lines.append(f"  {split + ':':6} " + ", ".join(numbers))
         views = [f"{view or 'unknown'} {count}" for view, count in counts["views"].items()]
         lines.append("         view: " + ", ".join(views))
+        for name, of_class in counts["classes"].items():
+            shares = [f"{one or 'unknown'} {count}" for one, count in of_class.items() if count]
+            lines.append(f"         {name}: " + ", ".join(shares))
         known = [f"{name.upper()} {count}" for name, count in counts["known"].items() if count]
         lines.append("         known: " + (", ".join(known) or "no label"))
         for rule, result in counts["rules"].items():
@@ -169,8 +186,8 @@ def _metadata_problems(path: pathlib.Path, about: dict, rows: list[dict], quaran
     """Where metadata.json and the files beside it disagree."""
     if quarantined != about.get("quarantined"):
         yield f"quarantine.csv lists {quarantined}, metadata.json {about.get('quarantined')} videos."
-    if about.get("schema_version") != records.SCHEMA_VERSION:
-        yield f"metadata.json: schema version {about.get('schema_version')}, this code has {records.SCHEMA_VERSION}."
+    if about.get("schema_version") not in records.READABLE:
+        yield f"metadata.json: schema version {about.get('schema_version')}, this code reads {records.READABLE}."
     if about.get("frame_size") != records.split_config_name(path.parent.name)[1]:
         yield f"metadata.json: frame_size {about.get('frame_size')}, but the folder is {path.parent.name}."
     if about.get("manifest_sha256") != records.manifest_hash(path):
@@ -185,8 +202,12 @@ def _check_frames(record: dict, size: int) -> str:
 def _record_problems(record: dict) -> Iterator[str]:
     """What is wrong inside one record whose frames can be decoded."""
     count = len(record["frames"])
-    if record["schema_version"] != records.SCHEMA_VERSION:
-        yield f"schema version {record['schema_version']}, this code reads {records.SCHEMA_VERSION}."
+    if record["schema_version"] not in records.READABLE:
+        yield f"schema version {record['schema_version']}, this code reads {records.READABLE}."
+    try:
+        class_labels.parse(record["classes"])
+    except ValueError as error:
+        yield f"{error}."
     if record["num_frames"] != count:
         yield f"num_frames is {record['num_frames']}, there are {count} frames."
     for name in measurements.PLAUSIBLE:

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 import lz4.block
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)  # 1 is without `classes`
 BUILDER_VERSION = "1.0.0"
 SPLITS = ("train", "val", "test")
 MASK_CLASSES = ("background", "LV cavity", "myocardium", "left atrium")
 
-TEXT_FIELDS = ("id", "patient_id", "study_id", "dataset", "view")
+# `classes`: of the dataset's own table, JSON as of `class_labels`.
+TEXT_FIELDS = ("id", "patient_id", "study_id", "dataset", "view", "classes")
 # float32, NaN where the dataset does not say: percent, mL, cm, frames per second.
 FLOAT_FIELDS = ("fps", "ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 # int32; source_label, ed_frame and es_frame are -1 where the dataset does not say.
@@ -81,7 +83,7 @@ def make_record(frames: np.ndarray, *, masks: np.ndarray | None = None, **fields
             f"{where}: masks must be uint8 [N, {frames.shape[1]}, {frames.shape[2]}], got {masks.dtype} {masks.shape}."
         )
     record = {
-        "study_id": "", "dataset": "", "view": "", "flags": [], "mask_frames": [], "mask_is_expert": [],
+        "study_id": "", "dataset": "", "view": "", "classes": "", "flags": [], "mask_frames": [], "mask_is_expert": [],
         "source_label": -1, "ed_frame": -1, "es_frame": -1, "pixel_spacing": [np.nan, np.nan],
         **dict.fromkeys(FLOAT_FIELDS, np.nan),
     }  # fmt: skip
@@ -224,7 +226,8 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
         raise RecordsError(f"Records at {path} have no split '{split}', only {sorted(files)}. {remedy}")
     shards = files[split]
     _check_shards(shards, remedy)
-    missing = sorted(set(features(0)) - set(builder.info.features))
+    version = 2 if "classes" in builder.info.features else 1
+    missing = sorted(set(features(0)) - set(builder.info.features) - ({"classes"} if version == 1 else set()))
     if missing:
         raise RecordsError(f"Records at {path} lack the fields {missing} of schema {SCHEMA_VERSION}. {remedy}")
     try:
@@ -232,9 +235,11 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
     except ValueError as error:
         raise RecordsError(f"Records at {path} are in a folder of another name: {error} {remedy}") from error
     source = RecordSource(path, split, shards, builder.info.features, frame_size)
-    if (version := source[0]["schema_version"]) != SCHEMA_VERSION:
+    if (told := source[0]["schema_version"]) not in READABLE or told != version:
+        reads = " and ".join(map(str, READABLE))
         raise RecordsError(
-            f"Records at {path} have schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}"
+            f"Records at {path} have schema version {told} and fields of version {version}, this code reads {reads}. "
+            f"{remedy}"
         )
     return source
 
@@ -307,7 +312,7 @@ class RecordSource:
         if not 0 <= index < len(self):
             raise IndexError(f"Record {index} of {len(self)} in {self!r}.")
         try:
-            record = dict(self._schema.deserialize_example_np(self._reader[int(index)]))
+            record = {"classes": b"", **self._schema.deserialize_example_np(self._reader[int(index)])}
             for name in TEXT_FIELDS:
                 record[name] = record[name].decode("utf-8")
             record["flags"] = [flag.decode("utf-8") for flag in record["flags"]]
@@ -352,19 +357,13 @@ def manifest_rows(path: pathlib.Path) -> list[dict[str, str]] | None:
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecordsError(f"{file} is damaged ({error}); prepare the records again.") from None
-    if missing := sorted(set(MANIFEST) - set(reader.fieldnames or ())):
+    if missing := sorted(set(MANIFEST) - {"classes", *(reader.fieldnames or ())}):
         raise RecordsError(f"{file} is damaged (no columns {', '.join(missing)}); prepare the records again.")
     for number, row in enumerate(rows, 1):
         # A line that is too short leaves cells at None, one that is too long has some under no name.
         if None in row or None in row.values() or row["split"] not in SPLITS or not row["num_masks"].isdecimal():
             raise RecordsError(f"{file} is damaged in row {number}; prepare the records again.")
-    return rows
-
-
-def count_patients(rows: Sequence[dict]) -> dict[str, int]:
-    """Patients by split, of rows of the manifest."""
-    splits = sorted({row["split"] for row in rows}, key=SPLITS.index)
-    return {split: len({row["patient_id"] for row in rows if row["split"] == split}) for split in splits}
+    return [{"classes": "", **row} for row in rows]
 
 
 def manifest_hash(path: pathlib.Path) -> str | None:

@@ -5,6 +5,7 @@ import importlib
 
 import numpy as np
 
+from discovr_jax.data import class_labels
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface, runner
 from discovr_jax.models import readouts
@@ -34,16 +35,25 @@ def check_evaluators(config, depth: int) -> None:
             module.check(name, options, depth)
         elif options["type"] in runner.TYPES:
             with contextlib.suppress(interface.Skip):
-                for part in runner.parts_of(name, options):
-                    _rehearse(name, part)
+                for part in runner.parts_of(name, options, _made_up(options)):
+                    _rehearse(name, part, _made_up(options)["train"])
 
 
-def _rehearse(name: str, part: interface.Part) -> None:
-    """Runs a part on made-up videos. Raises ConfigError for what it refuses; a Skip there says nothing."""
-    module, rng = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}"), np.random.default_rng(0)
+def _made_up(options) -> dict[str, dict[str, np.ndarray]]:
+    """Columns of made-up videos, as of `read_fields`, with the `targets` of the options."""
+    rng, numbers = np.random.default_rng(0), np.arange(_VIDEOS)
     columns = {field: rng.uniform(20, 70, _VIDEOS) for field in interface.MEASUREMENTS}
-    columns |= {"label": np.arange(_VIDEOS) % 2.0, "id": np.arange(_VIDEOS).astype(str)}
-    features = rng.normal(size=(_VIDEOS, 2))
+    columns |= {"label": numbers % 2.0, "id": numbers.astype(str), "patient_id": numbers.astype(str)}
+    targets = options.get("targets") or ("any",)
+    texts = [class_labels.encode({one: "ab"[number % 2] for one in targets}) for number in numbers]
+    columns |= {target.field: target.values["train"] for target in class_labels.decode({"train": texts})}
+    return dict.fromkeys(("train", "val", "test"), columns | {"classes": np.array(texts)})
+
+
+def _rehearse(name: str, part: interface.Part, columns: dict[str, np.ndarray]) -> None:
+    """Runs a part on made-up videos. Raises ConfigError for what it refuses; a Skip there says nothing."""
+    module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}")
+    features = np.random.default_rng(1).normal(size=(_VIDEOS, 2))
     with contextlib.suppress(interface.Skip):
         try:
             target = columns[part.field]

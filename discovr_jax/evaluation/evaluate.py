@@ -5,7 +5,7 @@ The same code runs at the end of training and alone (`--mode=eval`).
 
 import logging
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -92,15 +92,26 @@ def make_tuner(model: Discovr, mesh, map_side: int, teachers: dict):
 
 
 def evaluate_state(
-    config: ConfigDict, directory, state, step: int, experiment, mesh, everything: bool | None = None
+    config: ConfigDict,
+    directory,
+    state,
+    step: int,
+    experiment,
+    mesh,
+    everything: bool | None = None,
+    outside: Mapping[str, Sequence[str]] | None = None,
 ) -> dict:
     """Score a state on `mixture.scored`; writes eval/STEP, results.json, report.html; prints a table.
 
     Args:
       everything: whether the evaluators run that are to run `at_end` only; None: at the last step.
+      outside: {name: files} of other encoders' features, scored beside (`features.outside`).
 
     Returns:
       The content of results.json.
+
+    Raises:
+      TableError: a file of features that does not fit the records.
     """
     from discovr_jax.evaluation import runner, token_runner
     from discovr_jax.evaluation.features import cache as feature_cache
@@ -144,7 +155,7 @@ def evaluate_state(
     share = feature_cache.Share(
         part, parts, lambda rows: mesh_lib.gather_rows(rows, mesh), processes.is_first(), processes.on_any
     )
-    evaluation = runner.run_evaluators(config, sources, encoders, directory, share, everything)
+    evaluation = runner.run_evaluators(config, sources, encoders, directory, share, everything, outside)
     context = tokens.TokenContext(
         config,
         sources,
@@ -226,16 +237,22 @@ def _keep_heads(config: ConfigDict, directory, step: int, params: dict, evaluati
     return {"heads": entry}
 
 
-def evaluate_workdir(config: ConfigDict, directory) -> dict:
+def evaluate_workdir(config: ConfigDict, directory, features: Sequence[str] = ()) -> dict:
     """`--mode=eval`: the newest checkpoint of a workdir.
 
+    Args:
+      features: NAME=FILE.parquet, or NAME=A.parquet+B.parquet for seeds: other encoders, scored beside.
+
     Raises:
+      TableError: a file of features that does not fit the records.
       CheckpointError: there is none.
       WorkdirError: it was trained with another model; data and evaluators may be others (of other clips a line warns).
     """
     from discovr_jax.evaluation.features import extract as feature_extraction
+    from discovr_jax.evaluation.features import outside as outside_features
 
     experiment_lib.check_settings(config)
+    files = outside_features.parse(features)
     given, defaults = experiment_lib.config_dict(config), experiment_lib.default_config()
     free = ("model.remat", "model.dtype", "model.attention")
     workdir.require_same_config(directory, given, only="model.", free=free, defaults=defaults)
@@ -254,7 +271,7 @@ def evaluate_workdir(config: ConfigDict, directory) -> dict:
         raise CheckpointError(f"{checkpoints.directory} holds no checkpoint: train first")
     step, state, _ = restored
     checkpoints.close()
-    return evaluate_state(config, directory, state, step, experiment, mesh, everything=True)
+    return evaluate_state(config, directory, state, step, experiment, mesh, everything=True, outside=files)
 
 
 def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What every evaluator takes and gives: a split of frozen features in, predictions per video out."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,7 @@ class Part:
       options: keyword arguments of the head.
       source_dataset: dataset whose training and validation videos it uses; "" for the scored one.
       fraction, draws: share of the training patients that is seen, and how often it is drawn.
+      notes: what must be known to read its metrics, for results.json.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Part:
     source_dataset: str = ""
     fraction: float = 1.0
     draws: int = 1
+    notes: Sequence[str] = ()
 
 
 def known_target(name: str, values: np.ndarray, target: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.data import mixture
+from discovr_jax.data import class_labels, mixture
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import bootstrap
 from discovr_jax.evaluation.metrics import videos as video_metrics
@@ -114,6 +114,7 @@ def start(features, fields, config) -> Evaluation:
         "by_patient": {},
         "readouts": {},
         "videos": {},
+        "notes": [],
         "skipped": [],
     }
     return Evaluation(results, [], features, fields)
@@ -210,7 +211,7 @@ def add(
     }
     # Sorted, so that the same resamples can be drawn from the numbers.
     numbers = {name: number for number, name in enumerate(np.unique(patients_of(evaluation.fields["test"])))}
-    used = {metric.output for metric in scores.values() if isinstance(metric, video_metrics.On)}
+    used = {name for group in predictions.values() for each in group for name in each.outputs if _is_used(name, scores)}
     for encoder, group in predictions.items():
         common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
         for seed, each in enumerate(group):
@@ -229,8 +230,9 @@ def _add_patients(results, family, part, rows: Rows, scores: Metrics, prediction
     """The same metrics by patient: predictions and outputs averaged over the rows of each."""
     names, first, index = np.unique(rows.patients, return_index=True, return_inverse=True)
     lowest, highest = (_by_patient(rows.target, index, len(names), f) for f in (np.fmin, np.fmax))
-    # A patient whose videos disagree about the diagnosis has none.
-    agree = (lowest == highest) | np.isnan(lowest) if field == "label" else np.ones(len(names), bool)
+    # A patient whose videos disagree about the diagnosis, or another class, has none.
+    named = field == "label" or class_labels.target_name(field)
+    agree = (lowest == highest) | np.isnan(lowest) if named else np.ones(len(names), bool)
     if not agree.any():
         return
     target = _mean_by_patient(rows.target, index)[agree]
@@ -290,6 +292,18 @@ def _pairs(names: Sequence[str]) -> list[str]:
     return [f"{STUDIED}-{name}" for name in names if name != STUDIED and STUDIED in names]
 
 
+def _is_used(output: str, scores: Metrics) -> bool:
+    """Whether a metric is computed from an output."""
+    on, on_all = (
+        [metric for metric in scores.values() if isinstance(metric, kind)]
+        for kind in (video_metrics.On, video_metrics.OnAll)
+    )
+    return any(output == metric.output for metric in on) or any(output.startswith(one.prefix) for one in on_all)
+
+
 def _values(predictions: interface.Predictions, metric: bootstrap.Metric) -> np.ndarray | None:
     """What a metric is computed from."""
+    if isinstance(metric, video_metrics.OnAll):
+        columns = [values for name, values in predictions.outputs.items() if name.startswith(metric.prefix)]
+        return np.stack(columns, axis=1) if columns else None
     return predictions.outputs.get(metric.output) if isinstance(metric, video_metrics.On) else predictions.test

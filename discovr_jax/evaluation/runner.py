@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from discovr_jax import trees
 from discovr_jax.data import mixture
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface, prediction_cache, results_io
+from discovr_jax.evaluation import gather, interface, prediction_cache, results_io
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import labels
 from discovr_jax.evaluation.features import cache as feature_cache
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of results.json
 # Modules of evaluators/: those that are run on pooled features, and the others.
-TYPES = ("anomaly", "knn", "labels", "probe", "regression", "retrieval", "transfer")
+TYPES = ("anomaly", "classes", "knn", "labels", "probe", "regression", "retrieval", "transfer")
 TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 
@@ -64,7 +64,13 @@ class _Task:
 
 
 def run_evaluators(
-    config, sources, encoders, workdir, share: feature_cache.Share = feature_cache.ALONE, everything: bool = True
+    config,
+    sources,
+    encoders,
+    workdir,
+    share: feature_cache.Share = feature_cache.ALONE,
+    everything: bool = True,
+    outside: Mapping[str, Sequence[str]] | None = None,
 ) -> results_lib.Evaluation:
     """Extracts (or reads cached) features of all encoders and the pixel baseline, and evaluates them.
 
@@ -75,36 +81,23 @@ def run_evaluators(
       workdir: cached features and head predictions go to workdir/eval/features.
       share: of this process, where several evaluate together; all of them get the same metrics.
       everything: False leaves out the evaluators that run `at_end` only.
+      outside: {name: files} of further encoders, as of `outside.parse`.
 
     Returns:
       The evaluation, for `write`.
+
+    Raises:
+      TableError: a file of features that does not fit the records.
     """
-    everyone = {**encoders, "pixels": [feature_extraction.pixels(share)]}
-    from discovr_jax.data import records
-
     directory = pathlib.Path(workdir) / "eval" / "features"
-
-    def read(dataset, opened):
-        fields = feature_extraction.read_fields(opened, config, dataset)
-        return feature_extraction.extract_splits(config, dataset, opened, fields, everyone, directory, share), fields
-
-    # The scored dataset, then those that only `transfer` learns from.
-    result, fields = read(mixture.scored(config), sources)
-    transfer: dict[str, Any] = {}
-    for options in chosen(config, everything).values():
-        if dataset := options.get("source_dataset"):
-            try:
-                opened = {split: mixture.open_source(config.data, dataset, split) for split in SPLITS[:2]}
-                reason = ""
-            except records.RecordsError as error:
-                reason = str(error)
-            if any(share.on_any([bool(reason)])):
-                reason = reason or "another process cannot"
-                transfer[dataset] = interface.Skip(f"the other dataset cannot be read: {reason}")
-            else:
-                transfer[dataset] = read(dataset, opened)
+    gathered = gather.gather(config, sources, encoders, directory, share, chosen(config, everything), outside or {})
     store = prediction_cache.Store(directory, feature_extraction.folder(mixture.scored(config)), share)
-    return evaluate_features(result, fields, config, everything, transfer, store)
+    evaluation = evaluate_features(
+        gathered.features, gathered.fields, config, everything, gathered.transfer, store
+    )
+    if gathered.outside:
+        evaluation.results["outside"] = {name: dict(one.about) for name, one in gathered.outside.items()}
+    return evaluation
 
 
 def chosen(config, everything: bool = True) -> dict[str, dict[str, Any]]:
@@ -150,7 +143,7 @@ def evaluate_features(
     Raises:
       ValueError: an unknown evaluator, or features and fields of different length.
     """
-    _check_lengths(encoders, fields)
+    gather.check_lengths(encoders, fields)
     # What a part is fitted and scored on, by the name of its source dataset; "" is the scored dataset itself.
     data: dict[str, Any] = {
         "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
@@ -160,14 +153,16 @@ def evaluate_features(
             data[dataset] = given
             continue
         source_features, source_fields = given
-        _check_lengths(source_features, source_fields)
-        # Training and validation videos of the source, test videos of the scored dataset.
+        gather.check_lengths(source_features, source_fields)
+        # Training and validation videos of the source, test videos of the scored dataset; only of encoders that made
+        # features of both.
         joined = {
             name: [
                 feature_cache.add_all({**seed, "test": own["test"]})
                 for seed, own in zip(source_features[name], group, strict=True)
             ]
             for name, group in encoders.items()
+            if name in source_features
         }
         data[dataset] = joined, {**source_fields, "test": fields["test"]}
     # Evaluator by evaluator; what one of them lacks is listed and stops no other.
@@ -176,7 +171,7 @@ def evaluate_features(
         if options["type"] in TOKEN_TYPES:
             continue
         try:
-            parts = parts_of(name, options)
+            parts = parts_of(name, options, fields)
         except interface.Skip as skip:
             results_lib.skip(evaluation, name, skip)
             continue
@@ -191,14 +186,20 @@ def evaluate_features(
             counts = {split: len(job.target[split]) for split in SPLITS}
             counts["train"] = round(np.mean([subset.sum() for subset in job.subsets]))
             evaluation.results["videos"][part.name] = counts
+            evaluation.results["notes"] += [{"evaluator": part.name, "note": note} for note in part.notes]
+            for encoder in encoders.keys() - job.encoders.keys():
+                results_lib.skip(evaluation, part.name, "its file has no features of the other dataset", encoder)
             # Linear algebra in one thread where it is too small for more.
             with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
                 _run(job, config.eval.readouts, evaluation, remembered, store)
     return evaluation
 
 
-def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
+def parts_of(name: str, options: dict[str, Any], fields: Fields) -> list[interface.Part]:
     """The parts of one of the `chosen` evaluators of pooled features.
+
+    Args:
+      fields: see `evaluate_features`; what the records hold decides about the parts of some.
 
     Raises:
       interface.Skip: it is not set up.
@@ -209,7 +210,7 @@ def parts_of(name: str, options: dict[str, Any]) -> list[interface.Part]:
     # An evaluator of several parts says which; any other one is its own only part.
     if hasattr(module, "parts"):
         try:
-            return module.parts(name, **options)
+            return module.parts(name, **options, **({"fields": fields} if hasattr(module, "OF_RECORDS") else {}))
         except TypeError as error:
             raise ConfigError(f"eval.evaluators.{name}: {error}") from None
     field = options.pop("field", module.TARGET) if module.TARGET in interface.MEASUREMENTS else module.TARGET
@@ -354,19 +355,6 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
                 where = f"evaluator {job.part.name!r} on {encoder}/{readout}, seed {seed}"
                 raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
     return predictions
-
-
-def _check_lengths(encoders: EncodersFeatures, fields: Fields) -> None:
-    for name, group in encoders.items():
-        for seed, splits in enumerate(group):
-            for split in fields:
-                expected = len(fields[split]["id"])
-                for readout, array in splits[split].items():
-                    if len(array) != expected:
-                        raise ValueError(
-                            f"features {name} (seed {seed}) {split}/{readout} have {len(array)} rows, "
-                            f"the split has {expected} videos; delete WORKDIR/eval/features if they are old"
-                        )
 
 
 def write(

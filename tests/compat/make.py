@@ -16,7 +16,7 @@ import numpy as np
 
 from discovr_jax import inference, train
 from discovr_jax.configs import phantom
-from discovr_jax.data import records
+from discovr_jax.data import class_labels, records
 from discovr_jax.evaluation import evaluate, runner
 from discovr_jax.runs import checkpoint, metrics_log
 from tests import made_up, run_case
@@ -29,7 +29,7 @@ SMALL = run_case.TINY | run_case.TINY_HEADS | {
     "data.dataset": DATASET, "data.abnormal_rule": "ef < 50", "data.image_size": 8, "data.num_frames": 2,
     "model.patch": 4, "model.width": 8, "model.decoder_width": 8, "model.num_prototypes": 8,
     "head.hidden": 8, "head.bottleneck": 8, "head.outputs": 8, "eval.readouts": ("cls", "mean"), "eval.resamples": 5,
-    "mask.ratio": 0.5, "mask.image_ratio": 0.5,
+    "mask.ratio": 0.5, "mask.image_ratio": 0.5, "phase.frames": 2,
 }  # fmt: skip
 
 
@@ -44,17 +44,22 @@ def versions() -> dict[str, int]:
 
 
 def clips() -> list:
-    """Six, four and four, healthy and ill in turn."""
+    """Six, four and four, healthy and ill in turn; of two views and three grades."""
     sizes = {"train": 6, "val": 4, "test": 4}
     return [
-        made_up.clip(f"{split}{number}", split, ef=60.0 - 20 * (number % 2))
+        made_up.clip(
+            f"{split}{number}", split, ef=60.0 - 20 * (number % 2),
+            classes=class_labels.encode({
+                "view": "A4C" if number % 2 else "A2C", "grade": {"grade": number % 3, "name": f"{number % 3}+"}
+            }),
+        )
         for split, count in sizes.items()
         for number in range(count)
     ]
 
 
 def read_records(data_dir: pathlib.Path) -> dict[str, list]:
-    """{split: [id, ef, hash of the frames, masks, flags] of each record}, sorted."""
+    """{split: [id, ef, hash of the frames, masks, view, and classes where there are] of each record}, sorted."""
     found = {}
     for split in records.SPLITS:
         source = records.open_source(data_dir, DATASET, "112", split)
@@ -63,7 +68,7 @@ def read_records(data_dir: pathlib.Path) -> dict[str, list]:
             record = source[index]
             frames = records.decode_frames(record["frames"], 112, 112)
             row = [record["id"], record["ef"], records.content_hash(frames), int(record["masks"].sum()), record["view"]]
-            found[split].append(row)
+            found[split].append(row + ([record["classes"]] if record["classes"] else []))
         found[split].sort()
     return found
 

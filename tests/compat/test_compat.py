@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from discovr_jax import train
+from discovr_jax.data import audit, records
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
 from discovr_jax.runs import checkpoint, metrics_log, workdir
@@ -34,6 +35,16 @@ def test_there_is_an_archive_of_every_version_that_is_written():
 def test_records(archive):
     folder, expected = archive
     assert make.read_records(folder / "data") == expected["records"]
+
+
+def test_columns_of_records(archive):
+    """Version 1 is without classes: unknown."""
+    folder, expected = archive
+    source = records.open_source(folder / "data", make.DATASET, "112", "test")
+    columns = records.record_fields(source, ["id", "ef", "classes"])
+    assert sorted(columns["id"].tolist()) == [row[0] for row in expected["records"]["test"]]
+    assert set(columns["classes"] == "") == {expected["versions"]["records"] == 1}
+    assert not [problem for problem in audit.check(source.path) if "schema" in problem or "classes" in problem]
 
 
 def test_checkpoint(archive):

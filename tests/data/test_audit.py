@@ -116,9 +116,9 @@ def test_values_that_cannot_be(tmp_path, monkeypatch, fields, problem):
 def test_another_schema_in_a_record(tmp_path):
     # TFDS's shuffling puts b first; the first record stops the opening of a split.
     problems = problems_with(tmp_path / "b", clip("b", "train", "p1", schema_version=7))
-    assert len(problems) == 1 and "have schema version 7, this code reads 1" in problems[0]
+    assert len(problems) == 1 and "have schema version 7 and fields of version 2" in problems[0]
     problems = problems_with(tmp_path / "a", clip("a", "train", "p1", schema_version=7))
-    assert problems == ["train record a: schema version 7, this code reads 1."]
+    assert problems == ["train record a: schema version 7, this code reads (1, 2)."]
 
 
 def test_the_same_frames_twice(tmp_path):
@@ -155,7 +155,7 @@ def test_frames_other_than_the_manifest_lists(copy):
 
 
 def test_a_record_that_only_the_manifest_has(copy):
-    problems = edit(copy, "manifest.csv", "val,", f"val,0,0,,lost{17 * ','}\nval,")
+    problems = edit(copy, "manifest.csv", "val,", f"val,0,0,,lost{18 * ','}\nval,")
     assert "val record lost is in manifest.csv but not readable." in problems
 
 
@@ -170,8 +170,8 @@ def test_counts_of_the_metadata(copy):
 
 
 def test_another_schema_or_frame_size(copy):
-    (problem,) = edit(copy, "metadata.json", '"schema_version": 1', '"schema_version": 9')
-    assert "metadata.json: schema version 9, this code has 1." == problem
+    (problem,) = edit(copy, "metadata.json", '"schema_version": 2', '"schema_version": 9')
+    assert "metadata.json: schema version 9, this code reads (1, 2)." == problem
     problems = edit(copy, "metadata.json", '"frame_size": 112', '"frame_size": 224')
     assert problems == [problem, "metadata.json: frame_size 224, but the folder is 112."]
 

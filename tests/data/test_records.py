@@ -190,9 +190,9 @@ def test_truncated_shard_is_refused(copy, kept):
 
 
 def test_other_schema_version_is_refused(data_dir, monkeypatch):
-    monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(records, "READABLE", (3,))
     with pytest.raises(
-        records.RecordsError, match="schema version 1, this code reads 2.*discovr_jax.prepare"
+        records.RecordsError, match="schema version 2 and fields of version 2, this code reads 3.*discovr_jax.prepare"
     ):
         open_train(data_dir)
 

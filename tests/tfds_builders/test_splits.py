@@ -2,7 +2,7 @@ import collections
 
 import pytest
 
-from tfds_builders.splits import hashed_split
+from tfds_builders.splits import hashed_split, stratified_splits
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -58,3 +58,30 @@ def test_a_split_without_share_gets_nobody():
 def test_what_makes_no_split_is_refused(patient, shares):
     with pytest.raises(ValueError, match="patient_id is empty|shares must be"):
         hashed_split(patient, 0, shares)
+
+
+def test_every_stratum_has_its_share_of_the_videos():
+    """82 clips of 60 patients, as a small archive has them; by hash the splits got 67, 5 and 10."""
+    strata = {f"p{n}": [("common", "common", "rare")[n % 3]] * (1 + n % 2) for n in range(55)}
+    shares = {"train": 70, "val": 10, "test": 20}
+    found = stratified_splits(strata, 0, shares)
+    for stratum in ("common", "rare"):
+        counts = collections.Counter()
+        for patient, split in found.items():
+            counts[split] += strata[patient].count(stratum)
+        total = sum(counts.values())
+        assert all(abs(counts[split] - share / 100 * total) <= 2 for split, share in shares.items()), counts
+    assert stratified_splits(dict(reversed(strata.items())), 0, shares) == found  # whatever their order
+    assert stratified_splits(strata, 1, shares) != found
+
+
+def test_few_patients_of_a_stratum_are_spread():
+    shares = {"val": 10, "train": 70, "test": 20}
+    for count, expected in ((1, ["train"]), (2, ["test", "train"]), (3, ["test", "train", "val"])):
+        found = stratified_splits({f"p{n}": ["a"] * (9 if n == 0 else 1) for n in range(count)}, 0, shares)
+        assert sorted(found.values()) == expected and found["p0"] == "train"
+    # A patient of several classes counts for that of most of its videos, of equally many for the rarer one.
+    mixed = {"p": ["a", "b"], "q": ["b", "b"], "r": ["a"], "s": ["b"]}
+    assert set(stratified_splits(mixed, 0, {"train": 1, "test": 1}).values()) == {"train", "test"}
+    with pytest.raises(ValueError, match="shares must be"):
+        stratified_splits(mixed, 0, {"holdout": 1})

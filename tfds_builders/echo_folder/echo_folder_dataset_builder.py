@@ -1,5 +1,6 @@
 """Any tree of echocardiography videos, with or without a CSV; for archives that must stay private. See README.md."""
 
+import dataclasses
 import math
 import pathlib
 
@@ -11,10 +12,10 @@ from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
 from tfds_builders import echo_builder, tables, unusable
-from tfds_builders.echo_folder import listing
-from tfds_builders.splits import hashed_split
+from tfds_builders.echo_folder import class_columns, listing
+from tfds_builders.splits import hashed_split, stratified_splits
 
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+HASHED, STRATIFIED = "hashed", "stratified"
 PATIENT_FROM = ("column", "folder")
 UNVERIFIED = "cannot be verified: no patients are given, each file was taken for a patient of its own"
 VERIFIED = "verified: no patient, as {} names them, is in two splits"
@@ -33,7 +34,24 @@ class Builder(echo_builder.EchoBuilder):
         ),
         echo_builder.Option("show_paths", bool, False, "the archive is not private: ids are paths, errors name files"),
         echo_builder.Option("patient_from", str, "column", "column: patient_id of the CSV; folder: the parent folder"),
-        echo_builder.Option("split_seed", int, 0, "of the split by hashed patient, where the CSV has no column split"),
+        echo_builder.Option(
+            "split", str, "hashed:80/10/10", "patients to train/val/test where the CSV has no column split; or "
+            "stratified:70/10/20, for small archives: each class has its share in every split"
+        ),
+        echo_builder.Option(
+            "stratify", str, None, "column of a stratified split: class, ef (in quartiles), or one of --class_columns "
+            "and --grade_columns (default: the first of these)"
+        ),
+        echo_builder.Option("split_seed", int, 0, "of the split, where the CSV has no column split"),
+        echo_builder.Option(
+            "class_columns", str, None, "columns of the CSV that hold classes, with commas: view,diagnosis"
+        ),
+        echo_builder.Option(
+            "grade_columns", str, None, "columns that hold grades: as (whole numbers), mr=none/mild/moderate/severe"
+        ),
+        echo_builder.Option(
+            "multilabel_columns", str, None, "columns that hold any number of labels: effusion|thrombus; | for none"
+        ),
         echo_builder.Option("keep_doppler", bool, False, "keep colour Doppler, flagged, instead of refusing it"),
         echo_builder.Option("whole_frame", bool, False, "keep all that is on the screen, not the sector alone"),
     )
@@ -55,16 +73,21 @@ class Builder(echo_builder.EchoBuilder):
         if not files.videos:
             others = f" Not read: {file_listing.in_words(not_read)}." if not_read else ""
             raise tables.SourceError(f"{manual_dir} holds no videos.{others} {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+        names = ("class_columns", "grade_columns", "multilabel_columns")
+        classes = class_columns.Cells(class_columns.parse(*(self.options[name] for name in names)))
         if self.options["csv"] is None:
+            if classes.columns:
+                raise tables.SourceError("--class_columns and the like name columns of a CSV: give --csv.")
             rows = listing.list_files(files)
         else:
             file = pathlib.Path(self.options["csv"]).expanduser()
-            rows, notes["videos_without_row"] = listing.read_csv(file if file.exists() else root / file, files)
-        clips = [self._clip(row, salt) for row in rows]
+            rows, notes["videos_without_row"] = listing.read_csv(file if file.exists() else root / file, files, classes)
+        clips = self._in_splits([self._clip(row, salt) for row in rows], rows, classes.columns)
         notes |= {
             "class_unknown": sum(row.source_label < 0 for row in rows),
             "patients_unknown": sum(not self._patient(row) for row in rows),
         }
+        notes |= {f"{name} unknown": count for name, count in classes.unknown.items()}
         notes |= {f"not_read {what}": count for what, count in not_read.items()}
         self._disjoint = VERIFIED.format("the folder" if self.options["patient_from"] == "folder" else "the CSV")
         if notes["patients_unknown"]:
@@ -153,10 +176,38 @@ class Builder(echo_builder.EchoBuilder):
             "ef": row.ef,
             "fps": row.fps,
             "view": row.view,
+            "classes": row.classes,
             "keep_doppler": self.options["keep_doppler"],
             "whole_frame": self.options["whole_frame"],
         }
-        split = row.split or hashed_split(patient_id, self.options["split_seed"], SHARES)
         return echo_builder.Clip(
-            name, patient_id, split, row.path or pathlib.Path(), row.where, fields, name=name
+            name, patient_id, row.split, row.path or pathlib.Path(), row.where, fields, name=name
         )
+
+    def _in_splits(self, clips, rows: list[listing.Row], columns) -> list[echo_builder.Clip]:
+        """The clips, each in the split of its row or, where the row has none, of its patient."""
+        how, shares = _parse_split(self.options["split"])
+        seed = self.options["split_seed"]
+        if how == HASHED:
+            chosen = {clip.patient_id: hashed_split(clip.patient_id, seed, shares) for clip in clips}
+        elif any(row.split for row in rows):
+            raise tables.SourceError("The CSV has a column split: leave it out for a split that is stratified.")
+        else:
+            strata = listing.strata(rows, self.options["stratify"], columns)
+            videos: dict[str, list] = {}
+            for clip, row, stratum in zip(clips, rows, strata, strict=True):
+                if row.path is not None:
+                    videos.setdefault(clip.patient_id, []).append(stratum)
+            chosen = stratified_splits(videos, seed, shares)
+        return [dataclasses.replace(clip, split=clip.split or chosen.get(clip.patient_id, "train")) for clip in clips]
+
+
+def _parse_split(text: str) -> tuple[str, dict[str, float]]:
+    """"hashed:80/10/10" -> "hashed", shares."""
+    how, _, numbers = text.partition(":")
+    parts = numbers.split("/")
+    if how not in (HASHED, STRATIFIED) or len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise tables.SourceError("--split must be hashed:80/10/10 or stratified:70/10/20, or of other whole numbers.")
+    if not int(parts[0]):
+        raise tables.SourceError("--split gives nothing to train.")
+    return how, dict(zip(records.SPLITS, map(float, parts), strict=True))

@@ -5,12 +5,16 @@ Whoever reads a message finds the line in the CSV; what it says there stays ther
 
 import csv
 import dataclasses
+import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from discovr_jax.data import file_listing, measurements
+import numpy as np
+
+from discovr_jax.data import class_labels, file_listing, measurements
+from tfds_builders.echo_folder import class_columns
 from tfds_builders.tables import SourceError
 
 CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
@@ -30,7 +34,7 @@ class Row:
       where: the line of the CSV, or the file's number where there is no CSV.
       patient_id: empty if there is no such column.
       split: train, val, test, or empty if there is no such column.
-      source_label, ef, fps, view: as records hold them.
+      source_label, ef, fps, view, classes: as records hold them.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Row:
     ef: float = math.nan
     fps: float = math.nan
     view: str = ""
+    classes: str = ""
 
 
 def list_files(files: file_listing.Files) -> list[Row]:
@@ -49,8 +54,13 @@ def list_files(files: file_listing.Files) -> list[Row]:
     return [Row(name, path, f"file {number}") for number, (name, path) in enumerate(files.videos.items(), 1)]
 
 
-def read_csv(file: pathlib.Path, files: file_listing.Files) -> tuple[list[Row], int]:
+def read_csv(
+    file: pathlib.Path, files: file_listing.Files, classes: class_columns.Cells
+) -> tuple[list[Row], int]:
     """The rows of a CSV, in its order, each with its file if there is one.
+
+    Args:
+      classes: reads the columns that hold classes.
 
     Returns:
       The rows, and how many videos below the root have none.
@@ -59,7 +69,7 @@ def read_csv(file: pathlib.Path, files: file_listing.Files) -> tuple[list[Row], 
       SourceError: no such file, columns missing or doubled, a cell that is not allowed, two rows for one file.
     """
     found: dict[str, Row] = {}
-    for cells, where in _cells(file):
+    for cells, where in _cells(file, [column.name for column in classes.columns]):
         listed = _below(cells["path"], files.root, where)
         fitting = files.find(listed)
         if len(fitting) > 1:
@@ -77,12 +87,40 @@ def read_csv(file: pathlib.Path, files: file_listing.Files) -> tuple[list[Row], 
             _number(cells, "ef", where),
             _number(cells, "fps", where),
             _view(cells, where),
+            classes.read(cells, where),
         )
         if "patient_id" in cells and not found[name].patient_id:
             raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")
     if not found:
         raise SourceError("The CSV has a header and no rows.")
+    classes.check()
     return list(found.values()), len(set(files.videos) - set(found))
+
+
+def strata(rows: Sequence[Row], column: str | None, classes: Sequence[class_columns.ClassColumn]) -> list[str]:
+    """The stratum of each row by a column: `class`, the quarter of `ef`, or that of a class or grade.
+
+    Args:
+      column: None for the first of `classes` (multi-label ones apart), or else `class`.
+
+    Raises:
+      SourceError: there is no such column, or nothing is known of it.
+    """
+    named = [each.name for each in classes if each.kind != class_labels.MULTILABEL]
+    column = (column or next(iter(named), "class")).strip().lower()
+    if column == "ef":
+        known = np.array([row.ef for row in rows if not math.isnan(row.ef)])
+        edges = np.quantile(known, (0.25, 0.5, 0.75)) if len(known) else known
+        found = ["" if math.isnan(row.ef) else str(np.searchsorted(edges, row.ef, "right")) for row in rows]
+    elif column == "class":
+        found = ["" if row.source_label < 0 else str(row.source_label) for row in rows]
+    elif column in named:
+        found = [json.dumps(class_labels.parse(row.classes).get(column, "")).strip('"') for row in rows]
+    else:
+        raise SourceError(f"--stratify={column}: give class, ef, or a column of --class_columns or --grade_columns.")
+    if not any(found):
+        raise SourceError(f"--stratify={column}: nothing is known of it in any row.")
+    return found
 
 
 def _below(listed: str, root: pathlib.Path, where: str) -> str:
@@ -97,8 +135,8 @@ def _below(listed: str, root: pathlib.Path, where: str) -> str:
     return path.as_posix()
 
 
-def _cells(file: pathlib.Path) -> Iterator[tuple[dict[str, str], str]]:
-    """Each row of the CSV: the cells of known columns, and its place."""
+def _cells(file: pathlib.Path, more: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
+    """Each row of the CSV: the cells of known columns and of `more`, and its place."""
     if not file.is_file():
         raise SourceError(f"--csv={file}: no such file.")
     try:
@@ -106,7 +144,7 @@ def _cells(file: pathlib.Path) -> Iterator[tuple[dict[str, str], str]]:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
-            places = {name: header.index(name) for name in (*REQUIRED, *OPTIONAL) if name in header}
+            places = {name: header.index(name) for name in (*REQUIRED, *OPTIONAL, *more) if name in header}
             missing = [name for name in REQUIRED if name not in places]
             if missing:
                 raise SourceError(
@@ -114,6 +152,8 @@ def _cells(file: pathlib.Path) -> Iterator[tuple[dict[str, str], str]]:
                     f"{', '.join(REQUIRED)} (cells empty where unknown), and takes {', '.join(OPTIONAL)}."
                     f"{file_listing.separator_hint(header)}"
                 )
+            if missing := [name for name in more if name not in places]:
+                raise SourceError(f"The CSV has no column {' and '.join(missing)}, which the options name.")
             doubled = [name for name in places if header.count(name) > 1]
             if doubled:
                 raise SourceError(f"The CSV has the column {doubled[0]} twice.")

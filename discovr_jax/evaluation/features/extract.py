@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from discovr_jax.data import labels, mixture
+from discovr_jax.data import class_labels, labels, mixture
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.progress import Progress
@@ -17,14 +17,18 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
 CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
-_FIELDS = ("id", "patient_id", "num_frames", *interface.MEASUREMENTS)
+_FIELDS = ("id", "patient_id", "num_frames", "classes", *interface.MEASUREMENTS)
 
 
 def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
-    """Columns of every split: id, patient_id, num_frames, all measurements and the label of the dataset's rule.
+    """Columns of every split: id, patient_id, num_frames, all measurements, the label of the dataset's rule, and each
+    target of the field `classes` under `ClassTarget.field`.
 
     Args:
       sources: {split: RecordSource} of `dataset`.
+
+    Raises:
+      RecordsError: classes that are damaged.
     """
     from discovr_jax.data import records
 
@@ -34,6 +38,13 @@ def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray
         names = dict.fromkeys((*_FIELDS, *labels.rule_fields(rule)))
         columns[split] = dict(records.record_fields(source, list(names)))
         columns[split]["label"] = labels.normal_label(columns[split], rule)
+    try:
+        targets = class_labels.decode({split: each["classes"] for split, each in columns.items()})
+    except ValueError as error:
+        raise records.RecordsError(f"Records of {dataset}: {error}; prepare them again.") from None
+    for target in targets:
+        for split, values in target.values.items():
+            columns[split][target.field] = values
     return columns
 
 
@@ -92,12 +103,13 @@ def pixels(share: feature_cache.Share = feature_cache.ALONE) -> feature_cache.Fe
 
 
 def poolings(group, asked: Sequence[str]) -> list[str]:
-    """Poolings to choose from: the configured ones that this encoder has; of the pixel baseline, its own."""
-    from discovr_jax.evaluation.features import pixels as pixel_baseline
+    """Poolings to choose from: the configured ones that this encoder has; where it has some that no network of ours
+    has (pixels, features of another program), all its own."""
+    from discovr_jax.models import readouts
 
     available = list(group[0]["train"])
-    if own := [name for name in available if name in pixel_baseline.NAMES]:
-        return own
+    if not set(available) <= set(readouts.KNOWN):
+        return [name for name in available if name != "all"]
     return [name for name in asked if name in available]
 
 

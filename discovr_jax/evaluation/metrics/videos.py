@@ -37,6 +37,21 @@ class On:
         return self.metric(target, values, weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class OnAll:
+    """A metric of several further outputs side by side, `metric(target [N], values [N, K], weights [R, N]) -> [R]`.
+
+    Attributes:
+      prefix: what their names begin with; they stay in their order.
+    """
+
+    prefix: str
+    metric: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+    def __call__(self, target, values, weights) -> np.ndarray:
+        return self.metric(target, values, weights)
+
+
 def means(*outputs: str) -> dict[str, On]:
     """{output: its mean over the rows that have a value}, for metrics that are plain means."""
     return {name: On(name, mean) for name in outputs}

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from discovr_jax.data import class_labels
 from discovr_jax.evaluation import interface
 
 # In the order in which they are shown; the families that predict a measurement bear its name instead.
@@ -26,6 +27,7 @@ _METRICS = {
     "auroc": ("AUROC", 3, True),
     "auprc": ("AUPRC", 3, True),
     "average_precision": ("average precision", 3, True),
+    "quadratic_kappa": ("quadratic kappa", 3, True),
     "brier": ("Brier score", 3, False),
     "calibration_error": ("expected calibration error", 3, False),
     "sensitivity_at_90": ("sensitivity, threshold at 90 % specificity", 3, True),
@@ -103,7 +105,8 @@ def described(results: Mapping[str, Any], key: str) -> Named:
     field = entry.get("field")
     measured = measurement(field) if field in interface.MEASUREMENTS else None
     family = entry.get("family", family)
-    heading = FAMILIES.get(family) or measured or family
+    target = class_labels.target_name(str(field))
+    heading = FAMILIES.get(family) or measured or (f"Classes: {target}" if target else family)
     match = _KEY.fullmatch(metric)
     if match is None:
         return Named(heading, metric, 3, None)

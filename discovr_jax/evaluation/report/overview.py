@@ -66,7 +66,8 @@ def _card(results: Mapping[str, Any], key: str, names: Mapping[str, tuple[str, i
     (name, digits), entry = names[key], results["encoders"][STUDIED][key]
     value, interval = _parts(entry, digits)
     rows = []
-    for baseline in table.baselines(results, key):
+    others = [name for name in table.outside(results) if results["encoders"][name].get(key)]
+    for baseline in (*table.baselines(results, key), *others):
         of = results["encoders"][baseline][key]
         pair = results["paired"].get(f"{STUDIED}-{baseline}", {}).get(key)
         shown, between = _parts(of, digits)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from discovr_jax.evaluation import results_io
+from discovr_jax.evaluation.report import classes as report_classes
 from discovr_jax.evaluation.report import html, overview
 from discovr_jax.evaluation.report import pictures as report_pictures
 from discovr_jax.evaluation.report import scores as report_scores
@@ -58,6 +59,7 @@ def write_report(
         overview.section(step, results, health, summary or {}, metrics_rows, overlays, predictions),
         report_scores.results_section(results),
         report_scores.diagnosis_section(results, predictions),
+        report_classes.section(results),
         *report_scores.measurement_sections(results, predictions),
         report_scores.labels_section(results),
         report_pictures.overlay_section(overlays),

@@ -27,6 +27,9 @@ _ABOUT = {
     "points lie at most so far from the other outline.",
     "retrieval": "Of the most similar training videos: how many share the diagnosis, how near is the measurement.",
     "transfer": "Heads that learned from another dataset.",
+    "classes": "A multinomial logistic regression on frozen features, all classes weighing the same; AUROC is the mean "
+    "of one class against the rest.",
+    "multilabel": "A logistic regression per label on frozen features; means over the labels.",
 }
 _REGRESSION = "A linear (ridge) regression on frozen features."
 _HEADS = {"knn": "kNN", "probe": "Linear probe", "regression": "Linear (ridge) head"}
@@ -45,6 +48,7 @@ def results_section(results) -> str:
         parts += [page.text(_INTRODUCTION), *tables]
     if "label_rule" in results:
         parts.append(page.text(f"A video counts as abnormal by the rule: {results['label_rule']}.", "muted"))
+    parts += [page.text(line, "muted") for line in (*table.outside_lines(results), *table.note_lines(results))]
     parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
     parts.append(_by_patient(results))
     if tables := [html for name in results["readouts"] for html in _readout_table(results, name)]:

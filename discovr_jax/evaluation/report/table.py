@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from discovr_jax.data import class_labels
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.results import STUDIED
 
@@ -40,7 +41,7 @@ def baselines(results: Mapping[str, Any], key: str) -> list[str]:
 
 def that_matter(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """(FAMILY/METRIC, short name, digits) of the metrics that stand in the terminal, whether they are there or not."""
-    return [*_CLASSES, *_measurements(results), *_MASKS]
+    return [*_CLASSES, *_measurements(results), *_targets(results), *_MASKS]
 
 
 def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
@@ -68,17 +69,48 @@ def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
         rows.append([name, *values, *differences])
     lines = []
     if rows:
-        head = ["", STUDIED, UNTRAINED, "other", f"{STUDIED} - {UNTRAINED}", f"{STUDIED} - other"]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        for row in (head, *rows):
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            lines.append("  ".join(cells).rstrip())
+        lines = _aligned(["", STUDIED, UNTRAINED, "other", f"{STUDIED} - {UNTRAINED}", f"{STUDIED} - other"], rows)
         lines += ["", "random: the same network untrained; other: pixels, or for masks the mean training mask."]
-    notes = [standing(results), *skipped_lines(results)]
+    for name in outside(results):
+        lines += ["", *_beside(results, name)]
+    notes = [standing(results), *outside_lines(results), *note_lines(results), *skipped_lines(results)]
     if where:
         notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
     wrapped = (line for note in notes for line in textwrap.wrap(note, WIDTH, break_long_words=False))
     return "\n".join([*lines, *wrapped])
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (head, *rows))
+    return ["  ".join(cells).rstrip() for cells in lines]
+
+
+def outside(results: Mapping[str, Any]) -> list[str]:
+    """Encoders whose features came from files."""
+    return list(results.get("outside", {}))
+
+
+def outside_lines(results: Mapping[str, Any]) -> list[str]:
+    """A line for each of them, and one for each thing that was noticed of its files."""
+    lines = []
+    for name, about in results.get("outside", {}).items():
+        lines += [f"{name}: features of {', '.join(file['file'] for file in about['files'])}.", *about["notes"]]
+    return lines
+
+
+def _beside(results: Mapping[str, Any], name: str) -> list[str]:
+    """The trained encoder and one whose features came from a file: metrics of both and their difference."""
+    trained, other, rows = results["encoders"].get(STUDIED, {}), results["encoders"][name], []
+    for key, shown, digits in that_matter(results):
+        if key in trained and key in other:
+            pair = results["paired"][f"{STUDIED}-{name}"][key]
+            rows.append([
+                shown, with_interval(trained[key], digits).split(" (")[0], with_interval(other[key], digits),
+                with_interval(pair, digits, signed=True),
+            ])  # fmt: skip
+    return _aligned(["", STUDIED, name, f"{STUDIED} - {name}"], rows) if rows else []
 
 
 def markdown(cells: Sequence[Sequence[str]]) -> str:
@@ -101,6 +133,22 @@ def _measurements(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
             digits = 1 if unit == "mL" else 2
             rows += [(f"{family}/mae", f"{name} MAE ({unit})", digits), (f"{family}/r2", f"{name} R2", 3)]
     return rows
+
+
+def _targets(results: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Rows of the classes of the dataset's own table."""
+    rows = []
+    for family, entry in results["readouts"].items():
+        if name := class_labels.target_name(str(entry["field"])):
+            shown = {"macro_f1": "macro F1", "auroc": "macro AUROC", "quadratic_kappa": "kappa"}
+            metrics = [metric for metric in shown if metric in entry["metrics"]]
+            rows += [(f"{family}/{metric}", f"{name[:16]} {shown[metric]}", 3) for metric in metrics]
+    return rows
+
+
+def note_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that must be known to read a metric."""
+    return [f"{note['evaluator']}: {note['note']}" for note in results.get("notes", ())]
 
 
 def standing(results: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from discovr_jax import cross_validate
 from discovr_jax.evaluation.cross_validation import archive
-from discovr_jax.evaluation.features import feature_table
+from discovr_jax.evaluation.features import feature_files, feature_table
 
 COUNT = 24
 
@@ -38,7 +38,7 @@ def labels(tmp_path):
 
 
 def read(labels, *files, **options):
-    features = archive.parse_features([f"f{number}={file}" for number, file in enumerate(files)])
+    features = feature_files.parse_features([f"f{number}={file}" for number, file in enumerate(files)])
     return archive.read_archive(features, str(labels), **{"label": "diagnosis", "group": "patient", **options})
 
 
@@ -62,14 +62,14 @@ def test_shuffled_ids_are_noticed(labels, tmp_path):
     right = write(tmp_path / "a.parquet", num_frames=frames)
     ids = [f"a/{row}.mp4" for row in np.roll(np.arange(COUNT), 1)]
     wrong = write(tmp_path / "b.parquet", ids, num_frames=frames)
-    with pytest.raises(archive.ArchiveError, match=r"num_frames of a/0.mp4, a/1.mp4, .* the ids of one of the two"):
+    with pytest.raises(feature_files.TableError, match=r"num_frames of a/0.mp4, a/1.mp4, .* the ids of one of the two"):
         read(labels, right, wrong)
     read(labels, right, write(tmp_path / "c.parquet", num_frames=frames))
     rows = labels.read_text().splitlines()
     counts = ["num_frames", *(str(n) for n in frames)]
     labels.write_text("\n".join(f"{row},{n}" for row, n in zip(rows, counts, strict=True)) + "\n")
     read(labels, right)
-    with pytest.raises(archive.ArchiveError, match="num_frames of .* differs from .*labels.csv"):
+    with pytest.raises(feature_files.TableError, match="num_frames of .* differs from .*labels.csv"):
         read(labels, wrong)
 
 
@@ -86,13 +86,13 @@ def test_what_does_not_fit_is_refused(labels, tmp_path):
         "features must be lists of numbers, equally many": {"features": [[1.0]] * 23 + [[1.0, 2.0]]},
     }
     for number, (words, content) in enumerate(cases.items()):
-        with pytest.raises(archive.ArchiveError, match=words):
+        with pytest.raises(feature_files.TableError, match=words):
             read(labels, right, write(tmp_path / f"{number}.parquet", **content))
     short = write(tmp_path / "short.parquet", ids[8:])
-    with pytest.raises(archive.ArchiveError, match="hold other videos: a/0.mp4, .* and 5 more are in one only"):
+    with pytest.raises(feature_files.TableError, match="hold other videos: a/0.mp4, .* and 5 more are in one only"):
         read(labels, right, short, where=[f"patient!=p{n}" for n in range(4)])
     (tmp_path / "text.parquet").write_text("no table")
-    with pytest.raises(archive.ArchiveError, match="text.parquet cannot be read as Parquet"):
+    with pytest.raises(feature_files.TableError, match="text.parquet cannot be read as Parquet"):
         read(labels, str(tmp_path / "text.parquet"))
 
 
@@ -105,7 +105,7 @@ def test_labels_that_do_not_fit_are_refused(labels, tmp_path):
         ({"where": ["diagnosis=well"]}, "two classes are needed"),
         ({"label": "", "target": "diagnosis"}, "diagnosis holds 'well', which is no number"),
     ):
-        with pytest.raises(archive.ArchiveError, match=words):
+        with pytest.raises(feature_files.TableError, match=words):
             read(labels, right, **options)
     for changed, words in (
         (text.replace("a\\1.mp4", "a/0.mp4"), "line 3 has the id of line 2"),
@@ -115,19 +115,19 @@ def test_labels_that_do_not_fit_are_refused(labels, tmp_path):
         (text.replace(",", ";"), "semicolons"),
     ):
         labels.write_text(changed)
-        with pytest.raises(archive.ArchiveError, match=words):
+        with pytest.raises(feature_files.TableError, match=words):
             read(labels, right)
 
 
 def test_names_and_files_of_the_command_line():
-    assert archive.parse_features(["a=x.parquet", "b=y.parquet+z.parquet"]) == {
+    assert feature_files.parse_features(["a=x.parquet", "b=y.parquet+z.parquet"]) == {
         "a": ["x.parquet"],
         "b": ["y.parquet", "z.parquet"],
     }
     long = f"{'n' * 21}=x"
     for items, words in ((["x.parquet"], "write NAME=FILE"), (["a=x", "a=y"], "twice"), ([long], "at most 20")):
-        with pytest.raises(archive.ArchiveError, match=words):
-            archive.parse_features(items)
+        with pytest.raises(feature_files.TableError, match=words):
+            feature_files.parse_features(items)
 
 
 def test_readouts_of_one_file(labels, tmp_path):
@@ -138,9 +138,9 @@ def test_readouts_of_one_file(labels, tmp_path):
     assert list(readouts) == ["cls", "mean"]
     np.testing.assert_array_equal(readouts["mean"], features[:, 1:])
     assert list(read(labels, f"{file}:mean").features["f0"][0].readouts) == ["mean"]
-    with pytest.raises(archive.ArchiveError, match="holds cls, mean, no std"):
+    with pytest.raises(feature_files.TableError, match="holds cls, mean, no std"):
         read(labels, f"{file}:std")
-    with pytest.raises(archive.ArchiveError, match="other readouts or widths"):
+    with pytest.raises(feature_files.TableError, match="other readouts or widths"):
         read(labels, f"{file}:mean+{write(tmp_path / 'b.parquet')}")
 
 

@@ -34,6 +34,9 @@ def test_as_scikit_learn(case):
         classes.balanced_accuracy: lambda t, p: sklearn_metrics.balanced_accuracy_score(t, named(p)),
         classes.auroc: lambda t, p: np.mean([sklearn_metrics.roc_auc_score(t == c, p[:, c]) for c in range(k)]),
         classes.confusion: lambda t, p: sklearn_metrics.confusion_matrix(t, named(p)),
+        classes.quadratic_kappa: lambda t, p: sklearn_metrics.cohen_kappa_score(
+            t, named(p), weights="quadratic", labels=range(k)
+        ),
         classes.Recall(1): lambda t, p: sklearn_metrics.recall_score(t, named(p), average=None)[1],
     }
     for ours, theirs in pairs.items():
@@ -45,6 +48,23 @@ def test_macro_auroc_of_probabilities_is_that_of_scikit_learn():
     target, probability = np.repeat(np.arange(3), 20), rng.dirichlet(np.ones(3), 60)
     theirs = sklearn_metrics.roc_auc_score(target, probability, multi_class="ovr", average="macro")
     np.testing.assert_allclose(classes.auroc(target, probability, np.ones((1, 60))), theirs)
+
+
+def test_a_class_that_no_video_has_is_not_averaged():
+    """It can be called wrongly all the same."""
+    target, probability = np.array([0, 0, 2, 2]), np.array([[2, 1, 0], [1, 2, 0], [0, 1, 2], [0, 1, 2]]) / 3
+    ones, there, called = np.ones((1, 4)), [0, 2], probability.argmax(1)
+    theirs = sklearn_metrics.f1_score(target, called, average="macro", labels=there)
+    np.testing.assert_allclose(classes.macro_f1(target, probability, ones), theirs)
+    np.testing.assert_allclose(classes.balanced_accuracy(target, probability, ones), [0.75])
+    each = [sklearn_metrics.roc_auc_score(target == k, probability[:, k]) for k in there]
+    np.testing.assert_allclose(classes.auroc(target, probability, ones), np.mean(each))
+    kappa = sklearn_metrics.cohen_kappa_score(target, called, weights="quadratic", labels=range(3))
+    np.testing.assert_allclose(classes.quadratic_kappa(target, probability, ones), kappa)
+
+
+def test_kappa_of_one_grade_does_not_exist():
+    assert np.isnan(classes.quadratic_kappa(np.array([1, 1]), np.eye(3)[[1, 1]], np.ones((1, 2))))
 
 
 def test_a_metric_of_an_absent_class_does_not_exist():
