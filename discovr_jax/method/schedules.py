@@ -1,4 +1,7 @@
-"""What changes with the step: durations in any unit, periodic actions, learning rate, temperature, momentum."""
+"""What changes with the step: durations in any unit, periodic actions, learning rate, temperature, momentum.
+
+`method.experiment.make_experiment` fills `Schedules` from the config: what is new in one is new in the other.
+"""
 
 import dataclasses
 import re

@@ -7,7 +7,7 @@ import pytest
 from discovr_jax.configs import base
 from discovr_jax.method import experiment
 from discovr_jax.runs.workdir import flatten
-from docs.hooks import config_keys, fetched, notebook, outside
+from docs.hooks import config_keys, doctests, fetched, notebook, outside
 from tests.test_configs import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tfds_builders/*/README.md")])
@@ -52,6 +52,12 @@ def test_a_notebook_becomes_its_cells_and_outputs():
         "# Title\n\n```python\nprint(1)\n```\n\n``` { .text .output }\n1\n```\n\n"
         "![output of the cell above](quick_0.png)\n\n<table>\n</table>\n"
     )
+
+
+def test_examples_of_docstrings_become_blocks_of_code():
+    text = "What.\n\n>>> f(1)  # doctest: +ELLIPSIS\n[4, 8]\n\nMore.\n\n```pycon\n>>> g()\n```\n"
+    code = "```pycon\n>>> f(1)\n[4, 8]\n```"
+    assert doctests.fenced(text) == text.replace(">>> f(1)  # doctest: +ELLIPSIS\n[4, 8]", code)
 
 
 def test_links_to_pages_outside_docs_are_made_for_the_site():

@@ -1,5 +1,8 @@
 """Metrics of several classes, many weightings at once: `metric(target [N], probability [N, K], weights [R, N]) -> [R]`.
 
+Classes by number, two or more, as `cross_validate` scores them; metrics of normal against abnormal by a score, as most
+evaluators give it, are in `metrics.videos`.
+
 As in `metrics.videos`: a weight is how often a video counts. The class of a video is the one of the highest
 probability (of equal ones the first). Means are over the classes that `target` holds: a class that no video has can be
 called wrongly, and has no metric of its own. In a resample that lost one of them (its weights are 0) a metric does not

@@ -1,4 +1,6 @@
-"""Metrics of weighted videos, many weightings at once.
+"""Metrics of weighted videos, many weightings at once: of two classes by a score, and of measurements.
+
+Those of several classes are in `metrics.classes`.
 
 Every metric is a pure function `metric(target [N], prediction [N], weights [R, N]) -> [R]`. A weight is how
 often a video counts, so one call with ones gives the metric and one call with a bootstrap's counts gives all
