@@ -8,7 +8,7 @@ Arguments: trial (a name in TRIALS), steps, e.g. configs/ablations.py:trial=vid,
 
 from discovr_jax.configs import base, phantom
 
-_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.phase": 0.0}
+_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.phase": 0.0, "loss.amplitude": 0.0}
 
 # name: keys that differ from configs/phantom.py:long
 TRIALS = {
@@ -28,7 +28,8 @@ TRIALS = {
     "with_vid": {"loss.vid": 1.0},
     "with_img": {"loss.img": 1.0},
     "every_term": {"loss.vid": 1.0, "loss.img": 1.0},
-    "discovr": {"loss.vid": 1.0, "loss.img": 1.0, "loss.phase": 0.0},
+    "without_amplitude": {"loss.amplitude": 0.0},
+    "discovr": {"loss.vid": 1.0, "loss.img": 1.0, "loss.phase": 0.0, "loss.amplitude": 0.0},
     "prototypes64": {"model.num_prototypes": 64},
     "prototypes512": {"model.num_prototypes": 512},
     "frame": {"scd.standardise": "frame", "model.num_prototypes": 512},

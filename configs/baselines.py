@@ -19,7 +19,7 @@ _RECIPES = {
     "phantom": phantom.get_config,
     "phantom_long": lambda: phantom.get_config("long"),
 }
-_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 0.0, "loss.phase": 0.0}
+_ONLY = {"loss.vid": 0.0, "loss.img": 0.0, "loss.scd": 0.0, "loss.pix": 0.0, "loss.phase": 0.0, "loss.amplitude": 0.0}
 _PHASE = {
     "loss.phase": 1.0,
     "views.crop": 0.6, "views.gamma": 0.35, "views.gain": 0.2, "views.attenuation": 0.4, "views.noise": 0.05,

@@ -24,8 +24,8 @@ for seed in ${SEEDS:-0 1 2}; do
   learn "recipe-$seed" --config.seed="$seed" &
 done
 if [ "${ABLATIONS:-1}" = 1 ]; then
-  learn phase_alone --config.loss.scd=0 &
-  learn without_phase --config.loss.phase=0 --config.loss.vid=1 --config.loss.img=1 --config.loss.scd=1 &
+  learn phase_alone --config.loss.scd=0 --config.loss.amplitude=0 &
+  learn without_phase --config.loss.phase=0 --config.loss.amplitude=0 --config.loss.vid=1 --config.loss.img=1 --config.loss.scd=1 &
 fi
 wait
 cat "$out/rows.jsonl"

@@ -27,7 +27,10 @@ SPLITS = ("val", "test", "train")  # in the order of the videos
 EVAL_ROWS = 200  # videos embedded at once
 MOST_FRAMES = 200  # of a video of the phantom
 ABNORMAL_BELOW = 50.0  # percent, as `data.abnormal_rule` of the phantom
-HEALTH = ("loss/", "teacher/vid/entropy", "teacher/img/entropy", "features/rank", "jepa/", "phase/", "scd/agreement")
+HEALTH = (
+    "loss/", "teacher/vid/entropy", "teacher/img/entropy", "features/rank", "jepa/", "phase/", "amplitude/",
+    "scd/agreement",
+)  # fmt: skip
 KINDS = ("cls", "mean", "frame_std")  # poolings that are scored, those that the encoder has
 
 
