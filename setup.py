@@ -59,6 +59,7 @@ setuptools.setup(
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict")),
             "discovr-convert=discovr_jax.convert.__main__:main",
+            "discovr-cardiobench=discovr_jax.evaluation.cardiobench.__main__:main",
         ]
     },
     extras_require={
