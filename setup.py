@@ -61,6 +61,7 @@ setuptools.setup(
             "discovr-plan=discovr_jax.main:run_plan",
             *(f"discovr-{name}=discovr_jax.{name}:main" for name in ("prepare", "extract", "predict", "push")),
             *(f"discovr-{name}=discovr_jax.{name}.__main__:main" for name in ("convert", "explore", "export")),
+            "discovr-cardiobench=discovr_jax.evaluation.cardiobench.__main__:main",
         ]
     },
     extras_require={

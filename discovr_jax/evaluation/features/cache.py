@@ -88,7 +88,7 @@ def extract_features(
       One {readout: float32 [num_videos, D]} an encoder.
 
     Raises:
-      ValueError: if a video had no clip.
+      ValueError: if a video had no clip, or fewer than another: then a mean would be of the clips that came.
     """
     sums: list[dict[str, np.ndarray]] = [{} for _ in embeds]
     counts = np.zeros(num_videos)
@@ -104,9 +104,10 @@ def extract_features(
                     total.setdefault(readout, np.zeros((num_videos, values.shape[1]))), rows, values[real]
                 )
         progress(int((counts > 0).sum()))
-    if missing := np.flatnonzero(counts == 0).tolist():
+    if missing := np.flatnonzero(counts < counts.max(initial=1)).tolist():
+        what = "no clip" if (counts[missing] == 0).any() else "fewer clips than others"
         raise ValueError(
-            f"{len(missing)} of {num_videos} videos had no clip (first rows: {missing[:5]}): the batches do "
+            f"{len(missing)} of {num_videos} videos had {what} (first rows: {missing[:5]}): the batches do "
             "not cover the split; make them with pipeline.eval_batches over the whole source"
         )
     return [{name: (s / counts[:, None]).astype(np.float32) for name, s in total.items()} for total in sums]

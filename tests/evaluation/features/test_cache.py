@@ -52,6 +52,22 @@ def test_a_video_without_clips_is_an_error():
         feature_cache.extract_features([_embed], batches, 6)
 
 
+def test_batches_out_of_order_give_the_same_features():
+    batches, _ = _batches()
+    order = np.random.default_rng(1).permutation(4)
+    mixed = [{name: column[order] for name, column in batch.items()} for batch in reversed(batches)]
+    (expected,), (found,) = (feature_cache.extract_features([_embed], each, 5) for each in (batches, mixed))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("size,what", [(6, "no clip"), (7, "fewer clips than others")])
+def test_a_last_batch_that_was_dropped_is_noticed(size, what):
+    """Of 15 clips of 5 videos the last batch has 3, or 1: the last video is lost, or one of its clips."""
+    batches, _ = _batches(size=size)
+    with pytest.raises(ValueError, match=rf"1 of 5 videos had {what} \(first rows: \[4\]\)"):
+        feature_cache.extract_features([_embed], batches[:-1], 5)
+
+
 def test_fingerprint_sees_values_names_and_dtypes():
     tree = {"a": jnp.arange(3.0), "b": jnp.zeros(2)}
     base = trees.fingerprint(tree)

@@ -1,0 +1,202 @@
+"""Files of CardioBench: read back, joined with its tables as its scripts do, they give our metrics; refusals."""
+
+import csv
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from discovr_jax.evaluation.cardiobench import __main__ as command
+from discovr_jax.evaluation.cardiobench import files, tasks
+from discovr_jax.evaluation.cardiobench.tasks import CardioBenchError
+from tests import cardiobench_case
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """`evaluated(name)` -> the workdir, CardioBench's tables beside it, and results.json; each is made once."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            root = tmp_path_factory.mktemp(name)
+            made[name] = root / "run", root, cardiobench_case.evaluate(
+                cardiobench_case.CASES[name], root / "run", root
+            )
+        return made[name]
+
+    return make
+
+
+def written(evaluated, case, output, encoder="", **options):
+    """Paths of the files, checked against the tables."""
+    workdir, clone, _ = evaluated(case)
+    task = cardiobench_case.CASES[case].task
+    options = {"task": task, "cardiobench": clone} | options
+    return files.write(f"{workdir}{encoder}", output, **options)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def joined(clone, output, path):
+    """Target and prediction of a file, as its script has them: the test rows of the table that the file names too."""
+    task = tasks.named(path.rpartition("/")[0])
+    view = path.removesuffix(".csv").rpartition("_")[2].upper() if "_" in path else ""
+    truth = {}
+    for row in table(clone / "data" / "splits" / task.truth.file):
+        if row[task.truth.split] == task.truth.test and (not view or row["view"].upper() == view):
+            truth.setdefault(row[task.key], float(row[task.truth.column]))
+    rows = table(output / path)
+    assert list(rows[0]) == [task.key, task.column]
+    assert {row[task.key] for row in rows} == truth.keys()
+    return np.array([[truth[row[task.key]], float(row[task.column])] for row in rows]).T
+
+
+REGRESSIONS = {
+    "dynamic": {"EchoNet-Dynamic/EF/discovr.csv": "lvef"},
+    "pediatric": {"EchoNet-Pediatric/EF/discovr.csv": "lvef"},
+    "lvh": {f"EchoNet-LVH/{name}/discovr.csv": name.lower() for name in ("IVSd", "LVIDd", "LVPWd")},
+}
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_measurements_give_our_metrics(evaluated, tmp_path, name):
+    _, clone, results = evaluated(name)
+    found = {file.path: file for file in written(evaluated, name, tmp_path)}
+    assert found.keys() == REGRESSIONS[name].keys()
+    for path, part in REGRESSIONS[name].items():
+        target, prediction = joined(clone, tmp_path, path)
+        ours = {metric: results["encoders"]["discovr"][f"{part}/{metric}"]["value"] for metric in ("mae", "rmse", "r2")}
+        assert ours["mae"] == pytest.approx(metrics.mean_absolute_error(target, prediction), abs=1e-5)
+        assert ours["rmse"] == pytest.approx(metrics.root_mean_squared_error(target, prediction), abs=1e-5)
+        assert ours["r2"] == pytest.approx(metrics.r2_score(target, prediction), abs=1e-5)
+        expected = {"MAE": ours["mae"], "RMSE": ours["rmse"], "R2(%)": 100 * ours["r2"]}
+        assert (found[path].rows, found[path].absent, found[path].expected) == (40, 0, pytest.approx(expected))
+
+
+def test_camus_is_averaged_per_patient_and_has_a_file_for_each_view(evaluated, tmp_path):
+    workdir, clone, results = evaluated("camus")
+    found = written(evaluated, "camus", tmp_path)
+    assert {file.path: file.rows for file in found} == {
+        f"CAMUS/EF/discovr{view}.csv": 20 for view in ("", "_2CH", "_4CH")
+    }
+    target, prediction = joined(clone, tmp_path, "CAMUS/EF/discovr.csv")
+    by_patient = results["by_patient"]["encoders"]["discovr"]
+    assert by_patient["lvef/mae"]["value"] == pytest.approx(np.abs(target - prediction).mean(), abs=1e-5)
+    assert by_patient["lvef/r2"]["value"] == pytest.approx(metrics.r2_score(target, prediction), abs=1e-5)
+    rows = table(workdir / "eval" / "7" / "predictions.csv")
+    ours = {row["id"]: float(row["prediction"]) for row in rows if row["encoder"] == "discovr"}
+    for view in ("2CH", "4CH"):
+        for row in table(tmp_path / f"CAMUS/EF/discovr_{view}.csv"):
+            assert float(row["EF_pred"]) == ours[f"{row['patient_id']}_{view}"]
+
+
+@pytest.mark.parametrize("name", ["stemi", "asd"])
+def test_diagnoses_give_our_metrics(evaluated, tmp_path, name):
+    _, clone, results = evaluated(name)
+    (file,) = written(evaluated, name, tmp_path)
+    target, prediction = joined(clone, tmp_path, file.path)
+    assert set(prediction) == {0, 1} and 0 < (target != prediction).sum() < 20  # neither perfect nor turned round
+    ours = {key: results["encoders"]["discovr"][f"probe/{key}"]["value"] for key in ("balanced_accuracy", "macro_f1")}
+    assert ours["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(target, prediction))
+    assert ours["macro_f1"] == pytest.approx(metrics.f1_score(target, prediction, average="macro"))
+    assert file.expected == pytest.approx(
+        {"Balanced_Accuracy(%)": 100 * ours["balanced_accuracy"], "F1(%)": 100 * ours["macro_f1"]}
+    )
+
+
+def test_wall_motion_has_a_file_for_each_view(evaluated, tmp_path):
+    _, clone, _ = evaluated("rwma")
+    found = written(evaluated, "rwma", tmp_path)
+    assert [file.path for file in found] == [f"segRWMA/rwma/discovr_a{chamber}c.csv" for chamber in (2, 3)]
+    for file in found:
+        target, prediction = joined(clone, tmp_path, file.path)
+        share = metrics.balanced_accuracy_score(target, prediction)
+        assert file.expected["Balanced_Accuracy(%)"] == pytest.approx(100 * share)
+
+
+def test_seeds_and_other_encoders_have_files_of_their_own(evaluated, tmp_path):
+    found = written(evaluated, "dynamic", tmp_path, ":random", name="untrained")
+    assert [file.path for file in found] == [f"EchoNet-Dynamic/EF/untrained{seed}.csv" for seed in (0, 1)]
+    _, _, results = evaluated("dynamic")
+    mean = results["encoders"]["random"]["lvef/mae"]["value"]
+    assert mean == pytest.approx(np.mean([file.expected["MAE"] for file in found]))
+    assert found[0].expected != found[1].expected
+
+
+def test_rows_without_a_prediction_are_counted(evaluated, tmp_path, capsys):
+    workdir, clone, _ = evaluated("dynamic")
+    own = tmp_path / "clone" / "data" / "splits" / "EchoNet-Dynamic" / "FileList.csv"
+    own.parent.mkdir(parents=True)
+    text = (clone / "data" / "splits" / "EchoNet-Dynamic" / "FileList.csv").read_text()
+    own.write_text(text + text.splitlines()[-1].replace("0X", "0XA") + "\n")
+    arguments = ["write", f"--workdir={workdir}", f"--output={tmp_path}"]
+    assert command.main([*arguments, f"--cardiobench={tmp_path / 'clone'}"]) == 0
+    assert "1 of its 41 test rows have no prediction" in capsys.readouterr().out
+    assert command.main(arguments) == 0
+    assert "not checked" in capsys.readouterr().out
+    own.write_text(text.replace(",test,", ",TEST,").replace("test,", "TEST,"))
+    assert command.main([*arguments, f"--cardiobench={tmp_path / 'clone'}"]) == 1
+    assert "as echonet_dynamic.py compares them: write the column in lower case" in capsys.readouterr().err
+
+
+def test_predictions_of_other_videos_are_refused(evaluated, tmp_path):
+    _, clone, _ = evaluated("pediatric")
+    path = clone / "data" / "splits" / "echonet_pediatric_filelist.csv"
+    other = tmp_path / path.relative_to(clone)
+    other.parent.mkdir(parents=True)
+    rows = table(path)
+    with other.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"Split": {"0": "9"}.get(row["Split"], "0")} for row in rows)  # fold 9 was tested
+    with pytest.raises(CardioBenchError, match="40 of 40 predictions are not for videos .* --test_fold=0 --val_fold=1"):
+        written(evaluated, "pediatric", tmp_path / "out", cardiobench=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "case,options,reason",
+    [
+        ("dynamic", {"name": "my_model"}, "scripts read '_' as a view"),
+        ("dynamic", {"task": "CAMUS/EF"}, "needs records of camus; the run was scored on echonet_dynamic"),
+        ("dynamic", {"task": "TMED2/AS"}, "is not served: builder missing"),
+        ("dynamic", {"task": "EchoNet-Dynamic/view"}, "is not served: evaluator missing"),
+        ("dynamic", {"task": "none"}, "no task 'none'; there are EchoNet-Dynamic/EF"),
+        ("dynamic", {"cardiobench": "absent"}, "FileList.csv: no such file"),
+        ("stemi", {"task": ""}, "say which of HMCQU/stemi, CardiacNet/ASD"),
+        ("stemi", {"cardiobench": None}, "names of these files are in hmcqu_split.csv: give --cardiobench"),
+        ("stemi", {"private_dir": "absent"}, "id_map.csv: no such file"),
+    ],
+)
+def test_what_cannot_be_written_says_why(evaluated, tmp_path, case, options, reason):
+    with pytest.raises(CardioBenchError, match=reason):
+        written(evaluated, case, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "old,new,reason",
+    [
+        ("0X1000000000000032", "9f86d081884c7d65", "an id of the records is no name of EchoNet-Dynamic"),
+        ("0X1000000000000032", "0X1000000000000033", "a video is twice"),
+        ("{prediction}", "nan", "is not a number"),
+        ("{prediction}", "50.0", "gives another lvef/mae than results.json"),
+        ("discovr,lvef", "discovr,other", "no prediction of discovr for echonet_dynamic that CardioBench asks for"),
+    ],
+)
+def test_damaged_predictions_are_refused(evaluated, tmp_path, old, new, reason):
+    workdir, clone, _ = evaluated("dynamic")
+    lines = (workdir / "eval" / "7" / "predictions.csv").read_text()
+    old = old.format(prediction=table(workdir / "eval" / "7" / "predictions.csv")[0]["prediction"])
+    assert old in lines
+    own = tmp_path / "run" / "eval" / "7"
+    own.mkdir(parents=True)
+    (own / "predictions.csv").write_text(lines.replace(old, new))
+    for folder in (own, tmp_path / "run"):
+        (folder / "results.json").write_bytes((workdir / "results.json").read_bytes())
+    with pytest.raises(CardioBenchError, match=reason):
+        files.write(str(tmp_path / "run"), tmp_path / "out", cardiobench=clone)
