@@ -321,7 +321,7 @@ class Predictor:
         """
         if self._segmentation is None:
             return []
-        _, tokens = self._run([video_clips.clips(video, rate, spacing, self._encoder.options)])
+        _, tokens = self.run([video_clips.clips(video, rate, spacing, self._encoder.options)])
         frames, cavity = self._draw(len(video), rate, tokens[0])
         by_frame = dict(zip(frames, cavity, strict=True))
         return [Outline(frame, mask_in_video(by_frame[frame], video.shape[1:3], spacing)) for frame in sorted(by_frame)]

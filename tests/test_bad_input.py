@@ -187,7 +187,10 @@ def test_other_simulated_clips_are_not_mixed_in(data_dir, tmp_path):
         ({"data.image_size": 33}, r"data.image_size = 33 must be a multiple of model.patch = 8"),
         ({"model.variant": "xl"}, "model.variant must be one of .*'custom'.*, not 'xl'"),
         ({"duration": "40 minutes"}, "'40 minutes' is no duration"),
-        (dict.fromkeys(("loss.vid", "loss.img", "loss.scd", "loss.phase"), 0.0), "every weight in config.loss is 0"),
+        (
+            {f"loss.{name}": 0.0 for name in ("vid", "img", "scd", "phase", "amplitude")},
+            "every weight in config.loss is 0",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_named_before_anything_is_written(overrides, message, data_dir, tmp_path):

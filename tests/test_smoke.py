@@ -183,7 +183,7 @@ def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
     config, _, summary = smoke
     asked = []
 
-    def run(config, sources, encoders, workdir, share, everything):
+    def run(config, sources, encoders, workdir, share, everything, outside):
         asked.append(everything)
         raise InterruptedError
 

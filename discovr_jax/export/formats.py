@@ -107,8 +107,8 @@ def _says_onnx() -> str:
 
 
 FORMATS = {
-    "stablehlo": Format("model.stablehlo", (), write_stablehlo, load_stablehlo, _says_stablehlo),
-    "onnx": Format("model.onnx", ("jax2onnx", "onnxruntime"), write_onnx, load_onnx, _says_onnx),
+    "stablehlo": Format("encoder.stablehlo", (), write_stablehlo, load_stablehlo, _says_stablehlo),
+    "onnx": Format("encoder.onnx", ("jax2onnx", "onnxruntime"), write_onnx, load_onnx, _says_onnx),
 }
 
 

@@ -28,7 +28,7 @@ def error(predicted: Float[Array, "#clips width"], target: Float[Array, "clips w
     (Divided by their variance it would be 1 - R2, but the variance of a few clips is mostly chance. That ratio is
     logged as `amplitude/unexplained`: 1 is as good as the mean of the batch.)
 
-    >>> float(error(jnp.array([[2.0], [2.0]]), jnp.array([[1.0], [3.0]])).round(3))
+    >>> round(float(error(jnp.array([[2.0], [2.0]]), jnp.array([[1.0], [3.0]]))), 3)
     0.2
     """
     return jnp.square(predicted - target).sum() / (jnp.square(target).sum() + EPS)

@@ -109,14 +109,14 @@ def exported(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "load_encoder", lambda path: encoder)  # compiled once for all
         card = write.export("phantom", folder, "stablehlo", show_out_of_distribution=True)
-    return folder, card, formats.load_stablehlo(folder / "model.stablehlo"), encoder
+    return folder, card, formats.load_stablehlo(folder / "encoder.stablehlo"), encoder
 
 
 @pytest.mark.long
 def test_the_program_gives_what_embed_and_predict_give(exported):
     """Numbers of a strange video too, as asked."""
     folder, card, program, encoder = exported
-    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "check.npz", "model.stablehlo"]
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "check.npz", "encoder.stablehlo"]
     rng = np.random.default_rng(0)
     video = np.cumsum(rng.integers(-20, 21, (70, 60, 80)), 0).clip(0, 255).astype(np.uint8)
     clips = check.CheckVideo(video, 25.0, None).clips(encoder)
@@ -154,7 +154,7 @@ def test_an_encoder_without_heads_goes_alone_and_says_so(workdir, tmp_path, caps
     said = capsys.readouterr().out
     assert fitted_heads.RESEARCH_USE in said and "the encoder alone" in said and "on 4 videos" in said
     card = json.loads((tmp_path / "out" / "card.json").read_text())
-    program = formats.load_stablehlo(tmp_path / "out" / "model.stablehlo")
+    program = formats.load_stablehlo(tmp_path / "out" / "encoder.stablehlo")
     assert program(np.zeros((1, 4, 32, 32), np.uint8), np.array([4], np.int32))["features"].shape == (16,)
     assert [*card["outputs"]] == ["features"] and card["heads"].startswith("none") and "DOE" not in json.dumps(card)
     assert command.main(arguments) == 1
