@@ -118,8 +118,10 @@ def _ensure(data, name: str) -> None:
         mixture.open_source(data, name, "train")
         return
     path = _folder(data.data_dir, dataset, mixture.config_name(data, name))
+    from tfds_builders import reading
     from tfds_builders.echo_phantom import layouts
 
+    reading.leave_if_main_is_imported()
     # All hosts of a job come here; the first to get the lock works, the others find the records.
     with _exclusive(path):
         native = pathlib.Path(data.data_dir).expanduser() / "native" / dataset
