@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import subprocess
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -56,3 +57,19 @@ def test_what_the_recipe_trains_on_is_read_and_extract_takes_what_it_leaves(fold
     rows = pq.read_table(pathlib.Path(output)).to_pylist()
     assert len(rows) == len(RATES) and all(np.isfinite(row["features"]).all() for row in rows)
     assert {round(row["fps"]) for row in rows} == {30, 50}
+
+
+def test_git_sees_nothing_of_the_archive():
+    """The page's commands are run in a checkout, and `git add .` follows."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    (features,) = [each.split("=")[1] for each in command("extract") if each.startswith("--output")]
+    beside = [str(pathlib.Path(features).with_suffix(suffix)) for suffix in (".card.json", ".quarantine.csv")]
+    folders = {each.split("=")[1] for each in command("prepare echo_folder") if "_dir=" in each}
+    assert folders == {"VIDEOS", "data", "private"} and "--csv=LIST.csv" in PAGE and "data_dir=data2" in PAGE
+    made = [f"{folder}/any/file" for folder in sorted({*folders, "data2", "runs"})]
+    made += ["LIST.csv", "archive.py", features, *beside]
+    done = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == made
+    tracked = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True).stdout == ""
