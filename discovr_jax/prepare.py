@@ -170,12 +170,8 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
         progress=Progress("videos"), **(options or {}),
     )  # fmt: skip
     if whole:
-        made_with = audit.metadata(path).get("options", {})
-        if made_with != builder.recorded_options:
-            raise ValueError(
-                f"{path} was made with the options {made_with}, not {builder.recorded_options}. "
-                "Remove it, or choose another --data_dir."
-            )
+        if reason := builder.made_otherwise(audit.metadata(path), manual_dir):
+            raise ValueError(f"{path} {reason}. Remove it, or choose another --data_dir.")
         print(f"{path} is already complete; remove it to build it again.", file=sys.stderr)
     else:
         if problem := storage.rename_problem(path.parent):

@@ -166,6 +166,17 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The options that decide what is in the records, as metadata.json keeps them."""
         return {option.name: self.options[option.name] for option in self.OPTIONS if option.recorded}
 
+    def made_otherwise(self, metadata: dict[str, Any], manual_dir: pathlib.Path) -> str:
+        """Why records are not those that this builder would make, for a message; empty if they are.
+
+        Args:
+          metadata: of the records, as metadata.json has it; manual_dir: what they would be made from.
+        """
+        made_with = metadata.get("options", {})
+        return "" if made_with == self.recorded_options else (
+            f"was made with the options {made_with}, not {self.recorded_options}"
+        )
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             features=records.features(self.builder_config.frame_size), metadata=tfds.core.MetadataDict()
