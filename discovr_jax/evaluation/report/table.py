@@ -74,7 +74,7 @@ def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append("  ".join(cells).rstrip())
         lines += ["", "random: the same network untrained; other: pixels, or for masks the mean training mask."]
-    notes = [standing(results), *skipped_lines(results)]
+    notes = [*leak_lines(results), standing(results), *skipped_lines(results)]
     if where:
         notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
     wrapped = (line for note in notes for line in textwrap.wrap(note, WIDTH, break_long_words=False))
@@ -110,6 +110,19 @@ def standing(results: Mapping[str, Any]) -> str:
         "95 % intervals over patients. "
         "A demo run shows that the machinery works; it is no clinical result and not the paper's value."
     )
+
+
+def leak_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line if test videos, or others of their patients, were trained on; none if not, or if it is not known."""
+    counts = results.get("trained_on") or {}
+    if not counts.get("patients_trained_on"):
+        return []
+    return [
+        f"LEAK: of {counts['test_videos']} test videos the encoder was trained on {counts['trained_on']}, and on "
+        f"patients of {counts['patients_trained_on']}. Training saw no labels, but these metrics, and the differences "
+        "to encoders that saw none of these videos, are not those of new patients. Keep the splits of training "
+        "(a column split in the CSV), or train again on these."
+    ]
 
 
 def skipped_lines(results: Mapping[str, Any]) -> list[str]:
