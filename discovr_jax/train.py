@@ -96,7 +96,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         processes.wait("workdir")
         workdir.require_same_config(directory, written, defaults=defaults, claimed=True)
         abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
-        logger.info("state on the mesh %s\n%s", dict(mesh.shape), mesh_lib.shard_table(abstract, mesh))
+        logger.info("state on the mesh %s", mesh_lib.placement(abstract, mesh))
 
         # Restore -----------------------------------------------------------------------------------------
         checkpoints = Checkpoints(directory, config.checkpoint.keep)
