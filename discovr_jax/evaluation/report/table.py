@@ -75,8 +75,10 @@ def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
             lines.append("  ".join(cells).rstrip())
         lines += ["", "random: the same network untrained; other: pixels, or for masks the mean training mask."]
     notes = [*leak_lines(results), standing(results), *skipped_lines(results)]
-    if where:
+    if where and any(results["encoders"].values()):
         notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
+    elif where:
+        notes.append(f"Next, features of each video: python -m discovr_jax.extract --checkpoint={where}")
     wrapped = (line for note in notes for line in textwrap.wrap(note, WIDTH, break_long_words=False))
     return "\n".join([*lines, *wrapped])
 
@@ -126,7 +128,11 @@ def leak_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def skipped_lines(results: Mapping[str, Any]) -> list[str]:
-    """One line for each evaluator (or pooling of one) that could not run, with the reason."""
+    """One line for each evaluator (or pooling of one) that could not run, with the reason; one for all of them if
+    nothing is labelled."""
     keys = ("evaluator", "encoder", "readout")
     skips = results["skipped"]
+    unlabelled = [skip["evaluator"] for skip in skips if skip["reason"].startswith("no labels")]
+    if unlabelled and not any(results["encoders"].values()):
+        return [f"No labels: nothing to score ({', '.join(dict.fromkeys(unlabelled))})."]
     return [f"skipped {'/'.join(skip[k] for k in keys if k in skip)}: {skip['reason']}" for skip in skips]

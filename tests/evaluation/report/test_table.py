@@ -73,3 +73,19 @@ def test_test_videos_that_were_trained_on_come_first():
     assert text.startswith("LEAK: of 40 test videos the encoder was trained on 3, and on patients of 5. Training")
     for harmless in (None, dict.fromkeys(counts, 0)):
         assert "LEAK" not in table.metrics_table(results(trained_on=harmless))
+
+
+def test_without_labels_one_line_says_so_and_what_comes_next():
+    skipped = [
+        {"evaluator": name, "encoder": "all", "reason": f"no labels: {field} unknown for all 14 videos of split train"}
+        for name, field in (("knn", "label"), ("probe", "label"), ("lvef", "ef"), ("lvef", "ef"))
+    ]
+    skipped.append({"evaluator": "transfer", "encoder": "all", "reason": "no other dataset"})
+    empty = results(encoders={"discovr": {}, "random": {}}, skipped=skipped)
+    lines = table.metrics_table(empty, "runs/a").splitlines()
+    assert lines[-2:] == [
+        "No labels: nothing to score (knn, probe, lvef).",
+        "Next, features of each video: python -m discovr_jax.extract --checkpoint=runs/a",
+    ]
+    assert "skipped" not in "\n".join(lines)
+    assert table.metrics_table(results(skipped=skipped)).count("skipped") == 5
