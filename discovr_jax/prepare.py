@@ -72,9 +72,9 @@ def build(
 
     >>> from tfds_builders.echo_phantom import layouts
     >>> native = layouts.write("echonet_dynamic", "native", {"train": 1, "val": 1, "test": 1}, seed=0, workers=1)
-    >>> summary = build("echonet_dynamic", native, "data", workers=1)  # doctest: +ELLIPSIS
-    Downloading and preparing dataset ...
-    Dataset echonet_dynamic downloaded and prepared to data/echonet_dynamic/112/1.0.0. ...
+    >>> summary = build("echonet_dynamic", native, "data", workers=1)
+    Making records in data/echonet_dynamic/112/1.0.0 (nothing is downloaded or sent)
+    Records are complete: data/echonet_dynamic/112/1.0.0
     >>> summary["splits"]["train"]["records"]
     1
     """

@@ -182,6 +182,13 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=records.features(self.builder_config.frame_size), metadata=tfds.core.MetadataDict()
         )
 
+    # TFDS says here "Downloading ... (download: Unknown size ...)", of what nobody downloads.
+    def _log_download_bytes(self) -> None:
+        print(f"Making records in {self.data_dir} (nothing is downloaded or sent)")
+
+    def _log_download_done(self) -> None:
+        print(f"Records are complete: {self.data_dir}")
+
     def _example_writer(self) -> shards.ShardWriter:
         return shards.ShardWriter()
 
