@@ -74,9 +74,9 @@ def build(
 
     >>> from tfds_builders.echo_phantom import layouts
     >>> native = layouts.write("echonet_dynamic", "native", {"train": 1, "val": 1, "test": 1}, seed=0, workers=1)
-    >>> summary = build("echonet_dynamic", native, "data", workers=1)  # doctest: +ELLIPSIS
-    Downloading and preparing dataset ...
-    Dataset echonet_dynamic downloaded and prepared to data/echonet_dynamic/112/1.0.0. ...
+    >>> summary = build("echonet_dynamic", native, "data", workers=1)
+    Making records in data/echonet_dynamic/112/1.0.0 (nothing is downloaded or sent)
+    Records are complete: data/echonet_dynamic/112/1.0.0
     >>> summary["splits"]["train"]["records"]
     1
     """
@@ -128,8 +128,10 @@ def _ensure(data, name: str) -> None:
         mixture.open_source(data, name, "train")
         return
     path = _folder(data.data_dir, dataset, mixture.config_name(data, name))
+    from tfds_builders import reading
     from tfds_builders.echo_phantom import layouts
 
+    reading.leave_if_main_is_imported()
     # All hosts of a job come here; the first to get the lock works, the others find the records.
     with _exclusive(path):
         native = pathlib.Path(data.data_dir).expanduser() / "native" / dataset
@@ -178,14 +180,8 @@ def _build(cls, path, manual_dir, max_bad=0, workers=None, beam_options=(), opti
         progress=Progress("videos"), **(options or {}),
     )  # fmt: skip
     if whole:
-        # An option that came later was at its default.
-        defaults = {option.name: option.default for option in cls.OPTIONS if option.recorded}
-        made_with = defaults | audit.metadata(path).get("options", {})
-        if made_with != builder.recorded_options:
-            raise ValueError(
-                f"{path} was made with the options {made_with}, not {builder.recorded_options}. "
-                "Remove it, or choose another --data_dir."
-            )
+        if reason := builder.made_otherwise(audit.metadata(path), manual_dir):
+            raise ValueError(f"{path} {reason}. Remove it, or choose another --data_dir.")
         print(f"{path} is already complete; remove it to build it again.", file=sys.stderr)
     else:
         if problem := storage.rename_problem(path.parent):

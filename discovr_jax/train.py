@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import logging
+import pathlib
 import time
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax.convert import init_from
-from discovr_jax.data import feed, mixture, pipeline
+from discovr_jax.data import feed, mixture, pipeline, training_videos
 from discovr_jax.losses.terms import TERMS
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
@@ -89,10 +91,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # One process writes config.json; all compare it with their own.
         if writes:
             workdir.claim(directory, written, defaults)
+            names = json.dumps(training_videos.hashed(sources, chosen))
+            workdir.write_atomically(pathlib.Path(directory) / training_videos.FILE, names)
         processes.wait("workdir")
         workdir.require_same_config(directory, written, defaults=defaults, claimed=True)
         abstract = train_step.abstract_state(experiment.model, experiment.tx, experiment.masks, mesh)
-        logger.info("state on the mesh %s\n%s", dict(mesh.shape), mesh_lib.shard_table(abstract, mesh))
+        logger.info("state on the mesh %s", mesh_lib.placement(abstract, mesh))
 
         # Restore -----------------------------------------------------------------------------------------
         checkpoints = Checkpoints(directory, config.checkpoint.keep)

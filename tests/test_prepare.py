@@ -275,14 +275,25 @@ def test_a_script_without_the_guard_is_told_in_one_line(tmp_path):
     for number in range(16):
         np.save(native / f"{number}.npy", moving_square(3, seed=number))
     call = f"prepare.build('echo_folder', {str(native)!r}, 'records', show_paths=True, workers=2)\n"
-    for name, text in (("bare.py", call), ("guarded.py", f"if __name__ == '__main__':\n    {call}")):
-        (tmp_path / name).write_text(f"from discovr_jax import prepare\n{text}")
+    simulated = (
+        "c = ml_collections.ConfigDict({'data': {'dataset': 'echonet_dynamic', 'mixture': {}, 'data_dir': 'simulated',"
+        " 'frame_size': 112, 'simulate': {'train': 2, 'val': 1, 'test': 1, 'seed': 0}}, 'eval': {'dataset': None}})\n"
+        "prepare.os.cpu_count = lambda: 2\n"
+        "prepare.ensure_records(c)\n"
+    )
+    for name, text in (
+        ("bare.py", call),
+        ("simulating.py", simulated),
+        ("guarded.py", f"if __name__ == '__main__':\n    {call}"),
+    ):
+        (tmp_path / name).write_text(f"import ml_collections\nfrom discovr_jax import prepare\n{text}")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     run_script = functools.partial(
         subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
-    said = run_script([sys.executable, "bare.py"])
-    last = said.stderr.strip().splitlines()[-1]
-    assert said.returncode == 1 and 'below the line `if __name__ == "__main__":`' in last
-    assert "bootstrapping" not in said.stderr and "Waiting for another" not in said.stderr
+    for name in ("bare.py", "simulating.py"):
+        said = run_script([sys.executable, name])
+        last = said.stderr.strip().splitlines()[-1]
+        assert said.returncode == 1 and 'below the line `if __name__ == "__main__":`' in last
+        assert "bootstrapping" not in said.stderr and "Waiting for another" not in said.stderr
     assert run_script([sys.executable, "guarded.py"]).returncode == 0

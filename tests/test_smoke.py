@@ -39,7 +39,7 @@ FAMILIES_OF = {
     "discovr": FAMILIES | TOKEN_FAMILIES,
     "random": FAMILIES | TOKEN_FAMILIES,
 }
-TOP_LEVEL = {"step", "commit", "n_test", "encoders", "paired"}
+TOP_LEVEL = {"step", "commit", "n_test", "encoders", "paired", "trained_on"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,6 +93,7 @@ def test_results_follow_the_schema(smoke):
     assert results == json.loads((directory / "eval" / "9" / "results.json").read_text())
     assert results == json.loads(json.dumps(results_io.plain(summary.results)))
     assert results.keys() >= TOP_LEVEL
+    assert results["trained_on"] == {"test_videos": 5, "trained_on": 0, "patients_trained_on": 0}
     # No other dataset is named; nothing was asked to train the encoder.
     assert [skip["evaluator"] for skip in results["skipped"]] == ["transfer", "finetune", "reconstruction"]
     assert results["step"] == 9 and results["n_test"] == 5 and re.fullmatch("[0-9a-f]{40}|unknown", results["commit"])
@@ -193,7 +194,8 @@ def test_some_evaluators_wait_for_the_end(smoke, tmp_path, monkeypatch):
     for step in (3, 9):
         with pytest.raises(InterruptedError):
             evaluate.evaluate_state(config, tmp_path, summary.state, step, experiment, mesh)
-    assert asked == [False, True] and set(runner.chosen(config, False)) == {"knn", "anomaly", "probe", "lvef"}
+    assert asked == [False, True]
+    assert set(runner.chosen(config, False)) == {"knn", "anomaly", "probe", "classes", "lvef"}
 
 
 @pytest.mark.long  # a whole run of its own

@@ -166,10 +166,30 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The options that decide what is in the records, as metadata.json keeps them."""
         return {option.name: self.options[option.name] for option in self.OPTIONS if option.recorded}
 
+    def made_otherwise(self, metadata: dict[str, Any], manual_dir: pathlib.Path) -> str:
+        """Why records are not those that this builder would make, for a message; empty if they are.
+
+        Args:
+          metadata: of the records, as metadata.json has it; manual_dir: what they would be made from.
+        """
+        # An option that came later was at its default.
+        made_with = {option.name: option.default for option in self.OPTIONS if option.recorded}
+        made_with |= metadata.get("options", {})
+        return "" if made_with == self.recorded_options else (
+            f"was made with the options {made_with}, not {self.recorded_options}"
+        )
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             features=records.features(self.builder_config.frame_size), metadata=tfds.core.MetadataDict()
         )
+
+    # TFDS says here "Downloading ... (download: Unknown size ...)", of what nobody downloads.
+    def _log_download_bytes(self) -> None:
+        print(f"Making records in {self.data_dir} (nothing is downloaded or sent)")
+
+    def _log_download_done(self) -> None:
+        print(f"Records are complete: {self.data_dir}")
 
     def _example_writer(self) -> shards.ShardWriter:
         return shards.ShardWriter()

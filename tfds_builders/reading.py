@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from discovr_jax.data.io.video import VideoError
 from tfds_builders.tables import SourceError
@@ -16,6 +17,10 @@ from tfds_builders.tables import SourceError
 _CLIPS_PER_WORKER = 8
 # Results that may wait for their turn, for each worker.
 _WAITING = 4
+NONE_CAME_UP = (
+    "No process that reads or simulates videos came up. A script must make records below the line "
+    "`if __name__ == \"__main__\":`, as each of these processes imports it"
+)
 
 
 class Reader:
@@ -36,12 +41,7 @@ class Reader:
     def __enter__(self) -> "Reader":
         leave_if_main_is_imported()
         if self._workers > 1:
-            # Not fork: the caller may run threads (jax, TFDS) whose locks a forked child would inherit.
-            context = multiprocessing.get_context("spawn")
-            self._started = context.Event()
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                self._workers, context, initializer=_start_worker, initargs=(self._started,)
-            )
+            self._pool, self._started = start_pool(self._workers)
         return self
 
     def __exit__(self, *error) -> None:
@@ -79,14 +79,22 @@ class Reader:
     def _broken(self, clip, waiting) -> SourceError:
         """Why the pool is broken."""
         if not self._started.is_set():
-            return SourceError(
-                "No process that reads videos came up. A script must make records below the line "
-                "`if __name__ == \"__main__\":`, as each of these processes imports it; or give workers=1."
-            )
+            return SourceError(f"{NONE_CAME_UP}; or give workers=1.")
         return SourceError(
             f"A process that read videos was killed, at {clip.where} or up to {len(waiting)} clips further on. "
             "If the machine ran out of memory, try fewer --workers."
         )
+
+
+def start_pool(workers: int) -> tuple[concurrent.futures.ProcessPoolExecutor, Any]:
+    """Processes that end with this one, and an event that is set once one of them is up."""
+    # Not fork: the caller may run threads (jax, TFDS) whose locks a forked child would inherit.
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, context, initializer=_start_worker, initargs=(started,)
+    )
+    return pool, started
 
 
 def leave_if_main_is_imported() -> None:

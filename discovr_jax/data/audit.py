@@ -96,8 +96,14 @@ def format_summary(summary: dict) -> str:
     lines = [f"Records at {summary['path']}"]
     if summary["manifest_sha256"]:
         lines.append(f"  manifest.csv (sha256): {summary['manifest_sha256']}")
+    notes = dict(summary["notes"])
+    # Of files, also of those that became no record: each was counted as one patient.
+    unknown = notes.pop("patients_unknown", 0)
+    files = summary["quarantined"] + summary["skipped"] + sum(each["records"] for each in summary["splits"].values())
     for split, counts in summary["splits"].items():
         numbers = [f"{counts[name]} {name}" for name in ("records", "patients", "frames", "masks")]
+        if unknown:
+            numbers[1] = "patients unknown" if unknown >= files else f"at most {numbers[1]}"
         lines.append(f"  {split + ':':6} " + ", ".join(numbers))
         views = [f"{view or 'unknown'} {count}" for view, count in counts["views"].items()]
         lines.append("         view: " + ", ".join(views))
@@ -109,10 +115,12 @@ def format_summary(summary: dict) -> str:
         for rule, result in counts["rules"].items():
             if result["normal"] or result["abnormal"]:
                 lines.append(f"         {rule}: " + ", ".join(f"{result[name]} {name}" for name in result))
+    if unknown:
+        lines.append(f"  patient unknown: {unknown} files, each counted as one patient; splits may share patients")
     if summary["flags"]:
         lines.append("  flags: " + ", ".join(f"{flag} {count}" for flag, count in summary["flags"].items()))
-    if notes := [f"{what} {count}" for what, count in summary["notes"].items() if count]:
-        lines.append("  source: " + ", ".join(notes))
+    if noted := [f"{what} {count}" for what, count in notes.items() if count]:
+        lines.append("  source: " + ", ".join(noted))
     if summary["skipped"]:
         lines.append(f"  skipped, as they hold no clip: {summary['skipped']} (skipped.csv)")
     lines.append(f"  quarantined: {summary['quarantined']}")

@@ -221,6 +221,12 @@ def unused_rules(tree) -> list[str]:
     return [pattern for pattern, _ in RULES if pattern not in used]
 
 
+def placement(tree, mesh: Mesh) -> str:
+    """The mesh's axes and, below, `shard_table`; on one device, which holds everything, the axes alone."""
+    axes = str(dict(mesh.shape))
+    return f"{axes}\n{shard_table(tree, mesh)}" if mesh.size > 1 else axes
+
+
 def shard_table(tree, mesh: Mesh) -> str:
     """Per top-level part and rule: leaves, bytes, bytes per device; leaves that stay whole because an axis does
     not divide them are counted as such.

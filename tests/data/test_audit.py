@@ -191,3 +191,12 @@ def test_exit_codes_and_notes(tmp_path, capsys):
     assert prepare.main(["check", str(path)]) == 1
     assert capsys.readouterr().out.endswith("1 problem(s) found.\n")
     assert prepare.main(["check", str(tmp_path / "nowhere")]) == 1
+
+
+@pytest.mark.parametrize("unknown,shown", [(0, "1 patients"), (1, "at most 1 patients"), (4, "patients unknown")])
+def test_a_summary_counts_no_patients_that_nobody_knows(built, unknown, shown):
+    summary = audit.summarise(built) | {"notes": {"patients_unknown": unknown, "class_unknown": 3}}
+    lines = audit.format_summary(summary).splitlines()
+    assert any(line.startswith(f"  train: 2 records, {shown}, 10 frames") for line in lines)
+    said = f"  patient unknown: {unknown} files, each counted as one patient; splits may share patients"
+    assert (said in lines) == bool(unknown) and "  source: class_unknown 3" in lines

@@ -249,6 +249,12 @@ def test_an_uneven_dimension_stays_whole_and_is_counted(make_mesh):
     assert [uneven(3001, 7), uneven(3001, 8), uneven(3000, 8)] == ["1", "1", "0"]
 
 
+def test_one_device_gets_no_table(make_mesh):
+    tree = {"params": {"prototypes": {"vectors": jax.ShapeDtypeStruct((8, 8), np.float32)}}}
+    assert mesh_lib.placement(tree, make_mesh(1, 1, 1)) == "{'data': 1, 'fsdp': 1, 'model': 1}"
+    assert mesh_lib.placement(tree, make_mesh(1, 8, 1)).splitlines()[1].startswith("part")
+
+
 # Traffic -----------------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,12 @@ def test_metadata_name_the_split_exactly(tmp_path):
         assert row["sha256"] == records.content_hash(frames) and row["patient_id"] == record["patient_id"]
 
 
+def test_nobody_is_told_of_a_download(tmp_path, capsys):
+    path = made_up.build(tmp_path, made_up.sound())
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"Making records in {path} (nothing is downloaded or sent)", f"Records are complete: {path}"]
+
+
 @pytest.mark.parametrize(
     "extra,message",
     [

@@ -1,6 +1,7 @@
 """Any tree of echocardiography videos, with or without a CSV; for archives that must stay private. See README.md."""
 
 import dataclasses
+import hashlib
 import math
 import pathlib
 
@@ -75,13 +76,12 @@ class Builder(echo_builder.EchoBuilder):
             raise tables.SourceError(f"{manual_dir} holds no videos.{others} {self.MANUAL_DOWNLOAD_INSTRUCTIONS}")
         names = ("class_columns", "grade_columns", "multilabel_columns")
         classes = class_columns.Cells(class_columns.parse(*(self.options[name] for name in names)))
-        if self.options["csv"] is None:
+        if (table := self._csv(root)) is None:
             if classes.columns:
                 raise tables.SourceError("--class_columns and the like name columns of a CSV: give --csv.")
             rows = listing.list_files(files)
         else:
-            file = pathlib.Path(self.options["csv"]).expanduser()
-            rows, notes["videos_without_row"] = listing.read_csv(file if file.exists() else root / file, files, classes)
+            rows, notes["videos_without_row"] = listing.read_csv(table, files, classes)
         clips = self._in_splits([self._clip(row, salt) for row in rows], rows, classes.columns)
         notes |= {
             "class_unknown": sum(row.source_label < 0 for row in rows),
@@ -141,8 +141,40 @@ class Builder(echo_builder.EchoBuilder):
 
     def _generate_splits(self, dl_manager, download_config):
         splits = super()._generate_splits(dl_manager, download_config)
-        self.info.metadata["disjoint_by_patient"] = self._disjoint
+        csv = self._csv_hash(pathlib.Path(dl_manager.manual_dir))
+        self.info.metadata.update(disjoint_by_patient=self._disjoint, csv=csv)
         return splits
+
+    def made_otherwise(self, metadata, manual_dir):
+        """Also where the CSV is another one: its labels, patients and splits are in the records."""
+        reason = super().made_otherwise(metadata, manual_dir)
+        if reason or "csv" not in metadata:  # an older version did not keep it
+            return reason
+        made_with = metadata["csv"]
+        if self.options["csv"] is None:
+            return "was made with a CSV, and none is given" if made_with else ""
+        if made_with is None:
+            return "was made without a CSV, and one is given"
+        if self._csv_hash(manual_dir) != made_with:
+            return "was made with another CSV, or with another --private_dir"
+        return ""
+
+    def _csv(self, root: pathlib.Path) -> pathlib.Path | None:
+        """The CSV that is given, where it says or in the archive; None if none is."""
+        if self.options["csv"] is None:
+            return None
+        file = pathlib.Path(self.options["csv"]).expanduser()
+        return file if file.exists() else root / file
+
+    def _csv_hash(self, root: pathlib.Path) -> str | None:
+        """Of the CSV's content, keyed as ids are; None without one."""
+        if (table := self._csv(root)) is None:
+            return None
+        try:
+            content = hashlib.sha256(table.read_bytes()).hexdigest()
+        except OSError as error:
+            raise tables.SourceError(f"{table}: {error.strerror}.") from None
+        return private.salted_id(self._open_salt() or b"", content)
 
     def _open_salt(self) -> bytes | None:
         """The salt of the ids; None if paths are shown. Refuses to go without one, or to keep it with the records."""

@@ -1,6 +1,7 @@
 """A folder of a lab's own, made here: every format, a CSV with oddities, and names that must not get out."""
 
 import csv
+import hashlib
 import math
 import pathlib
 import re
@@ -330,3 +331,33 @@ class TestEchoFolder(BuilderCase):
             frames = records.decode_frames(stored["frames"], 112, 112)
             np.testing.assert_array_equal(frames, read_video(path).frames)
             assert stored["flags"] == []
+
+
+def test_records_of_another_csv_are_not_passed_off_as_these(tmp_path, capsys):
+    """Labels that come later would otherwise be read by nobody, and nothing would say so."""
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        np.save(tmp_path / "videos" / f"{number}.npy", moving_square(4, seed=number))
+    labels, hers = tmp_path / "list.csv", [f"--private_dir={tmp_path / 'private'}", "--workers=1"]
+    write_table(labels, ("Path", "class"), [(f"{number}.npy", "Normal") for number in range(3)])
+
+    def run(data_dir, *options):
+        command = ["echo_folder", f"--manual_dir={tmp_path / 'videos'}", f"--data_dir={tmp_path / data_dir}"]
+        code, said = prepare.main([*command, *hers, *options]), capsys.readouterr()
+        return code, said.out + said.err
+
+    csv_given = f"--csv={labels}"
+    code, said = run("unlabelled")
+    assert code == 0 and "  patient unknown: 3 files" in said
+    assert "already complete" in run("unlabelled")[1]
+    code, said = run("unlabelled", csv_given)
+    assert code == 1 and "made without a CSV, and one is given. Remove it, or choose another --data_dir." in said
+    assert run("labelled", csv_given)[0] == 0
+    code, said = run("labelled", csv_given)
+    assert code == 0 and "already complete" in said
+    assert "made with a CSV, and none is given" in run("labelled")[1]
+    metadata = next((tmp_path / "labelled").rglob("metadata.json")).read_text()
+    assert hashlib.sha256(labels.read_bytes()).hexdigest()[:16] not in metadata
+    labels.write_text(labels.read_text().replace("Normal", "Abnormal"))
+    code, said = run("labelled", csv_given)
+    assert code == 1 and "made with another CSV" in said

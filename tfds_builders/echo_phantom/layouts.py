@@ -14,14 +14,16 @@ A layout's module offers
   write_tables(directory, rows) writes the tables from the rows of all clips
 """
 
+import concurrent.futures
 import json
-import multiprocessing
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from tfds_builders import reading
 from tfds_builders.echo_phantom import (
     files,
     layout_camus,
@@ -31,6 +33,7 @@ from tfds_builders.echo_phantom import (
     layout_echonet_pediatric,
     layout_rvenet,
 )
+from tfds_builders.tables import SourceError
 
 LAYOUTS = {
     "echonet_dynamic": layout_echonet_dynamic,
@@ -70,6 +73,7 @@ def write(
     Raises:
       ValueError: unknown layout or split, negative or no counts.
       FileExistsError: the directory, or the partial one, holds something else.
+      tables.SourceError: no process came up, or one was killed.
 
     >>> native = write("camus", "camus_native", {"train": 1}, seed=0, workers=1)
     >>> sorted(path.name for path in native.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -125,11 +129,11 @@ def _row_file(directory: Path, job: files.Job) -> Path:
 
 def _run(tasks: list, workers: int, report: Callable[[str], None]) -> None:
     started = reported = time.monotonic()
+    pool, done = None, map(_write_clip, tasks)
     if workers > 1 and tasks:
-        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(tasks)))
-        done = pool.imap_unordered(_write_clip, tasks, chunksize=4)
-    else:
-        pool, done = None, map(_write_clip, tasks)
+        pool, up = reading.start_pool(min(workers, len(tasks)))
+        running = [pool.submit(_write_clip, task) for task in tasks]
+        done = map(concurrent.futures.Future.result, concurrent.futures.as_completed(running))
     try:
         for count, _ in enumerate(done, start=1):
             now = time.monotonic()
@@ -138,10 +142,12 @@ def _run(tasks: list, workers: int, report: Callable[[str], None]) -> None:
                 left = (len(tasks) - count) / rate
                 report(f"echo_phantom: {count} of {len(tasks)} clips, {rate:.1f} clips/s, {left:.0f} s left")
                 reported = now
+    except BrokenProcessPool:
+        killed = "A process that simulated videos was killed; the same command goes on."
+        raise SourceError(killed if up.is_set() else f"{reading.NONE_CAME_UP}.") from None
     finally:
         if pool is not None:
-            pool.terminate()
-            pool.join()
+            pool.shutdown(cancel_futures=True)
 
 
 def _write_clip(task: tuple[str, str, files.Job]) -> None:

@@ -32,7 +32,8 @@ def section(
     if results:
         patients = f" of {results['n_test_patients']:,} patients" if "n_test_patients" in results else ""
         facts["Scored on"] = f"{results['n_test']:,} test videos{patients}, {results['dataset']}"
-    left = page.pairs(facts) + _health(health)
+    leaks = [page.text(line, "sick") for line in table.leak_lines(results)] if results else []
+    left = page.pairs(facts) + _health(health) + "".join(leaks)
     picture = _picture(results, metrics_rows, overlays, predictions)
     names = {key: (name, digits) for key, name, digits in table.that_matter(results)} if results else {}
     cards = [_card(results, key, names) for key in headline(results)] if results else []

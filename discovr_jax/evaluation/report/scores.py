@@ -42,7 +42,8 @@ def results_section(results) -> str:
     title = "How good are the features?"
     if not results:
         return page.section(title, page.absent("no evaluation was run at this step"))
-    parts = [page.text(table.standing(results))]
+    parts = [page.text(line, "sick") for line in table.leak_lines(results)]
+    parts.append(page.text(table.standing(results)))
     tables = _tables(results, results)
     if tables:
         parts += [page.text(_INTRODUCTION), *tables]

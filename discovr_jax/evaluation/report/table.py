@@ -73,9 +73,13 @@ def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
         lines += ["", "random: the same network untrained; other: pixels, or for masks the mean training mask."]
     for name in outside(results):
         lines += ["", *_beside(results, name)]
-    notes = [standing(results), *outside_lines(results), *note_lines(results), *skipped_lines(results)]
-    if where:
+    notes = [
+        *leak_lines(results), standing(results), *outside_lines(results), *note_lines(results), *skipped_lines(results)
+    ]  # fmt: skip
+    if where and any(results["encoders"].values()):
         notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
+    elif where:
+        notes.append(f"Next, features of each video: python -m discovr_jax.extract --checkpoint={where}")
     wrapped = (line for note in notes for line in textwrap.wrap(note, WIDTH, break_long_words=False))
     return "\n".join([*lines, *wrapped])
 
@@ -160,8 +164,25 @@ def standing(results: Mapping[str, Any]) -> str:
     )
 
 
+def leak_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line if test videos, or others of their patients, were trained on; none if not, or if it is not known."""
+    counts = results.get("trained_on") or {}
+    if not counts.get("patients_trained_on"):
+        return []
+    return [
+        f"LEAK: of {counts['test_videos']} test videos the encoder was trained on {counts['trained_on']}, and on "
+        f"patients of {counts['patients_trained_on']}. Training saw no labels, but these metrics, and the differences "
+        "to encoders that saw none of these videos, are not those of new patients. Keep the splits of training "
+        "(a column split in the CSV), or train again on these."
+    ]
+
+
 def skipped_lines(results: Mapping[str, Any]) -> list[str]:
-    """One line for each evaluator (or pooling of one) that could not run, with the reason."""
+    """One line for each evaluator (or pooling of one) that could not run, with the reason; one for all of them if
+    nothing is labelled."""
     keys = ("evaluator", "encoder", "readout")
     skips = results["skipped"]
+    unlabelled = [skip["evaluator"] for skip in skips if skip["reason"].startswith("no labels")]
+    if unlabelled and not any(results["encoders"].values()):
+        return [f"No labels: nothing to score ({', '.join(dict.fromkeys(unlabelled))})."]
     return [f"skipped {'/'.join(skip[k] for k in keys if k in skip)}: {skip['reason']}" for skip in skips]

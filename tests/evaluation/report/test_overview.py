@@ -71,3 +71,8 @@ def test_the_picture_is_the_best_that_there_is(pictures):
 def test_without_an_evaluation_the_rest_stands():
     text = _section(None)
     assert "no evaluation was run at this step" in text and "Training loss" in text and "ViT, width 192" in text
+
+
+def test_test_videos_that_were_trained_on_stand_on_the_first_screen():
+    found = _scored() | {"trained_on": {"test_videos": 40, "trained_on": 3, "patients_trained_on": 5}}
+    assert '<p class="sick">LEAK: of 40 test videos' in _section(found) and "LEAK" not in _section(_scored())

@@ -65,3 +65,27 @@ def test_baselines_that_did_not_run_leave_their_cells_empty():
 )
 def test_a_value_with_its_interval(given, signed, text):
     assert table.with_interval(given, signed=signed) == text
+
+
+def test_test_videos_that_were_trained_on_come_first():
+    counts = {"test_videos": 40, "trained_on": 3, "patients_trained_on": 5}
+    text = " ".join(table.metrics_table(results(trained_on=counts)).split("\n\n")[1].splitlines()[1:])
+    assert text.startswith("LEAK: of 40 test videos the encoder was trained on 3, and on patients of 5. Training")
+    for harmless in (None, dict.fromkeys(counts, 0)):
+        assert "LEAK" not in table.metrics_table(results(trained_on=harmless))
+
+
+def test_without_labels_one_line_says_so_and_what_comes_next():
+    skipped = [
+        {"evaluator": name, "encoder": "all", "reason": f"no labels: {field} unknown for all 14 videos of split train"}
+        for name, field in (("knn", "label"), ("probe", "label"), ("lvef", "ef"), ("lvef", "ef"))
+    ]
+    skipped.append({"evaluator": "transfer", "encoder": "all", "reason": "no other dataset"})
+    empty = results(encoders={"discovr": {}, "random": {}}, skipped=skipped)
+    lines = table.metrics_table(empty, "runs/a").splitlines()
+    assert lines[-2:] == [
+        "No labels: nothing to score (knn, probe, lvef).",
+        "Next, features of each video: python -m discovr_jax.extract --checkpoint=runs/a",
+    ]
+    assert "skipped" not in "\n".join(lines)
+    assert table.metrics_table(results(skipped=skipped)).count("skipped") == 5
