@@ -39,15 +39,16 @@ class Case:
 
 LVEF = {"lvef": {"type": "regression", "field": "ef"}}
 WALLS = {name: {"type": "regression", "field": name} for name in ("ivsd", "lvidd", "lvpwd")}
+PROBE = {"probe": {"Cs": (0.1, 1.0)}}
 CASES = {
     "dynamic": Case("echonet_dynamic", LVEF),
     "pediatric": Case("echonet_pediatric", LVEF),
     "lvh": Case("echonet_lvh", WALLS),
     "camus": Case("camus", LVEF),
-    "stemi": Case("echo_folder", {"probe": {}}, "HMCQU/stemi"),
-    "asd": Case("echo_folder", {"probe": {}}, "CardiacNet/ASD"),
-    "pah": Case("echo_folder", {"probe": {}}, "CardiacNet/PAH"),
-    "rwma": Case("echo_folder", {"probe": {}}, "segRWMA/rwma"),
+    "stemi": Case("echo_folder", PROBE, "HMCQU/stemi"),
+    "asd": Case("echo_folder", PROBE, "CardiacNet/ASD"),
+    "pah": Case("echo_folder", PROBE, "CardiacNet/PAH"),
+    "rwma": Case("echo_folder", PROBE, "segRWMA/rwma"),
 }
 
 

@@ -1,6 +1,8 @@
 """Prediction files of CardioBench (arXiv 2510.00520) from the latest evaluation of a run.
 
 python -m discovr_jax.evaluation.cardiobench write --workdir=RUN[:ENCODER] --output=DIR [--cardiobench=CLONE]
+python -m discovr_jax.evaluation.cardiobench write --predictions=FILE.parquet --task=CAMUS/EF --output=DIR
+    --cardiobench=CLONE
 python -m discovr_jax.evaluation.cardiobench listing HMCQU/stemi --cardiobench=CLONE --output=LIST.csv
 python -m discovr_jax.evaluation.cardiobench tasks
 
@@ -51,14 +53,19 @@ def _listing(args: argparse.Namespace) -> None:
 
 
 def _write(args: argparse.Namespace) -> None:
-    written = files.write(
-        args.workdir,
-        args.output,
-        name=args.name,
-        task=args.task,
-        cardiobench=args.cardiobench,
-        private_dir=args.private_dir,
-    )
+    if args.predictions:
+        if not (args.task and args.cardiobench):
+            raise tasks.CardioBenchError("--predictions needs --task and --cardiobench, which name the test videos")
+        written = files.write_table(args.predictions, args.output, args.task, args.cardiobench, args.name or "discovr")
+    else:
+        written = files.write(
+            args.workdir,
+            args.output,
+            name=args.name,
+            task=args.task,
+            cardiobench=args.cardiobench,
+            private_dir=args.private_dir,
+        )
     for file in written:
         metrics = ", ".join(f"{name} {value:.2f}" for name, value in file.expected.items())
         print(f"{file.path}: {file.rows} rows. Its script should say {metrics}")
@@ -76,10 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     write = commands.add_parser("write", help="prediction files of a run")
-    write.add_argument("--workdir", required=True, help="of a run that was evaluated, or WORKDIR:ENCODER")
+    source = write.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", help="of a run that was evaluated, or WORKDIR:ENCODER")
+    source.add_argument("--predictions", metavar="FILE.parquet", help="what `predict` wrote for the set's files")
     write.add_argument("--output", required=True, help="folder; CLONE/evaluation/example_predictions is the usual one")
     write.add_argument("--name", default="", help="of the model (default: the encoder's)")
-    write.add_argument("--task", default="", help="SET/TASK, for videos that echo_folder read")
+    write.add_argument("--task", default="", help="SET/TASK; for --predictions, and videos that echo_folder read")
     write.add_argument("--cardiobench", metavar="CLONE", help="clone of CardioBench, with its data/splits")
     write.add_argument("--private_dir", help="of `prepare echo_folder`, where ids are keyed hashes")
     write.set_defaults(run=_write)

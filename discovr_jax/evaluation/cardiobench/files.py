@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from discovr_jax.evaluation import compare, results_io
+from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.cardiobench import names, tasks
 from discovr_jax.evaluation.cardiobench.tasks import CardioBenchError, Task
 from discovr_jax.evaluation.metrics import videos as video_metrics
@@ -34,7 +35,7 @@ class PredictionFile:
 
     Attributes:
       path: below the output folder; rows: of it.
-      expected: {metric as CardioBench calls it: value}, of our targets.
+      expected: {metric as CardioBench calls it: value}, of the rows whose target is known.
       absent: test rows of CardioBench's table without a prediction, which its script leaves out; None if not checked.
     """
 
@@ -74,9 +75,7 @@ def write(
     [PredictionFile(path='EchoNet-Dynamic/EF/discovr.csv', rows=1277, ...)]
     """
     run = compare.read_run(workdir)
-    name = name or run.encoder
-    if not _NAME.fullmatch(name):
-        raise CardioBenchError(f"name '{name}': letters, digits, '.' and '-' alone; its scripts read '_' as a view")
+    name = _checked(name or run.encoder)
     id_map = None if private_dir is None else names.read_id_map(private_dir)
     made: list[tuple[PredictionFile, str]] = []
     for one in _tasks(run, task):
@@ -88,9 +87,58 @@ def write(
             for ending, by_key in _grouped(one, rows, table, id_map).items():
                 absent = None if table is None else _absent(one, by_key, table, ending)
                 made.append(_made(one, f"{one.folder}/{numbered}{ending}.csv", by_key, absent))
-    for file, text in made:  # all can be
+    return _written(made, output)
+
+
+def write_table(
+    table: str | pathlib.Path,
+    output: str | pathlib.Path,
+    task: str,
+    cardiobench: str | pathlib.Path,
+    name: str = results_lib.STUDIED,
+) -> list[PredictionFile]:
+    """The same of a table that `discovr_jax.predict` wrote for the set's files: measurements of test videos.
+
+    Ids must be the files' paths, as they are unless --hide_paths was given. Videos of other splits are left out.
+
+    Raises:
+      CardioBenchError: the task is of classes, a number is withheld, or no file is of the test split.
+    """
+    import pyarrow.parquet as pq
+
+    one, name = tasks.named(task), _checked(name)
+    truth = truth_table(one, cardiobench)
+    known = pq.read_schema(table).names
+    if one.binary or one.part not in known:
+        raise CardioBenchError(f"{table} has no column {one.part} for {task}; classes are served by a run alone")
+    columns = pq.read_table(table, columns=["id", one.part]).to_pydict()
+    rows = [(names.of_file(one, path), math.nan, value) for path, value in zip(*columns.values(), strict=True)]
+    wanted = truth.test_keys()
+    chosen = [row for row in rows if {key for _, key in names.places(one, row[0], truth)} & wanted]
+    if not chosen:
+        raise CardioBenchError(f"{table}: none of {len(rows)} files is of the test split of {truth.path}")
+    if withheld := sum(value is None for _, _, value in chosen):
+        raise CardioBenchError(
+            f"{table}: {withheld} of {len(chosen)} test videos have no {one.part}: predict --show_out_of_distribution"
+        )
+    made = []
+    for ending, by_key in _grouped(one, chosen, truth, None).items():
+        view = ending.removeprefix("_").upper()
+        pairs = {key: (truth.value(key, view), prediction) for key, (_, prediction) in by_key.items()}
+        made.append(_made(one, f"{one.folder}/{name}{ending}.csv", pairs, _absent(one, pairs, truth, ending)))
+    return _written(made, output)
+
+
+def _written(made: Sequence[tuple[PredictionFile, str]], output: str | pathlib.Path) -> list[PredictionFile]:
+    for file, text in made:
         results_io.write_text(pathlib.Path(output) / file.path, text)
     return [file for file, _ in made]
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise CardioBenchError(f"name '{name}': letters, digits, '.' and '-' alone; its scripts read '_' as a view")
+    return name
 
 
 def _tasks(run: compare.Run, chosen: str) -> list[Task]:
@@ -189,12 +237,11 @@ def _absent(task: Task, by_key, table: names.TruthTable, ending: str) -> int:
 def _made(task: Task, path: str, by_key, absent: int | None) -> tuple[PredictionFile, str]:
     """A file and its text."""
     target, prediction = np.array(list(by_key.values())).T
-    ones = np.ones((1, len(target)))
-    metrics = _CLASSES if task.binary else _REGRESSION
-    expected = {
-        metric: 100 * value if metric.endswith("(%)") else value
-        for metric, value in ((m, float(function(target, prediction, ones)[0])) for m, function in metrics.items())
-    }
+    known = np.isfinite(target)  # rows without a target do not count there either
+    ones, expected = np.ones((1, known.sum())), {}
+    for metric, function in (_CLASSES if task.binary else _REGRESSION).items():
+        value = float(function(target[known], prediction[known], ones)[0])
+        expected[metric] = 100 * value if metric.endswith("(%)") else value
     if task.binary:
         prediction = (prediction > video_metrics.THRESHOLD).astype(int)
     text = io.StringIO()

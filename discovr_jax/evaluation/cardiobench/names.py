@@ -51,6 +51,15 @@ def places(task: Task, identifier: str, table: "TruthTable | None", id_map: Mapp
     return [("", f"{identifier}.avi" if task.dataset == "EchoNet-Pediatric" else identifier)]
 
 
+def of_file(task: Task, path: str) -> str:
+    """The id that our builder of a set gives a file of it.
+
+    CAMUS' patient0001_2CH_half_sequence.nii.gz is patient0001_2CH.
+    """
+    stem = path.rpartition("/")[2].partition(".")[0]
+    return stem.removesuffix("_half_sequence") if task.dataset == "CAMUS" else stem
+
+
 class TruthTable:
     """A table of CardioBench's `data/splits`.
 
@@ -79,6 +88,12 @@ class TruthTable:
         """Keys of the test rows, of one view where one is given."""
         test = [row for row in self.rows if row[self._task.truth.split] == self._task.truth.test]
         return {row[self._task.key] for row in test if not view or row["view"] == view}
+
+    def value(self, key: str, view: str = "") -> float:
+        """The measurement of a test row; of several of one key the first, as the scripts have it."""
+        truth, name = self._task.truth, self._task.key
+        rows = (row for row in self.rows if row[name] == key and row[truth.split] == truth.test)
+        return float(next(row for row in rows if not view or row["view"] == view)[truth.column] or "nan")
 
     def row_of(self, path: str) -> dict[str, str]:
         """The row of a file: of those with its name the one that shares most of its folders.

@@ -3,6 +3,8 @@
 import csv
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics
 
@@ -125,6 +127,49 @@ def test_seeds_and_other_encoders_have_files_of_their_own(evaluated, tmp_path):
     mean = results["encoders"]["random"]["lvef/mae"]["value"]
     assert mean == pytest.approx(np.mean([file.expected["MAE"] for file in found]))
     assert found[0].expected != found[1].expected
+
+
+@pytest.mark.parametrize(
+    "name,task,path",
+    [
+        ("dynamic", "EchoNet-Dynamic/EF", "Videos/{}.avi"),
+        ("camus", "CAMUS/EF", "database_nifti/x/{}_half_sequence.nii.gz"),
+        ("pediatric", "EchoNet-Pediatric/EF", "A4C/Videos/{}.avi"),
+    ],
+)
+def test_a_table_of_predict_gives_the_same_file(evaluated, tmp_path, capsys, name, task, path):
+    workdir, clone, _ = evaluated(name)
+    expected = written(evaluated, name, tmp_path / "run")
+    rows = table(workdir / "eval" / "7" / "predictions.csv")
+    found = {row["id"]: float(row["prediction"]) for row in rows if row["encoder"] == "discovr"}
+    others = {key: 0.0 for key in (cardiobench_case.NAMES[cardiobench_case.CASES[name].dataset](n) for n in range(8))}
+    columns = {"id": [path.format(key) for key in (*others, *found)], "lvef": [*others.values(), *found.values()]}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")  # training videos are in it too
+    arguments = ["write", f"--predictions={tmp_path / 'p.parquet'}", f"--task={task}", f"--output={tmp_path / 'table'}"]
+    assert command.main(arguments) == 1
+    assert "needs --task and --cardiobench" in capsys.readouterr().err
+    assert command.main([*arguments, f"--cardiobench={clone}"]) == 0
+    said = capsys.readouterr().out
+    for file in expected:
+        assert (tmp_path / "table" / file.path).read_text() == (tmp_path / "run" / file.path).read_text()
+        assert f"MAE {file.expected['MAE']:.2f}" in said
+
+
+@pytest.mark.parametrize(
+    "columns,reason",
+    [
+        ({"id": ["0X1000000000000032.avi"], "rvef": [50.0]}, "has no column lvef"),
+        ({"id": ["0X1000000000000032.avi"], "lvef": pa.array([None], pa.float64())}, "1 of 1 test videos have no lvef"),
+        ({"id": ["0X1000000000000000.avi"], "lvef": [50.0]}, "none of 1 files is of the test split"),
+        ({"id": ["9f86d081884c7d65"], "lvef": [50.0]}, "is no name of EchoNet-Dynamic"),
+    ],
+)
+def test_tables_of_predict_that_cannot_be_used(evaluated, tmp_path, columns, reason):
+    _, clone, _ = evaluated("dynamic")
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    with pytest.raises(CardioBenchError, match=reason):
+        files.write_table(tmp_path / "p.parquet", tmp_path / "out", "EchoNet-Dynamic/EF", clone)
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_without_a_prediction_are_counted(evaluated, tmp_path, capsys):
