@@ -71,8 +71,7 @@ def write(
       WorkdirError: the run holds no evaluation.
       CardioBenchError: nothing is served, names cannot be recovered, or the videos are not of the test split.
 
-    >>> write("runs/adult", "predictions")  # doctest: +SKIP
-    [PredictionFile(path='EchoNet-Dynamic/EF/discovr.csv', rows=1277, ...)]
+    Example: `write("runs/adult", "predictions")` writes `predictions/EchoNet-Dynamic/EF/discovr.csv`.
     """
     run = compare.read_run(workdir)
     name = _checked(name or run.encoder)
