@@ -5,6 +5,7 @@ With --rows=N instead: every configured evaluator of pooled features on N made-u
 
 import argparse
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -33,7 +34,9 @@ def run(given: argparse.Namespace) -> None:
     config = given.config
     if given.rows:
         print(f"{machine.description()}; numpy {np.__version__}\n{given.rows} videos of {_WIDTH} float32\n")
-        print(machine.table(("evaluator", "its metric", "s", "CPU s", "peak MB"), evaluator_rows(config, given.rows)))
+        print(machine.table(("evaluator", "its metric", "s", "CPU s", "peak MB"), []))
+        for row in evaluator_rows(config, given.rows):
+            print(machine.row(row), flush=True)
         return
     experiment = experiment_lib.make_experiment(config, NUM_TRAIN)
     mesh = mesh_lib.make_mesh(config.mesh)
@@ -53,35 +56,25 @@ def run(given: argparse.Namespace) -> None:
     print(machine.table(("", "value"), rows))
 
 
-def evaluator_rows(config, rows: int) -> list[tuple[str, ...]]:
-    """One line per evaluator of pooled features, and one for the bootstrap of the probe's metrics alone.
+def evaluator_rows(config, rows: int) -> Iterator[tuple[str, ...]]:
+    """One line per evaluator of pooled features, its bootstrap included, as they are done.
 
     Peak memory is the whole process's, the features included.
     """
     features, fields = made_up(rows)
     encoders = {results_lib.STUDIED: [{split: {"mean": each} for split, each in features.items()}]}
-    result, chosen = [], runner.chosen(config)
-
-    def line(name, call):
-        machine.reset_peak_memory()
-        wall, cpu = time.perf_counter(), time.process_time()
-        metric = call()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        result.append((name, metric, f"{wall:.1f}", f"{cpu:.1f}", f"{machine.peak_memory() / 1e6:.0f}"))
-
-    for name, options in chosen.items():
+    for name, options in runner.chosen(config).items():
         if options["type"] not in ("knn", "anomaly", "probe", "regression", "retrieval"):
             continue
         alone = config.copy_and_resolve_references()
         alone.eval.evaluators, alone.eval.readouts = {name: options}, ("mean",)
-
-        def evaluate_alone(alone=alone):
-            found = runner.evaluate_features(encoders, fields, alone)
-            metric, entry = next(iter(found.results["encoders"][results_lib.STUDIED].items()))
-            return f"{metric} {entry['value']:.5f} [{entry['low']:.5f}, {entry['high']:.5f}]"
-
-        line(name, evaluate_alone)
-    return result
+        machine.reset_peak_memory()
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = runner.evaluate_features(encoders, fields, alone)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        metric, entry = next(iter(found.results["encoders"][results_lib.STUDIED].items()))
+        value = f"{metric} {entry['value']:.5f} [{entry['low']:.5f}, {entry['high']:.5f}]"
+        yield name, value, f"{wall:.1f}", f"{cpu:.1f}", f"{machine.peak_memory() / 1e6:.0f}"
 
 
 def made_up(rows: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
