@@ -214,7 +214,7 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
             except ValueError as error:
                 raise WorkdirError(f"{run.name}: predictions.csv is damaged ({family}: {error})") from None
             if rows is None:
-                weights = bootstrap.patient_weights(patients, RESAMPLES)
+                weights = bootstrap.weights_of(patients, RESAMPLES)
                 rows = results_lib.Rows(ids, patients, target, weights)
             _check_rows(rows, ids, patients, target, f"{first.name} and {run.name}: {family}")
             predictions += per_seed

@@ -39,7 +39,7 @@ def fit(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray]) -> tuple
     """
     names, usual, arrays = [], {}, {}
     for name in READOUTS:
-        rows = _some(_finite(train[name])) if name in train else np.zeros((0, 1))
+        rows = _some(train[name], _finite(train[name])) if name in train else np.zeros((0, 1))
         if len(rows) < 4:
             continue
         first, second = rows[::2], rows[1::2]
@@ -50,7 +50,8 @@ def fit(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray]) -> tuple
         usual[name] = float(np.quantile(_residual(arrays, name, second), _USUAL)) or 1.0
         names.append(name)
     about = {"readouts": names, "usual": usual, "share": SHARE}
-    distances = distance(about, arrays, {name: _some(val[name]) for name in names}) if names else np.zeros(0)
+    looked_at = {name: _some(val[name], np.arange(len(val[name]))) for name in names}
+    distances = distance(about, arrays, looked_at) if names else np.zeros(0)
     distances = np.sort(distances[np.isfinite(distances)])
     rank = min(math.ceil((len(distances) + 1) * SHARE), len(distances))
     threshold = float(distances[rank - 1]) if rank else 0.0
@@ -77,12 +78,12 @@ def _residual(arrays: Mapping[str, np.ndarray], name: str, rows: np.ndarray) -> 
     return rows.__array_namespace__().linalg.norm(rows - rows @ components.T @ components, axis=1)
 
 
-def _finite(rows: np.ndarray) -> np.ndarray:
-    """Rows [N, D] that are finite, as float64."""
-    rows = np.asarray(rows, np.float64)
-    return rows[np.isfinite(rows).all(1)]
+def _finite(features: np.ndarray) -> np.ndarray:
+    """Numbers of the rows of features [N, D] that are finite."""
+    return np.flatnonzero(np.concatenate([np.isfinite(block).all(1) for _, block in interface.blocks(features)]))
 
 
-def _some(rows: np.ndarray) -> np.ndarray:
-    """At most `_MOST` of the rows, evenly spaced."""
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).round().astype(int))]
+def _some(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of these rows of features [N, D] at most `_MOST`, evenly spaced: float64."""
+    picked = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).round().astype(int))]
+    return np.asarray(features[picked], np.float64)

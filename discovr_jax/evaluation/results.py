@@ -9,7 +9,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,34 @@ Metrics = Mapping[str, bootstrap.Metric]
 MetricValues = dict[str, np.ndarray]
 
 
+class PredictionTable(Sequence):
+    """Rows of predictions.csv, one dict each. Held as columns: a dict is made when it is read."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[dict[str, Any], dict[str, Sequence]]] = []
+
+    def add(self, common: Mapping[str, Any], **columns: Sequence) -> None:
+        """Adds rows: what all have in common, and columns of equal length, arrays or lists."""
+        self._parts.append((dict(common), columns))
+
+    def __len__(self) -> int:
+        return sum(len(next(iter(columns.values()))) for _, columns in self._parts)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for common, columns in self._parts:
+            plain = (each.tolist() if isinstance(each, np.ndarray) else each for each in columns.values())
+            for row in zip(*plain, strict=True):
+                yield common | dict(zip(columns, row, strict=True))
+
+    def __getitem__(self, key):
+        return list(self)[key]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found; `add` and `skip` fill it.
@@ -41,7 +69,7 @@ class Evaluation:
     """
 
     results: dict[str, Any]
-    predictions: list[dict[str, Any]]
+    predictions: PredictionTable
     features: Mapping[str, Sequence[Mapping[str, Mapping[str, np.ndarray]]]]
     fields: Mapping[str, Mapping[str, np.ndarray]]
     heads: dict[str, "FittedHead"] = dataclasses.field(default_factory=dict)
@@ -78,13 +106,13 @@ class Rows:
     Attributes:
       ids: str [N], unique; patients: [N].
       target: float64 [N], NaN where a metric needs none.
-      weights: int16 [R, N], how often each counts in each resample.
+      weights: int [R, N], how often each counts in each resample, see `bootstrap.weights_of`.
     """
 
     ids: np.ndarray
     patients: np.ndarray
     target: np.ndarray
-    weights: np.ndarray
+    weights: np.ndarray | bootstrap.Resamples
 
     @property
     def num_patients(self) -> int:
@@ -94,7 +122,7 @@ class Rows:
 
 def make_rows(ids: np.ndarray, patients: np.ndarray, target: np.ndarray, config) -> Rows:
     """Rows with the bootstrap of `config.eval.resamples` and `config.seed`; arrays [N], see `Rows`."""
-    weights = bootstrap.patient_weights(patients, config.eval.resamples, config.seed)
+    weights = bootstrap.weights_of(patients, config.eval.resamples, config.seed)
     return Rows(np.asarray(ids, str), np.asarray(patients), np.asarray(target, np.float64), weights)
 
 
@@ -117,7 +145,7 @@ def start(features, fields, config) -> Evaluation:
         "notes": [],
         "skipped": [],
     }
-    return Evaluation(results, [], features, fields)
+    return Evaluation(results, PredictionTable(), features, fields)
 
 
 def patients_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -143,13 +171,11 @@ def metrics_of(rows: Rows, scores: Metrics, predictions: Sequence[interface.Pred
     Returns:
       {metric: float64 [1 + R]}, see `bootstrap.distribution`.
     """
-    result = {}
-    for name, metric in scores.items():
-        values = [_values(each, metric) for each in predictions]
-        if all(value is not None for value in values):
-            each = [bootstrap.distribution(metric, rows.target, value, rows.weights) for value in values]
-            result[name] = np.mean(each, 0)
-    return result
+    known = {name: [_values(each, metric) for each in predictions] for name, metric in scores.items()}
+    known = {name: values for name, values in known.items() if all(value is not None for value in values)}
+    wanted = [(scores[name], value) for name, values in known.items() for value in values]
+    found = iter(bootstrap.distributions(wanted, rows.target, rows.weights))
+    return {name: np.mean([next(found) for _ in values], 0) for name, values in known.items()}
 
 
 def summary(values: MetricValues, num_patients: int) -> dict[str, dict[str, Any]]:
@@ -175,6 +201,7 @@ def add(
     chosen_by: str,
     part: str = "",
     names: Mapping[str, str] | None = None,
+    bootstrapped: Mapping[str, MetricValues] | None = None,
 ) -> None:
     """Enters one evaluator's predictions into an evaluation.
 
@@ -210,18 +237,17 @@ def add(
         "paired_same_readout": {},
     }
     # Sorted, so that the same resamples can be drawn from the numbers.
-    numbers = {name: number for number, name in enumerate(np.unique(patients_of(evaluation.fields["test"])))}
+    patients = np.searchsorted(np.unique(patients_of(evaluation.fields["test"])), rows.patients)
+    ids = [str(row) for row in rows.ids]
     used = {name for group in predictions.values() for each in group for name in each.outputs if _is_used(name, scores)}
     for encoder, group in predictions.items():
         common = {"encoder": encoder, "family": part, "readout": readouts[encoder]}
         for seed, each in enumerate(group):
             outputs = {} if each.test is None else {"": each.test}
             for name, values in (outputs | {n: v for n, v in each.outputs.items() if n in used}).items():
-                evaluation.predictions.extend(
-                    {"id": str(row), **common, "output": name, "seed": seed, "target": float(target),
-                     "prediction": float(value), "patient": numbers[patient]}
-                    for row, patient, target, value in zip(rows.ids, rows.patients, rows.target, values, strict=True)
-                )  # fmt: skip
+                values, target = np.asarray(values, np.float64), np.asarray(rows.target, np.float64)
+                mark = {**common, "output": name, "seed": seed}
+                evaluation.predictions.add(mark, id=ids, target=target, prediction=values, patient=patients)
     if rows.num_patients < len(rows.ids):
         _add_patients(results, family, part, rows, scores, predictions, field)
 

@@ -38,6 +38,7 @@ SCHEMA_VERSION = 1  # of results.json
 TYPES = ("anomaly", "classes", "knn", "labels", "probe", "regression", "retrieval", "transfer")
 TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
+_LARGE = 50_000_000  # numbers above which a split's features are not copied as float64: 400 MB
 
 Fields = Mapping[str, Mapping[str, np.ndarray]]
 # {encoder: [{split: {readout: float [N, D]}}, one per seed]}
@@ -288,7 +289,7 @@ def _run(
     results_lib.add(
         evaluation, part.family, job.rows, scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
-        names=part.scores,
+        names=part.scores, bootstrapped={encoder: samples[encoder][best[encoder]] for encoder in tables},
     )  # fmt: skip
     # Not of shares of the labels, nor of another dataset.
     if part.name == part.family and hasattr(module, "apply") and results_lib.STUDIED in tables:
@@ -338,8 +339,10 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
     for seed, splits in enumerate(group):
         inputs = []
         for split in SPLITS:
-            rows = np.asarray(splits[split][readout], np.float64)[job.known[split]]
-            bad = int((~np.isfinite(rows).all(1)).sum())
+            rows, known = splits[split][readout], job.known[split]
+            rows = rows if known.all() else rows[known]
+            rows = np.asarray(rows, np.float64 if rows.size <= _LARGE else None)
+            bad = sum(int((~np.isfinite(block).all(1)).sum()) for _, block in interface.blocks(rows))
             if bad:
                 raise interface.Skip(
                     f"features not finite: {bad} of {len(rows)} videos of split {split} (seed {seed})"

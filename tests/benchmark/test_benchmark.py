@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from discovr_jax.benchmark import compression, machine, parts, trace
+from discovr_jax.benchmark import compression, evaluation, machine, parts, trace
 from discovr_jax.benchmark.__main__ import main
 from discovr_jax.configs import adult
 from discovr_jax.data import mixture, pipeline, records
@@ -178,6 +178,16 @@ def test_sinkhorn_and_eval(tiny_flags, capsys):
     assert float(rows[-1][-1].removesuffix(" |")) < 1e-5  # both forms assign alike
     assert main(["eval", *tiny_flags, "--repeats=1"]) == 0
     assert "| clips per second |" in capsys.readouterr().out
+
+
+def test_evaluators_on_many_rows(capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "_WIDTH", 16)
+    assert main(["eval", "--config=adult", "--rows=300", "--config.eval.resamples=20"]) == 0
+    rows = re.findall(r"^\| (\w+) \| (\S+) (\S+) .* \| [0-9.]+ \| [0-9.]+ \| \d+ \|$", capsys.readouterr().out, re.M)
+    found = {name: (metric, float(value)) for name, metric, value in rows}
+    assert set(found) == {"knn", "anomaly", "probe", "lvef", "retrieval"}
+    assert found["probe"][0] == "probe/macro_f1" and found["probe"][1] > 0.55  # the label is linear in the features
+    assert found["lvef"][1] < 8  # the EF's standard deviation
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,14 @@ def test_readout_is_chosen_on_validation_for_each_encoder(evaluation):
     assert chosen == evaluation.results["encoders"]["discovr"]["knn/auroc"]
 
 
+def test_no_copies_no_table_of_weights_and_small_blocks_change_nothing(evaluation, monkeypatch):
+    for module, name, limit in ((runner, "_LARGE", 0), (bootstrap, "_TABLE", 0), (interface, "_ROWS", 16)):
+        monkeypatch.setattr(module, name, limit)
+    found = runner.evaluate_features(_encoders(evaluation.fields), evaluation.fields, _config()).results
+    for name, metrics in evaluation.results["encoders"].items():
+        assert all(found["encoders"][name][n] == pytest.approx(each, abs=1e-9) for n, each in metrics.items()), name
+
+
 def test_seeds_are_averaged_inside_each_resample(evaluation):
     rows = [r for r in evaluation.predictions if r["encoder"] == "random" and r["family"] == "lvef"]
     patients = evaluation.fields["test"]["patient_id"]

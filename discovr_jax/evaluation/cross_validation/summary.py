@@ -42,7 +42,7 @@ def summarise(
     Args:
       found: of `run.predict_all`; about: what else is to be said (commit, command).
     """
-    weights = bootstrap.patient_weights(archive.groups, options.resamples, options.seed)
+    weights = bootstrap.weights_of(archive.groups, options.resamples, options.seed)
     count = len(np.unique(archive.groups))
     metrics: dict[str, bootstrap.Metric] = dict(_CLASSES if archive.classes else _MEASUREMENT)
     metrics |= {f"recall of {name}": class_metrics.Recall(k) for k, name in enumerate(archive.classes)}

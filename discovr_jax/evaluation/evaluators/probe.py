@@ -10,11 +10,11 @@ number is no probability: it is too high where abnormal is rare, and a strong pe
 Source: Platt, "Probabilistic outputs for support vector machines", 1999.
 """
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
+import scipy.optimize
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from discovr_jax.errors import ConfigError
@@ -61,45 +61,73 @@ def evaluate(
     if not Cs or min(Cs) <= 0:
         raise ConfigError(f"the values of C of a probe must be positive, got {Cs}")
     mean, scale = interface.scaling(train.features)
-    x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
     for c in sorted(Cs):
-        model = LogisticRegression(C=c, class_weight="balanced", max_iter=max_iter)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                model.fit(x_train, train.target)
-            except ConvergenceWarning:
-                dropped.append(c)
-                continue
-        score = video_metrics.auroc(val.target, model.decision_function(x_val), ones)[0]
+        weights = logistic(train.features, train.target, c, mean, scale, max_iter)
+        if weights is None:
+            dropped.append(c)
+            continue
+        found = interface.project(val.features, mean, scale, weights[:-1]) + weights[-1]
+        score = video_metrics.auroc(val.target, found, ones)[0]
         if score > best_score:
-            best, best_score = model, score
+            best, best_score, val_score, chosen = weights, score, found, c
     if best is None:
         raise interface.Skip(f"logistic regression: no C of {Cs} converged in {max_iter} iterations")
-    details = {"C": best.C, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
+    details = {"C": chosen, "class_weight": "balanced", "abnormal_share_of_train": float(train.target.mean())}
     if dropped:
         details["C_not_converged"] = dropped
-    curve = platt(best.decision_function(x_val), val.target)
-    probability = calibrated(curve, best.decision_function(x_test))
+    test_score = interface.project(test.features, mean, scale, best[:-1]) + best[-1]
+    curve = platt(val_score, val.target)
+    probability = calibrated(curve, test_score)
     return interface.Predictions(
-        best.predict_proba(x_val)[:, 1],
-        best.predict_proba(x_test)[:, 1],
+        expit(val_score),
+        expit(test_score),
         details,
         outputs={"probability": probability},
         report={"reliability": reliability(test.target, probability)},
-        fitted={"mean": mean, "scale": scale, "weights": best.coef_[0], "intercept": best.intercept_, "platt": curve},
+        fitted={"mean": mean, "scale": scale, "weights": best[:-1], "intercept": best[-1:], "platt": curve},
     )
+
+
+def logistic(features: np.ndarray, target: np.ndarray, c: float, mean, scale, max_iter: int) -> np.ndarray | None:
+    """Fits as scikit-learn's LogisticRegression(C=c, class_weight="balanced") on standardised features.
+
+    Objective, start and stopping rule of L-BFGS are scikit-learn's; it would hold a float64 copy of the features.
+
+    Args:
+      features: float [N, D]; target: 0 or 1, [N]; mean, scale: [D], of the features.
+
+    Returns:
+      float64 [D + 1], the intercept last; None if it does not converge.
+    """
+    abnormal = target.mean()
+    importance = np.where(target == 1, 0.5 / abnormal, 0.5 / (1 - abnormal))
+    count, penalty = len(target), np.append(np.full(features.shape[1], 1 / (c * len(target))), 0.0)
+
+    def objective(weights):
+        loss, gradient, slope = 0.0, np.zeros(len(mean)), weights[:-1] / scale
+        shift, total = weights[-1] - mean @ slope, 0.0
+        for rows, block in interface.blocks(features):
+            z, y, each = block @ slope + shift, target[rows], importance[rows]
+            loss += each @ (np.logaddexp(0, z) - y * z)
+            error = each * (expit(z) - y)
+            gradient, total = gradient + error @ block, total + error.sum()
+        gradient = np.append((gradient - total * mean) / scale, total) / count
+        return loss / count + penalty @ weights**2 / 2, gradient + penalty * weights
+
+    stop = {"maxiter": max_iter, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
+    found = scipy.optimize.minimize(objective, np.zeros(len(mean) + 1), jac=True, method="L-BFGS-B", options=stop)
+    return found.x if found.success else None
 
 
 def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
     """Calibrated probability of "abnormal" [N] of features [N, D]: output "probability" of `evaluate`.
 
-    Arrays are of NumPy or JAX (`interface.floats`).
+    Arrays are of NumPy or JAX (`interface.project`).
     """
-    x = (interface.floats(features) - fitted["mean"]) / fitted["scale"]
-    return calibrated(fitted["platt"], x @ fitted["weights"] + fitted["intercept"])
+    score = interface.project(features, fitted["mean"], fitted["scale"], fitted["weights"]) + fitted["intercept"]
+    return calibrated(fitted["platt"], score)
 
 
 def platt(val_score: np.ndarray, val_target: np.ndarray) -> np.ndarray:

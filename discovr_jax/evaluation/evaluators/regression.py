@@ -32,24 +32,28 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
         raise interface.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
 
 
-def ridge(x: np.ndarray, y: np.ndarray, alphas) -> np.ndarray:
-    """Coefficients minimising |y - x w|^2 + alpha |w|^2 for each alpha in `alphas`.
+def ridge(x: np.ndarray, y: np.ndarray, alphas, mean=0.0, scale=1.0) -> np.ndarray:
+    """Coefficients minimising |y - z w|^2 + alpha |w|^2 for each alpha in `alphas`, z = (x - mean) / scale.
 
     One decomposition serves all.
 
     Args:
-      x: float64 [N, D], centred; y: float64 [N], centred; alphas: [P] penalties, each > 0.
+      x: float [N, D], z centred; y: float64 [N], centred; alphas: [P] penalties, each > 0.
 
     Returns:
       float64 [P, D].
     """
     alphas = np.asarray(alphas, np.float64)[:, None]
     if x.shape[0] >= x.shape[1]:
-        eigenvalues, vectors = np.linalg.eigh(x.T @ x)
-        projected = vectors.T @ (x.T @ y)
-        return (projected / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T
-    eigenvalues, vectors = np.linalg.eigh(x @ x.T)
-    return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T @ x
+        gram, projected = 0.0, 0.0
+        for rows, block in interface.blocks(x):
+            z = (block - mean) / scale
+            gram, projected = gram + z.T @ z, projected + z.T @ y[rows]
+        eigenvalues, vectors = np.linalg.eigh(gram)
+        return ((vectors.T @ projected) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T
+    z = (np.asarray(x, np.float64) - mean) / scale
+    eigenvalues, vectors = np.linalg.eigh(z @ z.T)
+    return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T @ z
 
 
 def evaluate(
@@ -67,17 +71,15 @@ def evaluate(
     if not alphas or alphas[-1] <= 0:
         raise ConfigError(f"the alphas of a regression must be positive, got {alphas}")
     centre, scale = interface.scaling(train.features)
-    x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     mean = train.target.mean()
-    coefficients = ridge(x_train, train.target - mean, alphas)
-    errors = np.abs(mean + x_val @ coefficients.T - val.target[:, None]).mean(0)
+    coefficients = ridge(train.features, train.target - mean, alphas, centre, scale)
+    errors = np.abs(mean + interface.project(val.features, centre, scale, coefficients.T) - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
-    val_prediction, test_prediction = (mean + x @ coefficients[chosen] for x in (x_val, x_test))
     fitted = {"mean": centre, "scale": scale, "weights": coefficients[chosen], "intercept": np.array([mean])}
+    val_prediction, test_prediction = (apply(fitted, split.features) for split in (val, test))
     return interface.Predictions(val_prediction, test_prediction, details={"penalty": alphas[chosen]}, fitted=fitted)
 
 
 def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    """The measurement [N] of features [N, D], arrays of NumPy or JAX (`interface.floats`)."""
-    x = (interface.floats(features) - fitted["mean"]) / fitted["scale"]
-    return fitted["intercept"] + x @ fitted["weights"]
+    """The measurement [N] of features [N, D], arrays of NumPy or JAX (`interface.project`)."""
+    return fitted["intercept"] + interface.project(features, fitted["mean"], fitted["scale"], fitted["weights"])

@@ -38,6 +38,14 @@ def differences(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.where(known, gaps, 0).sum(1) / np.maximum(count, 1), np.nan)
 
 
+def chance(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`differences` where all values [Q] have the same others [N], some of them known: float64 [Q]."""
+    ranked = np.sort(others[np.isfinite(others)])
+    below, sums = np.searchsorted(ranked, values), np.r_[0.0, np.cumsum(ranked)]
+    total = values * below - sums[below] + (sums[-1] - sums[below]) - values * (len(ranked) - below)
+    return total / len(ranked)
+
+
 def evaluate(
     train: interface.Split, val: interface.Split, test: interface.Split, *, field: str = "ef"
 ) -> interface.Predictions:
@@ -55,7 +63,7 @@ def evaluate(
     reference, query = (np.asarray(split.columns[field], np.float64) for split in (train, test))
     if np.isfinite(reference).any() and np.isfinite(query).any():
         outputs["difference"] = differences(query, reference[in_test])
-        outputs["difference_by_chance"] = differences(query, np.broadcast_to(reference, (len(query), len(reference))))
+        outputs["difference_by_chance"] = chance(query, reference)
     shown = np.unique(np.linspace(0, len(test.target) - 1, _SHOWN).astype(int))
     neighbours = [
         {

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from discovr_jax.evaluation import interface
+
 # Part of every cache key: raise it when the same inputs would give other features.
 FEATURES_VERSION = 1
+_LARGE = 50_000_000  # numbers of one file above which they are float16, and read from disk as they are needed
 Embed = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]
 Readouts = dict[str, np.ndarray]
 
@@ -119,6 +123,7 @@ def cached(
     keys: Sequence[str],
     make: Callable[[Sequence[int]], list[Readouts]],
     share: Share = ALONE,
+    mapped: bool = False,
 ) -> list[Readouts]:
     """Reads features from disk and makes the missing ones together.
 
@@ -130,6 +135,8 @@ def cached(
       names: of the files, "discovr-0-test" say; keys: of `cache_key`, one for each name.
       make: indices into `names` -> their features.
       share: of this process. Several processes make together what any of them could not read.
+      mapped: more than 50 million numbers become float16 in a folder, one file per pooling, and stay on disk: they are
+        memory-mapped, also just after they were made, so that a later evaluation sees the same numbers.
 
     Returns:
       Features, in the order of `names`.
@@ -141,13 +148,16 @@ def cached(
     missing = np.flatnonzero(share.on_any([features is None for features in result])).tolist()
     if missing:
         for index, made in zip(missing, make(missing), strict=True):
-            result[index] = made
+            large = mapped and sum(np.size(array) for array in made.values()) > _LARGE
+            result[index] = made = _rounded(made) if large else made
             if not share.writes:
                 continue
-            _write(paths[index], made)
-            for stale in directory.glob(f"{names[index]}-{'?' * 20}.npz"):
-                if stale != paths[index]:
-                    stale.unlink(missing_ok=True)  # another evaluation may have been quicker
+            new = _write_folder(paths[index], made) if large else _write(paths[index], made)
+            result[index] = _read(paths[index]) if large else made
+            for suffix in (".npz", ""):
+                for stale in directory.glob(f"{names[index]}-{'?' * 20}{suffix}"):
+                    if stale != new:
+                        _remove(stale)
     return result
 
 
@@ -186,13 +196,22 @@ def join(features: Mapping[str, Any], lengths: Mapping[str, float], concatenate:
 
 def _mean_length(array: np.ndarray) -> float:
     """Mean length of the finite rows, or 1 if that is 0 or there is none; the runner reports NaN rows."""
-    lengths = np.linalg.norm(np.asarray(array, np.float64), axis=1)
+    lengths = np.concatenate([np.linalg.norm(block, axis=1) for _, block in interface.blocks(array)])
     lengths = lengths[np.isfinite(lengths)]
     return (float(lengths.mean()) if lengths.size else 0.0) or 1.0
 
 
+def _rounded(features: Readouts) -> Readouts:
+    """As float16, except a pooling with a number beyond its range."""
+    largest = np.finfo(np.float16).max
+    within = {name: np.nanmax(np.abs(array), initial=0) <= largest for name, array in features.items()}
+    return {name: array.astype(np.float16) if within[name] else array for name, array in sorted(features.items())}
+
+
 def _read(path: pathlib.Path) -> Readouts | None:
     try:
+        if (folder := path.with_suffix("")).is_dir():
+            return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(folder.iterdir())}
         # Opened here, because np.load leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -203,7 +222,28 @@ def _read(path: pathlib.Path) -> Readouts | None:
         return None
 
 
-def _write(path: pathlib.Path, features: Readouts) -> None:
+def _write(path: pathlib.Path, features: Readouts) -> pathlib.Path:
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         np.savez(file, **features)
     os.replace(file.name, path)
+    return path
+
+
+def _write_folder(path: pathlib.Path, features: Readouts) -> pathlib.Path:
+    """The folder in the place of the file `path`, whole or not at all."""
+    folder = path.with_suffix("")
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, suffix=".tmp"))
+    for name, array in features.items():
+        np.save(temporary / f"{name}.npy", array)
+    _remove(folder)
+    temporary.chmod(0o755)
+    temporary.rename(folder)
+    return folder
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Another evaluation may have been quicker."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

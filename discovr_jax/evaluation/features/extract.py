@@ -82,7 +82,7 @@ def extract_splits(
                 return feature_cache.extract_features(embeds, batches, len(videos), progress)
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
-        features = feature_cache.cached(directory, names, keys, make, share)
+        features = feature_cache.cached(directory, names, keys, make, share, mapped=True)
         for (name, seed), readouts in zip(members, features, strict=True):
             result[name][seed][split] = readouts
     return result

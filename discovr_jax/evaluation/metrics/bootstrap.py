@@ -4,13 +4,16 @@ Videos of one patient are not independent, so patients are drawn, and all videos
 along. Two encoders are compared inside the same resamples (paired), so weights are made once and passed in.
 """
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 # Below this share of usable resamples the percentiles are not those of the stated bootstrap.
 _MIN_USABLE = 0.5
 _LEVELS = (2.5, 97.5)
+_TABLE = 50_000_000  # weights that are kept: 100 MB; more are drawn anew whenever they are read
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -34,38 +37,82 @@ def patient_weights(patients: np.ndarray, resamples: int = 1000, seed: int = 0) 
     >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())  # videos of a patient are drawn together
     ((4, 3), True)
     """
-    patients = np.asarray(patients)
-    if patients.size == 0 or resamples < 1:
-        raise ValueError(f"bootstrap needs videos and resamples, got {patients.size} and {resamples}")
-    names, index = np.unique(patients, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    probability = np.full(len(names), 1 / len(names))
     weights = np.empty((resamples, len(patients)), np.int16)
-    for row in range(resamples):  # row by row: the int64 draws of a large archive would not fit at once
-        weights[row] = rng.multinomial(len(names), probability)[index]
+    for row, each in enumerate(Resamples.of(patients, resamples, seed)):
+        weights[row] = each
     return weights
 
 
+@dataclasses.dataclass(frozen=True)
+class Resamples:
+    """The rows of `patient_weights` without a table of them: each iteration draws the same anew.
+
+    Attributes:
+      patient: number of the patient of each video, int [N]; patients: how many there are.
+      count: of resamples; seed: of the draws.
+    """
+
+    patient: np.ndarray
+    patients: int
+    count: int
+    seed: int
+
+    @classmethod
+    def of(cls, patients: np.ndarray, resamples: int, seed: int) -> "Resamples":
+        """Arguments and errors as of `patient_weights`."""
+        patients = np.asarray(patients)
+        if patients.size == 0 or resamples < 1:
+            raise ValueError(f"bootstrap needs videos and resamples, got {patients.size} and {resamples}")
+        names, index = np.unique(patients, return_inverse=True)
+        return cls(index, len(names), resamples, seed)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(self.seed)
+        probability = np.full(self.patients, 1 / self.patients)
+        return (rng.multinomial(self.patients, probability)[self.patient] for _ in range(self.count))
+
+    def __getitem__(self, columns: tuple[slice, np.ndarray]) -> "Resamples":
+        """The same resamples of some of the videos: `weights[:, videos]`, as of a table."""
+        return dataclasses.replace(self, patient=self.patient[columns[1]])
+
+
+def weights_of(patients: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray | Resamples:
+    """`patient_weights`, as a table only where it is small."""
+    make = patient_weights if len(patients) * resamples <= _TABLE else Resamples.of
+    return make(patients, resamples, seed)
+
+
 def distribution(
-    metric: Metric, target: np.ndarray, prediction: np.ndarray, weights: np.ndarray
+    metric: Metric, target: np.ndarray, prediction: np.ndarray, weights: np.ndarray | Resamples
 ) -> np.ndarray:
     """The metric, then the metric of each resample.
 
     Args:
-      metric: one of `metrics`; target, prediction: float [N]; weights: int [R, N] of `patient_weights`.
+      metric: one of `metrics`; target, prediction: float [N]; weights: int [R, N] of `weights_of`.
 
     Returns:
       float64 [1 + R]; element 0 is the metric itself, NaN where it does not exist.
     """
-    target, prediction = np.asarray(target, np.float64), np.asarray(prediction, np.float64)
-    parts = [metric(target, prediction, np.ones((1, len(target))))]
-    rows = max(1, 4_000_000 // len(target))  # about 32 MB of float64 weights at a time
-    for start in range(0, len(weights), rows):
-        parts.append(metric(target, prediction, weights[start : start + rows].astype(np.float64)))
-    values = np.concatenate(parts)
-    if getattr(metric, "centred", False):
-        values[1:] += values[0] - np.nanmean(values[1:])
-    return values
+    return distributions([(metric, prediction)], target, weights)[0]
+
+
+def distributions(
+    scores: Sequence[tuple[Metric, np.ndarray]], target: np.ndarray, weights: np.ndarray | Resamples
+) -> list[np.ndarray]:
+    """`distribution` of several (metric, prediction [N]), for which the weights are read once."""
+    target = np.asarray(target, np.float64)
+    scores = [(metric, np.asarray(prediction, np.float64)) for metric, prediction in scores]
+    parts = [[metric(target, prediction, np.ones((1, len(target))))] for metric, prediction in scores]
+    size, rows = max(1, 4_000_000 // len(target)), iter(weights)  # about 32 MB of float64 weights at a time
+    while some := list(itertools.islice(rows, size)):
+        chunk = np.asarray(some, np.float64)
+        for part, (metric, prediction) in zip(parts, scores, strict=True):
+            part.append(metric(target, prediction, chunk))
+    result = [np.concatenate(part) for part in parts]
+    for values, (metric, _) in zip(result, scores, strict=True):
+        if getattr(metric, "centred", False):
+            values[1:] += values[0] - np.nanmean(values[1:])
+    return result
 
 
 def interval(values: np.ndarray, num_patients: int) -> dict[str, float | int | str | None]:

@@ -105,9 +105,11 @@ def _class_weight_by_score(target, score, weights):
     ranked = np.asarray(score)[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     weights = np.asarray(weights, np.float64)[:, order]
-    positive = (np.asarray(target)[order] == 1).astype(np.float64)
-    grouped = [np.add.reduceat(weights * part, starts, axis=1) for part in (positive, 1 - positive)]
-    return grouped[0], grouped[1]
+    abnormal = weights * (np.asarray(target)[order] == 1)
+    normal = weights - abnormal
+    if len(starts) < len(ranked):
+        abnormal, normal = (np.add.reduceat(part, starts, axis=1) for part in (abnormal, normal))
+    return abnormal, normal
 
 
 def sensitivity(target, margin, weights) -> np.ndarray:
@@ -131,8 +133,7 @@ def auroc(target, score, weights) -> np.ndarray:
     [0.75]
     """
     abnormal, normal = _class_weight_by_score(target, score, weights)
-    below = np.cumsum(normal, axis=1) - normal
-    pairs = (abnormal * (below + normal / 2)).sum(1)
+    pairs = np.einsum("rs,rs->r", abnormal, np.cumsum(normal, axis=1) - normal / 2)
     return _divide(pairs, abnormal.sum(1) * normal.sum(1))
 
 

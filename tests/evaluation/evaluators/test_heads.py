@@ -106,6 +106,63 @@ def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
     np.testing.assert_allclose(similarity, np.take_along_axis(whole, index, axis=1), atol=1e-12)
 
 
+@pytest.mark.parametrize("spread,searched_again", [(1.0, 0), (1e-4, 1)])
+def test_nearest_in_float32_is_exact(monkeypatch, spread, searched_again):
+    """What float32 cannot tell apart, here cosines of 1 - 1e-8, is searched again in float64."""
+    for name, value in {"_BLOCK": 20_000, "_COLUMNS": 300, "_SPARE": 8, "_CACHED": 5000, "_ROWS": 100}.items():
+        monkeypatch.setattr(interface, name, value)
+    rng, search, queries = np.random.default_rng(0), interface._search, []
+
+    def spy(query, reference, keep, dtype):
+        queries.append((dtype, len(query)))
+        return search(query, reference, keep, dtype)
+
+    monkeypatch.setattr(interface, "_search", spy)
+    reference = 1 + spread * rng.normal(size=(900, 40))
+    reference[::90] = reference[5]  # ties
+    query = np.r_[1 + spread * rng.normal(size=(130, 40)), reference[5:6]]
+    similarity, index = interface.nearest(query, reference, 20)
+    whole = interface.unit_length(query) @ interface.unit_length(reference).T
+    expected = np.take_along_axis(whole, np.argsort(-whole, axis=1, kind="stable")[:, :20], axis=1)
+    np.testing.assert_allclose(similarity, expected, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(np.take_along_axis(whole, index, axis=1), expected, rtol=0, atol=1e-15)
+    assert index[-1][:11].tolist() == [0, 5, *range(90, 900, 90)]
+    assert all(len(set(row)) == 20 for row in index.tolist())
+    assert [dtype for dtype, _ in queries] == [np.float32] + searched_again * [np.float64]
+    assert queries[-1][1] > 100  # all, or nearly
+
+
+def test_neighbours_of_features_that_are_not_finite_are_an_error():
+    with pytest.raises(ValueError, match="not finite"):
+        interface.nearest(np.full((2, 3), np.nan), np.eye(3), 2)
+
+
+def test_heads_read_features_in_blocks(monkeypatch):
+    """As from one block, and as scikit-learn on a copy; features may be of any type."""
+    splits = _splits(gap=0.4, share=0.3)
+    splits = [interface.Split(s.name, s.features.astype(np.float16) * 2 + 5, s.target) for s in splits]
+    measured = [interface.Split(s.name, s.features, s.features[:, 1] + s.target) for s in splits]
+    whole = probe.evaluate(*splits, Cs=(0.1,)), regression.evaluate(*measured)
+    monkeypatch.setattr(interface, "_ROWS", 50)
+    in_blocks = probe.evaluate(*splits, Cs=(0.1,)), regression.evaluate(*measured)
+    for one, other, name in zip(whole, in_blocks, ("probe", "regression"), strict=True):
+        np.testing.assert_allclose(one.test, other.test, rtol=1e-9, err_msg=name)
+        np.testing.assert_allclose(one.val, other.val, rtol=1e-9, err_msg=name)
+    train, test = (splits[number].features.astype(np.float64) for number in (0, 2))
+    train, test = (StandardScaler().fit(train).transform(each) for each in (train, test))
+    model = LogisticRegression(C=0.1, class_weight="balanced").fit(train, splits[0].target)
+    np.testing.assert_allclose(in_blocks[0].test, model.predict_proba(test)[:, 1], atol=1e-6)
+
+
+def test_difference_by_chance_needs_no_table():
+    rng = np.random.default_rng(0)
+    others = np.r_[rng.integers(0, 9, 50), np.nan, 4.0]
+    values = np.r_[rng.integers(0, 9, 20), -5.0, 20.0, np.nan]
+    expected = retrieval.differences(values, np.broadcast_to(others, (23, 52)))
+    np.testing.assert_allclose(retrieval.chance(values, others), expected, rtol=1e-12)
+    assert np.isnan(expected[-1]) and np.isfinite(expected[:-1]).all()
+
+
 def test_zero_features_are_similar_to_nothing():
     similarity, _ = interface.nearest(np.zeros((1, 3)), np.eye(3), 2)
     assert similarity.tolist() == [[0.0, 0.0]]

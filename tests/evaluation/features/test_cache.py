@@ -135,6 +135,37 @@ def test_damaged_cache_is_made_again(tmp_path, caplog):
     assert len(feature_cache.cached(tmp_path, ["x"], ["a" * 64], make)) == 1 and len(make.calls) == 2
 
 
+def test_many_features_are_float16_and_stay_on_disk(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(feature_cache, "_LARGE", 100)
+    large = {"b": np.full((40, 3), 0.1, np.float32), "a": np.full((40, 1), 1e5, np.float32)}
+    small, calls = {"b": np.full((2, 3), 0.1, np.float32)}, []
+
+    def make(indices):
+        calls.append(list(indices))
+        return [[large, small][index] for index in indices]
+
+    def cached(keys=("a" * 64, "b" * 64), share=feature_cache.ALONE):
+        return feature_cache.cached(tmp_path, ["train", "test"], keys, make, share, mapped=True)
+
+    made, again = cached(), cached()
+    assert calls == [[0, 1]]
+    for found in (made, again):
+        assert isinstance(found[0]["b"], np.memmap) and found[0]["b"].dtype == np.float16
+        np.testing.assert_array_equal(found[0]["b"], np.float16(0.1))
+        np.testing.assert_array_equal(found[0]["a"], np.float32(1e5))  # beyond float16
+        np.testing.assert_array_equal(found[1]["b"], np.float32(0.1))
+        assert list(found[0]) == ["a", "b"]
+    # A process that writes nothing makes the same numbers; another checkpoint's features are replaced.
+    other = cached(("c" * 64, "b" * 64), feature_cache.Share(writes=False))
+    np.testing.assert_array_equal(other[0]["b"], made[0]["b"])
+    cached(("c" * 64, "b" * 64))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"test-{'b' * 20}.npz", f"train-{'c' * 20}"]
+    path = tmp_path / f"train-{'c' * 20}" / "b.npy"
+    path.write_bytes(path.read_bytes()[:150])
+    np.testing.assert_array_equal(cached(("c" * 64, "b" * 64))[0]["b"], made[0]["b"])
+    assert "made again" in caplog.text and calls[-1] == [0]
+
+
 def test_all_balances_readouts_by_their_training_length():
     names = ("train", "val", "test")
     splits = {name: {"a": np.full((2, 4), 50.0), "b": np.full((2, 4), 0.5)} for name in names}

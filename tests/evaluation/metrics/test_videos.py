@@ -130,6 +130,33 @@ def test_blocks_do_not_change_the_distribution():
     assert values[-1] == pytest.approx(last[0], abs=1e-12)
 
 
+def test_without_a_table_the_resamples_are_the_same(monkeypatch):
+    patients, rng = np.arange(90) // 3, np.random.default_rng(0)
+    table = bootstrap.weights_of(patients, 40, seed=3)
+    monkeypatch.setattr(bootstrap, "_TABLE", 0)
+    drawn = bootstrap.weights_of(patients, 40, seed=3)
+    assert isinstance(drawn, bootstrap.Resamples) and isinstance(table, np.ndarray)
+    np.testing.assert_array_equal(list(drawn), table)
+    np.testing.assert_array_equal(list(drawn[:, np.array([5, 1])]), table[:, [5, 1]])
+    target, score = (rng.random(90) < 0.4).astype(float), rng.random(90).round(1)
+    centred = video_metrics.On("", video_metrics.calibration_error, centred=True)
+    scores = [(video_metrics.auroc, score), (video_metrics.auroc, 1 - score), (centred, score)]
+    found = bootstrap.distributions(scores, target, drawn)
+    for (metric, values), one in zip(scores, found, strict=True):
+        np.testing.assert_array_equal(one, bootstrap.distribution(metric, target, values, table))
+    with pytest.raises(ValueError, match="got 0 and 40"):
+        bootstrap.weights_of(np.array([]), 40)
+
+
+def test_auroc_of_all_resamples_counts_pairs():
+    rng = np.random.default_rng(0)
+    target, weights = rng.random(30) < 0.5, rng.integers(0, 4, (7, 30))
+    for score in (rng.random(30), rng.random(30).round(1)):
+        above = (score[:, None] > score) + (score[:, None] == score) / 2
+        pairs = [w @ (above * np.outer(target, ~target)) @ w / (w[target].sum() * w[~target].sum()) for w in weights]
+        np.testing.assert_allclose(video_metrics.auroc(target, score, weights), pairs, rtol=1e-13)
+
+
 def test_coverage_needs_patients_not_videos():
     """Five near copies a patient: intervals over patients hold the truth about 95 %, over videos far less."""
     rng = np.random.default_rng(0)
