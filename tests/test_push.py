@@ -31,8 +31,7 @@ def results():
 
 @pytest.fixture(scope="module")
 def config():
-    meta = PHANTOM / "checkpoints" / "step_4000" / "meta" / "metadata"
-    return json.loads(meta.read_bytes())["config"]
+    return json.loads((PHANTOM / "config.json").read_bytes())
 
 
 @pytest.fixture(scope="module")

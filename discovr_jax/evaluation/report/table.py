@@ -183,6 +183,7 @@ def skipped_lines(results: Mapping[str, Any]) -> list[str]:
     keys = ("evaluator", "encoder", "readout")
     skips = results["skipped"]
     unlabelled = [skip["evaluator"] for skip in skips if skip["reason"].startswith("no labels")]
-    if unlabelled and not any(results["encoders"].values()):
+    others = [skip for skip in skips if skip["evaluator"] not in unlabelled and skip.get("set_up")]
+    if unlabelled and not others and not any(results["encoders"].values()):
         return [f"No labels: nothing to score ({', '.join(dict.fromkeys(unlabelled))})."]
     return [f"skipped {'/'.join(skip[k] for k in keys if k in skip)}: {skip['reason']}" for skip in skips]

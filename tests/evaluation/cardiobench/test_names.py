@@ -8,7 +8,7 @@ from discovr_jax.data import file_listing, private
 from discovr_jax.evaluation.cardiobench import __main__ as command
 from discovr_jax.evaluation.cardiobench import files, names, tasks
 from discovr_jax.evaluation.cardiobench.tasks import CardioBenchError
-from tfds_builders.echo_folder import listing
+from tfds_builders.echo_folder import class_columns, listing
 
 ROWS = [  # a name twice, in folders of different classes; the third is another modality's
     ("data/raw/Set/wall/patient1-2D-A2C.nii", "patient1", "2D", "A2C", "test", "1"),
@@ -40,7 +40,7 @@ def listed(clone, tmp_path, capsys):
     target = tmp_path / "list.csv"
     assert command.main(["listing", TASK.folder, f"--cardiobench={clone}", f"--output={target}"]) == 0
     assert "3 files in" in (said := capsys.readouterr().out) and "data/raw/Set." in said
-    rows, without = listing.read_csv(target, file_listing.list_files(root))
+    rows, without = listing.read_csv(target, file_listing.list_files(root), class_columns.Cells([]))
     assert without == 1  # the other modality's
     return root, rows
 
