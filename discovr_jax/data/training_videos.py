@@ -16,17 +16,22 @@ FILE = "training_videos.json"
 KINDS = ("videos", "patients", "frames")
 
 
-def hashed(sources: Mapping[str, records.RecordSource], chosen: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+def hashed(
+    sources: Mapping[str, records.RecordSource],
+    chosen: Mapping[str, Sequence[int]],
+    earlier: Mapping[str, Iterable[str]] | None = None,
+) -> dict[str, list[str]]:
     """What names the training videos.
 
     Args:
       sources: the training split of each dataset; chosen: its records that are trained on.
+      earlier: of `read`, from an earlier start, whose records may have been others: they stay.
 
     Returns:
       {"videos", "patients", "frames"}: sorted hashes, 16 hexadecimal digits each, of ids and patients (with their
       dataset) and of the frames as they are stored.
     """
-    found: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    found = {kind: set((earlier or {}).get(kind, ())) for kind in KINDS}
     for name, source in sources.items():
         rows = _rows(source)
         for index in chosen[name]:

@@ -68,6 +68,16 @@ def test_a_patient_named_alike_in_another_dataset_is_another_one(first, tmp_path
     assert scored(trained, path, name="another") == counts(1, 0, 0)
 
 
+def test_what_earlier_starts_were_trained_on_stays(first, tmp_path):
+    """The same command again, on other records, trains nothing anew: the first ones are still in the weights."""
+    earlier = kept(first, tmp_path, [0, 1])
+    source = {"made_up": records.open_directory(first, "train")}
+    for chosen in ([2], [1, 2]):
+        later = training_videos.hashed(source, {"made_up": chosen}, earlier)
+        assert {kind: set(values) for kind, values in later.items()} == kept(first, tmp_path, [0, 1, 2])
+    assert training_videos.hashed(source, {"made_up": [0, 1]}) == {kind: sorted(earlier[kind]) for kind in earlier}
+
+
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / training_videos.FILE).write_text('{"videos": []}')
     with pytest.raises(records.RecordsError, match=r"training_videos.json is damaged"):
