@@ -53,7 +53,6 @@ def test_in_half_precision_the_loss_is_the_same_but_for_rounding(half):
     assert len(set(losses)) > 1
 
 
-@pytest.mark.long  # compiles the whole step once more
 def test_all_together_compute_the_same_step(tiny, tiny_step):
     with ablations.taken_away(*ALWAYS):
         state, metrics = lowered(tiny).compile()(tiny.state, tiny.batch)
