@@ -34,9 +34,10 @@ def check_evaluators(config, depth: int) -> None:
         if hasattr(module, "check"):
             module.check(name, options, depth)
         elif options["type"] in runner.TYPES:
+            columns = _made_up(options)
             with contextlib.suppress(interface.Skip):
-                for part in runner.parts_of(name, options, _made_up(options)):
-                    _rehearse(name, part, _made_up(options)["train"])
+                for part in runner.parts_of(name, options, columns):
+                    _rehearse(name, part, columns["train"])
 
 
 def _made_up(options) -> dict[str, dict[str, np.ndarray]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from discovr_jax.errors import ConfigError
+
 # Record fields that a regression can predict: what they measure, unit, unit of an error.
 MEASUREMENTS = {
     "ef": ("ejection fraction", "%", "points"),
@@ -133,6 +135,20 @@ def require_both_classes(name: str, target: np.ndarray) -> None:
     if classes.size < 2:
         only = "normal" if classes[0] == 0 else "abnormal"
         raise Skip(f"one class only: all {len(target)} labelled videos of split {name} are {only}")
+
+
+def penalties(of: str, Cs: Sequence[float]) -> list[float]:
+    """Values of C (inverse of the L2 penalty), smallest first, so that ties keep the plainer fit.
+
+    Args:
+      of: what is fitted, for the message.
+
+    Raises:
+      ConfigError: there is none, or one that is not positive.
+    """
+    if not Cs or min(Cs) <= 0:
+        raise ConfigError(f"the values of C of {of} must be positive, got {Cs}")
+    return sorted(Cs)
 
 
 def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:

@@ -14,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from discovr_jax.data import class_labels
-from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.metrics import classes as class_metrics
@@ -123,7 +122,7 @@ def evaluate(
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     best: tuple[float, Any] = (-np.inf, None)
     ones, dropped = np.ones((1, len(val.target))), []
-    for c in checked(Cs):
+    for c in interface.penalties("classes", Cs):
         model = fit(x_train, train.target, c, max_iter)
         if model is None:
             dropped.append(c)
@@ -144,13 +143,6 @@ def evaluate(
     counts = class_metrics.confusion(test.target, of_test, np.ones((1, len(test.target))))[0]
     report = {"confusion": counts.astype(int).tolist(), "classes": list(classes)}
     return interface.Predictions(of_val, None, details, outputs(classes, of_test), report)
-
-
-def checked(Cs: Sequence[float]) -> list[float]:
-    """The values of C, smallest first; raises ConfigError unless they are positive."""
-    if not Cs or min(Cs) <= 0:
-        raise ConfigError(f"the values of C of classes must be positive, got {Cs}")
-    return sorted(Cs)
 
 
 def fit(x: np.ndarray, y: np.ndarray, c: float, max_iter: int) -> LogisticRegression | None:

@@ -39,7 +39,7 @@ def evaluate(
     x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
     has = multilabel_metrics.bits(train.target, len(classes))
     ones, best = np.ones((1, len(val.target))), (-np.inf, None)
-    for c in classes_lib.checked(Cs):
+    for c in interface.penalties("classes", Cs):
         models = [classes_lib.fit(x_train, y, c, max_iter) if 0 < y.mean() < 1 else float(y.mean()) for y in has.T]
         if any(model is None for model in models):
             continue

@@ -17,7 +17,6 @@ import scipy.optimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
@@ -58,12 +57,11 @@ def evaluate(
       ConfigError: if a C is not positive.
       interface.Skip: if no C converged.
     """
-    if not Cs or min(Cs) <= 0:
-        raise ConfigError(f"the values of C of a probe must be positive, got {Cs}")
+    candidates = interface.penalties("a probe", Cs)
     mean, scale = interface.scaling(train.features)
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
-    for c in sorted(Cs):
+    for c in candidates:
         weights = logistic(train.features, train.target, c, mean, scale, max_iter)
         if weights is None:
             dropped.append(c)
