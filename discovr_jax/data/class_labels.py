@@ -39,7 +39,6 @@ class ClassTarget:
         """What its column is called among those of an evaluation."""
         return f"{_FIELD}{self.name}"
 
-
     def has(self, number: int, split: str) -> np.ndarray:
         """Whether each video is of that class, or has that label: bool [N]."""
         values = self.values[split]

@@ -40,7 +40,7 @@ class _Guarded(BokehTornado):
         return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
 
     def _permits(self, request) -> bool:
-        given = request.path.split("/")[1]
+        given = request.path.removeprefix("/").partition("/")[0]
         origin = request.headers.get("Origin")
         return (
             hmac.compare_digest(given.encode(), self._token.encode())
