@@ -162,7 +162,7 @@ def get_config() -> ConfigDict:
     c.optim.weight_decay = 0.05  # on matrices
     c.optim.no_decay = by_fidelity(str)  # paths (regular expression) that never decay: tokens and prototypes;
     # reference only mask_token
-    c.optim.clip = optional(float)  # global gradient norm; None or 0 for none, 1 to 3 for small batches
+    c.optim.clip = optional(float)  # norm of each branch's gradients; None or 0 for none, 1 to 3 for small batches
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1000 steps"

@@ -4,10 +4,13 @@ import re
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from discovr_jax.errors import ConfigError
 from discovr_jax.trees import path_name
+
+IMAGE_BRANCH = ("image_", "frame_projector")  # first words of the image branch's modules
 
 
 def peak_lr(lr: float | None, base_lr: float | None, batch_size: int) -> float:
@@ -44,8 +47,9 @@ def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | 
     Source: Loshchilov and Hutter, arXiv 1711.05101.
 
     Args:
-      clip: global gradient norm, None or 0 for none.
-      image_lr_scale: updates of the image branch (modules `image_...`) are this many times as large. (A weight of its
+      clip: largest norm of the gradients of each branch, None or 0 for none. The image branch and the rest share no
+        parameter, so that a large gradient of one must not shrink the steps of the other (docs/notes/phase.md).
+      image_lr_scale: updates of the image branch (`IMAGE_BRANCH`) are this many times as large. (A weight of its
         loss would not do: Adam divides by the gradient's size, and only that loss reaches the branch.)
 
     Raises:
@@ -53,7 +57,7 @@ def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | 
     """
     if image_lr_scale < 0:
         raise ConfigError(f"optim.image_lr_scale = {image_lr_scale} must not be negative")
-    parts = [optax.clip_by_global_norm(clip)] if clip else []
+    parts = [optax.stateless(partial(_clip_branches, clip))] if clip else []
     parts += [
         optax.scale_by_adam(b1=b1, b2=b2, eps=1e-8),
         optax.add_decayed_weights(weight_decay, mask=lambda params: decay_mask(params, exempt)),
@@ -63,8 +67,18 @@ def adamw(b1: float, b2: float, weight_decay: float, exempt: str, clip: float | 
     return optax.chain(*parts)
 
 
+def _clip_branches(clip: float, updates: dict, _) -> dict:
+    image = {name: tree for name, tree in updates.items() if name.startswith(IMAGE_BRANCH)}
+    others = {name: tree for name, tree in updates.items() if name not in image}
+    clipped = {}
+    for branch in (image, others):
+        clipped |= _scaled(branch, clip / jnp.maximum(optax.tree.norm(branch), clip))
+    return {name: clipped[name] for name in updates}
+
+
 def _scale_image_branch(factor: float, updates: dict, _) -> dict:
-    return {
-        name: jax.tree.map(lambda u: factor * u, tree) if name.startswith("image_") else tree
-        for name, tree in updates.items()
-    }
+    return {name: _scaled(tree, factor) if name.startswith(IMAGE_BRANCH) else tree for name, tree in updates.items()}
+
+
+def _scaled(tree, factor):
+    return jax.tree.map(lambda leaf: factor * leaf, tree)

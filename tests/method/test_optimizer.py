@@ -156,12 +156,22 @@ def test_a_negative_image_rate_is_refused():
         optimizer_lib.adamw(0.9, 0.95, 0.0, "token", None, -0.1)
 
 
-def test_clipping_is_by_the_global_norm():
-    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+def test_each_branch_is_clipped_by_its_own_norm():
+    """Video branch (3, 4) of norm 5 becomes (0.6, 0.8); the image branch (0, 0.5) and its projector stay."""
+    gradients = {
+        "decoder": jnp.array([3.0]),
+        "frame_projector": jnp.array([0.0]),
+        "image_encoder": jnp.array([0.5]),
+        "video_encoder": jnp.array([4.0]),
+    }
+    params = jax.tree.map(jnp.zeros_like, gradients)
     tx = optimizer_lib.adamw(0.9, 0.95, 0.0, "token", 1.0)
-    _, state = tx.update({"a": jnp.array([3.0]), "b": jnp.array([4.0])}, tx.init(params), params)
+    _, state = tx.update(gradients, tx.init(params), params)
     (adam,) = [part for part in state if hasattr(part, "mu")]
-    np.testing.assert_allclose([adam.mu["a"][0], adam.mu["b"][0]], [0.1 * 0.6, 0.1 * 0.8], rtol=1e-5)
+    expected = {"decoder": 0.6, "frame_projector": 0.0, "image_encoder": 0.5, "video_encoder": 0.8}
+    assert {name: float(mu[0]) for name, mu in adam.mu.items()} == pytest.approx(
+        {name: 0.1 * clipped for name, clipped in expected.items()}, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("clip", [None, 0.0])
