@@ -48,6 +48,7 @@ TINY = {
     "data.workers": 0,
     "data.image_size": 32,
     "data.num_frames": 8,
+    "phase.frames": 4,
     "loss.vid": 0.01,  # beside the recipe's own terms, for its teacher, centre and monitors
     "optim.lr": 1e-3,
     "model.patch": 8,

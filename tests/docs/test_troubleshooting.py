@@ -14,30 +14,34 @@ EXPLAINED = [
     for row in table.splitlines()
     for quoted in re.findall(r"`([^`]+)`", row.split(" | ")[0])
 ]
-SAID = [text for path in (*PROGRAMS, OLD_KEYS) for _, text in messages(path.read_text(encoding="utf-8"))]
+
+@pytest.fixture(scope="module")
+def said():
+    """Every message of the program."""
+    return [text for path in (*PROGRAMS, OLD_KEYS) for _, text in messages(path.read_text(encoding="utf-8"))]
 
 
-def is_said(quoted, said):
+def is_said(quoted, texts):
     """Whether one message has the parts between the dots, in their order."""
     parts = [part.strip() for part in quoted.split("...") if part.strip()]
-    return any(re.search(".*".join(map(re.escape, parts)), text, re.DOTALL) for text in said)
+    return any(re.search(".*".join(map(re.escape, parts)), text, re.DOTALL) for text in texts)
 
 
 @pytest.mark.parametrize("quoted", EXPLAINED)
-def test_the_program_says_it(quoted):
-    assert is_said(quoted, SAID)
+def test_the_program_says_it(quoted, said):
+    assert is_said(quoted, said)
 
 
 def test_every_table_of_messages_is_looked_at():
     assert len(EXPLAINED) >= 25 and "RESOURCE_EXHAUSTED" in EXPLAINED and len(set(EXPLAINED)) == len(EXPLAINED)
 
 
-def test_messages_that_name_the_page_exist():
-    naming = [text for text in SAID if "docs/troubleshooting.md" in text]
+def test_messages_that_name_the_page_exist(said):
+    naming = [text for text in said if "docs/troubleshooting.md" in text]
     assert len(naming) >= 3
 
 
-def test_a_message_that_is_not_there_is_noticed():
+def test_a_message_that_is_not_there_is_noticed(said):
     assert is_said("step ... of ... on SIGTERM", ["stopped at step \0 of \0 on SIGTERM; again"])
     assert not is_said("of ... step ... on SIGTERM", ["stopped at step \0 of \0 on SIGTERM; again"])
-    assert not is_said("no such words", SAID)
+    assert not is_said("no such words", said)

@@ -263,11 +263,16 @@ def test_a_step_with_views_trains_every_branch(with_views):
     assert after["video_encoder/patch_embed/kernel"].shape[3] == 2
 
 
-def test_phase_alone_trains_the_image_branch_and_its_teacher(make_tiny):
-    tiny = make_tiny(
+@pytest.fixture(scope="module")
+def phase_alone(make_tiny):
+    return make_tiny(
         **{f"loss.{name}": 0.0 for name in ("vid", "img", "scd")},
         **{"loss.phase": 1.0, "phase.frames": 2, "views.crop": 0.6},
     )
+
+
+def test_phase_alone_trains_the_image_branch_and_its_teacher(phase_alone):
+    tiny = phase_alone
     assert set(tiny.state.params) == {"frame_projector", "image_encoder", "video_encoder"}
     state, _ = jax.jit(tiny.step)(tiny.state, tiny.batch)
     for tree, before in ((state.params, tiny.state.params), (state.teacher, tiny.state.teacher)):
@@ -275,12 +280,13 @@ def test_phase_alone_trains_the_image_branch_and_its_teacher(make_tiny):
         assert all((after[name] != before[name]).any() for name in after if name.endswith("kernel"))
 
 
-def test_accumulated_gradients_with_views_are_those_of_the_whole_batch(with_views):
-    e, s = with_views.experiment, with_views.state
-    clips = jax.tree.map(jnp.asarray, _two_clips(with_views))
+def test_accumulated_gradients_of_views_are_those_of_the_whole_batch(phase_alone):
+    """The batch's statistics, of which SIGReg is made, and each clip's own."""
+    e, s = phase_alone.experiment, phase_alone.state
+    clips = jax.tree.map(jnp.asarray, phase_alone.batch)
     batch = views_lib.add_views(jax.random.key(5), clips, e.views, e.masks.video_views)
     assert batch["phase_views"].shape == (8, 2, 2, 32, 32) and batch["phase_valid"].tolist()[-1] == 1
-    fixed = (s.params, s.teacher, s.memory, batch, with_views.masks, 0.05, jax.random.key(4))
+    fixed = (s.params, s.teacher, s.memory, batch, phase_alone.masks, 0.05, jax.random.key(4))
     (_, (_, metrics)), grads = jax.jit(
         lambda *given: jax.value_and_grad(train_step.losses, argnums=2, has_aux=True)(e.model, e.options, *given)
     )(*fixed)
