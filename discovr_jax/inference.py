@@ -244,8 +244,8 @@ class VideoEncoder:
         Args:
           frames: uint8 [T, H, W], [T, H, W, 3] (RGB), either with N videos in front, or a list of N videos of
             any sizes and lengths.
-          fps: frames per second (one number, or one per video): resamples to the trained frame rate. None takes
-            frames at the trained stride.
+          fps: frames per second (one number, or one per video): resamples to the trained frame rate. None or NaN, as
+            of a file that does not say it (`Video.fps`), takes frames at the trained stride.
           output: "video" for one vector per video; "frames" for one per tubelet (image branches: a frame) of each
             clip; "tokens" for every patch of each clip.
           spacing: one per video, millimetres between rows and between columns: pixels that are not square become so,

@@ -153,7 +153,9 @@ def test_trained_frame_rate_is_known_or_asked_for(workdir, encoder, video, monke
     with pytest.raises(ValueError, match="trained_fps"):
         unknown.embed(video, fps=50)
     with pytest.raises(ValueError, match="positive"):
-        encoder.embed(video, fps=float("nan"))
+        encoder.embed(video, fps=0.0)
+    # Of a file that does not say its rate.
+    np.testing.assert_array_equal(encoder.embed(video, fps=float("nan")), encoder.embed(video))
 
 
 def test_features_are_means_over_evenly_spaced_clips(workdir, encoder, video):

@@ -68,9 +68,9 @@ def clip_frames(length: int, fps: float | None, options: Mapping[str, Any]) -> l
       ValueError: a frame rate that cannot be met.
     """
     count, stride = options["num_frames"], float(options["stride"])
-    if fps is not None:
-        if not (np.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps must be a positive number, not {fps}; None takes frames at the stride")
+    if fps is not None and not np.isnan(fps):
+        if not 0 < fps < np.inf:
+            raise ValueError(f"fps must be a positive number, not {fps}; None or NaN takes frames at the stride")
         if not options["trained_fps"]:
             raise ValueError(
                 "the checkpoint does not say at how many frames per second it was trained: give "
