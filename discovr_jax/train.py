@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import pathlib
-import time
 
 import jax
 import numpy as np
@@ -25,6 +24,7 @@ from discovr_jax.prepare import ensure_records
 from discovr_jax.runs import collapse as collapse_lib
 from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import Checkpoints
+from discovr_jax.runs.clock import Clock
 from discovr_jax.runs.step_watch import StepWatch
 from discovr_jax.trees import path_name
 
@@ -129,6 +129,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
+        clock = Clock(config.batch_size, first, experiment.total, metrics_log.read_metrics(directory))
         log = metrics_log.MetricsLog(
             directory, first, writes, config.log.writers, config.log.project, written
         )
@@ -146,7 +147,6 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             directory, state, config.max_bad_steps, list(chosen), checkpoints, position, written, writes
         )
         closing.callback(watch.close)
-        clock = _Clock(config.batch_size, first, total)
 
         def save(step, state):
             with clock.paused():
@@ -248,37 +248,3 @@ def _report(step: int, total: int, row: dict) -> None:
         *(step, total, row["loss/total"], terms, row["optim/grad_norm"], row["perf/clips_per_second"]),
         *(minutes, seconds),
     )
-
-
-class _Clock:
-    """Clips per second between reads, without compilation (the first step), evaluation and saving."""
-
-    def __init__(self, batch_size: int, step: int, total: int):
-        self._batch, self._total = batch_size, total
-        self._mark, self._step, self._away, self._started = time.monotonic(), step, 0.0, False
-
-    def tick(self, step: int) -> None:
-        if not self._started:
-            self._started, self._mark, self._step, self._away = True, time.monotonic(), step, 0.0
-
-    def paused(self):
-        return _Pause(self)
-
-    def read(self, step: int) -> dict[str, float]:
-        now = time.monotonic()
-        seconds = max(now - self._mark - self._away, 1e-9)
-        rate = (step - self._step) / seconds
-        self._mark, self._step, self._away = now, step, 0.0
-        eta = (self._total - step) / rate if rate else 0.0
-        return {"perf/clips_per_second": rate * self._batch, "perf/eta_seconds": eta}
-
-
-class _Pause:
-    def __init__(self, clock: _Clock):
-        self._clock = clock
-
-    def __enter__(self):
-        self._from = time.monotonic()
-
-    def __exit__(self, *_):
-        self._clock._away += time.monotonic() - self._from

@@ -90,6 +90,8 @@ def health(rows: Sequence[Mapping[str, float]], num_prototypes: int, centering: 
     if "scd/agreement" in row:
         alone = row["scd/agreement_position_only"]
         parts.append(f"agreement {row['scd/agreement']:.2f} (position alone {alone:.2f})")
+    if "perf/goodput" in row:
+        parts.append(f"goodput {row['perf/goodput']:.0%}")
     last = [symptoms(each, num_prototypes, centering) for each in monitored[-PATIENCE:]]
     warnings = [f"{name}; try: {what}" for name, what in last[-1].items() if all(name in each for each in last)]
     count = f"{len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else "no warnings"

@@ -157,6 +157,8 @@ def test_health_in_one_line_and_a_line_for_each_warning():
         f"agreement 1.00 (position alone {alone:.2f}); no warnings"
     )
     assert collapse_lib.told([line]) == [f"health at {line}"]
+    (line,) = collapse_lib.health([{"step": 20, "perf/goodput": 0.931} | row()], 24, "mean")
+    assert line.endswith("; goodput 93%; no warnings")
     sick = row(features=jnp.ones((16, 8)))
     # Two of the last three rows are sick, then all three.
     rows += [{"step": step} | sick for step in (30, 40)]

@@ -1,8 +1,6 @@
 """Placement: every array has a rule, every mesh gives the same step, and memory falls as planned."""
 
 import math
-import re
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,11 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax import trees
 from discovr_jax.configs import adult
-from discovr_jax.losses import interface, scd
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as mesh_lib
-from discovr_jax.planning import aot, hlo
+from discovr_jax.planning import hlo
 
 
 def named(tree):
@@ -253,96 +250,3 @@ def test_one_device_gets_no_table(make_mesh):
     tree = {"params": {"prototypes": {"vectors": jax.ShapeDtypeStruct((8, 8), np.float32)}}}
     assert mesh_lib.placement(tree, make_mesh(1, 1, 1)) == "{'data': 1, 'fsdp': 1, 'model': 1}"
     assert mesh_lib.placement(tree, make_mesh(1, 8, 1)).splitlines()[1].startswith("part")
-
-
-# Traffic -----------------------------------------------------------------------------------------------------
-
-
-def devices_of(attributes):
-    """The groups of devices that a collective of an HLO text is done in, in each of the ways to write them."""
-    if listed := re.search(r"(?:source_target_pairs|replica_groups)=\{(\{[\d,{}]*\})\}", attributes):
-        return [[int(device) for device in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed[1])]
-
-    def counted(text):
-        """Devices in the order that "[4,2]T(1,0)" says: those of a 4 x 2 mesh, column by column."""
-        dims, order = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()
-        shape = [int(dim) for dim in dims.split(",")]
-        axes = [int(axis) for axis in order.split(",")] if order else range(len(shape))
-        return np.arange(math.prod(shape)).reshape(shape).transpose(axes)
-
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", attributes):
-        return counted(found[3]).reshape(int(found[1]), int(found[2])).tolist()
-    axes, order, along = re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([^}]*)\}", attributes
-    ).groups()
-    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
-    mesh = counted(order or f"[{math.prod(sizes.values())}]").reshape(list(sizes.values()))
-    last = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", along)]
-    mesh = np.moveaxis(mesh, last, range(-len(last), 0))
-    return mesh.reshape(-1, math.prod(mesh.shape[-len(last) :])).tolist()
-
-
-def crossing(text, model):
-    """{(kind, shape)} of every array that a program sends between devices other than along the model axis.
-
-    That axis is the innermost: its groups are `model` devices in a row.
-    """
-    found = set()
-    for each in (each for body in hlo.parse(text)[0].values() for each in body):
-        kind = each.opcode.removesuffix("-start")
-        if kind in hlo.COLLECTIVES and not each.opcode.endswith("-done"):
-            if any(len({device // model for device in group}) > 1 for group in devices_of(each.attributes)):
-                found |= {(kind, dims) for dims, _, _ in hlo.arrays(each.shape)}
-    return found
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 8, 1), *(pytest.param(each, marks=pytest.mark.long) for each in ((8, 1, 1), (2, 4, 1)))], ids=str
-)
-def test_no_activation_leaves_the_devices_of_its_clip(make_tiny, make_mesh, shape):
-    """What crosses the data and fsdp axes in a whole step is the same for 16 and 32 clips: gradients, parameters,
-    vectors of prototypes and of places. (Parameters wider than activations are what XLA would move activations to.)
-    """
-    mesh, sizes = make_mesh(*shape), {"model.width": 64, "head.hidden": 64, "loss.img": 0.0}
-    config, programs = make_tiny(**sizes).config, []
-    for batch in (16, 32):
-        _, step, state, clips = aot.abstract_step(config, 80, mesh, batch)
-        programs.append(step.lower(state, clips).compile().as_text())
-    few, many = (crossing(text, shape[2]) for text in programs)
-    assert few and few == many
-
-
-def test_sinkhorn_exchanges_vectors_of_prototype_size_whatever_the_batch(tiny, mesh8):
-    """SCD forward and backward on eight devices: every collective is counted in the compiled program. Twice the clips
-    change neither their number nor their bytes; ten rounds of Sinkhorn for each side send one vector of prototypes a
-    round and what keeps its logarithm finite, and the largest arrays are the prototypes' gradient and a histogram.
-    """
-    e = tiny.experiment
-    tokens, width, count = e.model.grid.tokens, e.model.width, e.model.num_prototypes
-    whole, rows = mesh_lib.replicated(mesh8), mesh_lib.batch_sharding(mesh8)
-
-    def loss(decoded, image_tokens, prototypes):
-        student = SimpleNamespace(decoded=decoded, prototypes=prototypes)
-        teacher = SimpleNamespace(image_tokens=image_tokens)
-        memory = interface.LossState({}, jax.numpy.zeros((e.model.grid.num_positions, width)))
-        return scd.scd_loss(e.options, student, teacher, memory, SimpleNamespace())
-
-    def traffic(clips):
-        shapes = (
-            jax.ShapeDtypeStruct((clips, tokens, width), np.float32, sharding=rows),
-            jax.ShapeDtypeStruct(
-                (clips, e.model.grid.frames, e.model.grid.num_positions, width), np.float32, sharding=rows
-            ),
-            jax.ShapeDtypeStruct((count, width), np.float32, sharding=whole),
-        )
-        gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True), out_shardings=None)
-        return hlo.cost(gradient.lower(*shapes).compile().as_text()).collectives
-
-    found = traffic(8)
-    assert found == traffic(16)
-    assert {each.kind for each in found} == {"all-reduce"}
-    rounds = 2 * e.options.scd_iterations
-    sinkhorn = rounds * 2 * 4 * count  # of each column: its largest score and its sum
-    rest = 4 * (count * width + e.model.grid.num_positions * count)
-    assert sum(each.bytes for each in found) <= sinkhorn + rest + 1000
-    assert sum(each.count for each in found) <= 2 * rounds + 30

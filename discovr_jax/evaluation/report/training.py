@@ -94,6 +94,10 @@ _MONITORS = (
 )
 
 
+# Of the lines of metrics.jsonl: what counts, not what is measured.
+NO_METRICS = {"step", "schema_version", "perf/start_time", "perf/step_seconds"}
+
+
 def sections(rows) -> list[str]:
     """Losses and monitors, of the parsed lines of metrics.jsonl."""
     return [
@@ -106,7 +110,7 @@ def others(rows) -> str:
     """Every metric that no other section shows, folded away: a curve each, or a line of a table if logged once."""
     shown = {key for _, lines, ceilings, *_ in (*_LOSSES, *_MONITORS) for key in (*lines, *ceilings)}
     curves, once = [], []
-    for key in sorted({key for row in rows for key in row} - shown - {"step", "schema_version"}):
+    for key in sorted({key for row in rows for key in row} - shown - NO_METRICS):
         _, values = plots.series(rows, key)
         if len(values) == 1:
             once.append((page.cell(key), page.cell(f"{values[0]:.6g}")))
