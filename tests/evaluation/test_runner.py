@@ -26,7 +26,7 @@ READOUTS = ("cls", "mean", "all")
 def _config(**evaluators):
     evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": LVEF}
     data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
-    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "evaluators": evaluators}
+    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "search_rows": 0, "evaluators": evaluators}
     return ConfigDict({"seed": 0, "data": data, "eval": settings})
 
 
