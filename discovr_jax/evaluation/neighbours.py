@@ -6,6 +6,7 @@ neighbours of the same videos.
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,10 @@ def _merge(similarity: np.ndarray, index: np.ndarray, block: np.ndarray, start: 
     similarity[:], index[:] = np.take_along_axis(values, order, 1), np.take_along_axis(numbers, order, 1)
 
 
+def _exact(train: interface.Split, query: interface.Split, k: int) -> Neighbours:
+    return nearest(query.features, train.features, k)
+
+
 class Clusters:
     """An inverted file: the reference set cut into clusters by k-means on unit-length features.
 
@@ -125,31 +130,33 @@ class Clusters:
         """reference: float [N, D], N above search_rows."""
         from sklearn.cluster import MiniBatchKMeans
 
-        self.reference, count = reference, max(2, round(_LISTS * len(reference) / search_rows))
+        self.search_rows, count = search_rows, max(2, round(_LISTS * len(reference) / search_rows))
         some = np.sort(np.random.default_rng(0).permutation(len(reference))[: _SAMPLE * count])
         self._means = MiniBatchKMeans(count, batch_size=4096, n_init=1, init="random", max_iter=20, random_state=0)
         self._means.fit(_unit(reference[some], np.float32))
-        of_row, centres = self._nearest_cluster(reference), self._means.cluster_centers_
+        of_row = self._nearest_cluster(reference)
         order = np.argsort(of_row, kind="stable")
-        members = np.split(order, np.cumsum(np.bincount(of_row, minlength=count))[:-1])
-        self._rows: list[np.ndarray] = []  # of each cluster and those around it, in their order
-        for centre in centres:
-            near = np.argsort(np.square(centres - centre).sum(1), kind="stable")
-            until = 1 + np.searchsorted(np.cumsum([len(members[each]) for each in near]), search_rows)
-            self._rows.append(np.sort(np.concatenate([members[each] for each in near[:until]])))
+        self._members = np.split(order, np.cumsum(np.bincount(of_row, minlength=count))[:-1])
+
+    def _rows(self, cluster: int) -> np.ndarray:
+        """Rows of a cluster and of those around it, `search_rows` or a little more, in their order."""
+        centres = self._means.cluster_centers_
+        near = np.argsort(np.square(centres - centres[cluster]).sum(1), kind="stable")
+        until = 1 + np.searchsorted(np.cumsum([len(self._members[each]) for each in near]), self.search_rows)
+        return np.sort(np.concatenate([self._members[each] for each in near[:until]]))
 
     def _nearest_cluster(self, features: np.ndarray) -> np.ndarray:
         """int [N] of features [N, D]."""
         parts = (interface.unit_length(block).astype(np.float32) for _, block in interface.blocks(features))
         return np.concatenate([self._means.predict(part) for part in parts])
 
-    def nearest(self, query: np.ndarray, k: int) -> Neighbours:
-        """As `nearest` of the module, among the rows of some clusters."""
+    def nearest(self, query: np.ndarray, reference: np.ndarray, k: int) -> Neighbours:
+        """As `nearest` of the module, in some clusters of the reference set that this was made of."""
         similarity, index = np.empty((len(query), k)), np.empty((len(query), k), np.int64)
         of_query = self._nearest_cluster(query)
         for cluster in np.unique(of_query):
-            queries, rows = np.flatnonzero(of_query == cluster), self._rows[cluster]
-            similarity[queries], found = nearest(query[queries], self.reference[rows], k)
+            queries, rows = np.flatnonzero(of_query == cluster), self._rows(cluster)
+            similarity[queries], found = nearest(query[queries], reference[rows], k)
             index[queries] = rows[found]
         return similarity, index
 
@@ -174,9 +181,12 @@ class Searches:
 
     def nearest(self, train: interface.Split, query: interface.Split, k: int) -> Neighbours:
         """As `nearest` of the module; train and query are always the same videos for a name of `query`."""
-        k = min(k, len(train.features))
+        approximate = 0 < self.search_rows < len(train.features)
+        most = self.search_rows if approximate else len(train.features)
+        k = min(k, most)
         if query.name not in self._found or self._found[query.name][0].shape[1] < k:
-            similarity, index = self._search(train, query, max(k, DEPTH))
+            search = self._in_clusters if approximate else _exact
+            similarity, index = search(train, query, min(max(k, DEPTH), most))
             self._found[query.name] = self._kept(similarity), self._kept(index)
         similarity, index = self._found[query.name]
         return similarity[:, :k], index[:, :k]
@@ -185,12 +195,9 @@ class Searches:
         """For other training videos, none of them searched yet."""
         return Searches(self.search_rows, self.directory)
 
-    def _search(self, train: interface.Split, query: interface.Split, k: int) -> Neighbours:
-        if not 0 < self.search_rows < len(train.features):
-            return nearest(query.features, train.features, k)
+    def _in_clusters(self, train: interface.Split, query: interface.Split, k: int) -> Neighbours:
         self._clusters = self._clusters or Clusters(train.features, self.search_rows)
-        k = min(k, self.search_rows)
-        found = self._clusters.nearest(query.features, k)
+        found = self._clusters.nearest(query.features, train.features, k)
         if self.recall is None:
             some = np.unique(np.linspace(0, len(query.features) - 1, _CHECKED).astype(int))
             _, exact = nearest(query.features[some], train.features, k)
@@ -209,7 +216,7 @@ class Searches:
 def among(train: interface.Split, query: interface.Split, k: int) -> Neighbours:
     """The k training videos most similar to each video of `query`, as `nearest`; shared where `train` has searches."""
     if train.searches is None:
-        return nearest(query.features, train.features, k)
+        return _exact(train, query, k)
     return train.searches.nearest(train, query, k)
 
 
@@ -219,3 +226,16 @@ def details(train: interface.Split) -> dict[str, Any]:
     if searches is None or searches.recall is None:
         return {}
     return {"search_rows": searches.search_rows, "neighbour_recall": searches.recall}
+
+
+def notes(evaluator: str, found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """For results.json: which encoders' neighbours are approximate, of {encoder: details of its predictions}."""
+    return [
+        {
+            "evaluator": evaluator,
+            "note": f"{encoder}: approximate neighbours, from about {how['search_rows']} training videos near each "
+            f"video; they hold {how['neighbour_recall']:.1%} of the true ones",
+        }
+        for encoder, how in found.items()
+        if "neighbour_recall" in how
+    ]

@@ -261,7 +261,7 @@ def _run(
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
     draws = part.draws if part.fraction < 1 else 1
     head = [part.kind, part.field, part.source_dataset, part.fraction, draws, options]
-    head += [job.searches.search_rows] if len(job.target["train"]) > job.searches.search_rows else []
+    head += [job.searches.search_rows] if 0 < job.searches.search_rows < len(job.target["train"]) else []
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
         # Fit, or take what an earlier part or evaluation has fitted: the key names head, inputs and targets.
@@ -296,6 +296,7 @@ def _run(
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
         names=part.scores, bootstrapped={encoder: samples[encoder][best[encoder]] for encoder in tables},
     )  # fmt: skip
+    evaluation.results["notes"] += neighbours.notes(part.name, {e: tables[e][best[e]][0].details for e in tables})
     # Not of shares of the labels, nor of another dataset.
     if part.name == part.family and hasattr(module, "apply") and results_lib.STUDIED in tables:
         made = tables[results_lib.STUDIED][best[results_lib.STUDIED]][0]

@@ -64,9 +64,9 @@ def test_a_second_evaluation_fits_only_what_has_changed(tmp_path, monkeypatch):
     config = ConfigDict({"seed": 0, "data": data, "eval": settings})
     fitted, fit = [], runner._run_readout
 
-    def counted(job, encoder, group, readout):
+    def counted(job, encoder, group, readout, remembered):
         fitted.append((job.part.name, encoder, readout))
-        return fit(job, encoder, group, readout)
+        return fit(job, encoder, group, readout, remembered)
 
     monkeypatch.setattr(runner, "_run_readout", counted)
 

@@ -61,6 +61,16 @@ def evaluation():
     return runner.evaluate_features(_encoders(fields), fields, _config())
 
 
+def test_approximate_neighbours_are_said():
+    fields, config = _fields(), _config(knn={"k": 5}, anomaly={"k": 5})
+    config.eval.search_rows = 30  # of 60 training videos
+    results = runner.evaluate_features({"discovr": _encoders(fields)["discovr"]}, fields, config).results
+    for name, note in zip(("anomaly", "knn"), results["notes"], strict=True):
+        details = results["readouts"][name]["encoders"]["discovr"]["details"][0]
+        assert details["search_rows"] == 30 and 0.3 < details["neighbour_recall"] < 1
+        assert note["evaluator"] == name and f"hold {details['neighbour_recall']:.1%} of the true ones" in note["note"]
+
+
 def test_results_have_the_documented_form(evaluation, tmp_path):
     written = runner.write(evaluation, tmp_path, 120, clips_seen=960)
     path = tmp_path / "eval" / "120" / "results.json"
