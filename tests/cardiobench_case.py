@@ -64,7 +64,7 @@ def evaluate(case: Case, folder: pathlib.Path, clone: pathlib.Path) -> dict:
             for split, columns in fields.items()
         }
 
-    settings = {"dataset": None, "readouts": ("cls",), "resamples": 20, "evaluators": case.evaluators}
+    settings = {"dataset": None, "readouts": ("cls",), "resamples": 20, "search_rows": 0, "evaluators": case.evaluators}
     config = ConfigDict({"seed": 0, "data": {"abnormal_rule": None, "dataset": case.dataset}, "eval": settings})
     encoders = {"discovr": [features(0.7)], "random": [features(3.0), features(3.0)]}
     evaluation = runner.evaluate_features(encoders, fields, config)

@@ -59,7 +59,9 @@ BASE = tuple(
 )
 BELOW = ("discovr_jax.data", "discovr_jax.models", "discovr_jax.losses")
 METHOD = (*BELOW, "discovr_jax.method", "discovr_jax.parallel", "discovr_jax.configs")
-RESULTS = tuple(f"discovr_jax.evaluation.{name}" for name in ("interface", "results", "results_io", "metrics"))
+RESULTS = tuple(
+    f"discovr_jax.evaluation.{name}" for name in ("interface", "neighbours", "results", "results_io", "metrics")
+)
 ALLOWED = {
     **dict.fromkeys((*BASE, "discovr_jax.configs"), ()),
     **dict.fromkeys(BELOW, BASE),
@@ -72,6 +74,7 @@ ALLOWED = {
     "discovr_jax.runs": (*BASE, "discovr_jax.parallel"),
     # Evaluators get arrays or a function that predicts; what makes them knows models and meshes.
     "discovr_jax.evaluation.interface": BASE,
+    "discovr_jax.evaluation.neighbours": (*BASE, "discovr_jax.evaluation.interface"),
     "discovr_jax.evaluation.metrics": BASE,
     "discovr_jax.evaluation.results": (
         *BASE, "discovr_jax.data", "discovr_jax.evaluation.interface", "discovr_jax.evaluation.metrics"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from discovr_jax.data import transforms
-from discovr_jax.evaluation import interface, out_of_distribution, results_io
+from discovr_jax.evaluation import neighbours, out_of_distribution, results_io
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.metrics import bootstrap
 from discovr_jax.evaluation.metrics import videos as video_metrics
@@ -193,7 +193,7 @@ def read(path: str | os.PathLike) -> Heads:
 
 def nearest_videos(heads: Heads, readout: str, features: np.ndarray, k: int) -> list[list[tuple[str, float]]]:
     """The training videos most similar to each of features [Q, D] by cosine: (id, similarity), the nearest first."""
-    similarity, index = interface.nearest(features, heads.arrays[f"reference/{readout}"], k)
+    similarity, index = neighbours.nearest(features, heads.arrays[f"reference/{readout}"], k)
     ids = heads.about["ids"]
     return [
         [(ids[number], float(value)) for number, value in zip(numbers, values, strict=True)]

@@ -1,6 +1,7 @@
 """What every evaluator takes and gives: a split of frozen features in, predictions per video out."""
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,6 @@ MEASUREMENTS = {
     "lvidd": ("left ventricular diameter", "cm", "cm"),
     "lvpwd": ("posterior wall thickness", "cm", "cm"),
 }
-_BLOCK = 8_000_000  # similarities held at once in `nearest`: 64 MB
-_COLUMNS = 16_384  # of them, those of one query, at most
-_SPARE = 32  # neighbours that the search in float32 keeps beyond those asked for
-_CACHED = 500_000  # numbers that are compared in float64 at once: few enough for the processor's cache
 _ROWS = 8192  # of features that are float64 at once
 
 
@@ -43,12 +40,14 @@ class Split:
         cached in, so that there is no copy of them (`blocks` reads them as float64).
       target: float64 [N]; 0 normal and 1 abnormal, or a measurement in its unit.
       columns: {field: [N]}, whatever else is known of the videos ("id", "ef", ...).
+      searches: of training videos, `neighbours.Searches` that evaluators share; None: each searches for itself.
     """
 
     name: str
     features: np.ndarray
     target: np.ndarray
     columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    searches: Any = None
 
     def take(self, rows: np.ndarray) -> "Split":
         """The videos that `rows` (bool [N], or their numbers) pick; not a copy where these are all."""
@@ -172,6 +171,23 @@ def blocks(features: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield rows, np.asarray(features[rows], np.float64)
 
 
+def spooled(shape: Sequence[int], dtype, directory=None) -> np.ndarray:
+    """Zeros on disk, memory-mapped, for what may not fit memory.
+
+    The file has no name: it is gone with the array, however the process ends.
+
+    Args:
+      directory: on whose disk it lies; None: that of temporary files.
+
+    >>> array = spooled((2, 3), np.float16)
+    >>> array[0] = 1.0
+    >>> float(array.sum())
+    3.0
+    """
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return np.memmap(file, dtype, "w+", shape=tuple(shape))
+
+
 def scaling(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation, float64 [D], of each column of `train` [N, D].
 
@@ -204,87 +220,3 @@ def unit_length(features: np.ndarray) -> np.ndarray:
     """Rows [..., D] scaled to unit length; a row of zeros stays zero (cosine 0 to everything)."""
     norm = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.where(norm > 0, norm, 1.0)
-
-
-def nearest(query: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar rows of the reference set for each query by cosine; ties go to the earlier row.
-
-    Exact at any size. Many rows are searched in float32, which keeps some more than k; those are compared in float64.
-    Where what was dropped may, by the largest error of float32, belong to the k, the query is searched in float64.
-
-    Args:
-      query: float [Q, D]; reference: float [N, D]; k: at least 1, cut to N.
-
-    Returns:
-      (similarity float64 [Q, k], index int64 [Q, k]), most similar first.
-
-    Raises:
-      ValueError: a query has fewer than k rows to compare it with, as features are not finite.
-
-    >>> similarity, index = nearest(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), k=2)
-    >>> index.tolist(), similarity.round(3).tolist()
-    ([[1, 2]], [[1.0, 0.707]])
-    """
-    k = min(k, len(reference))
-    if len(query) * len(reference) <= _BLOCK:
-        return _search(query, reference, k, np.float64)
-    kept, candidates = _search(query, reference, min(k + _SPARE, len(reference)), np.float32)
-    candidates.sort(axis=1)  # of equally similar ones the earlier row comes first
-    similarity, index = np.empty((len(query), k)), np.empty((len(query), k), np.int64)
-    length = np.concatenate([np.linalg.norm(block, axis=1) for _, block in blocks(reference)])
-    length[length == 0] = 1
-    rows = max(1, _CACHED // (candidates.shape[1] * reference.shape[1]))
-    for start in range(0, len(query), rows):
-        part = slice(start, start + rows)
-        near = np.asarray(reference[candidates[part]], np.float64)
-        exact = np.einsum("qd,qkd->qk", unit_length(np.asarray(query[part], np.float64)), near)
-        exact /= length[candidates[part]]
-        order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-        similarity[part], index[part] = (np.take_along_axis(each, order, 1) for each in (exact, candidates[part]))
-    # Of a sum of D products, by the usual bound, and a little for rounding to float32.
-    error = (reference.shape[1] + 64) * np.finfo(np.float32).eps / 2
-    unsure = np.flatnonzero(similarity[:, -1] - error <= kept[:, -1])
-    if unsure.size and candidates.shape[1] < len(reference):
-        similarity[unsure], index[unsure] = _search(query[unsure], reference, k, np.float64)
-    return similarity, index
-
-
-def _search(query: np.ndarray, reference: np.ndarray, keep: int, dtype) -> tuple[np.ndarray, np.ndarray]:
-    """As `nearest`, by products in `dtype`: (similarity of that type [Q, keep], index int64 [Q, keep])."""
-    similarity, index = np.full((len(query), keep), -np.inf, dtype), np.full((len(query), keep), -1)
-    query, start = _unit(query, dtype), 0
-    while start < len(reference):
-        # Each block is as large as all before it, so that few of its rows are among the nearest so far.
-        block = _unit(reference[start : start + min(max(start, 256), _COLUMNS)], dtype)
-        rows = max(1, _BLOCK // _COLUMNS)
-        for first in range(0, len(query), rows):
-            part = slice(first, first + rows)
-            _merge(similarity[part], index[part], query[part] @ block.T, start)
-        start += len(block)
-    if (index < 0).any():
-        raise ValueError("nearest neighbours of features that are not finite: leave such rows out first")
-    return similarity, index
-
-
-def _unit(features: np.ndarray, dtype) -> np.ndarray:
-    """`unit_length` in float64, rounded to `dtype`."""
-    result = np.empty(features.shape, dtype)
-    for rows, block in blocks(features):
-        result[rows] = unit_length(block)
-    return result
-
-
-def _merge(similarity: np.ndarray, index: np.ndarray, block: np.ndarray, start: int) -> None:
-    """Enters the similarities `block` [Q, B] to rows `start`, `start` + 1, ... into the greatest so far [Q, keep]."""
-    keep = similarity.shape[1]
-    row, column = np.divmod(np.flatnonzero(block > similarity[:, -1:]), block.shape[1])
-    if not row.size:
-        return
-    count = np.bincount(row, minlength=len(block))
-    place = keep + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    values = np.full((len(block), keep + count.max()), -np.inf, block.dtype)
-    numbers = np.full(values.shape, -1)
-    values[:, :keep], numbers[:, :keep] = similarity, index
-    values[row, place], numbers[row, place] = block[row, column], start + column
-    order = np.argsort(-values, axis=1, kind="stable")[:, :keep]
-    similarity[:], index[:] = np.take_along_axis(values, order, 1), np.take_along_axis(numbers, order, 1)

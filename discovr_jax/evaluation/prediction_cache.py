@@ -24,7 +24,7 @@ def code() -> str:
     """SHA-256 of what decides how heads are fitted: the evaluators' source, and the libraries' versions."""
     result = hashlib.sha256(" ".join(map(version, ("numpy", "scikit-learn", "scipy"))).encode())
     here = pathlib.Path(__file__).parent
-    files = [here / "interface.py", here / "runner.py"]
+    files = [here / name for name in ("interface.py", "neighbours.py", "runner.py")]
     files += [path for folder in ("evaluators", "metrics") for path in (here / folder).rglob("*.py")]
     for path in sorted(files):
         result.update(path.relative_to(here).as_posix().encode() + path.read_bytes())

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from discovr_jax import trees
 from discovr_jax.data import mixture
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import gather, interface, prediction_cache, results_io
+from discovr_jax.evaluation import gather, interface, neighbours, prediction_cache, results_io
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.evaluators import labels
 from discovr_jax.evaluation.features import cache as feature_cache
@@ -57,6 +57,7 @@ class _Task:
     target: dict[str, np.ndarray]  # float64 [known] a split
     subsets: list[np.ndarray]  # of the training videos, one a draw: bool [known]
     rows: results_lib.Rows
+    searches: neighbours.Searches  # empty; of an encoder's pooling those that its `evaluators` share are made of it
 
     def val_metric(self, predictions: Sequence[interface.Predictions]) -> float:
         """The metric that poolings are chosen by, averaged over seeds and draws."""
@@ -147,7 +148,7 @@ def evaluate_features(
     gather.check_lengths(encoders, fields)
     # What a part is fitted and scored on, by the name of its source dataset; "" is the scored dataset itself.
     data: dict[str, Any] = {
-        "": ({name: [feature_cache.add_all(seed) for seed in group] for name, group in encoders.items()}, fields)
+        "": ({n: [feature_cache.add_all(f, store.directory) for f in group] for n, group in encoders.items()}, fields)
     }
     for dataset, given in (transfer or {}).items():
         if isinstance(given, interface.Skip):
@@ -159,7 +160,7 @@ def evaluate_features(
         # features of both.
         joined = {
             name: [
-                feature_cache.add_all({**seed, "test": own["test"]})
+                feature_cache.add_all({**seed, "test": own["test"]}, store.directory)
                 for seed, own in zip(source_features[name], group, strict=True)
             ]
             for name, group in encoders.items()
@@ -168,6 +169,7 @@ def evaluate_features(
         data[dataset] = joined, {**source_fields, "test": fields["test"]}
     # Evaluator by evaluator; what one of them lacks is listed and stops no other.
     evaluation, remembered = results_lib.start(data[""][0], fields, config), {}
+    searches = neighbours.Searches(config.eval.search_rows, store.directory)
     for name, options in chosen(config, everything).items():
         if options["type"] in TOKEN_TYPES:
             continue
@@ -180,7 +182,7 @@ def evaluate_features(
             try:
                 if isinstance(data[part.source_dataset], interface.Skip):
                     raise data[part.source_dataset]
-                job = _prepare(part, *data[part.source_dataset], config)
+                job = _prepare(part, *data[part.source_dataset], config, searches)
             except interface.Skip as skip:
                 results_lib.skip(evaluation, part.name, skip)
                 continue
@@ -218,7 +220,9 @@ def parts_of(name: str, options: dict[str, Any], fields: Fields) -> list[interfa
     return [interface.Part(name, name, kind, field, {metric: metric for metric in module.METRICS}, options)]
 
 
-def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, config) -> _Task:
+def _prepare(
+    part: interface.Part, encoders: EncodersFeatures, fields: Fields, config, searches: neighbours.Searches
+) -> _Task:
     """Picks the videos whose target is known. Raises interface.Skip if the part cannot run."""
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{part.kind}")
     if part.field not in fields["train"]:
@@ -238,7 +242,7 @@ def _prepare(part: interface.Part, encoders: EncodersFeatures, fields: Fields, c
         module.require(target["train"][subset], target["val"], target["test"])
     patients = results_lib.patients_of(fields["test"])[known["test"]]
     rows = results_lib.make_rows(columns["test"]["id"], patients, target["test"], config)
-    return _Task(part, module, encoders, columns, known, target, subsets, rows)
+    return _Task(part, module, encoders, columns, known, target, subsets, rows, searches)
 
 
 def _run(
@@ -257,6 +261,7 @@ def _run(
     options = {**(module.evaluate.__kwdefaults__ or {}), **part.options}
     draws = part.draws if part.fraction < 1 else 1
     head = [part.kind, part.field, part.source_dataset, part.fraction, draws, options]
+    head += [job.searches.search_rows] if 0 < job.searches.search_rows < len(job.target["train"]) else []
     scores = {name: module.METRICS[metric] for name, metric in part.scores.items()}
     for encoder, group in job.encoders.items():
         # Fit, or take what an earlier part or evaluation has fitted: the key names head, inputs and targets.
@@ -269,7 +274,7 @@ def _run(
             if inputs not in remembered:
                 remembered[inputs] = trees.fingerprint(group)
             data = [remembered[inputs], job.columns, job.known, job.target, job.subsets]
-            make = functools.partial(_table, job, encoder, group, names)
+            make = functools.partial(_table, job, encoder, group, names, remembered)
             remembered[asked] = store.table(f"{encoder}-{part.name}", [head, names], data, make)
         table = {}
         # A pooled feature that cannot be used is listed; the others go on.
@@ -291,6 +296,7 @@ def _run(
         kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
         names=part.scores, bootstrapped={encoder: samples[encoder][best[encoder]] for encoder in tables},
     )  # fmt: skip
+    evaluation.results["notes"] += neighbours.notes(part.name, {e: tables[e][best[e]][0].details for e in tables})
     # Not of shares of the labels, nor of another dataset.
     if part.name == part.family and hasattr(module, "apply") and results_lib.STUDIED in tables:
         made = tables[results_lib.STUDIED][best[results_lib.STUDIED]][0]
@@ -320,23 +326,25 @@ def _run(
         }
 
 
-def _table(job: _Task, encoder: str, group, readouts: Sequence[str]) -> prediction_cache.Table:
-    """Predictions from every pooling of one encoder, or why one has none."""
+def _table(job: _Task, encoder: str, group, readouts: Sequence[str], remembered: dict) -> prediction_cache.Table:
+    """Predictions from every pooling of one encoder, or why one has none; searches are `remembered`."""
     table: prediction_cache.Table = {}
     progress = Progress(f"poolings of {encoder} for {job.part.name}", len(readouts), logger.info, always=False)
     for done, readout in enumerate(readouts):
         progress(done)
         try:
-            table[readout] = _run_readout(job, encoder, group, readout)
+            table[readout] = _run_readout(job, encoder, group, readout, remembered)
         except interface.Skip as skip:
             table[readout] = skip
     return table
 
 
-def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interface.Predictions]:
+def _run_readout(job: _Task, encoder: str, group, readout: str, remembered: dict) -> list[interface.Predictions]:
     """Predictions from one pooling of one encoder: seed by seed, of each all draws."""
     predictions = []
     for seed, splits in enumerate(group):
+        asked = ("searches", job.part.source_dataset, job.part.field, encoder, seed, readout)
+        searches = remembered.setdefault(asked, job.searches.fresh())
         inputs = []
         for split in SPLITS:
             rows, known = splits[split][readout], job.known[split]
@@ -347,7 +355,7 @@ def _run_readout(job: _Task, encoder: str, group, readout: str) -> list[interfac
                 raise interface.Skip(
                     f"features not finite: {bad} of {len(rows)} videos of split {split} (seed {seed})"
                 )
-            inputs.append(interface.Split(split, rows, job.target[split], job.columns[split]))
+            inputs.append(interface.Split(split, rows, job.target[split], job.columns[split], searches))
         train, val, test = inputs
         for subset in job.subsets:
             try:

@@ -182,9 +182,13 @@ def test_sinkhorn_and_eval(tiny_flags, capsys):
 
 def test_evaluators_on_many_rows(capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "_WIDTH", 16)
-    assert main(["eval", "--config=adult", "--rows=300", "--config.eval.resamples=20"]) == 0
-    rows = re.findall(r"^\| (\w+) \| (\S+) (\S+) .* \| [0-9.]+ \| [0-9.]+ \| \d+ \|$", capsys.readouterr().out, re.M)
-    found = {name: (metric, float(value)) for name, metric, value in rows}
+    arguments = ["eval", "--config=adult", "--rows=300", "--config.eval.resamples=20", "--config.eval.search_rows=90"]
+    assert main(arguments) == 0
+    pattern = r"^\| (\w+) \| (\S+) (\S+) .* \| ([0-9.]*) \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \| \d+ \|$"
+    rows = re.findall(pattern, capsys.readouterr().out, re.M)
+    found = {name: (metric, float(value)) for name, metric, value, _ in rows}
+    recall = {name: float(share) for name, *_, share in rows if share}
+    assert set(recall) == {"knn", "anomaly", "retrieval"} and 0.4 < min(recall.values()) < 1
     assert set(found) == {"knn", "anomaly", "probe", "lvef", "retrieval"}
     assert found["probe"][0] == "probe/macro_f1" and found["probe"][1] > 0.55  # the label is linear in the features
     assert found["lvef"][1] < 8  # the EF's standard deviation

@@ -31,7 +31,7 @@ FEW = {name: EVALUATORS[name] for name in ("knn", "lvef")}
 
 
 def _config(dataset="echonet_dynamic", rule=None, evaluators=EVALUATORS):
-    settings = {"dataset": None, "readouts": ("cls",), "resamples": 1000, "evaluators": evaluators}
+    settings = {"dataset": None, "readouts": ("cls",), "resamples": 1000, "search_rows": 0, "evaluators": evaluators}
     return ConfigDict({"seed": 0, "data": {"abnormal_rule": rule, "dataset": dataset}, "eval": settings})
 
 

@@ -31,7 +31,8 @@ def make_config():
             "seed": 0,
             "data": {"dataset": "echonet_dynamic", "mixture": {}, "abnormal_rule": "ef < 50"},
             "eval": {
-                "dataset": None, "readouts": ("cls", "mean"), "resamples": 50, "evaluators": EVALUATORS,
+                "dataset": None, "readouts": ("cls", "mean"), "resamples": 50, "search_rows": 0,
+                "evaluators": EVALUATORS,
             },
         }
     )  # fmt: skip

@@ -59,13 +59,14 @@ def test_a_second_evaluation_fits_only_what_has_changed(tmp_path, monkeypatch):
     lvef = {"type": "regression", "field": "ef"}
     evaluators = {"probe": {}, "lvef": lvef, "labels": {"fractions": (0.5, 1.0), "draws": 2}}
     data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
-    settings = {"dataset": None, "readouts": ("cls", "mean", "all"), "resamples": 20, "evaluators": evaluators}
+    settings = {"dataset": None, "readouts": ("cls", "mean", "all"), "resamples": 20, "search_rows": 0}
+    settings["evaluators"] = evaluators
     config = ConfigDict({"seed": 0, "data": data, "eval": settings})
     fitted, fit = [], runner._run_readout
 
-    def counted(job, encoder, group, readout):
+    def counted(job, encoder, group, readout, remembered):
         fitted.append((job.part.name, encoder, readout))
-        return fit(job, encoder, group, readout)
+        return fit(job, encoder, group, readout, remembered)
 
     monkeypatch.setattr(runner, "_run_readout", counted)
 

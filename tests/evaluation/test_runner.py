@@ -26,7 +26,7 @@ READOUTS = ("cls", "mean", "all")
 def _config(**evaluators):
     evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": LVEF}
     data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
-    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "evaluators": evaluators}
+    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "search_rows": 0, "evaluators": evaluators}
     return ConfigDict({"seed": 0, "data": data, "eval": settings})
 
 
@@ -59,6 +59,16 @@ def _encoders(fields):
 def evaluation():
     fields = _fields()
     return runner.evaluate_features(_encoders(fields), fields, _config())
+
+
+def test_approximate_neighbours_are_said():
+    fields, config = _fields(), _config(knn={"k": 5}, anomaly={"k": 5})
+    config.eval.search_rows = 30  # of 60 training videos
+    results = runner.evaluate_features({"discovr": _encoders(fields)["discovr"]}, fields, config).results
+    for name, note in zip(("anomaly", "knn"), results["notes"], strict=True):
+        details = results["readouts"][name]["encoders"]["discovr"]["details"][0]
+        assert details["search_rows"] == 30 and 0.3 < details["neighbour_recall"] < 1
+        assert note["evaluator"] == name and f"hold {details['neighbour_recall']:.1%} of the true ones" in note["note"]
 
 
 def test_results_have_the_documented_form(evaluation, tmp_path):

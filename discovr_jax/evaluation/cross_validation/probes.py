@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import interface, neighbours
 from discovr_jax.evaluation.cross_validation import logistic
 from discovr_jax.evaluation.evaluators import knn, regression
 
@@ -52,7 +52,7 @@ class Task:
         return target.mean() + regression.ridge(train, target - target.mean(), settings) @ test.T
 
     def _nearest(self, train, target, test) -> np.ndarray:
-        similarity, index = interface.nearest(test, train, NEIGHBOURS)
+        similarity, index = neighbours.nearest(test, train, NEIGHBOURS)
 
         def vote(values):
             return knn.vote(similarity, values[index], NEIGHBOURS, TEMPERATURE)

@@ -6,14 +6,17 @@ exceed. The specificity on test is therefore another metric, and stands beside.
 Source: Bergman et al., "Deep nearest neighbor anomaly detection", arXiv 2002.10445.
 """
 
+import dataclasses
+
 import numpy as np
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import interface, neighbours
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
 SPECIFICITIES = (90, 95)  # percent
+_WIDER = 4  # neighbours of all videos that are looked at for one that is normal
 METRICS = {"auroc": video_metrics.auroc, "auprc": video_metrics.average_precision}
 for _percent in SPECIFICITIES:
     METRICS[f"sensitivity_at_{_percent}"] = video_metrics.On(f"margin_{_percent}", video_metrics.sensitivity)
@@ -31,8 +34,27 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
 
 def distance(normal: np.ndarray, query: np.ndarray, k: int) -> np.ndarray:
     """Mean of 1 - cosine to the k nearest rows of `normal` [N, D], for `query` [Q, D]: float64 [Q]."""
-    similarity, _ = interface.nearest(query, normal, k)
+    similarity, _ = neighbours.nearest(query, normal, k)
     return 1 - similarity.mean(1)
+
+
+def _distance(train: interface.Split, query: interface.Split, k: int) -> np.ndarray:
+    """`distance` to the normal training videos: the first k of all neighbours that are normal.
+
+    The neighbours of all training videos are those that kNN and retrieval ask for too. Where fewer than k of them are
+    normal, these are searched alone.
+    """
+    similarity, index = neighbours.among(train, query, max(_WIDER * k, neighbours.DEPTH))
+    normal = train.target[index] == 0
+    first = np.argsort(~normal, axis=1, kind="stable")[:, :k]
+    result = 1 - np.take_along_axis(similarity, first, 1).mean(1)
+    few = np.flatnonzero(normal.sum(1) < k)
+    if few.size:
+        alone = train.take(np.flatnonzero(train.target == 0))
+        if train.searches:
+            alone = dataclasses.replace(alone, searches=train.searches.fresh())
+        result[few] = 1 - neighbours.among(alone, query.take(few), k)[0].mean(1)
+    return result
 
 
 def threshold(normal_scores: np.ndarray, percent: float) -> float:
@@ -55,9 +77,11 @@ def evaluate(
     """
     if k < 1:
         raise ConfigError(f"anomaly needs k >= 1, got {k}")
-    normal = train.features[train.target == 0]
-    scores = [distance(normal, split.features, k) for split in (val, test)]
-    return scored(scores[0], val.target, scores[1], k=min(k, len(normal)), normal_videos=len(normal))
+    normal = int((train.target == 0).sum())
+    k = min(k, normal)
+    scores = [_distance(train, split, k) for split in (val, test)]
+    details = neighbours.details(train)
+    return scored(scores[0], val.target, scores[1], k=k, normal_videos=normal, **details)
 
 
 def scored(val: np.ndarray, val_labels: np.ndarray, test: np.ndarray, **details) -> interface.Predictions:

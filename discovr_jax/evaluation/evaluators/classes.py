@@ -5,17 +5,17 @@ one fitted on train, classes weighted to balance, as in `probe`. A class that no
 its test videos count as errors, and a note says how many. Labels of which a video can have several: `multilabel`.
 """
 
-import warnings
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from scipy.special import expit, log_softmax, softmax
 
 from discovr_jax.data import class_labels
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation import results as results_lib
+from discovr_jax.evaluation.evaluators import probe
 from discovr_jax.evaluation.metrics import classes as class_metrics
 from discovr_jax.evaluation.metrics.videos import OnAll
 
@@ -119,18 +119,18 @@ def evaluate(
       ConfigError: if a C is not positive.
       interface.Skip: if no C converged.
     """
-    x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
+    mean, scale = interface.scaling(train.features)
     best: tuple[float, Any] = (-np.inf, None)
     ones, dropped = np.ones((1, len(val.target))), []
     for c in interface.penalties("classes", Cs):
-        model = fit(x_train, train.target, c, max_iter)
+        model = fit(train.features, train.target, c, mean, scale, max_iter)
         if model is None:
             dropped.append(c)
             continue
-        probability = _of_all(model, x_val, len(classes))
+        probability = model.probability(val.features, len(classes))
         score = float(class_metrics.auroc(val.target, probability, ones)[0])
         if score > best[0]:
-            best = score, (c, probability, _of_all(model, x_test, len(classes)))
+            best = score, (c, probability, model.probability(test.features, len(classes)))
     if best[1] is None:
         raise interface.Skip(f"logistic regression: no C of {Cs} converged in {max_iter} iterations")
     c, of_val, of_test = best[1]
@@ -145,24 +145,65 @@ def evaluate(
     return interface.Predictions(of_val, None, details, outputs(classes, of_test), report)
 
 
-def fit(x: np.ndarray, y: np.ndarray, c: float, max_iter: int) -> LogisticRegression | None:
-    """Balanced logistic regression, of more than two classes multinomial; None if it does not converge."""
-    model = LogisticRegression(C=c, class_weight="balanced", max_iter=max_iter)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            return model.fit(x, y)
-        except ConvergenceWarning:
-            return None
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A logistic regression on standardised features.
+
+    Attributes:
+      present: float [K], classes of the training videos, by number.
+      mean, scale: [D], of their features; weights: float64 [D + 1, K], of two classes [D + 1, 1]; the intercept last.
+    """
+
+    present: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+
+    def probability(self, features: np.ndarray, count: int) -> np.ndarray:
+        """Of `count` classes for features [N, D]: float64 [N, count]; 0 of a class that the model has not seen."""
+        z = interface.project(features, self.mean, self.scale, self.weights[:-1]) + self.weights[-1]
+        result = np.zeros((len(z), count))
+        both = np.concatenate([1 - expit(z), expit(z)], axis=1)
+        result[:, self.present.astype(int)] = both if z.shape[1] == 1 else softmax(z, axis=1)
+        return result
+
+
+def fit(features: np.ndarray, target: np.ndarray, c: float, mean, scale, max_iter: int) -> Model | None:
+    """Balanced logistic regression, of more than two classes multinomial; None if it does not converge.
+
+    As scikit-learn's on standardised features, see `probe.logistic`.
+
+    Args:
+      features: float [N, D]; target: [N], two classes or more; mean, scale: [D], of the features.
+    """
+    present, number = np.unique(target, return_inverse=True)
+    if len(present) == 2:
+        weights = probe.logistic(features, number, c, mean, scale, max_iter)
+        return None if weights is None else Model(present, mean, scale, weights[:, None])
+    count = len(present)
+    importance = len(target) / (count * np.bincount(number))[number]
+
+    def objective(flat):
+        weights = flat.reshape(-1, count)
+        loss, gradient, slope = 0.0, np.zeros((len(mean), count)), weights[:-1] / scale[:, None]
+        shift, total = weights[-1] - mean @ slope, np.zeros(count)
+        for rows, block in interface.blocks(features):
+            each, log_p = importance[rows], log_softmax(block @ slope + shift, axis=1)
+            own = np.arange(len(block)), number[rows]
+            loss -= each @ log_p[own]
+            error = np.exp(log_p)
+            error[own] -= 1
+            error *= each[:, None]
+            gradient, total = gradient + block.T @ error, total + error.sum(0)
+        gradient = np.r_[(gradient - np.outer(mean, total)) / scale[:, None], total[None]] / len(target)
+        penalty = weights / (c * len(target))
+        penalty[-1] = 0
+        return loss / len(target) + (penalty * weights).sum() / 2, (gradient + penalty).ravel()
+
+    weights = probe.minimise(objective, (len(mean) + 1) * count, max_iter)
+    return None if weights is None else Model(present, mean, scale, weights.reshape(-1, count))
 
 
 def outputs(classes: Sequence[str], probability: np.ndarray) -> dict[str, np.ndarray]:
     """One output per class of probabilities [N, K]."""
     return {f"{PROBABILITY}{one}": probability[:, number] for number, one in enumerate(classes)}
-
-
-def _of_all(model: LogisticRegression, x: np.ndarray, count: int) -> np.ndarray:
-    """Probabilities [N, count]; 0 of a class that the model has not seen."""
-    result = np.zeros((len(x), count))
-    result[:, model.classes_.astype(int)] = model.predict_proba(x)
-    return result

@@ -10,6 +10,7 @@ import numpy as np
 
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import neighbours as neighbours_lib
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
@@ -54,7 +55,7 @@ def apply(
     reference: np.ndarray, labels: np.ndarray, features: np.ndarray, *, k: int, temperature: float
 ) -> np.ndarray:
     """The headline's `vote`, float64 [Q], on features [Q, D] by the reference set [N, D] with labels [N]."""
-    similarity, index = interface.nearest(features, reference, k)
+    similarity, index = neighbours_lib.nearest(features, reference, k)
     return vote(similarity, labels[index], k, temperature)
 
 
@@ -88,7 +89,7 @@ def evaluate(
     size = len(train.target)
     sizes = sorted({min(each, size) for each in neighbours}, reverse=True)
     (near_val, in_val), (near_test, in_test) = (
-        interface.nearest(split.features, train.features, max(k, *sizes)) for split in (val, test)
+        neighbours_lib.among(train, split, max(k, *sizes)) for split in (val, test)
     )
     ones = np.ones((1, len(val.target)))
     sweep = []
@@ -100,7 +101,7 @@ def evaluate(
     return interface.Predictions(
         vote(near_val, train.target[in_val], k, temperature),
         vote(near_test, train.target[in_test], k, temperature),
-        details={"k": min(k, size), "temperature": temperature, "swept": best},
+        details={"k": min(k, size), "temperature": temperature, "swept": best} | neighbours_lib.details(train),
         outputs={"swept": vote(near_test, train.target[in_test], best["k"], best["temperature"])},
         report={"sweep": sweep},
     )

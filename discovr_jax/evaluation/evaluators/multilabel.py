@@ -36,14 +36,17 @@ def evaluate(
     max_iter: int = 2000,
 ) -> interface.Predictions:
     """Probability of every label for validation and test videos; arguments and errors as of `classes.evaluate`."""
-    x_train, x_val, x_test = interface.standardise(train.features, val.features, test.features)
+    mean, scale = interface.scaling(train.features)
     has = multilabel_metrics.bits(train.target, len(classes))
     ones, best = np.ones((1, len(val.target))), (-np.inf, None)
     for c in interface.penalties("classes", Cs):
-        models = [classes_lib.fit(x_train, y, c, max_iter) if 0 < y.mean() < 1 else float(y.mean()) for y in has.T]
+        models = [
+            classes_lib.fit(train.features, y, c, mean, scale, max_iter) if 0 < y.mean() < 1 else float(y.mean())
+            for y in has.T
+        ]
         if any(model is None for model in models):
             continue
-        of_val, of_test = (_probabilities(models, x) for x in (x_val, x_test))
+        of_val, of_test = (_probabilities(models, split.features) for split in (val, test))
         score = float(multilabel_metrics.auroc(val.target, of_val, ones)[0])
         if score > best[0]:
             best = score, (c, of_val, of_test)
@@ -55,7 +58,8 @@ def evaluate(
     return interface.Predictions(of_val, None, details, classes_lib.outputs(classes, of_test))
 
 
-def _probabilities(models, x: np.ndarray) -> np.ndarray:
+def _probabilities(models, features: np.ndarray) -> np.ndarray:
     """Of each label by its model, or its share where there is none: float64 [N, K]."""
-    columns = [np.full(len(x), one) if isinstance(one, float) else one.predict_proba(x)[:, 1] for one in models]
+    count = len(features)
+    columns = [np.full(count, m) if isinstance(m, float) else m.probability(features, 2)[:, 1] for m in models]
     return np.stack(columns, axis=1)

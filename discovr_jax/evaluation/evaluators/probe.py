@@ -114,8 +114,13 @@ def logistic(features: np.ndarray, target: np.ndarray, c: float, mean, scale, ma
         gradient = np.append((gradient - total * mean) / scale, total) / count
         return loss / count + penalty @ weights**2 / 2, gradient + penalty * weights
 
+    return minimise(objective, len(mean) + 1, max_iter)
+
+
+def minimise(objective, size: int, max_iter: int) -> np.ndarray | None:
+    """Where `objective`, which gives value and gradient, is least: float64 [size]; None if L-BFGS does not converge."""
     stop = {"maxiter": max_iter, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
-    found = scipy.optimize.minimize(objective, np.zeros(len(mean) + 1), jac=True, method="L-BFGS-B", options=stop)
+    found = scipy.optimize.minimize(objective, np.zeros(size), jac=True, method="L-BFGS-B", options=stop)
     return found.x if found.success else None
 
 

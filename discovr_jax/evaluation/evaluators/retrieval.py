@@ -6,7 +6,7 @@ randomly drawn training videos would give.
 
 import numpy as np
 
-from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import interface, neighbours
 from discovr_jax.evaluation.evaluators import knn
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
@@ -54,9 +54,7 @@ def evaluate(
     Args:
       field: the measurement that is compared; without known values its two metrics are left out.
     """
-    (_, in_val), (similarity, in_test) = (
-        interface.nearest(split.features, train.features, DEPTH) for split in (val, test)
-    )
+    (_, in_val), (similarity, in_test) = (neighbours.among(train, split, DEPTH) for split in (val, test))
     outputs = {f"precision_at_{cut}": precision(train, test, in_test[:, :cut]) for cut in CUTS}
     abnormal = train.target.mean()
     outputs["precision_by_chance"] = np.where(test.target == 1, abnormal, 1 - abnormal)
@@ -65,7 +63,7 @@ def evaluate(
         outputs["difference"] = differences(query, reference[in_test])
         outputs["difference_by_chance"] = chance(query, reference)
     shown = np.unique(np.linspace(0, len(test.target) - 1, _SHOWN).astype(int))
-    neighbours = [
+    most_similar = [
         {
             "id": str(test.columns["id"][row]),
             "neighbours": [str(train.columns["id"][index]) for index in in_test[row]],
@@ -73,6 +71,5 @@ def evaluate(
         }
         for row in shown
     ]
-    return interface.Predictions(
-        precision(train, val, in_val), None, {"depth": in_test.shape[1], "field": field}, outputs, {"shown": neighbours}
-    )
+    details = {"depth": in_test.shape[1], "field": field} | neighbours.details(train)
+    return interface.Predictions(precision(train, val, in_val), None, details, outputs, {"shown": most_similar})

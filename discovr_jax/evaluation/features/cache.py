@@ -78,8 +78,11 @@ def extract_features(
     batches: Iterable[Mapping[str, np.ndarray]],
     num_videos: int,
     progress: Callable[[int], None] = lambda done: None,
+    directory: pathlib.Path | None = None,
 ) -> list[Readouts]:
     """Features of every video under every encoder: the mean over the video's clips.
+
+    Sums of more than 50 million numbers are not held in memory: they are float32 on disk, and there become the means.
 
     Args:
       embeds: one function an encoder, see `FeatureEncoder`. All see the same clips, decoded once.
@@ -87,6 +90,7 @@ def extract_features(
         and weight float32 [b]; a clip of weight 0 is padding and is never counted, whatever its features.
       num_videos: rows of the result.
       progress: called with the videos that have a clip so far.
+      directory: on whose disk such sums lie; None: that of temporary files.
 
     Returns:
       One {readout: float32 [num_videos, D]} an encoder.
@@ -104,9 +108,9 @@ def extract_features(
             for readout, values in embed(batch["frames"], batch["num_valid"]).items():
                 values = np.asarray(values, np.float64)
                 # Rows are picked, not multiplied by 0: a padding clip may give NaN.
-                np.add.at(
-                    total.setdefault(readout, np.zeros((num_videos, values.shape[1]))), rows, values[real]
-                )
+                if readout not in total:
+                    total[readout] = room((num_videos, values.shape[1]), np.float64, np.float32, directory)
+                np.add.at(total[readout], rows, values[real])
         progress(int((counts > 0).sum()))
     if missing := np.flatnonzero(counts < counts.max(initial=1)).tolist():
         what = "no clip" if (counts[missing] == 0).any() else "fewer clips than others"
@@ -114,7 +118,10 @@ def extract_features(
             f"{len(missing)} of {num_videos} videos had {what} (first rows: {missing[:5]}): the batches do "
             "not cover the split; make them with pipeline.eval_batches over the whole source"
         )
-    return [{name: (s / counts[:, None]).astype(np.float32) for name, s in total.items()} for total in sums]
+    for array in (array for total in sums for array in total.values()):
+        for rows, _ in interface.blocks(array):
+            array[rows] /= counts[rows, None]
+    return [{name: array.astype(np.float32, copy=False) for name, array in total.items()} for total in sums]
 
 
 def cached(
@@ -149,7 +156,7 @@ def cached(
     if missing:
         for index, made in zip(missing, make(missing), strict=True):
             large = mapped and sum(np.size(array) for array in made.values()) > _LARGE
-            result[index] = made = _rounded(made) if large else made
+            result[index] = made = _rounded(made, directory) if large else made
             if not share.writes:
                 continue
             new = _write_folder(paths[index], made) if large else _write(paths[index], made)
@@ -161,7 +168,7 @@ def cached(
     return result
 
 
-def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
+def add_all(splits: Mapping[str, Readouts], directory: pathlib.Path | None = None) -> dict[str, Readouts]:
     """Adds the pooling "all": the others side by side, each divided by its mean length on train.
 
     One number per pooling, so that none drowns the others in a cosine, while differences of length between
@@ -169,6 +176,7 @@ def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
 
     Args:
       splits: {"train": ..., "val": ..., "test": ...} of {readout: float [N, D]}.
+      directory: on whose disk it lies where it has more than 50 million numbers; None: that of temporary files.
 
     Returns:
       The same with "all" in each split.
@@ -176,7 +184,19 @@ def add_all(splits: Mapping[str, Readouts]) -> dict[str, Readouts]:
     if len(splits["train"]) < 2:
         return {name: dict(features) for name, features in splits.items()}
     lengths = mean_lengths(splits["train"])
-    return {name: {**features, "all": join(features, lengths)} for name, features in splits.items()}
+    return {name: {**features, "all": _joined(features, lengths, directory)} for name, features in splits.items()}
+
+
+def _joined(features: Readouts, lengths: Mapping[str, float], directory: pathlib.Path | None) -> np.ndarray:
+    """`join`; of more than 50 million numbers on disk, and never a copy of all in memory."""
+    shape = len(next(iter(features.values()))), sum(features[part].shape[1] for part in lengths)
+    if shape[0] * shape[1] <= _LARGE:
+        return join(features, lengths)
+    dtype = np.result_type(*(features[part].dtype for part in lengths))
+    result = interface.spooled(shape, dtype, directory)
+    for rows, _ in interface.blocks(result):
+        result[rows] = join({part: features[part][rows] for part in lengths}, lengths)
+    return result
 
 
 def mean_lengths(train: Readouts) -> dict[str, float]:
@@ -194,6 +214,13 @@ def join(features: Mapping[str, Any], lengths: Mapping[str, float], concatenate:
     return concatenate([features[part] / lengths[part] for part in sorted(lengths)], axis=1)
 
 
+def room(shape: tuple[int, int], dtype, large_dtype=np.float16, directory: pathlib.Path | None = None) -> np.ndarray:
+    """Zeros for features [N, D]: in memory, but of more than 50 million numbers of `large_dtype` and on disk."""
+    if shape[0] * shape[1] <= _LARGE:
+        return np.zeros(shape, dtype)
+    return interface.spooled(shape, large_dtype, directory)
+
+
 def _mean_length(array: np.ndarray) -> float:
     """Mean length of the finite rows, or 1 if that is 0 or there is none; the runner reports NaN rows."""
     lengths = np.concatenate([np.linalg.norm(block, axis=1) for _, block in interface.blocks(array)])
@@ -201,11 +228,16 @@ def _mean_length(array: np.ndarray) -> float:
     return (float(lengths.mean()) if lengths.size else 0.0) or 1.0
 
 
-def _rounded(features: Readouts) -> Readouts:
+def _rounded(features: Readouts, directory: pathlib.Path) -> Readouts:
     """As float16, except a pooling with a number beyond its range."""
-    largest = np.finfo(np.float16).max
-    within = {name: np.nanmax(np.abs(array), initial=0) <= largest for name, array in features.items()}
-    return {name: array.astype(np.float16) if within[name] else array for name, array in sorted(features.items())}
+    result, largest = {}, np.finfo(np.float16).max
+    for name, array in sorted(features.items()):
+        result[name] = array
+        if all(np.nanmax(np.abs(block), initial=0) <= largest for _, block in interface.blocks(array)):
+            result[name] = room(array.shape, np.float16, directory=directory)
+            for rows, block in interface.blocks(array):
+                result[name][rows] = block
+    return result
 
 
 def _read(path: pathlib.Path) -> Readouts | None:

@@ -79,7 +79,7 @@ def extract_splits(
             embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
             progress = Progress(f"{split} videos under {len(embeds)} encoders", len(videos), logger.info, always=False)
             with contextlib.closing(_batches(config, source, share)) as batches:
-                return feature_cache.extract_features(embeds, batches, len(videos), progress)
+                return feature_cache.extract_features(embeds, batches, len(videos), progress, directory)
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]
         features = feature_cache.cached(directory, names, keys, make, share, mapped=True)

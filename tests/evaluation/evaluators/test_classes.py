@@ -53,7 +53,8 @@ def _features(fields, noise, seed):
 
 
 def _config(**evaluators):
-    settings = {"dataset": None, "readouts": ("cls",), "resamples": 60, "evaluators": evaluators or {"classes": {}}}
+    settings = {"dataset": None, "readouts": ("cls",), "resamples": 60, "search_rows": 0}
+    settings["evaluators"] = evaluators or {"classes": {}}
     data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
     return ConfigDict({"seed": 0, "data": data, "eval": settings | {"map_side": 3}})
 

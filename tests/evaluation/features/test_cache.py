@@ -166,6 +166,23 @@ def test_many_features_are_float16_and_stay_on_disk(tmp_path, monkeypatch, caplo
     assert "made again" in caplog.text and calls[-1] == [0]
 
 
+def test_sums_of_clips_and_the_pooling_all_lie_on_disk_where_they_are_large(tmp_path, monkeypatch):
+    batches, _ = _batches()
+
+    def make(directory=None):
+        (features,) = feature_cache.extract_features([_embed], batches, 5, directory=directory)
+        return {**features, "all": feature_cache.add_all({"train": features}, directory)["train"]["all"]}
+
+    expected = make()
+    monkeypatch.setattr(feature_cache, "_LARGE", 4)
+    monkeypatch.setattr(feature_cache.interface, "_ROWS", 2)
+    found = make(tmp_path)
+    for name, array in found.items():
+        assert isinstance(array, np.memmap) and array.dtype == np.float32
+        np.testing.assert_allclose(array, expected[name], rtol=1e-6, err_msg=name)
+    assert not isinstance(expected["all"], np.memmap) and not list(tmp_path.iterdir())
+
+
 def test_all_balances_readouts_by_their_training_length():
     names = ("train", "val", "test")
     splits = {name: {"a": np.full((2, 4), 50.0), "b": np.full((2, 4), 0.5)} for name in names}

@@ -147,7 +147,7 @@ def results(tmp_path_factory, fields):
     read_in = outside.read(files, fields)
     evaluators = {"probe": {}, "lvef": {"type": "regression", "field": "ef"}}
     evaluators["transfer"] = {"source_dataset": "rvenet", "field": "ef"}
-    settings = {"dataset": None, "readouts": ("cls",), "resamples": 100, "evaluators": evaluators}
+    settings = {"dataset": None, "readouts": ("cls",), "resamples": 100, "search_rows": 0, "evaluators": evaluators}
     config = ConfigDict({"seed": 0, "data": {"abnormal_rule": None, "dataset": "echonet_dynamic"}, "eval": settings})
     encoders = {"discovr": [ours], "hog": list(read_in["hog"].seeds)}
     found = runner.evaluate_features(encoders, fields, config, transfer={"rvenet": ({"discovr": [ours]}, fields)})
