@@ -184,9 +184,9 @@ def get_config() -> ConfigDict:
     c.eval.readouts = ("cls", "mean", "std_of_mean", "mean_of_std", "mean_map", "std_map", "all")
     # poolings to choose from on validation; "decoder_mean_map" and "decoder_std_map" read the decoder's tokens
     c.eval.map_side = 3  # grid cells along a side of "mean_map" and "std_map", each of the encoder's width
+    c.eval.search_rows = 0  # 0: nearest neighbours are exact; else, of more training videos, each is compared with so
+    # many, those in the clusters nearest to it (approximate: results.json says which share of the true ones it finds)
     c.eval.resamples = 1000  # of the bootstrap
-    c.eval.search_rows = 65_536  # training videos that nearest neighbours are searched in exactly; of more, about so
-    # many in the clusters nearest to a video (approximate: results.json says how many it finds); 0: always all
     # name -> options, see docs/evaluation.md; with at_end = True it does not run during training (eval.every)
     c.eval.evaluators = ConfigDict()
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})

@@ -22,7 +22,7 @@ discovr_jax.data.letterbox: letterbox
 discovr_jax.data.read: read_video
 discovr_jax.data.records: make_record
 discovr_jax.data.transforms: clip_indices even_starts
-discovr_jax.evaluation.interface: nearest
+discovr_jax.evaluation.neighbours: nearest
 discovr_jax.evaluation.metrics.bootstrap: patient_weights interval
 discovr_jax.evaluation.metrics.masks: dice hausdorff95 disc_volume
 discovr_jax.evaluation.metrics.videos: macro_f1 auroc brier calibration_error mae r2
