@@ -10,7 +10,9 @@ import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from discovr_jax.data import records
+import numpy as np
+
+from discovr_jax.data import manifest, records
 
 FILE = "training_videos.json"
 KINDS = ("videos", "patients", "frames")
@@ -33,12 +35,12 @@ def hashed(
     """
     found = {kind: set((earlier or {}).get(kind, ())) for kind in KINDS}
     for name, source in sources.items():
-        rows = _rows(source)
-        for index in chosen[name]:
-            _, video, patient, frames = rows[index]
+        splits, *columns = _columns(source)
+        here = [column[splits == source.split] for column in columns]
+        for video, patient, frames in zip(*(column[chosen[name]].tolist() for column in here), strict=True):
             found["videos"].add(_hash(name, video))
             found["patients"].update([_hash(name, patient)] if patient else [])
-            found["frames"].update([frames] if frames else [])
+            found["frames"].update([frames.decode()] if frames else [])
     return {kind: sorted(values) for kind, values in found.items()}
 
 
@@ -73,8 +75,10 @@ def among_test(trained: Mapping[str, Iterable[str]] | None, name: str, source: r
     """
     if trained is None:
         return None
-    rows = _rows(source, every=True)
-    known = [_hash(name, video) in trained["videos"] or frames in trained["frames"] for _, video, _, frames in rows]
+    rows = list(zip(*(column.tolist() for column in _columns(source)), strict=True))
+    known = [
+        _hash(name, video) in trained["videos"] or frames.decode() in trained["frames"] for _, video, _, frames in rows
+    ]
     # A patient may have become known since: then the training videos say whose they are.
     patients = {patient for (_, _, patient, _), was in zip(rows, known, strict=True) if was and patient}
     counts = {"test_videos": 0, "trained_on": 0, "patients_trained_on": 0}
@@ -88,18 +92,14 @@ def among_test(trained: Mapping[str, Iterable[str]] | None, name: str, source: r
     return counts
 
 
-def _rows(source: records.RecordSource, every: bool = False) -> list[tuple[str, str, str, str]]:
-    """Split, id, patient and hash of the frames (empty if unknown) of the records of this split, or of every one."""
-    rows = records.manifest_rows(source.path)
-    if rows is None:
+def _columns(source: records.RecordSource) -> list[np.ndarray]:
+    """Split, id, patient and hash of the frames (bytes, empty if unknown) of every record; of those without a manifest
+    of this split only."""
+    columns = manifest.columns(source.path, ("split", "id", "patient_id", "sha256"))
+    if columns is None:
         fields = records.record_fields(source, ("id", "patient_id"))
-        pairs = zip(fields["id"].tolist(), fields["patient_id"].tolist(), strict=True)
-        return [(source.split, video, patient, "") for video, patient in pairs]
-    return [
-        (row["split"], row["id"], row["patient_id"], row["sha256"][:16])
-        for row in rows
-        if every or row["split"] == source.split
-    ]
+        columns = fields | {"split": np.full(len(source), source.split), "sha256": np.zeros(len(source), "S16")}
+    return [columns["split"], columns["id"], columns["patient_id"], columns["sha256"].astype("S16")]
 
 
 def _hash(dataset: str, name: str) -> str:

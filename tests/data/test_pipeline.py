@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -23,6 +24,7 @@ def make_config(**data):
     settings = dict(
         dataset="echonet_dynamic", mixture={}, image_size=SIDE, num_frames=4, stride=3, target_fps=None,
         stride_jitter=0.0, train_filter="all", abnormal_rule=None, crop_scales=(1.0, 0.875, 0.75, 0.66), workers=0,
+        reads=8,
     )  # fmt: skip
     return ml_collections.ConfigDict(
         dict(seed=0, batch_size=4, eval=dict(clips=3), data=settings | data), convert_dict=True
@@ -145,6 +147,23 @@ def test_workers_give_the_same_batches_and_never_start_a_jax_backend():
     assert_equal_batches(take(source, make_config(workers=2), 6, start_step=3), wanted)
 
 
+def test_clips_are_read_at_the_same_time():
+    """No read ends before eight have begun: two batches' worth."""
+    source, config = noisy_source(), make_config(reads=8)
+    wanted = take(source, config, 4)
+    together = threading.Barrier(8)
+
+    class Waiting(type(source)):
+        def __getitem__(self, index):
+            together.wait(timeout=30)
+            return super().__getitem__(index)
+
+    source.__class__ = Waiting
+    assert_equal_batches(take(source, config, 4), wanted)
+    with pytest.raises(ValueError, match="data.reads = 0 must be at least 1"):
+        take(source, make_config(reads=0), 1)
+
+
 def test_an_error_in_a_worker_arrives_with_its_message():
     source = make_source([10])
     source.items[0]["frames"][3] = b"\x00damaged"
@@ -237,12 +256,15 @@ def test_the_public_codes_crop_where_it_is_asked_for():
         take(source, config, 1, crop="corners")
 
 
-def test_a_stream_is_named_as_before_there_were_kinds_of_crops():
+def test_a_stream_is_named_as_before_there_were_kinds_of_crops(monkeypatch):
     """Or checkpoints of earlier versions would not resume."""
     states = []
     for crop in transforms.CROPS:
         with pipeline.train_batches(named(noisy_source()), make_config(), crop=crop) as batches:
             states.append(batches.get_state()["stream"])
+    monkeypatch.setattr(pipeline, "_NAMED_AT_ONCE", 3)  # of 7
+    with pipeline.train_batches(named(noisy_source()), make_config()) as batches:
+        assert batches.get_state()["stream"] == states[0]
     assert states[0] == "7aa14514161cd119" != states[1]
 
 

@@ -1,0 +1,27 @@
+"""How clips are dealt out to workers. That they are read at the same time: test_pipeline.py."""
+
+import sys
+
+import grain
+import pytest
+
+from discovr_jax.data import read_ahead
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 9])
+def test_streams_of_workers_make_the_batches_in_turn(workers):
+    """44 clips, batches of 3 of the second of two processes from batch 1 of 14 on: 1, 3, ... 13."""
+    clips = read_ahead.ClipsOfWorkers(grain.MapDataset.range(44), 3, 1, 2, workers)
+    assert clips.workers == min(workers, 7)
+    count = max(1, clips.workers)
+    streams = [list(clips[worker::count].to_iter_dataset().batch(3, drop_remainder=True)) for worker in range(count)]
+    for number in range(7):
+        batch = streams[number % count].pop(0)
+        assert batch.tolist() == [3 * (1 + 2 * number) + row for row in range(3)]
+    assert not any(streams)
+
+
+def test_a_stream_without_end():
+    clips = read_ahead.ClipsOfWorkers(grain.MapDataset.range(5).repeat(), 2, 10**12, 1, 3)
+    assert sys.maxsize // 2 < len(clips) <= sys.maxsize and len(clips) % 6 == 0
+    assert clips[0] == 2 * 10**12 % 5
