@@ -6,6 +6,7 @@ reads of a record does not depend on its frames.
 
 import argparse
 import csv
+import io
 import json
 import multiprocessing
 import os
@@ -99,11 +100,15 @@ def make(folder: pathlib.Path, count: int, shards: int) -> None:
         writer.close()
     fields = {name: record.get(name) for name in manifest.MANIFEST} | {"num_masks": 0, "flags": "", "split": "train"}
     with (part / manifest.FILE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, manifest.MANIFEST)
-        writer.writeheader()
+        # Names are put into one line's text: a million calls of csv take longer than the start.
+        text = io.StringIO()
+        fields |= {"id": "ID", "patient_id": "PATIENT", "sha256": "SHA"}
+        csv.DictWriter(text, manifest.MANIFEST).writerow(fields)
+        line = text.getvalue()
+        file.write(",".join(manifest.MANIFEST) + "\r\n")
         for number in range(count):
             name, digest = f"V{number:019d}", f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}" * 4
-            writer.writerow(fields | {"id": name, "patient_id": name[:-1], "sha256": digest})
+            file.write(line.replace("SHA", digest, 1).replace("ID", name, 1).replace("PATIENT", name[:-1], 1))
     split = {
         "name": "train", "numBytes": str(count * len(data)), "shardLengths": [str(length) for length in lengths],
         "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",

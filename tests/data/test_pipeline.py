@@ -6,7 +6,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import jax
@@ -145,23 +144,6 @@ def test_workers_give_the_same_batches_and_never_start_a_jax_backend():
     with pytest.raises(AssertionError, match="outside of a worker"):
         take(source, config, 1)
     assert_equal_batches(take(source, make_config(workers=2), 6, start_step=3), wanted)
-
-
-def test_clips_are_read_at_the_same_time():
-    """No read ends before eight have begun: two batches' worth."""
-    source, config = noisy_source(), make_config(reads=8)
-    wanted = take(source, config, 4)
-    together = threading.Barrier(8)
-
-    class Waiting(type(source)):
-        def __getitem__(self, index):
-            together.wait(timeout=30)
-            return super().__getitem__(index)
-
-    source.__class__ = Waiting
-    assert_equal_batches(take(source, config, 4), wanted)
-    with pytest.raises(ValueError, match="data.reads = 0 must be at least 1"):
-        take(source, make_config(reads=0), 1)
 
 
 def test_an_error_in_a_worker_arrives_with_its_message():

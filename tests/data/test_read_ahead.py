@@ -1,11 +1,13 @@
-"""How clips are dealt out to workers. That they are read at the same time: test_pipeline.py."""
+"""Clips dealt out to workers, and read at the same time."""
 
 import sys
+import threading
 
 import grain
 import pytest
 
 from discovr_jax.data import read_ahead
+from tests.data.test_pipeline import assert_equal_batches, make_config, noisy_source, take
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, 9])
@@ -25,3 +27,20 @@ def test_a_stream_without_end():
     clips = read_ahead.ClipsOfWorkers(grain.MapDataset.range(5).repeat(), 2, 10**12, 1, 3)
     assert sys.maxsize // 2 < len(clips) <= sys.maxsize and len(clips) % 6 == 0
     assert clips[0] == 2 * 10**12 % 5
+
+
+def test_clips_are_read_at_the_same_time():
+    """No read ends before eight have begun: two batches' worth."""
+    source, config = noisy_source(), make_config(reads=8)
+    wanted = take(source, config, 4)
+    together = threading.Barrier(8)
+
+    class Waiting(type(source)):
+        def __getitem__(self, index):
+            together.wait(timeout=30)
+            return super().__getitem__(index)
+
+    source.__class__ = Waiting
+    assert_equal_batches(take(source, config, 4), wanted)
+    with pytest.raises(ValueError, match="data.reads = 0 must be at least 1"):
+        take(source, make_config(reads=0), 1)
