@@ -70,7 +70,7 @@ def start(folder: pathlib.Path, workers: int) -> list[tuple[str, str, str, str, 
     passed("records opened")
     chosen = pipeline.training_records(sources, config.data)
     passed("records chosen")
-    json.dumps(training_videos.hashed(sources, chosen))
+    training_videos.to_json(training_videos.hashed(sources, chosen))
     passed("training videos hashed")
     with pipeline.train_batches(sources, config) as batches:
         next(batches)

@@ -50,7 +50,9 @@ def columns(path: pathlib.Path, names: Sequence[str], split: str | None = None) 
     if table is None:
         return None
     if split is not None:
-        table = table.filter(np.array(table["split"].to_numpy() == split))
+        import pyarrow.compute
+
+        table = table.filter(pyarrow.compute.equal(table["split"], split))
     try:
         return {name: table[name].to_numpy().astype(DTYPES[name]) for name in names}
     except UnicodeEncodeError:

@@ -1,5 +1,6 @@
 """Clips dealt out to workers, and read at the same time."""
 
+import itertools
 import sys
 import threading
 
@@ -30,14 +31,15 @@ def test_a_stream_without_end():
 
 
 def test_clips_are_read_at_the_same_time():
-    """No read ends before eight have begun: two batches' worth."""
+    """The first reads end when eight have begun: two batches' worth."""
     source, config = noisy_source(), make_config(reads=8)
     wanted = take(source, config, 4)
-    together = threading.Barrier(8)
+    together, begun = threading.Barrier(8), itertools.count()
 
     class Waiting(type(source)):
         def __getitem__(self, index):
-            together.wait(timeout=30)
+            if next(begun) < 8:
+                together.wait(timeout=30)
             return super().__getitem__(index)
 
     source.__class__ = Waiting
