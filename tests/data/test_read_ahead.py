@@ -7,7 +7,7 @@ import threading
 import grain
 import pytest
 
-from discovr_jax.data import read_ahead
+from discovr_jax.data import read_ahead, records
 from tests.data.test_pipeline import assert_equal_batches, make_config, noisy_source, take
 
 
@@ -34,6 +34,7 @@ def test_clips_are_read_at_the_same_time():
     """The first reads end when eight have begun: two batches' worth."""
     source, config = noisy_source(), make_config(reads=8)
     wanted = take(noisy_source(), config, 4)  # from another source: a closed loader may still end its reads
+    records.record_fields(source, ["id"])  # read here, one by one; in built records they are in the manifest
     together, begun = threading.Barrier(8), itertools.count()
 
     class Waiting(type(source)):
