@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     c.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # multi-scale crop, resized back
     c.data.crop = by_fidelity(str)  # its position: "uniform", or one of 13 "anchors" as the public code
     c.data.workers = 2  # loader processes; 0 loads in threads of this one
+    c.data.reads = 32  # clips that each of them reads at the same time: they wait for distant storage together
     c.data.simulate = ConfigDict()  # clips per split (and seed) of a phantom to make where records are missing
     c.data.simulate.train = 0
     c.data.simulate.val = 0

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import pathlib
 
@@ -91,7 +90,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # One process writes config.json; all compare it with their own.
         if writes:
             workdir.claim(directory, written, defaults)
-            names = json.dumps(training_videos.hashed(sources, chosen, training_videos.read(directory)))
+            names = training_videos.to_json(training_videos.hashed(sources, chosen, training_videos.read(directory)))
             workdir.write_atomically(pathlib.Path(directory) / training_videos.FILE, names)
         processes.wait("workdir")
         workdir.require_same_config(directory, written, defaults=defaults, claimed=True)

@@ -268,7 +268,7 @@ def read_example(path, folder):
     from discovr_jax.data import records
 
     source = records.RecordSource(folder, "train", [("", 1)], records.features(16), 16)
-    source._reader = OneRecord([path.read_bytes()])
+    source._shards = OneRecord([path.read_bytes()])
     record = source[0]
     records.decode_frames(record["frames"], 16, 16, record_id=record["id"])
 

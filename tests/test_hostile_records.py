@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from discovr_jax.data import records
+from discovr_jax.data import manifest, records
 from tests import made_up
 
 
@@ -37,7 +37,7 @@ def test_frames_that_decompress_to_something_else():
 
 def test_ids_that_are_no_text(prepared):
     source = records.open_directory(prepared, "val")
-    source._reader = [source._reader[0].replace(b"A4C", b"\xff\xfe\xff")]
+    source._shards = [source._shards[0].replace(b"A4C", b"\xff\xfe\xff")]
     with pytest.raises(records.RecordsError, match="Record 0 of RecordSource.* cannot be read .*codec"):
         source[0]
 
@@ -48,4 +48,4 @@ def test_a_manifest_that_is_none(prepared, text):
     whole = file.read_text()
     file.write_bytes(whole.encode() + text.encode("latin-1") if text != "split\n" else text.encode())
     with pytest.raises(records.RecordsError, match="manifest.csv is damaged"):
-        records.manifest_rows(prepared)
+        manifest.rows(prepared)

@@ -16,7 +16,7 @@ import pytest
 
 from discovr_jax import extract, predict, prepare
 from discovr_jax.convert import __main__ as convert
-from discovr_jax.data import contact_sheet, records
+from discovr_jax.data import contact_sheet, manifest, records
 from discovr_jax.runs import checkpoint
 from tests import run_case
 from tests.builder_case import write_table
@@ -271,7 +271,7 @@ def test_burnt_in_names_leave_no_trace_in_the_frames(made):
     """Two objects with other names over the same sector give the same frames."""
     root, *_ = made
     names = names_by_id(root)
-    rows = records.manifest_rows(records.records_dir(root / "out" / "data", "echo_folder", "112"))
+    rows = manifest.rows(records.records_dir(root / "out" / "data", "echo_folder", "112"))
     hashes = {names[row["id"]]: row["sha256"] for row in rows}
     assert hashes["Zebediah_a"] == hashes["Zebediah_b.dcm"]
 

@@ -54,7 +54,7 @@ class Records(list):
 def make_config(**data):
     settings = {
         "dataset": "echonet_dynamic", "mixture": {}, "frame_size": SIZE, "image_size": SIZE, "num_frames": FRAMES,
-        "stride": STRIDE, "target_fps": None, "workers": 0, "crop_scales": (1.0,), "stride_jitter": 0.0,
+        "stride": STRIDE, "target_fps": None, "workers": 0, "reads": 8, "crop_scales": (1.0,), "stride_jitter": 0.0,
         "abnormal_rule": None,
         "train_filter": "all",
     }  # fmt: skip

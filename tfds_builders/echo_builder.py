@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from discovr_jax.data import contact_sheet, measurements, records
+from discovr_jax.data import contact_sheet, manifest, measurements, records
 from discovr_jax.data.io.video import VideoError
 from discovr_jax.data.read import read_video
 from tfds_builders import reading, shards
@@ -263,7 +263,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._with_beam:
             self._find_bad({row["id"] for row in rows})
         self._unusable.stop_if_too_many(pathlib.Path(self.data_path).parent)
-        write_csv(self.data_path / "manifest.csv", records.MANIFEST, rows)
+        write_csv(self.data_path / "manifest.csv", manifest.MANIFEST, rows)
         self._unusable.write(pathlib.Path(self.data_path))
         self._write_contact_sheet(sources)
         self.info.metadata.update(
@@ -271,7 +271,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             frame_size=size,
             options=self.recorded_options,
             patients=_count_patients(rows),
-            manifest_sha256=records.manifest_hash(pathlib.Path(self.data_path)),
+            manifest_sha256=manifest.sha256(pathlib.Path(self.data_path)),
             quarantined=len(self._unusable.bad),
             skipped=len(self._unusable.skipped),
             notes=listing.notes,

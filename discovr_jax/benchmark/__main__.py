@@ -2,6 +2,7 @@
 
 python -m discovr_jax.benchmark step|ablations|loader|sinkhorn|eval --config=configs/adult.py [--config.KEY=VALUE ...]
 python -m discovr_jax.benchmark compression VIDEOS
+python -m discovr_jax.benchmark start --records=1000000
 """
 
 import argparse
@@ -14,6 +15,7 @@ COMMANDS = {
     "step": "step",
     "ablations": "ablations",
     "loader": "loader",
+    "start": "start",
     "sinkhorn": "sinkhorn",
     "eval": "evaluation",
     "compression": "compression",

@@ -1,7 +1,8 @@
 """The loader: clips per second from prepared records, stage by stage in one thread, then whole with its workers.
 
 "cold" drops the records from the system's cache first. A core-second is one of processor time, of this process and its
-workers: clips per core-second say what a core does however busy the machine is.
+workers: clips per core-second say what a core does however busy the machine is. `--latency` makes every read of a
+record wait first, as distant storage does.
 """
 
 import argparse
@@ -23,11 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="a config file or its name, with :arguments")
     parser.add_argument("--clips", type=int, default=256, help="clips of each measurement")
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes to compare")
+    parser.add_argument("--latency", default="0", help="milliseconds that every read of a record waits, to compare")
 
 
 def run(given: argparse.Namespace) -> None:
     """Prints the tables."""
     config, workers = given.config, [int(number) for number in given.workers.split(",")]
+    latencies = [float(number) for number in given.latency.split(",")]
     if given.clips < config.batch_size:
         raise ValueError(f"--clips={given.clips} is less than one batch of {config.batch_size}")
     sources = mixture.open_training(config.data)
@@ -41,13 +44,27 @@ def run(given: argparse.Namespace) -> None:
     print(machine.table(("stage, one thread, warm", "ms per clip", "clips per second"), rows) + "\n")
     rows = []
     for number in workers:
-        for cold in (True, False):
-            if cold:
-                for each in sources.values():
-                    drop_from_cache(each)
-            rows.append((number, "cold" if cold else "warm", *_row(whole(sources, config, number, given.clips))))
-    header = ("workers", "cache", "first batch, s", "clips per second", "clips per core-second", "MB per worker")
-    print(machine.table(header, rows))
+        for latency in latencies:
+            slow = {name: DistantSource(each, latency / 1e3) for name, each in sources.items()} if latency else sources
+            for cache in ("warm",) if latency else ("cold", "warm"):
+                if cache == "cold":
+                    for each in sources.values():
+                        drop_from_cache(each)
+                rows.append((number, f"{latency:g}", cache, *_row(whole(slow, config, number, given.clips))))
+    header = "workers|ms per read|cache|first batch, s|clips per second|clips per core-second|MB per worker"
+    print(machine.table(header.split("|"), rows))
+
+
+class DistantSource(records.RecordSource):
+    """The records of another source, each read `seconds` later."""
+
+    def __init__(self, source: records.RecordSource, seconds: float):
+        vars(self).update(vars(source))
+        self.seconds = seconds
+
+    def __getitem__(self, index: int) -> dict:
+        time.sleep(self.seconds)
+        return super().__getitem__(index)
 
 
 def stages(source: records.RecordSource, config, clips: int) -> dict[str, float]:
@@ -92,7 +109,7 @@ def whole(sources, config, workers: int, clips: int) -> dict[str, float]:
         for _ in range(count):
             next(batches)
         seconds, used = time.perf_counter() - first, _processor_seconds(children) - used
-        sizes = [_own_memory(pid) for pid in children]
+        sizes = [own_memory(pid) for pid in children]
     count_of_clips = count * config.batch_size
     return {
         "first": first - start,
@@ -118,7 +135,7 @@ def _processor_seconds(children: list[int]) -> float:
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _own_memory(pid: int) -> float:
+def own_memory(pid: int) -> float:
     """Bytes of a process, shared pages counted in part (Linux)."""
     lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from discovr_jax.data import class_labels, labels, measurements, mixture, records
+from discovr_jax.data import class_labels, labels, manifest, measurements, mixture, records
 
 RULES = tuple(sorted(set(mixture.RULES.values())))
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
@@ -47,7 +47,7 @@ def summarise(path: pathlib.Path) -> dict:
       clip, "notes": {what: count}}.
     """
     about = metadata(path)
-    rows = records.manifest_rows(path) or []
+    rows = manifest.rows(path) or []
     splits, sources = {}, open_all(path)
     classes = _count_classes(sources)
     for split, source in sources.items():
@@ -144,7 +144,7 @@ def check(
     """
     try:
         sources = open_all(path)
-        rows = records.manifest_rows(path)
+        rows = manifest.rows(path)
         about = metadata(path)
         with (path / "quarantine.csv").open(encoding="utf-8", newline="") as lines:
             quarantined = len(list(csv.DictReader(lines)))
@@ -198,7 +198,7 @@ def _metadata_problems(path: pathlib.Path, about: dict, rows: list[dict], quaran
         yield f"metadata.json: schema version {about.get('schema_version')}, this code reads {records.READABLE}."
     if about.get("frame_size") != records.split_config_name(path.parent.name)[1]:
         yield f"metadata.json: frame_size {about.get('frame_size')}, but the folder is {path.parent.name}."
-    if about.get("manifest_sha256") != records.manifest_hash(path):
+    if about.get("manifest_sha256") != manifest.sha256(path):
         yield "manifest.csv was changed since the build: its SHA-256 is not that of metadata.json."
 
 

@@ -1,7 +1,9 @@
-"""Records that lie in a bucket: the folder of a dataset copied to this host's disk, once, and read from there.
+"""Records that lie in a bucket.
 
-array_record opens local files only, and any process may need any record, because the shuffle is global. What is copied
-is small beside a boot disk: about 1.2 MB per clip at 112 pixels.
+array_record reads files at gs:// itself, one request of a byte range for a record; only what lies beside the files
+(names, labels, counts: 300 bytes per clip) is copied to this host. It reads no other store, so from those the whole
+folder of a dataset is copied, once: any process may need any record, because the shuffle is global, about 1.2 MB per
+clip at 112 pixels.
 """
 
 import hashlib
@@ -15,6 +17,7 @@ from discovr_jax.data import records
 
 logger = logging.getLogger(__name__)
 
+_READ_BY_RANGE = "gs://"
 # What tells that a file was written again, by the name that one store or another gives it.
 _VERSIONS = ("md5Hash", "etag", "ETag", "content_md5", "mtime", "created")
 
@@ -24,8 +27,13 @@ def is_url(path) -> bool:
     return "://" in os.fspath(path)
 
 
+def shards_at(data_dir: str, dataset: str, config_name: str) -> str | None:
+    """Address of the folder whose array_record files are read where they are; None where they are copied."""
+    return _address(data_dir, dataset, config_name) if data_dir.startswith(_READ_BY_RANGE) else None
+
+
 def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.Path | None = None) -> pathlib.Path:
-    """Copies one dataset's records from a bucket to this host, unless they are here; the first process copies.
+    """Copies what `shards_at` does not say is read in the bucket, unless it is here; the first process copies.
 
     Args:
       data_dir: URL of what `prepare --data_dir` wrote, of any store that fsspec knows (gs:// needs gcsfs).
@@ -39,8 +47,7 @@ def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.
     """
     default = pathlib.Path.home() / ".cache" / "discovr_jax" / "records"
     cache = cache or pathlib.Path(os.environ.get("DISCOVR_JAX_RECORDS", default))
-    inside = records.records_dir("", dataset, config_name)
-    url = f"{data_dir.rstrip('/')}/{inside}"
+    inside, url = records.records_dir("", dataset, config_name), _address(data_dir, dataset, config_name)
     try:
         import fsspec
 
@@ -55,6 +62,8 @@ def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.
             f"{records.prepare_command(dataset, 'data', config_name)}; gcloud storage rsync -r data {data_dir}"
         )
     told = [(path, about["size"], *(str(about.get(name)) for name in _VERSIONS)) for path, about in files.items()]
+    if shards_at(data_dir, dataset, config_name):
+        files = {path: about for path, about in files.items() if ".array_record" not in path}
     home = cache / hashlib.sha256(repr((url, told)).encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
     with open(f"{home}.lock", "w") as lock:
@@ -89,6 +98,10 @@ def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path
         os.rename(part, home)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _address(data_dir: str, dataset: str, config_name: str) -> str:
+    return f"{data_dir.rstrip('/')}/{records.records_dir('', dataset, config_name)}"
 
 
 def _failed(url: str, error: Exception) -> str:

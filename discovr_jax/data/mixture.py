@@ -78,11 +78,12 @@ def config_name(data: ml_collections.ConfigDict, name: str) -> str:
 
 
 def open_source(data: ml_collections.ConfigDict, name: str, split: str) -> records.RecordSource:
-    """`records.open_source` for a dataset that a config names, copied here first where it lies in a bucket."""
+    """`records.open_source` for a dataset that a config names, in a folder or a bucket (see `bucket`)."""
     dataset, config = name.partition("/")[0], config_name(data, name)
-    is_url = bucket.is_url(data.data_dir)
-    data_dir = bucket.local_records(data.data_dir, dataset, config) if is_url else data.data_dir
-    return records.open_source(data_dir, dataset, config, split)
+    if not bucket.is_url(data.data_dir):
+        return records.open_source(data.data_dir, dataset, config, split)
+    here = bucket.local_records(data.data_dir, dataset, config)
+    return records.open_source(here, dataset, config, split, bucket.shards_at(data.data_dir, dataset, config))
 
 
 def open_training(data: ml_collections.ConfigDict) -> dict[str, records.RecordSource]:

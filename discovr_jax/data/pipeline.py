@@ -1,9 +1,9 @@
 """Records to batches of clips, with grain. Batch k depends on the config and k only.
 
-Shuffle and repeat each dataset -> mix -> all random choices -> batch -> slice per process: every random choice
-is made by the position of the clip in the stream, before the stream is cut up. So batch k, elements and
-augmentation, is the same for any number of processes and workers and after any restart, and starting at step k
-costs nothing.
+Shuffle and repeat each dataset -> mix -> all random choices -> slice per process and worker -> batch: every random
+choice is made by the position of the clip in the stream, before the stream is cut up. So batch k, elements and
+augmentation, is the same for any number of processes, workers and threads and after any restart, and starting at
+step k costs nothing.
 """
 
 import dataclasses
@@ -24,12 +24,14 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from discovr_jax.data import labels, mixture, records
+from discovr_jax.data import labels, manifest, mixture, read_ahead, records
 from discovr_jax.data.clip_reader import ClipReader
 from discovr_jax.errors import ConfigError
 
-# Without workers: two threads, each making a whole batch (LZ4 and OpenCV release the interpreter's lock).
-_THREADS = 2
+# Clips of one process that are being read or wait for their batch take so many bytes, at most.
+_IN_FLIGHT_BYTES = 128 * 2**20
+# Records whose names are hashed in one go.
+_NAMED_AT_ONCE = 10_000
 # Batches of one worker that lie in shared memory at once, at most: four queue up, one is being copied out.
 _SHARED_BATCHES_PER_WORKER = 5
 _SHARED_MEMORY = "/dev/shm"
@@ -48,25 +50,26 @@ class Batches:
 
     def __init__(
         self,
-        batches: grain.MapDataset,
-        batch_bytes: int,
-        workers: int,
+        clips: read_ahead.ClipsOfWorkers,
+        clip_bytes: int,
+        reads: int,
         start_step: int,
         stream: str,
         manifests: dict[str, str | None],
     ):
         self.next_step = start_step
         self._identity = {"stream": stream, "manifests": manifests}
-        self._in_shared_memory = workers > 0
-        if workers:
+        self._in_shared_memory = clips.workers > 0
+        if reads < 1:
+            raise ConfigError(f"data.reads = {reads} must be at least 1: so many clips are read at the same time.")
+        dataset = clips.batches(in_flight=max(1, min(reads, _IN_FLIGHT_BYTES // clip_bytes)))
+        if clips.workers:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, and not every caller is an absl app.
-            _check_shared_memory(workers * _SHARED_BATCHES_PER_WORKER * batch_bytes, workers)
-            dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+            batch_bytes = clips.rows * clip_bytes
+            _check_shared_memory(clips.workers * _SHARED_BATCHES_PER_WORKER * batch_bytes, clips.workers)
+            options = grain.MultiprocessingOptions(num_workers=clips.workers, per_worker_buffer_size=1)
             dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
-        else:
-            dataset = batches.to_iter_dataset(grain.ReadOptions(_THREADS, prefetch_buffer_size=_THREADS))
         self._iterator = iter(dataset)
 
     def __iter__(self) -> "Batches":
@@ -162,22 +165,17 @@ def train_batches(
         grain.MapDataset.source(_Places(position, np.asarray(indices))).shuffle(seed=seed).repeat()
         for position, (indices, seed) in enumerate(zip(selected.values(), (first_seed, *other_seeds), strict=True))
     ]
-    batches = (
-        grain.MapDataset.mix(streams, list(shares.values()))
-        .random_map(reader.random_clip, seed=clip_seed)
-        .batch(rows, drop_remainder=True)
-        .slice(slice(start_step * process_count + process_index, None, process_count))
-    )
+    clips = grain.MapDataset.mix(streams, list(shares.values())).random_map(reader.random_clip, seed=clip_seed)
+    first = start_step * process_count + process_index
+    ordered = read_ahead.ClipsOfWorkers(clips, rows, first, process_count, config.data.workers)
     sampling = dataclasses.asdict(dataclasses.replace(reader, sources=()))
     # So that checkpoints from before there was a choice resume.
     for name, usual in (("crop", "uniform"), ("stride_jitter", 0.0), ("second_clip", False)):
         if sampling[name] == usual:
             del sampling[name]
-    videos = {name: _videos(sources[name], indices) for name, indices in selected.items()}
-    identity = json.dumps([config.seed, config.batch_size, shares, videos, sampling])
-    stream = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    manifests = {name: records.manifest_hash(sources[name].path) for name in selected}
-    return Batches(batches, rows * reader.clip_bytes, config.data.workers, start_step, stream, manifests)
+    stream = _stream_name([config.seed, config.batch_size, shares], sources, selected, sampling)
+    manifests = {name: manifest.sha256(sources[name].path) for name in selected}
+    return Batches(ordered, reader.clip_bytes, config.data.reads, start_step, stream, manifests)
 
 
 def training_records(
@@ -209,10 +207,22 @@ def training_records(
     return selected
 
 
-def _videos(source: records.RecordSource, indices: Sequence[int]) -> list[tuple[int, str, int]]:
-    """What names the chosen records: index, id and number of frames of each."""
-    fields = records.record_fields(source, ["id", "num_frames"])
-    return [(index, str(fields["id"][index]), int(fields["num_frames"][index])) for index in indices]
+def _stream_name(
+    settings: list, sources: Mapping[str, records.RecordSource], selected: Mapping[str, list[int]], sampling: dict
+) -> str:
+    """Hash of the JSON text [*settings, {dataset: [[index, id, number of frames], ...]}, sampling], made in parts: of a
+    million records it is 50 MB long, and ten times that in memory."""
+    digest = hashlib.sha256(json.dumps(settings)[:-1].encode() + b", {")
+    for place, (name, indices) in enumerate(selected.items()):
+        digest.update(f"{', ' * bool(place)}{json.dumps(name)}: [".encode())
+        fields = records.record_fields(sources[name], ["id", "num_frames"])
+        for first in range(0, len(indices), _NAMED_AT_ONCE):
+            part = indices[first : first + _NAMED_AT_ONCE]
+            videos = zip(part, fields["id"][part].tolist(), fields["num_frames"][part].tolist(), strict=True)
+            digest.update((", " * bool(first) + json.dumps(list(videos))[1:-1]).encode())
+        digest.update(b"]")
+    digest.update(f"}}, {json.dumps(sampling)}]".encode())
+    return digest.hexdigest()[:16]
 
 
 def eval_batches(
@@ -244,7 +254,7 @@ def eval_batches(
     reader = ClipReader.create([source], config.data, [selected])
     clips = config.eval.clips
     tasks = [(index, clip, clips) for index in selected for clip in range(clips)]
-    return _once(reader, reader.even_clip, tasks, batch_size, config.data.workers, process_index, process_count)
+    return _once(reader, reader.even_clip, tasks, batch_size, config.data, process_index, process_count)
 
 
 def labelled_batches(
@@ -278,18 +288,18 @@ def labelled_batches(
     reader = ClipReader.create([source], config.data, [[index for index, _ in frames]])
     tasks = [(row, int(index), int(frame)) for row, (index, frame) in enumerate(frames)]
     showing = functools.partial(reader.clip_showing, tubelet=tubelet)
-    return _once(reader, showing, tasks, batch_size, config.data.workers, process_index, process_count)
+    return _once(reader, showing, tasks, batch_size, config.data, process_index, process_count)
 
 
-def _once(reader, make, tasks: list[tuple], batch_size: int, workers: int, process_index: int, process_count: int):
+def _once(reader, make, tasks: list[tuple], batch_size: int, data, process_index: int, process_count: int) -> Batches:
     """Batches of the clip of each task, once; copies of the last one, of weight 0, fill the last batch."""
     rows = _rows_per_process(batch_size, process_index, process_count)
     if not tasks:
         raise ValueError("There is no record to evaluate: `indices` is empty.")
     weighted = [(task, 1.0) for task in tasks] + [(tasks[-1], 0.0)] * (-len(tasks) % batch_size)
-    batches = grain.MapDataset.source(weighted).map(_Weighted(make)).batch(rows, drop_remainder=True)
-    batches = batches.slice(slice(process_index, None, process_count))
-    return Batches(batches, rows * reader.clip_bytes, min(workers, len(batches)), 0, "eval", {})
+    clips = grain.MapDataset.source(weighted).map(_Weighted(make))
+    ordered = read_ahead.ClipsOfWorkers(clips, rows, process_index, process_count, data.workers)
+    return Batches(ordered, reader.clip_bytes, data.reads, 0, "eval", {})
 
 
 @dataclasses.dataclass(frozen=True)

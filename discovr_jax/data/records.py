@@ -4,8 +4,6 @@ Frames are grey uint8 of one square size, each compressed on its own with LZ4, s
 only the frames it samples. Nothing here imports TensorFlow or starts a jax backend: loader workers use it.
 """
 
-import csv
-import functools
 import hashlib
 import json
 import os
@@ -15,25 +13,16 @@ from collections.abc import Sequence
 import lz4.block
 import numpy as np
 
+from discovr_jax.data import manifest
+from discovr_jax.data.manifest import DTYPES, FLOAT_FIELDS, INT_FIELDS, SCALAR_FIELDS, TEXT_FIELDS
+from discovr_jax.data.manifest import SPLITS as SPLITS
+from discovr_jax.data.shards import Shards
+from discovr_jax.errors import RecordsError
+
 SCHEMA_VERSION = 2
 READABLE = (1, 2)  # 1 is without `classes`
 BUILDER_VERSION = "1.0.0"
-SPLITS = ("train", "val", "test")
 MASK_CLASSES = ("background", "LV cavity", "myocardium", "left atrium")
-
-# `classes`: of the dataset's own table, JSON as of `class_labels`.
-TEXT_FIELDS = ("id", "patient_id", "study_id", "dataset", "view", "classes")
-# float32, NaN where the dataset does not say: percent, mL, cm, frames per second.
-FLOAT_FIELDS = ("fps", "ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
-# int32; source_label, ed_frame and es_frame are -1 where the dataset does not say.
-INT_FIELDS = ("schema_version", "num_frames", "source_label", "ed_frame", "es_frame")
-SCALAR_FIELDS = TEXT_FIELDS + FLOAT_FIELDS + INT_FIELDS
-# Columns of manifest.csv.
-MANIFEST = ("split", "sha256", "num_masks", "flags", *SCALAR_FIELDS)
-
-
-class RecordsError(ValueError):
-    """Prepared records are missing, incomplete, damaged or of another schema; says where and the remedy."""
 
 
 def features(frame_size: int):
@@ -181,8 +170,14 @@ def records_dir(data_dir, dataset: str, config_name: str) -> pathlib.Path:
     return pathlib.Path(data_dir).expanduser() / dataset / config_name / BUILDER_VERSION
 
 
-def open_source(data_dir, dataset: str, config_name: str, split: str) -> "RecordSource":
+def open_source(
+    data_dir, dataset: str, config_name: str, split: str, shards_at: str | None = None
+) -> "RecordSource":
     """Opens one split of prepared records and checks that they are whole.
+
+    Args:
+      data_dir, dataset, config_name: see `records_dir`; split: train, val or test.
+      shards_at: address of the folder of the array_record files, where they do not lie beside their metadata.
 
     Raises:
       RecordsError: no such records, a missing or truncated shard, another schema version, no such split, or a
@@ -190,22 +185,24 @@ def open_source(data_dir, dataset: str, config_name: str, split: str) -> "Record
     """
     path = records_dir(data_dir, dataset, config_name)
     remedy = f"Make the records with: {prepare_command(dataset, data_dir, config_name)}"
-    source = open_directory(path, split, remedy=remedy)
+    source = open_directory(path, split, remedy=remedy, shards_at=shards_at)
     try:
         built = json.loads((path / "metadata.json").read_text(encoding="utf-8")).get("manifest_sha256")
     except FileNotFoundError:
         built = None
     except (ValueError, AttributeError) as error:
         raise RecordsError(f"{path / 'metadata.json'} is damaged ({error}). {remedy}") from None
-    if built and manifest_hash(path) not in (None, built):
+    if built and manifest.sha256(path) not in (None, built):
         raise RecordsError(
-            f"{path / 'manifest.csv'} was changed since the build: its SHA-256 is not that of metadata.json. Put the "
+            f"{path / manifest.FILE} was changed since the build: its SHA-256 is not that of metadata.json. Put the "
             f"file back, or remove {path} and make the records again. {remedy}"
         )
     return source
 
 
-def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the records again.") -> "RecordSource":
+def open_directory(
+    path: pathlib.Path, split: str, *, remedy: str = "Prepare the records again.", shards_at: str | None = None
+) -> "RecordSource":
     """`open_source` for the directory that holds dataset_info.json; `remedy` ends every error."""
     import tensorflow_datasets as tfds
 
@@ -217,15 +214,20 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
         _check_classes(json.loads((path / "features.json").read_bytes()))
         builder = tfds.builder_from_directory(path)
         files = {
-            name: [(os.fspath(file), count) for file, count in zip(info.filepaths, info.shard_lengths, strict=True)]
+            name: [
+                (f"{shards_at}/{os.path.basename(file)}" if shards_at else os.fspath(file), count)
+                for file, count in zip(info.filepaths, info.shard_lengths, strict=True)
+            ]
             for name, info in builder.info.splits.items()
         }
     except Exception as error:  # TFDS raises many kinds for damaged metadata; all mean the same here.
         raise RecordsError(f"Metadata of the records at {path} cannot be read ({error!r:.300}). {remedy}") from error
     if split not in files:
         raise RecordsError(f"Records at {path} have no split '{split}', only {sorted(files)}. {remedy}")
-    shards = files[split]
-    _check_shards(shards, remedy)
+    try:
+        Shards(files[split]).check()
+    except RecordsError as error:
+        raise RecordsError(f"{error} {remedy}") from error
     version = 2 if "classes" in builder.info.features else 1
     missing = sorted(set(features(0)) - set(builder.info.features) - ({"classes"} if version == 1 else set()))
     if missing:
@@ -234,7 +236,7 @@ def open_directory(path: pathlib.Path, split: str, *, remedy: str = "Prepare the
         _, frame_size = split_config_name(path.parent.name)
     except ValueError as error:
         raise RecordsError(f"Records at {path} are in a folder of another name: {error} {remedy}") from error
-    source = RecordSource(path, split, shards, builder.info.features, frame_size)
+    source = RecordSource(path, split, files[split], builder.info.features, frame_size)
     if (told := source[0]["schema_version"]) not in READABLE or told != version:
         reads = " and ".join(map(str, READABLE))
         raise RecordsError(
@@ -253,25 +255,8 @@ def _check_classes(schema) -> None:
         _check_classes(value)
 
 
-def _check_shards(shards: list[tuple[str, int]], remedy: str) -> None:
-    """Raises RecordsError unless every shard exists and holds as many records as the metadata says."""
-    from array_record.python import array_record_module
-
-    for file, expected in shards:
-        if not os.path.isfile(file):
-            raise RecordsError(f"Records are incomplete: {file} is missing. {remedy}")
-        try:
-            reader = array_record_module.ArrayRecordReader(file)
-            count = reader.num_records()
-            reader.close()
-        except Exception as error:  # The C++ reader raises several kinds, by the damage.
-            raise RecordsError(f"Records are damaged: {file} cannot be opened ({error}). {remedy}") from error
-        if count != expected:
-            raise RecordsError(f"Records are damaged: {file} holds {count} records, not {expected}. {remedy}")
-
-
 class RecordSource:
-    """Random access to the records of one split; picklable, files open in the process that first reads.
+    """Random access to the records of one split, from many threads at once; picklable.
 
     `source[i]` is a dict of all fields: str for text, list of str for flags, float or int for scalars,
     `frames` the list of compressed bytes (see `decode_frames`), `masks` uint8 [N, H, W], `mask_frames`
@@ -287,32 +272,24 @@ class RecordSource:
         self.path = path
         self.split = split
         self.frame_size = frame_size
-        self._shards = shards
+        self._shards = Shards(shards)
         self._schema = schema
         self._columns: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return sum(count for _, count in self._shards)
+        return len(self._shards)
 
     def __repr__(self) -> str:
         return f"RecordSource({os.fspath(self.path)!r}, {self.split!r}, {len(self)} records)"
 
     def __getstate__(self) -> dict:
-        # A worker opens the files itself, and never looks at the columns.
-        return {name: value for name, value in vars(self).items() if name != "_reader"} | {"_columns": {}}
-
-    @functools.cached_property
-    def _reader(self):
-        from array_record.python import array_record_data_source
-
-        shards = [f"{file}[0:{count}]" for file, count in self._shards]
-        return array_record_data_source.ArrayRecordDataSource(shards)
+        return vars(self) | {"_columns": {}}  # a worker never looks at the columns
 
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f"Record {index} of {len(self)} in {self!r}.")
         try:
-            record = {"classes": b"", **self._schema.deserialize_example_np(self._reader[int(index)])}
+            record = {"classes": b"", **self._schema.deserialize_example_np(self._shards[int(index)])}
             for name in TEXT_FIELDS:
                 record[name] = record[name].decode("utf-8")
             record["flags"] = [flag.decode("utf-8") for flag in record["flags"]]
@@ -320,7 +297,6 @@ class RecordSource:
             record["mask_frames"] = np.asarray(record["mask_frames"], np.int32)
             record["mask_is_expert"] = np.asarray(record["mask_is_expert"], np.bool_)
         except Exception as error:
-            self.__dict__.pop("_reader", None)  # The next read opens the files anew.
             raise RecordsError(
                 f"Record {index} of {self!r} cannot be read ({error}): see that its storage is sound, or prepare the "
                 "records again."
@@ -341,57 +317,21 @@ def record_fields(source: RecordSource, names: Sequence[str]) -> dict[str, np.nd
     unknown = sorted(set(names) - set(SCALAR_FIELDS))
     if unknown:
         raise KeyError(f"{unknown} are not scalar fields of a record; there are {sorted(SCALAR_FIELDS)}.")
-    if not source._columns:
-        source._columns = _read_columns(source)
+    if missing := [name for name in names if name not in source._columns]:
+        source._columns |= _read_columns(source, missing)
     return {name: source._columns[name] for name in names}
 
 
-def manifest_rows(path: pathlib.Path) -> list[dict[str, str]] | None:
-    """Rows of manifest.csv beside the records, in record order; None if there is none. RecordsError if damaged."""
-    file = path / "manifest.csv"
-    if not file.is_file():
-        return None
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RecordsError(f"{file} is damaged ({error}); prepare the records again.") from None
-    if missing := sorted(set(MANIFEST) - {"classes", *(reader.fieldnames or ())}):
-        raise RecordsError(f"{file} is damaged (no columns {', '.join(missing)}); prepare the records again.")
-    for number, row in enumerate(rows, 1):
-        # A line that is too short leaves cells at None, one that is too long has some under no name.
-        if None in row or None in row.values() or row["split"] not in SPLITS or not row["num_masks"].isdecimal():
-            raise RecordsError(f"{file} is damaged in row {number}; prepare the records again.")
-    return [{"classes": "", **row} for row in rows]
-
-
-def manifest_hash(path: pathlib.Path) -> str | None:
-    """SHA-256 of manifest.csv, as `sha256sum` prints it: it names records and their splits exactly. None without."""
-    try:
-        with (path / "manifest.csv").open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-
-
-def _read_columns(source: RecordSource) -> dict[str, np.ndarray]:
+def _read_columns(source: RecordSource, names: Sequence[str]) -> dict[str, np.ndarray]:
     # The builders of this project write the manifest in record order. It saves reading every frame of the
-    # dataset for a few numbers (10,000 videos are 14 GB); records from elsewhere are read in full.
-    rows = manifest_rows(source.path)
-    if rows is None:
-        rows = [source[index] for index in range(len(source))]
-    else:
-        rows = [row for row in rows if row["split"] == source.split]
-        if len(rows) != len(source):
-            raise RecordsError(
-                f"{source.path / 'manifest.csv'} lists {len(rows)} records of split {source.split}, "
-                f"there are {len(source)}. The files are not of one build; prepare the records again."
-            )
-    kinds = dict.fromkeys(FLOAT_FIELDS, np.float32) | dict.fromkeys(INT_FIELDS, np.int32)
-    columns = {name: np.array([row[name] for row in rows]) for name in SCALAR_FIELDS}
-    try:
-        return {name: column.astype(kinds.get(name, np.str_)) for name, column in columns.items()}
-    except (ValueError, OverflowError) as error:
-        reason = str(error)[:200]
-        raise RecordsError(f"{source.path}/manifest.csv is damaged ({reason}); prepare the records again.") from None
+    # dataset for a few numbers (10,000 videos are 14 GB); records from elsewhere are read in full, for all fields.
+    columns = manifest.columns(source.path, names, source.split)
+    if columns is None:
+        records = [source[index] for index in range(len(source))]
+        return {name: np.array([record[name] for record in records], DTYPES[name]) for name in SCALAR_FIELDS}
+    if (count := len(columns[names[0]])) != len(source):
+        raise RecordsError(
+            f"{source.path / manifest.FILE} lists {count} records of split {source.split}, "
+            f"there are {len(source)}. The files are not of one build; prepare the records again."
+        )
+    return columns

@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from discovr_jax.data import records
+import numpy as np
+
+from discovr_jax.data import manifest, records
 
 FILE = "training_videos.json"
 KINDS = ("videos", "patients", "frames")
@@ -19,8 +21,8 @@ KINDS = ("videos", "patients", "frames")
 def hashed(
     sources: Mapping[str, records.RecordSource],
     chosen: Mapping[str, Sequence[int]],
-    earlier: Mapping[str, Iterable[str]] | None = None,
-) -> dict[str, list[str]]:
+    earlier: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
     """What names the training videos.
 
     Args:
@@ -28,21 +30,27 @@ def hashed(
       earlier: of `read`, from an earlier start, whose records may have been others: they stay.
 
     Returns:
-      {"videos", "patients", "frames"}: sorted hashes, 16 hexadecimal digits each, of ids and patients (with their
+      {"videos", "patients", "frames"}: sorted hashes, 16 hexadecimal digits each (S16), of ids and patients (with their
       dataset) and of the frames as they are stored.
     """
-    found = {kind: set((earlier or {}).get(kind, ())) for kind in KINDS}
+    found = {kind: [values] for kind, values in (earlier or dict.fromkeys(KINDS, np.zeros(0, "S16"))).items()}
     for name, source in sources.items():
-        rows = _rows(source)
-        for index in chosen[name]:
-            _, video, patient, frames = rows[index]
-            found["videos"].add(_hash(name, video))
-            found["patients"].update([_hash(name, patient)] if patient else [])
-            found["frames"].update([frames] if frames else [])
-    return {kind: sorted(values) for kind, values in found.items()}
+        splits, videos, patients, frames = _columns(source)
+        trained = np.zeros(len(splits), bool)
+        trained[np.flatnonzero(splits == source.split)[chosen[name]]] = True
+        found["videos"].append(_hashes(name, videos[trained]))
+        found["patients"].append(_hashes(name, patients[trained & (patients != "")]))
+        found["frames"].append(frames[trained & (frames != b"")])
+    return {kind: np.unique(np.concatenate(values)) for kind, values in found.items()}
 
 
-def read(workdir: str | os.PathLike) -> dict[str, set[str]] | None:
+def to_json(hashes: Mapping[str, np.ndarray]) -> str:
+    """The text of `FILE`: {kind: [hash, ...]}. Joined, since `json` needs ten times the memory of a million hashes."""
+    texts = {kind: b'", "'.join(values.tolist()).decode() for kind, values in hashes.items()}
+    return "{" + ", ".join(f'"{kind}": ' + (f'["{text}"]' if text else "[]") for kind, text in texts.items()) + "}"
+
+
+def read(workdir: str | os.PathLike) -> dict[str, np.ndarray] | None:
     """What training kept in the workdir, as of `hashed`; None where an older version did not.
 
     Raises:
@@ -53,14 +61,14 @@ def read(workdir: str | os.PathLike) -> dict[str, set[str]] | None:
         return None
     try:
         kept = json.loads(path.read_bytes())
-        return {kind: set(kept[kind]) for kind in KINDS}
+        return {kind: np.unique(np.array(kept[kind], "S16")) for kind in KINDS}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise records.RecordsError(
             f"{path} is damaged: restore it; without it nobody knows whether test videos were trained on"
         ) from None
 
 
-def among_test(trained: Mapping[str, Iterable[str]] | None, name: str, source: records.RecordSource) -> dict | None:
+def among_test(trained: Mapping[str, np.ndarray] | None, name: str, source: records.RecordSource) -> dict | None:
     """How many of the test videos were trained on.
 
     Args:
@@ -73,35 +81,32 @@ def among_test(trained: Mapping[str, Iterable[str]] | None, name: str, source: r
     """
     if trained is None:
         return None
-    rows = _rows(source, every=True)
-    known = [_hash(name, video) in trained["videos"] or frames in trained["frames"] for _, video, _, frames in rows]
+    splits, videos, patients, frames = _columns(source)
+    known = np.isin(_hashes(name, videos), trained["videos"]) | np.isin(frames, trained["frames"])
     # A patient may have become known since: then the training videos say whose they are.
-    patients = {patient for (_, _, patient, _), was in zip(rows, known, strict=True) if was and patient}
-    counts = {"test_videos": 0, "trained_on": 0, "patients_trained_on": 0}
-    for (split, _, patient, _), was in zip(rows, known, strict=True):
-        if split == source.split:
-            counts["test_videos"] += 1
-            counts["trained_on"] += was
-            counts["patients_trained_on"] += (
-                was or patient in patients or (bool(patient) and _hash(name, patient) in trained["patients"])
-            )
-    return counts
+    of_trained = np.isin(patients, patients[known]) | np.isin(_hashes(name, patients), trained["patients"])
+    here = splits == source.split
+    return {
+        "test_videos": int(here.sum()),
+        "trained_on": int((known & here).sum()),
+        "patients_trained_on": int(((known | (of_trained & (patients != ""))) & here).sum()),
+    }
 
 
-def _rows(source: records.RecordSource, every: bool = False) -> list[tuple[str, str, str, str]]:
-    """Split, id, patient and hash of the frames (empty if unknown) of the records of this split, or of every one."""
-    rows = records.manifest_rows(source.path)
-    if rows is None:
+def _columns(source: records.RecordSource) -> list[np.ndarray]:
+    """Split, id, patient and hash of the frames (bytes, empty if unknown) of every record; of those without a manifest
+    of this split only."""
+    columns = manifest.columns(source.path, ("split", "id", "patient_id", "sha256"))
+    if columns is None:
         fields = records.record_fields(source, ("id", "patient_id"))
-        pairs = zip(fields["id"].tolist(), fields["patient_id"].tolist(), strict=True)
-        return [(source.split, video, patient, "") for video, patient in pairs]
-    return [
-        (row["split"], row["id"], row["patient_id"], row["sha256"][:16])
-        for row in rows
-        if every or row["split"] == source.split
-    ]
+        columns = fields | {"split": np.full(len(source), source.split), "sha256": np.zeros(len(source), "S16")}
+    return [columns["split"], columns["id"], columns["patient_id"], columns["sha256"].astype("S16")]
 
 
-def _hash(dataset: str, name: str) -> str:
-    """Variants of a dataset share their patients."""
-    return hashlib.sha256(f"{dataset.partition('/')[0]} {name}".encode()).hexdigest()[:16]
+def _hashes(dataset: str, names: np.ndarray) -> np.ndarray:
+    """S16 of each name; variants of a dataset share their patients."""
+    dataset = dataset.partition("/")[0]
+    result = np.zeros(len(names), "S16")
+    for number, name in enumerate(names):  # one by one: a list of a million texts takes 100 MB
+        result[number] = hashlib.sha256(f"{dataset} {name}".encode()).hexdigest()[:16]
+    return result

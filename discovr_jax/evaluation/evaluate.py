@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from discovr_jax import trees
-from discovr_jax.data import mixture, records, training_videos
+from discovr_jax.data import manifest, mixture, training_videos
 from discovr_jax.evaluation import samples
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
@@ -150,7 +150,7 @@ def evaluate_state(
         return feature_cache.FeatureEncoder(partial(embed, params), f"{key} {map_side}{others}")
 
     encoders = of_all(weights, encoder)
-    manifest = records.manifest_hash(sources["test"].path)
+    digest = manifest.sha256(sources["test"].path)
     trained_on = training_videos.among_test(training_videos.read(directory), dataset, sources["test"])
     part, parts = mesh_lib.batch_part(mesh)
     share = feature_cache.Share(
@@ -177,7 +177,7 @@ def evaluate_state(
     heads = _keep_heads(config, directory, step, weights["discovr"][0], evaluation, how, share) if everything else {}
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
-        clips_seen=step * config.batch_size, manifest_sha256=manifest, trained_on=trained_on, features=how, **heads,
+        clips_seen=step * config.batch_size, manifest_sha256=digest, trained_on=trained_on, features=how, **heads,
     )  # fmt: skip
     rows = metrics_log.read_metrics(directory) if share.writes else []
     until = [row for row in rows if row["step"] <= step]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.data import labels, mixture, records
+from discovr_jax.data import labels, manifest, mixture, records
 from discovr_jax.evaluation import fitted_heads, scored
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.features import cache as feature_cache
@@ -86,7 +86,7 @@ def _sources(workdir, evaluated: scored.Scored, results, data_dir: str) -> dict[
     except records.RecordsError as error:
         raise ExploreError(f"{error} If they were moved, name their folder: --data_dir=DIR") from None
     path = sources["test"].path
-    if results.get("manifest_sha256") != records.manifest_hash(path):
+    if results.get("manifest_sha256") != manifest.sha256(path):
         raise ExploreError(f"the records at {path} are not those that were scored: give --data_dir=THEIRS, or {AGAIN}")
     return sources
 

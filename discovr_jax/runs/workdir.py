@@ -72,8 +72,8 @@ def flatten(config: dict, prefix: str = "") -> dict:
 
 # Keys that may change between starts of one run: they change neither the mathematics nor the data.
 FREE = (
-    "mesh.", "gradient_accumulation_steps", "data.data_dir", "data.workers", "checkpoint.", "eval.", "log.writers",
-    "log.project", "model.remat", "model.attention",
+    "mesh.", "gradient_accumulation_steps", "data.data_dir", "data.workers", "data.reads", "checkpoint.", "eval.",
+    "log.writers", "log.project", "model.remat", "model.attention",
 )  # fmt: skip
 
 

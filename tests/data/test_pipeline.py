@@ -23,6 +23,7 @@ def make_config(**data):
     settings = dict(
         dataset="echonet_dynamic", mixture={}, image_size=SIDE, num_frames=4, stride=3, target_fps=None,
         stride_jitter=0.0, train_filter="all", abnormal_rule=None, crop_scales=(1.0, 0.875, 0.75, 0.66), workers=0,
+        reads=8,
     )  # fmt: skip
     return ml_collections.ConfigDict(
         dict(seed=0, batch_size=4, eval=dict(clips=3), data=settings | data), convert_dict=True
@@ -237,12 +238,15 @@ def test_the_public_codes_crop_where_it_is_asked_for():
         take(source, config, 1, crop="corners")
 
 
-def test_a_stream_is_named_as_before_there_were_kinds_of_crops():
+def test_a_stream_is_named_as_before_there_were_kinds_of_crops(monkeypatch):
     """Or checkpoints of earlier versions would not resume."""
     states = []
     for crop in transforms.CROPS:
         with pipeline.train_batches(named(noisy_source()), make_config(), crop=crop) as batches:
             states.append(batches.get_state()["stream"])
+    monkeypatch.setattr(pipeline, "_NAMED_AT_ONCE", 3)  # of 7
+    with pipeline.train_batches(named(noisy_source()), make_config()) as batches:
+        assert batches.get_state()["stream"] == states[0]
     assert states[0] == "7aa14514161cd119" != states[1]
 
 

@@ -31,8 +31,12 @@ def scored(trained, path, name="made_up"):
 def kept(path, tmp_path, chosen):
     """As a workdir keeps it."""
     hashes = training_videos.hashed({"made_up": records.open_directory(path, "train")}, {"made_up": chosen})
-    (tmp_path / training_videos.FILE).write_text(json.dumps(hashes))
+    (tmp_path / training_videos.FILE).write_text(training_videos.to_json(hashes))
     return training_videos.read(tmp_path)
+
+
+def lists(hashes):
+    return {kind: values.tolist() for kind, values in hashes.items()}
 
 
 def test_the_records_of_the_training_share_none(first, tmp_path):
@@ -74,8 +78,16 @@ def test_what_earlier_starts_were_trained_on_stays(first, tmp_path):
     source = {"made_up": records.open_directory(first, "train")}
     for chosen in ([2], [1, 2]):
         later = training_videos.hashed(source, {"made_up": chosen}, earlier)
-        assert {kind: set(values) for kind, values in later.items()} == kept(first, tmp_path, [0, 1, 2])
-    assert training_videos.hashed(source, {"made_up": [0, 1]}) == {kind: sorted(earlier[kind]) for kind in earlier}
+        assert lists(later) == lists(kept(first, tmp_path, [0, 1, 2]))
+    assert lists(training_videos.hashed(source, {"made_up": [0, 1]})) == lists(earlier)
+
+
+def test_the_file_is_json_of_sorted_lists(first, tmp_path):
+    kept(first, tmp_path, [0, 1])
+    written = json.loads((tmp_path / training_videos.FILE).read_text())
+    assert [len(written[kind]) for kind in training_videos.KINDS] == [2, 2, 2]
+    assert all(values == sorted(values) and len(values[0]) == 16 for values in written.values())
+    assert json.loads(training_videos.to_json(dict.fromkeys(("a", "b"), np.zeros(0, "S16")))) == {"a": [], "b": []}
 
 
 def test_a_damaged_file_is_named(tmp_path):

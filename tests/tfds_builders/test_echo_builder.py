@@ -11,7 +11,7 @@ import stat
 import pytest
 from tensorflow_datasets.core import shuffle
 
-from discovr_jax.data import audit, records
+from discovr_jax.data import audit, manifest, records
 from tests import made_up
 from tests.made_up import clip
 from tfds_builders import reading, shards, unusable
@@ -23,7 +23,7 @@ def test_metadata_name_the_split_exactly(tmp_path):
     about = json.loads((path / "metadata.json").read_text())
     assert about["patients"] == {"train": 2, "val": 1, "test": 1}
     assert about["manifest_sha256"] == hashlib.sha256((path / "manifest.csv").read_bytes()).hexdigest()
-    for row in records.manifest_rows(path):
+    for row in manifest.rows(path):
         source = audit.open_all(path)[row["split"]]
         record = next(source[i] for i in range(len(source)) if source[i]["id"] == row["id"])
         frames = records.decode_frames(record["frames"], 112, 112)
@@ -139,7 +139,7 @@ def test_a_single_implausible_value_becomes_unknown_and_is_counted(tmp_path):
     """One of 25: an odd row of a public table, not another unit."""
     clips = [clip(f"m{number:02d}", "train", rvef=0.4 if number == 3 else 45.0) for number in range(25)]
     path = made_up.build(tmp_path, [*made_up.sound(), *clips], workers=1)
-    rows = {row["id"]: row["rvef"] for row in records.manifest_rows(path)}
+    rows = {row["id"]: row["rvef"] for row in manifest.rows(path)}
     assert (rows["m03"], rows["m04"]) == ("nan", "45.0")
     assert audit.metadata(path)["notes"] == {"rvef_implausible": 1} and audit.check(path) == []
 

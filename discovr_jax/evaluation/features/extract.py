@@ -116,9 +116,9 @@ def poolings(group, asked: Sequence[str]) -> list[str]:
 def identity(source) -> str:
     """What names the records of a source wherever they lie: the hash of their manifest, which holds that of every
     video's frames; for records without one their path."""
-    from discovr_jax.data import records
+    from discovr_jax.data import manifest
 
-    return records.manifest_hash(source.path) or str(source.path)
+    return manifest.sha256(source.path) or str(source.path)
 
 
 def folder(dataset: str) -> str:

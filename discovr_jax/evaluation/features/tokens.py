@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from discovr_jax.data import mixture, pipeline, records
+from discovr_jax.data import manifest, mixture, pipeline
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
@@ -104,8 +104,8 @@ class Labelled:
 def labelled(context: TokenContext, split: str) -> Labelled:
     """Reads (or takes from the cache) the labelled frames of a split; none give arrays of length 0."""
     source = context.sources[split]
-    rows = records.manifest_rows(source.path)
-    counts = None if rows is None else [int(row["num_masks"]) for row in rows if row["split"] == split]
+    columns = manifest.columns(source.path, ["num_masks"], split)
+    counts = None if columns is None else columns["num_masks"]
 
     def make(_):
         result: dict[str, list] = {field.name: [] for field in dataclasses.fields(Labelled)}
