@@ -24,3 +24,4 @@ def test_an_evaluation_of_which_a_part_could_not_run_ends_with_3(tmp_path):
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=ROOT, env=command_environment(tmp_path), capture_output=True, text=True)
     assert done.stdout.split() == ["0", "0", "3"], done.stderr
+    assert done.stderr.splitlines()[0].endswith("eval in workdir unused: loading JAX")  # before what takes seconds
