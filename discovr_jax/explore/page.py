@@ -89,14 +89,16 @@ class Page:
         self.points = ColumnDataSource({"x": [], "y": [], "colour": [], "id": [], "value": []})
         self.marks = ColumnDataSource({"x": [], "y": [], "width": []})
         self.colour_by = self._colour_choice()
-        self.legend, self.drawing, self.status = (Div(sizing_mode="stretch_width") for _ in range(3))
+        self.legend, self.status = (Div(sizing_mode="stretch_width") for _ in range(2))
         self.choices = {name: self._choice(name) for name in videos.categories()}
         self.search = TextInput(title="id contains", sizing_mode="stretch_width")
         self.range_of = Select(title="Range of", options=[_NO_RANGE, *videos.numbers()], value=_NO_RANGE)
         self.range_of.sizing_mode = "stretch_width"
         self.range = RangeSlider(start=0, end=1, value=(0, 1), step=0.01, sizing_mode="stretch_width", visible=False)
         self.save = Button(button_type="primary", sizing_mode="stretch_width")
-        self.clip, self.said = (Div(sizing_mode="stretch_width", stylesheets=[details.STYLE]) for _ in range(2))
+        self.clip, self.said, self.drawing = (
+            Div(sizing_mode="stretch_width", stylesheets=[details.STYLE]) for _ in range(3)
+        )
         self.pictures = [Div(width=100, height=104) for _ in range(NEIGHBOURS)]
         self.links = [Button(width=100, visible=False) for _ in range(NEIGHBOURS)]
         self.plot = self._plot()
@@ -213,6 +215,7 @@ class Page:
 
     def _filter(self) -> None:
         self.rows, self.selected = self._shown(), np.zeros(len(self._videos), bool)
+        self._before = self.selected
         self._draw()
 
     def _wait(self) -> None:
