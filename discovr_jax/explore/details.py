@@ -79,8 +79,7 @@ def number(value: Any) -> str:
 def drawing(count: int, shown: int) -> str:
     """That only some of the shown videos are drawn, and how to see all."""
     return note(
-        f"Drawing {count:,} of {shown:,} points, taken at random: zoom in or filter to see the others. Box and lasso "
-        "select every point inside, drawn or not."
+        f"Drawing {count:,} of {shown:,} points: zoom in or filter for the others. Box and lasso take undrawn ones too."
     )
 
 
