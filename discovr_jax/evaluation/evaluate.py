@@ -124,7 +124,7 @@ def evaluate_state(
     dataset = mixture.scored(config)
     sources = {split: mixture.open_source(config.data, dataset, split) for split in feature_extraction.SPLITS}
     videos = ", ".join(f"{len(source)} {split}" for split, source in sources.items())
-    logger.info("evaluating step %d on %s: %s videos", step, dataset, videos)
+    logger.info("scoring step %d: %s videos of %s", step, videos, dataset)
     model = experiment.model
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
