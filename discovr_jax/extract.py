@@ -291,7 +291,8 @@ def tell_lists(card: dict, table: pathlib.Path) -> None:
     if card["quarantined"]:
         print(f"{card['quarantined']} files could not be read: see {out.list_of(QUARANTINE)}")
     if card["skipped"]:
-        print(f"{card['skipped']} files hold no clip (stills and the like): see {out.list_of(SKIPPED)}")
+        listed = out.list_of(SKIPPED)
+        print(f"{card['skipped']} files hold no moving B-mode clip (stills, Doppler and the like): see {listed}")
     if card["not_read"]:
         print(f"not read: {file_listing.in_words(card['not_read'])}")
 

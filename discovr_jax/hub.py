@@ -146,7 +146,7 @@ def _verify(hashes: Mapping[pathlib.Path, str]) -> None:
 def _library() -> tuple[Any, Any]:
     """The library, and its API at HF_ENDPOINT as it is now: the library itself looks when it is imported."""
     try:
-        import huggingface_hub
+        import huggingface_hub.constants  # the package alone does not load it
     except ImportError:
         raise HubError(
             "the Hub needs huggingface_hub, which is not installed: pip install 'discovr_jax[hub]'"

@@ -45,6 +45,10 @@ def main(argv: list[str]) -> None:
     if _FEATURES.value and _MODE.value != "eval":
         raise app.UsageError("--features goes with --mode=eval")
     logger = command_line.show_log()
+    config = _CONFIG.value
+    name = config_flags.get_config_filename(flags.FLAGS["config"]) if config else _MODE.value
+    workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}"
+    logger.info("%s in workdir %s: loading JAX", _MODE.value, workdir)  # takes seconds, minutes on a slow disk
 
     import jax
 
@@ -62,9 +66,6 @@ def main(argv: list[str]) -> None:
 
     cache = pathlib.Path.home() / ".cache" / "discovr_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(cache)))
-    config = _CONFIG.value
-    name = config_flags.get_config_filename(flags.FLAGS["config"]) if config else _MODE.value
-    workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}"
     try:
         if _MODE.value == "compare":
             compare.compare_runs(_WORKDIRS.value or [], workdir)

@@ -29,14 +29,17 @@ from discovr_jax.data.inputs import Input
 from discovr_jax.data.io.video import Video
 from discovr_jax.dicom_output import files as dicom_files
 from discovr_jax.dicom_output.algorithm import Algorithm
+from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features.feature_table import FeatureTable
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE
 from discovr_jax.inference import VideoEncoder, load_encoder
-from discovr_jax.prediction_pictures import picture
-from discovr_jax.predictor import DOPPLER, PHASES, Prediction
+from discovr_jax.prediction_pictures import measured, picture
+from discovr_jax.predictor import DOPPLER, PHASES, Measurement, Prediction
 from discovr_jax.runs.checkpoint import CheckpointError
 
 _OF_HEADS = ("step", "dataset", "label_rule", "heads", "out_of_distribution")  # what the card says of them
+_ENDS = ("", "_low", "_high")  # of the names of a measurement's columns
+_MOST_TOLD = 20  # rows that are told on the terminal too
 _NUMBERS = ("probability_abnormal", "neighbour_vote", "anomaly_score", "anomaly_threshold", "distance")
 
 
@@ -131,6 +134,28 @@ def predict(
     return card if reports is None else card | {"dicom": dicom_files.count(out.table, reports)}
 
 
+def told(table: pathlib.Path, card: dict) -> list[str]:
+    """A table of predictions in words, a line per row, by its number: names of files stay in the table.
+
+    Args:
+      card: of `predict`.
+    """
+    fields = {name: head["field"] for name, head in card["heads"]["heads"].items() if head["kind"] == "regression"}
+    lines = []
+    for row in pq.read_table(table).to_pylist():
+        said = [
+            measured(Measurement(field, interface.MEASUREMENTS[field][1], *(row[f"{name}{end}"] for end in _ENDS)))
+            for name, field in fields.items()
+            if row[name] is not None
+        ]
+        if row["probability_abnormal"] is not None:
+            said.append(f"probability of abnormal {row['probability_abnormal']:.2f}")
+        if row["out_of_distribution"]:
+            said.insert(0, f"out of distribution{'' if said else ', numbers withheld'}: {row['why']}")
+        lines.append(f"row {row['row']}: {'; '.join(said)}")
+    return lines
+
+
 def _shows_doppler(video: Video, flags: set[str]) -> bool:
     if video.colour is None:  # `sector.isolate_at` has looked
         return "colour_doppler" in flags
@@ -166,7 +191,7 @@ def write_studies(table: pathlib.Path, measurements: Sequence[str]) -> None:
 def _types(measurements: Sequence[str], dicom: bool) -> dict[str, Any]:
     """Columns of a prediction."""
     columns: dict[str, Any] = {"study": pa.string(), "out_of_distribution": pa.bool_(), "why": pa.string()}
-    columns |= {f"{part}{end}": pa.float64() for part in measurements for end in ("", "_low", "_high")}
+    columns |= {f"{part}{end}": pa.float64() for part in measurements for end in _ENDS}
     columns |= dict.fromkeys((*_NUMBERS, "distance_threshold"), pa.float64())
     columns |= {"nearest": pa.list_(pa.string()), "nearest_similarity": pa.list_(pa.float32())}
     for phase in PHASES:
@@ -240,7 +265,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     table = pathlib.Path(args.output)
     strange = pq.read_table(table, columns=["out_of_distribution"])["out_of_distribution"].to_pylist()
-    print(f"{card['rows']} rows in {table}; {sum(strange)} of them out of distribution")
+    if card["rows"] <= _MOST_TOLD:
+        print(*told(table, card), sep="\n")
+    print(f"{card['rows']} {'row' if card['rows'] == 1 else 'rows'} in {table}, {sum(strange)} out of distribution")
     if studies_of(table).exists():
         print(f"means per study: {studies_of(table)}")
     for what, number in card.get("dicom", {}).items():

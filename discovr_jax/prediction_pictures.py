@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import masks as mask_metrics
 from discovr_jax.evaluation.report.video_strips import FOUND
-from discovr_jax.predictor import PHASES, Prediction
+from discovr_jax.predictor import PHASES, Measurement, Prediction
 
 _SIDE = 336  # pixels of the longer side of a frame
 _LINE, _TEXT = 18, 13  # height of a line of the caption, and of its letters
@@ -48,12 +48,16 @@ def words(prediction: Prediction) -> list[str]:
             return [*lines, "Numbers are withheld."]
     else:
         lines = []
-    for one in prediction.measurements.values():
-        name = interface.MEASUREMENTS[one.field][0]
-        lines.append(f"{name} {one.value:.3g} {one.unit} (90 % interval {one.low:.3g} to {one.high:.3g})")
+    lines += [measured(one) for one in prediction.measurements.values()]
     if np.isfinite(prediction.probability_abnormal):
         lines.append(f"probability of abnormal {prediction.probability_abnormal:.2f}")
     return lines
+
+
+def measured(one: Measurement) -> str:
+    """A measurement with its interval, in words."""
+    name = interface.MEASUREMENTS[one.field][0]
+    return f"{name} {one.value:.3g} {one.unit} (90 % interval {one.low:.3g} to {one.high:.3g})"
 
 
 def _wrapped(text: str) -> list[str]:

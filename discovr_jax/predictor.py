@@ -115,7 +115,7 @@ def load_predictor(encoder) -> "Predictor":
         if options[name] != value:
             raise HeadsError(
                 f"the heads in {heads.path} were fitted on clips of {name} = {value}, this encoder makes them with "
-                f"{options[name]}: load it without that argument"
+                f"{options[name]}: load it without that argument, or evaluate it again (--mode=eval)"
             )
     params = {"video_encoder": encoder.params["video_encoder"]}
     for name in sorted(PREFIXES.keys() & heads.about["weights_sha256"].keys()):

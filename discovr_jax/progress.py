@@ -15,6 +15,8 @@ def to_stderr(line: str) -> None:
 class Progress:
     """Tells how many are done of how many, how many per second, and the time left.
 
+    `EVERY` counts from the last line of any of them, so that many short works in a row are told of too.
+
     >>> progress = Progress("videos", 3, say=print, every=0)
     >>> for done in range(1, 4):
     ...     progress(done)  # doctest: +ELLIPSIS
@@ -22,6 +24,8 @@ class Progress:
     2 of 3 videos (66 %), ... per second, 0 min 0 s left
     3 of 3 videos (100 %), ... per second, 0 min 0 s left
     """
+
+    _last = time.monotonic()  # when a line was told; at first when this was imported
 
     def __init__(
         self, what: str, total: int = 0, say: Callable[[str], None] = to_stderr, *, every: float = EVERY,
@@ -36,16 +40,17 @@ class Progress:
         """
         self._what, self._total, self._say, self._every = what, total, say, every
         self._done, self._tells_end = 0, always
-        self._start = self._last = time.monotonic()
+        self._start = time.monotonic()
+        Progress._last = min(Progress._last, self._start)  # of a clock that went back
 
     def __call__(self, done: int, total: int | None = None) -> None:
         """`done` of them are done."""
         self._done, now = done, time.monotonic()
         self._total = self._total if total is None else total
         ended = done >= self._total
-        if now - self._last < self._every and not (ended and self._tells_end):
+        if now - Progress._last < self._every and not (ended and self._tells_end):
             return
-        self._last, self._tells_end = now, not ended
+        Progress._last, self._tells_end = now, not ended
         rate = done / max(now - self._start, 1e-9)
         minutes, seconds = divmod(round((self._total - done) / rate) if rate else 0, 60)
         left = f"{minutes} min {seconds} s left" if rate else "time left unknown"

@@ -151,6 +151,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             with clock.paused():
                 checkpoints.save(step, state, position | {"next_step": step}, written)
 
+        if first < total:
+            logger.info("training from step %d to %d; the first step compiles, which takes a while", first, total)
         with feed.device_batches(batches, mesh_lib.batch_sharding(mesh)) as stream:
             while True:
                 # All processes stop at the same step: one that left alone would leave the others in a collective.

@@ -3,9 +3,11 @@
 The Hub is `fake_hub`, on loopback.
 """
 
+import os
 import pathlib
 import re
 import socket
+import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import discovr_jax
 from discovr_jax import extract, hub, push
 from tests import fake_hub
+from tests.run_case import ROOT
 
 pytest.importorskip("huggingface_hub", reason="the extra 'hub'")
 
@@ -51,6 +54,16 @@ def offline(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def test_nothing_but_the_name_is_needed(tmp_path):
+    """In a process that has imported nothing of huggingface_hub, where no variable names the Hub."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from discovr_jax import hub; hub.download('hf:lab/adult')"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("discovr_jax.hub.HubError: lab/adult on https://huggingface.co is not in the cache"), last
 
 
 @UPLOADS

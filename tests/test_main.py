@@ -24,3 +24,5 @@ def test_an_evaluation_of_which_a_part_could_not_run_ends_with_3(tmp_path):
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=ROOT, env=command_environment(tmp_path), capture_output=True, text=True)
     assert done.stdout.split() == ["0", "0", "3"], done.stderr
+    # A line before what takes seconds.
+    assert "eval in workdir unused: loading JAX" in done.stderr.partition("device(s)")[0], done.stderr

@@ -175,6 +175,9 @@ def test_the_tables(run, encoder, archive, tmp_path, capsys):
     assert predict.main([*arguments, "--show_out_of_distribution"]) == 0
     said = capsys.readouterr()
     assert fitted_heads.RESEARCH_USE in said.out and "s left" in said.err and "2 rows in" in said.out
+    first, second = (line for line in said.out.splitlines() if line.startswith("row "))
+    assert first.startswith("row 0: ") and "ejection fraction " in first and "probability of abnormal" in first
+    assert second.startswith("row 2: out of distribution: unlike") and "ejection fraction" in second
     assert pq.read_schema(out).metadata[b"notice"].decode() == fitted_heads.RESEARCH_USE
     found = rows(out)
     assert list(found) == ["a.avi", "noise.avi"] and all(row["notice"] for row in found.values())
@@ -193,7 +196,9 @@ def test_the_tables(run, encoder, archive, tmp_path, capsys):
 
 
 def test_numbers_of_strange_videos_are_withheld(encoder, archive, tmp_path):
-    predict.predict(encoder, archive / "noise.avi", tmp_path / "p.parquet")
+    card = predict.predict(encoder, archive / "noise.avi", tmp_path / "p.parquet")
+    (line,) = predict.told(tmp_path / "p.parquet", card)
+    assert line.startswith("row 0: out of distribution, numbers withheld: unlike") and "ejection" not in line
     (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
     assert row["out_of_distribution"] and row["distance"] > row["distance_threshold"] and "unlike" in row["why"]
     numbers = (*LVEF, "probability_abnormal", "neighbour_vote", "anomaly_score", "lv_ed_frame", "lv_ed_mask_png")

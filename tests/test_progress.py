@@ -46,3 +46,11 @@ def test_nothing_done_yet_has_no_rate(clock):
     clock(0.0, 6.0)
     Progress("videos", 2, lines.append)(0)
     assert lines == ["0 of 2 videos (0 %), 0.0 per second, time left unknown"]
+
+
+def test_many_short_works_in_a_row_are_told_of(clock):
+    lines = []
+    clock(0.0, 3.0, 3.0, 6.0)
+    for what in ("poolings of a", "poolings of b"):
+        Progress(what, 2, lines.append, always=False)(1)
+    assert lines == ["1 of 2 poolings of b (50 %), 0.3 per second, 0 min 3 s left"]

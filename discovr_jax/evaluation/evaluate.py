@@ -123,6 +123,8 @@ def evaluate_state(
     mesh_lib.check_batch(mesh, "eval.batch_size", config.eval.batch_size)
     dataset = mixture.scored(config)
     sources = {split: mixture.open_source(config.data, dataset, split) for split in feature_extraction.SPLITS}
+    videos = ", ".join(f"{len(source)} {split}" for split, source in sources.items())
+    logger.info("scoring step %d: %s videos of %s", step, videos, dataset)
     model = experiment.model
     map_side = config.eval.map_side
     embed, token_encoder = make_embed(model, mesh, map_side), make_token_encoder(model, mesh)
@@ -184,6 +186,7 @@ def evaluate_state(
     health = collapse.health(until, config.model.num_prototypes, config.dino.centering)
     told = [table.metrics_table(results, str(directory)), *collapse.told(health)]
     logger.info("evaluation of step %d on %s\n%s", step, dataset, "\n".join(told))
+    logger.info("drawing the report")
     shown = samples.of_clips(config, state, model, sources["test"], mesh)
     if not share.writes:
         return results

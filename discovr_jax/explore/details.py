@@ -76,6 +76,13 @@ def number(value: Any) -> str:
     return "" if not np.isfinite(value) else f"{value:.4g}"
 
 
+def drawing(count: int, shown: int) -> str:
+    """That only some of the shown videos are drawn, and how to see all."""
+    return note(
+        f"Drawing {count:,} of {shown:,} points: zoom in or filter for the others. Box and lasso take undrawn ones too."
+    )
+
+
 def picture(data: bytes, name: str) -> str:
     """A WebP in the page itself: no address, so nothing that a browser keeps."""
     return f'<img alt="{name}" src="data:image/webp;base64,{base64.b64encode(data).decode()}">'

@@ -30,11 +30,12 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from discovr_jax.explore import clips as clips_lib
-from discovr_jax.explore import colours, details
+from discovr_jax.explore import colours, details, selection
 from discovr_jax.explore.videos import NEIGHBOURS, Neighbours, Videos
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page.html")
 _NO_RANGE = "any"
+_SETTLED = 250  # milliseconds without panning or zooming, after which points of the new view are sent
 _NEAR = 18  # pixels of the screen from a click to its point
 _MARGIN = 0.05
 _FIRST = ("label", "ef", "dataset", "split")  # what points are coloured by at the start: the first that is there
@@ -57,6 +58,7 @@ class Pages:
         """
         self.videos, self.places, self.axes = videos, places, axes
         self.neighbours = Neighbours(videos.features)
+        self.order = np.random.default_rng(0).permutation(len(videos))  # in which points are drawn
         self.beside = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._template = jinja2.Environment(autoescape=False).from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
@@ -78,7 +80,10 @@ class Page:
         self._pages, self._document = pages, document
         self._videos = videos = pages.videos
         self.about = f"{len(videos)} videos, placed by {videos.readout}. For research use only; not a medical device."
-        self.rows = np.arange(len(videos))  # of the points that are shown
+        self.rows = np.arange(len(videos))  # that pass the filters
+        self.drawn = self.rows[:0]  # of these, the points of the browser
+        self.selected = self._before = np.zeros(len(videos), bool)
+        self._sending, self._waiting = False, None
         self.clicked: int | None = None
         self._closed = False
         self.points = ColumnDataSource({"x": [], "y": [], "colour": [], "id": [], "value": []})
@@ -91,14 +96,17 @@ class Page:
         self.range_of.sizing_mode = "stretch_width"
         self.range = RangeSlider(start=0, end=1, value=(0, 1), step=0.01, sizing_mode="stretch_width", visible=False)
         self.save = Button(button_type="primary", sizing_mode="stretch_width")
-        self.clip, self.said = (Div(sizing_mode="stretch_width", stylesheets=[details.STYLE]) for _ in range(2))
+        self.clip, self.said, self.drawing = (
+            Div(sizing_mode="stretch_width", stylesheets=[details.STYLE]) for _ in range(3)
+        )
         self.pictures = [Div(width=100, height=104) for _ in range(NEIGHBOURS)]
         self.links = [Button(width=100, visible=False) for _ in range(NEIGHBOURS)]
         self.plot = self._plot()
         self._nearest: list[tuple[int, float]] = []
         self._connect()
         self.clip.text = details.HOW_TO
-        self._show_points()
+        self._set_colours()
+        self._filter()
 
     def roots(self) -> dict[str, Any]:
         """What page.html places, by name."""
@@ -107,7 +115,7 @@ class Page:
         filters = [*self.choices.values(), self.search, self.range_of, self.range]
         stretch = {"sizing_mode": "stretch_width"}
         return {
-            "map_head": column(self.colour_by, self.legend, **stretch),
+            "map_head": column(self.colour_by, self.legend, self.drawing, **stretch),
             "plot": self.plot,
             "detail": column(self.clip, self.said, *rows, **stretch),
             "side": column(self.status, self.save, *filters, **stretch),
@@ -137,7 +145,6 @@ class Page:
             y_axis_label=self._pages.axes[1],
             tools="pan,wheel_zoom,box_select,lasso_select,reset",
             active_scroll="wheel_zoom",
-            output_backend="webgl",
             sizing_mode="stretch_both",
             min_height=300,
         )
@@ -155,11 +162,14 @@ class Page:
         return plot
 
     def _connect(self) -> None:
-        for widget in (self.colour_by, *self.choices.values(), self.search):
-            widget.on_change("value", _then(self._show_points))
+        self.colour_by.on_change("value", _then(self._recolour))
+        for widget in (*self.choices.values(), self.search):
+            widget.on_change("value", _then(self._filter))
         self.range_of.on_change("value", _then(self._set_range))
-        self.range.on_change("value_throttled", _then(self._show_points))
-        self.points.selected.on_change("indices", _then(self._tell))
+        self.range.on_change("value_throttled", _then(self._filter))
+        self.points.selected.on_change("indices", _then(self._take_selection))
+        self.plot.on_event(events.SelectionGeometry, lambda event: self.take_region(event.geometry, event.final))
+        self.plot.on_event(events.RangesUpdate, lambda event: self._wait())
         self.plot.on_event(events.Tap, lambda event: self.click(event.x, event.y))
         self.save.on_click(self._download)
         self.save.js_on_change("tags", CustomJS(code=_DOWNLOAD))
@@ -175,7 +185,7 @@ class Page:
             values = self._videos.columns[name]
             low, high = float(values.min()), float(values.max())
             self.range.update(start=low, end=high, value=(low, high), step=(high - low) / 200)
-        self._show_points()
+        self._filter()
 
     def _shown(self) -> np.ndarray:
         """Rows that pass all filters."""
@@ -190,33 +200,78 @@ class Page:
             keep &= frame[self.range_of.value].between(low, high).to_numpy()  # unknown values are outside
         return np.flatnonzero(keep)
 
-    def _show_points(self) -> None:
-        self.rows, frame, name = self._shown(), self._videos.columns, self.colour_by.value
+    def _set_colours(self) -> None:
+        name = self.colour_by.value
         if name in self._videos.numbers():
-            values = frame[name].to_numpy(float)
-            colour, legend = colours.by_number(values, name)
-            shown = [details.number(value) for value in values[self.rows]]
+            self._values = self._videos.columns[name].to_numpy(float)
+            self._colours, self.legend.text = colours.by_number(self._values, name)
         else:
-            texts = frame[name] if name else np.full(len(frame), "", object)
-            colour, legend = colours.by_text(texts)
-            shown = list(np.asarray(texts)[self.rows])
-        places = self._pages.places[self.rows]
+            self._values = np.asarray(self._videos.columns[name] if name else np.full(len(self._videos), "", object))
+            self._colours, self.legend.text = colours.by_text(self._values)
+
+    def _recolour(self) -> None:
+        self._set_colours()
+        self._draw()
+
+    def _filter(self) -> None:
+        self.rows, self.selected = self._shown(), np.zeros(len(self._videos), bool)
+        self._before = self.selected
+        self._draw()
+
+    def _wait(self) -> None:
+        """The view moves: when it rests, the points in it are drawn."""
+        if len(self.rows) > selection.MOST_DRAWN:
+            if self._waiting is not None:
+                self._document.remove_timeout_callback(self._waiting)
+            self._waiting = self._document.add_timeout_callback(self._draw, _SETTLED)
+
+    def _draw(self) -> None:
+        """Send the points that are drawn, and which of them are selected."""
+        self._waiting, corners = None, [(each.start, each.end) for each in (self.plot.x_range, self.plot.y_range)]
+        places, view = self._pages.places, np.sort(np.array(corners, float)).T
+        self.drawn = selection.drawn(self.rows, places, view, self._pages.order)
+        self._sending = True
         self.points.selected.indices = []
         self.points.data = {
-            "x": places[:, 0], "y": places[:, 1], "colour": colour[self.rows],
-            "id": frame["id"].to_numpy()[self.rows].tolist(), "value": shown,
+            "x": places[self.drawn, 0], "y": places[self.drawn, 1], "colour": self._colours[self.drawn],
+            "id": self._videos.columns["id"].to_numpy()[self.drawn].tolist(),
+            "value": [details.number(value) for value in self._values[self.drawn]],
         }  # fmt: skip
-        self.legend.text = legend
+        self.points.selected.indices = np.flatnonzero(self.selected[self.drawn]).tolist()
+        self._sending = False
         self._tell()
 
+    def _take_selection(self) -> None:
+        """The browser selected among the points that are drawn."""
+        if not self._sending:
+            self._before, self.selected = self.selected, np.zeros(len(self._videos), bool)
+            self.selected[self.drawn[self.points.selected.indices]] = True
+            self._tell()
+
+    def take_region(self, geometry: dict[str, Any], final: bool = True) -> None:
+        """A box or lasso, of which the browser has told already what it holds of the points that are drawn.
+
+        Args:
+          geometry: of Bokeh's SelectionGeometry; final: it is whole.
+        """
+        if final and len(self.drawn) < len(self.rows):
+            region, chosen = np.zeros(len(self._videos), bool), np.zeros(len(self.drawn), bool)
+            region[self.rows] = selection.inside(self._pages.places[self.rows], geometry)
+            chosen[self.points.selected.indices] = True
+            self.selected = selection.extended(self._before, region, self.drawn, chosen)
+            self._tell()
+        self._before = self.selected
+
     def _tell(self) -> None:
-        chosen = len(self.points.selected.indices)
-        self.status.text = f"{len(self.rows)} of {len(self._videos)} shown, {chosen} selected"
-        self.save.label = f"Save {chosen} selected as CSV" if chosen else f"Save {len(self.rows)} shown as CSV"
+        chosen, shown, all_drawn = int(self.selected.sum()), len(self.rows), len(self.drawn) == len(self.rows)
+        self.status.text = f"{shown} of {len(self._videos)} shown, {chosen} selected"
+        self.save.label = f"Save {chosen} selected as CSV" if chosen else f"Save {shown} shown as CSV"
+        self.drawing.visible = not all_drawn
+        self.drawing.text = "" if all_drawn else details.drawing(len(self.drawn), shown)
 
     def selected_csv(self) -> str:
         """The selected videos, or all that are shown, as CSV."""
-        chosen = self.rows[sorted(self.points.selected.indices)] if self.points.selected.indices else self.rows
+        chosen = np.flatnonzero(self.selected) if self.selected.any() else self.rows
         frame = self._videos.columns.iloc[chosen]
         places = {f"map_{axis}": self._pages.places[chosen, number] for number, axis in enumerate("xy")}
         return frame.assign(**places).to_csv(index=False, lineterminator="\n")
@@ -228,13 +283,13 @@ class Page:
 
     def click(self, x: float, y: float) -> None:
         """Show the video of the point nearest to a place of the map, if one is near on the screen."""
-        if not len(self.rows):
+        if not len(self.drawn):
             return
         ranges = [self.plot.x_range, self.plot.y_range]
         scale = self._pixels() / np.array([float(each.end - each.start) for each in ranges])
-        distance = np.linalg.norm((self._pages.places[self.rows] - [x, y]) * scale, axis=1)
+        distance = np.linalg.norm((self._pages.places[self.drawn] - [x, y]) * scale, axis=1)
         if distance.min() <= _NEAR:
-            self.show(int(self.rows[distance.argmin()]))
+            self.show(int(self.drawn[distance.argmin()]))
 
     def _pixels(self) -> np.ndarray:
         """Width and height of the map on the screen."""

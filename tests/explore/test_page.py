@@ -11,7 +11,7 @@ pytest.importorskip("bokeh")
 
 from bokeh.document import Document
 
-from discovr_jax.explore import colours, page, projection, run_heads
+from discovr_jax.explore import colours, page, projection, run_heads, selection
 from discovr_jax.predictor import Outline
 from tests.explore import explore_case
 
@@ -167,3 +167,71 @@ def test_heads_that_fail_leave_the_clip():
     for callback in list(tab._document.session_callbacks):
         callback.callback()
     assert "data:image/webp" in tab.clip.text and "RuntimeError: out of memory" in tab.clip.text
+
+
+def geometry_of(tab, rows):
+    """A box about the places of these rows, as Bokeh tells it."""
+    low, high = tab._pages.places[rows].min(0) - 1e-4, tab._pages.places[rows].max(0) + 1e-4
+    return {"type": "rect", "x0": float(low[0]), "x1": float(high[0]), "y0": float(high[1]), "y1": float(low[1])}
+
+
+def choose(tab, geometry, mode=lambda old, new: new):
+    """What the browser tells of a box: first which of the drawn points are selected, then the box."""
+    held = selection.inside(tab._pages.places[tab.drawn], geometry)
+    chosen = np.isin(np.arange(len(tab.drawn)), tab.points.selected.indices)
+    tab.points.selected.indices = np.flatnonzero(mode(chosen, held)).tolist()
+    tab.take_region(geometry)
+
+
+def test_of_many_points_a_sample_is_drawn_and_a_selection_takes_all(monkeypatch):
+    monkeypatch.setattr(selection, "MOST_DRAWN", 20)
+    tab = make_page()
+    assert len(tab.points.data["x"]) == 20 and "Drawing 20 of 60 points" in tab.drawing.text and tab.drawing.visible
+    assert len(pd.read_csv(io.StringIO(tab.selected_csv()))) == 60  # nothing is selected: all that are shown
+    abnormal, normal = np.arange(1, 60, 2), np.arange(0, 60, 2)
+    choose(tab, geometry_of(tab, abnormal))
+    assert 0 < len(tab.points.selected.indices) < 20 and tab.save.label == "Save 30 selected as CSV"
+    assert set(pd.read_csv(io.StringIO(tab.selected_csv()))["label"]) == {"abnormal"}
+    choose(tab, geometry_of(tab, normal[:3]), np.logical_or)  # with shift
+    assert set(np.flatnonzero(tab.selected)) >= {*abnormal, *normal[:3]}
+    tab.points.selected.indices = []  # Escape
+    assert tab.status.text == "60 of 60 shown, 0 selected"
+
+
+def test_zooming_in_draws_what_is_there_and_keeps_the_selection(monkeypatch):
+    monkeypatch.setattr(selection, "MOST_DRAWN", 30)
+    tab = make_page()
+    before = set(tab.drawn)
+    choose(tab, geometry_of(tab, np.arange(1, 60, 2)))
+    low, high = tab._pages.places[1::2].min(0), tab._pages.places[1::2].max(0)
+    tab.plot.x_range.update(start=float(low[0]), end=float(high[0]))
+    tab._wait()
+    tab._wait()  # still moving
+    (callback,) = tab._document.session_callbacks
+    callback.callback()
+    assert set(tab.drawn) == set(range(1, 60, 2)) and before & set(tab.drawn) == {row for row in before if row % 2}
+    assert len(tab.points.selected.indices) == 30 == tab.selected.sum()
+    tab.choices["label"].value = ["normal"]  # few enough: all are drawn, wherever they are
+    assert set(tab.drawn) == set(range(0, 60, 2)) and not tab.drawing.visible and not tab.selected.any()
+    tab.points.selected.indices = [0]
+    tab.colour_by.value = "ef"
+    assert tab.points.selected.indices == [0] and tab.selected[tab.drawn[0]]
+
+
+def test_a_lasso_holds_what_it_surrounds():
+    places = np.random.default_rng(0).uniform(-2, 2, (500, 2))
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    ring = {"type": "poly", "x": [*np.cos(angle), *0.5 * np.cos(angle)], "y": [*np.sin(angle), *0.5 * np.sin(angle)]}
+    radius = np.linalg.norm(places, axis=1)
+    clear = (abs(radius - 1) > 0.01) & (abs(radius - 0.5) > 0.01)
+    held = selection.inside(places, ring)
+    np.testing.assert_array_equal(held[clear], ((radius < 1) & (radius > 0.5))[clear])
+
+
+@pytest.mark.parametrize("mode", range(5))
+def test_the_mode_of_a_selection_is_known_from_what_is_drawn(mode):
+    rng = np.random.default_rng(mode)
+    before, region = rng.random((2, 200)) < 0.5
+    rows = np.sort(rng.permutation(200)[:50])
+    wanted = selection._MODES[mode](before, region)
+    np.testing.assert_array_equal(selection.extended(before, region, rows, wanted[rows]), wanted)

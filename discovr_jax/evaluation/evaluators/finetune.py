@@ -9,6 +9,7 @@ Source: layer-wise decay of the learning rate as in BEiT, arXiv 2106.08254.
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.readouts import MAPS, NAMES, readouts
+from discovr_jax.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 METRICS = targets.METRICS
 WARMUP = 0.1  # of the steps
@@ -136,6 +140,7 @@ def _all_predictions(evaluation, context, part: str, target: targets.Target, las
         )
 
         def make(_, name=name, teacher=teacher):
+            logger.info("%s: fine-tuning %s, %d steps", part, name, options.steps)
             return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
 
         file = f"{context.dataset}-{name}-0-test-{part}"
@@ -227,10 +232,12 @@ def _tune(context, teacher, pooled_features, target: targets.Target, last: int, 
     best = {"score": -np.inf}
     with contextlib.closing(_training_clips(context, options)) as clips:
         wanted = target.weighted()
+        progress = Progress("steps of fine-tuning", options.steps, logger.info, always=False)
         for number in range(options.steps):
             batch = next(clips)
             rows = tuner.place_rows((batch["frames"], batch["num_valid"], wanted[batch["record"]]))
-            trained, opt_state = step(trained, frozen, opt_state, number, *rows)
+            trained, opt_state = jax.block_until_ready(step(trained, frozen, opt_state, number, *rows))
+            progress(number + 1)
             if (number + 1) % options.every and number + 1 < options.steps:
                 continue
             val = _by_video(context, "val", lambda *rows, t=trained: predict(t, frozen, *rows), target)
@@ -276,6 +283,7 @@ def _by_video(context, split: str, predict, target: targets.Target) -> np.ndarra
         process_index=share.index,
         process_count=share.count,
     )
+    progress = Progress(f"{split} clips", len(chosen) * config.eval.clips, logger.info, always=False)
     with contextlib.closing(batches):
         for batch in batches:
             result = jax.device_get(predict(*context.tuner.place_rows((batch["frames"], batch["num_valid"]))))
@@ -283,4 +291,5 @@ def _by_video(context, split: str, predict, target: targets.Target) -> np.ndarra
             real = rows["weight"] > 0
             np.add.at(total, rows["record"][real], target.predicted(result)[real])
             np.add.at(count, rows["record"][real], 1)
+            progress(int(count.sum()))
     return (total / np.maximum(count, 1))[chosen]

@@ -9,6 +9,7 @@ encoders under the metrics of `anomaly`.
 import contextlib
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -25,6 +26,9 @@ from discovr_jax.evaluation.evaluators import anomaly, targets
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.evaluation.features.extract import SPLITS
+from discovr_jax.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 METRICS = anomaly.METRICS
 VERSION = 1  # part of the cache key: raise it when the same clips would give other scores
@@ -175,6 +179,7 @@ def _scores(context, options: AutoencoderOptions, known, name: str, memory: int)
     key = feature_cache.cache_key("reconstruction", settings, [[context.key(split, "errors")] for split in SPLITS])
 
     def make(_):
+        logger.info("training %s of normal clips, %d steps", name, options.steps)
         model = Autoencoder(memory)
         params = _train(context, model, options)
         predict = jax.jit(lambda *batch: errors(model, params, *batch)[0])
@@ -206,10 +211,14 @@ def _train(context, model: Autoencoder, options: AutoencoderOptions):
     window = jnp.zeros((1, config.data.image_size, config.data.image_size, WINDOW))
     params = jax.jit(model.init)(jax.random.key(config.seed), window)
     opt_state = optimizer.init(params)
+    progress = Progress("steps of an autoencoder", options.steps, logger.info, always=False)
     with contextlib.closing(pipeline.train_batches({name: context.sources["train"]}, config)) as batches:
-        for _ in range(options.steps):
+        for number in range(options.steps):
             batch = next(batches)
-            params, opt_state = step(params, opt_state, batch["frames"], batch["num_valid"])
+            params, opt_state = jax.block_until_ready(
+                step(params, opt_state, batch["frames"], batch["num_valid"])
+            )
+            progress(number + 1)
     return params
 
 
@@ -222,5 +231,6 @@ def _by_video(context, split: str, predict) -> np.ndarray:
 
     batches = pipeline.eval_batches(source, config, batch_size=config.eval.batch_size)
     with contextlib.closing(batches):
-        (result,) = feature_cache.extract_features([embed], batches, len(source))
+        progress = Progress(f"{split} videos under the autoencoder", len(source), logger.info, always=False)
+        (result,) = feature_cache.extract_features([embed], batches, len(source), progress)
     return result["error"][:, 0].astype(np.float64)

@@ -78,6 +78,7 @@ def extract_splits(
         def make(indices, source=source, videos=videos, split=split):
             embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
             progress = Progress(f"{split} videos under {len(embeds)} encoders", len(videos), logger.info, always=False)
+            progress(0)
             with contextlib.closing(_batches(config, source, share)) as batches:
                 return feature_cache.extract_features(embeds, batches, len(videos), progress, directory)
 

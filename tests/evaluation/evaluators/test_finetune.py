@@ -46,8 +46,9 @@ def make_context(directory, experiment, teachers, mesh):
 
 
 @pytest.mark.long  # compiles the fine-tuning for several meshes
-def test_learns_the_same_on_any_mesh_and_is_kept(tmp_path, experiment, teachers, make_mesh, monkeypatch):
+def test_learns_the_same_on_any_mesh_and_is_kept(tmp_path, experiment, teachers, make_mesh, monkeypatch, caplog):
     """The brightness of the frames tells the EF."""
+    caplog.set_level("INFO", "discovr_jax")
     only = {"discovr": teachers["discovr"]}
     options = {"fields": ("ef",), "blocks": (-1,), "fit": FIT}
     found = []
@@ -55,6 +56,7 @@ def test_learns_the_same_on_any_mesh_and_is_kept(tmp_path, experiment, teachers,
         evaluation, context = make_context(tmp_path / str(number), experiment, only, make_mesh(*shape))
         finetune.run(evaluation, "finetune", context, **options)
         found.append(evaluation)
+    assert caplog.text.count("finetune_whole_ef: fine-tuning discovr, 24 steps") == 2
     one, eight = (np.array([row["prediction"] for row in each.predictions]) for each in found)
     np.testing.assert_allclose(eight, one, rtol=0, atol=0.05)  # points of EF
     metrics, target = found[0].results["encoders"]["discovr"], found[0].fields["test"]["ef"]
