@@ -55,7 +55,8 @@ class Progress:
         minutes, seconds = divmod(round((self._total - done) / rate) if rate else 0, 60)
         left = f"{minutes} min {seconds} s left" if rate else "time left unknown"
         share = 100 * done // max(self._total, 1)
-        self._say(f"{done} of {self._total} {self._what} ({share} %), {rate:.1f} per second, {left}")
+        speed = f"{rate:.1f} per second" if rate >= 0.1 or not rate else f"{1 / rate:.0f} s each"
+        self._say(f"{done} of {self._total} {self._what} ({share} %), {speed}, {left}")
 
     def add(self, count: int = 1) -> None:
         """`count` more are done."""

@@ -17,12 +17,11 @@ A layout's module offers
 import concurrent.futures
 import json
 import shutil
-import sys
-import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from discovr_jax.progress import Progress, to_stderr
 from tfds_builders import reading
 from tfds_builders.echo_phantom import (
     files,
@@ -103,7 +102,7 @@ def write(
     (partial / "phantom.json").write_text(json.dumps(recipe, indent=2) + "\n")
     jobs = module.jobs(recipe["counts"], seed)
     waiting = [(layout, str(partial), job) for job in jobs if not _row_file(partial, job).exists()]
-    _run(waiting, workers, report or (lambda line: print(line, file=sys.stderr, flush=True)))
+    _run(waiting, workers, report or to_stderr)
     rows = [json.loads(_row_file(partial, job).read_text()) for job in jobs]
     module.write_tables(partial, rows)
     files.write_attributes(partial, rows)
@@ -128,20 +127,15 @@ def _row_file(directory: Path, job: files.Job) -> Path:
 
 
 def _run(tasks: list, workers: int, report: Callable[[str], None]) -> None:
-    started = reported = time.monotonic()
+    progress = Progress("simulated clips", len(tasks), report)
     pool, done = None, map(_write_clip, tasks)
     if workers > 1 and tasks:
         pool, up = reading.start_pool(min(workers, len(tasks)))
         running = [pool.submit(_write_clip, task) for task in tasks]
         done = map(concurrent.futures.Future.result, concurrent.futures.as_completed(running))
     try:
-        for count, _ in enumerate(done, start=1):
-            now = time.monotonic()
-            if now - reported > 5 or count == len(tasks):
-                rate = count / max(now - started, 1e-9)
-                left = (len(tasks) - count) / rate
-                report(f"echo_phantom: {count} of {len(tasks)} clips, {rate:.1f} clips/s, {left:.0f} s left")
-                reported = now
+        for _ in done:
+            progress.add()
     except BrokenProcessPool:
         killed = "A process that simulated videos was killed; the same command goes on."
         raise SourceError(killed if up.is_set() else f"{reading.NONE_CAME_UP}.") from None
