@@ -188,6 +188,12 @@ def get_config() -> ConfigDict:
     c.eval.search_rows = 0  # 0: nearest neighbours are exact; else, of more training videos, each is compared with so
     # many, those in the clusters nearest to it (approximate: results.json says which share of the true ones it finds)
     c.eval.resamples = 1000  # of the bootstrap
+    c.eval.cross_validation = ConfigDict()  # also the videos of all splits by grouped k-fold, for small archives
+    c.eval.cross_validation.folds = 0  # 5, say; 0: none
+    c.eval.cross_validation.repeats = 10  # times that other folds are drawn
+    c.eval.cross_validation.inner_folds = 3  # of a training part, to choose pooling and penalty on
+    c.eval.cross_validation.splits = ("train", "val", "test")  # whose videos
+    c.eval.cross_validation.max_videos = 1000  # where there are more it is skipped: one test split serves
     # name -> options, see docs/evaluation.md; with at_end = True it does not run during training (eval.every)
     c.eval.evaluators = ConfigDict()
     c.eval.evaluators.knn = ConfigDict({"k": 10, "temperature": 0.07})
@@ -205,7 +211,8 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, weight_decays=(1e-2,))  # light, convolutional
     c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})
     c.eval.evaluators.attentive.max_gib = 4.0  # likewise
-    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(1.0, 10.0, 100.0))  # see there
+    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(0.1, 3.0), learning_rate=1e-3)
+    c.eval.evaluators.attentive.fit.learning_rate_factors = (1.0, 3.0)  # tried with each weight decay
     c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
     c.eval.evaluators.finetune.fit = ConfigDict(
         {"steps": 0, "every": 50, "batch": 16, "learning_rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}

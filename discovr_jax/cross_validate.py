@@ -21,6 +21,7 @@ from discovr_jax.evaluation import results_io
 from discovr_jax.evaluation.cross_validation import archive as archive_lib
 from discovr_jax.evaluation.cross_validation import run, summary
 from discovr_jax.evaluation.features import feature_files
+from discovr_jax.evaluation.report import cross_validation as tables
 from discovr_jax.progress import Progress
 
 
@@ -48,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     results = results_io.plain(summary.summarise(archive, options, found, about))
     directory = pathlib.Path(args.output)
     results_io.write_text(directory / "predictions.csv", summary.predictions_csv(archive, found, cuts))
-    results_io.write_text(directory / "tables.md", summary.tables(results) + "\n")
+    results_io.write_text(directory / "tables.md", tables.tables(results) + "\n")
     results_io.write_json(directory / "results.json", results)
-    print(summary.tables(results))
+    print(tables.tables(results))
     return 0
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from discovr_jax.data import class_labels
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface, runner
+from discovr_jax.evaluation.cross_validation import of_evaluation
 from discovr_jax.models import readouts
 
 _VIDEOS = 8  # made-up ones of a split
@@ -29,6 +30,7 @@ def check_evaluators(config, depth: int) -> None:
         raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
     if unknown := [name for name in config.eval.readouts if name not in readouts.KNOWN]:
         raise ConfigError(f"eval.readouts: unknown {unknown}; there are {list(readouts.KNOWN)}")
+    of_evaluation.check(config.eval.cross_validation.to_dict())
     for name, options in runner.chosen(config).items():
         module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{options['type']}")
         if hasattr(module, "check"):

@@ -113,10 +113,12 @@ def evaluate_state(
     Raises:
       TableError: a file of features that does not fit the records.
     """
-    from discovr_jax.evaluation import runner, token_runner
+    from discovr_jax.evaluation import results_io, runner, token_runner
+    from discovr_jax.evaluation.cross_validation import of_evaluation
     from discovr_jax.evaluation.features import cache as feature_cache
     from discovr_jax.evaluation.features import extract as feature_extraction
     from discovr_jax.evaluation.features import tokens
+    from discovr_jax.evaluation.report import cross_validation as tables_of_folds
     from discovr_jax.evaluation.report import report, table
 
     everything = step == experiment.total if everything is None else everything
@@ -153,7 +155,8 @@ def evaluate_state(
 
     encoders = of_all(weights, encoder)
     digest = manifest.sha256(sources["test"].path)
-    trained_on = training_videos.among_test(training_videos.read(directory), dataset, sources["test"])
+    trained = training_videos.read(directory)
+    trained_on = {split: training_videos.among_test(trained, dataset, source) for split, source in sources.items()}
     part, parts = mesh_lib.batch_part(mesh)
     share = feature_cache.Share(
         part, parts, lambda rows: mesh_lib.gather_rows(rows, mesh), processes.is_first(), processes.on_any
@@ -169,6 +172,7 @@ def evaluate_state(
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
     )
     pictures = token_runner.run_token_evaluators(evaluation, runner.chosen(config, everything), context)
+    folds = of_evaluation.add(evaluation, config, trained_on) if everything else {}
     # How the studied encoder's features were made: `load_encoder` makes the same.
     how = {
         "clip": {key: config.data[key] for key in feature_extraction.CLIP_KEYS},
@@ -179,12 +183,15 @@ def evaluate_state(
     heads = _keep_heads(config, directory, step, weights["discovr"][0], evaluation, how, share) if everything else {}
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
-        clips_seen=step * config.batch_size, manifest_sha256=digest, trained_on=trained_on, features=how, **heads,
+        clips_seen=step * config.batch_size, manifest_sha256=digest, trained_on=trained_on["test"], features=how,
+        **heads,
     )  # fmt: skip
+    for name, text in folds.items() if share.writes else ():
+        results_io.write_text(runner.results_dir(directory, step, config.eval.dataset) / name, text)
     rows = metrics_log.read_metrics(directory) if share.writes else []
     until = [row for row in rows if row["step"] <= step]
     health = collapse.health(until, config.model.num_prototypes, config.dino.centering)
-    told = [table.metrics_table(results, str(directory)), *collapse.told(health)]
+    told = [table.metrics_table(results, str(directory)), *tables_of_folds.told(results), *collapse.told(health)]
     logger.info("evaluation of step %d on %s\n%s", step, dataset, "\n".join(told))
     logger.info("drawing the report")
     shown = samples.of_clips(config, state, model, sources["test"], mesh)

@@ -3,7 +3,7 @@
     predictions of every encoder and seed, for the same test rows (videos, or frames of videos)
       -> metrics with bootstrap intervals over patients, seeds averaged inside each resample
       -> differences to the studied encoder in the same resamples
-      -> the same by patient, where a patient has several rows
+      -> the same by study and by patient, where one has several rows: the mean of what is predicted for them
       -> rows of predictions.csv
 """
 
@@ -21,6 +21,8 @@ from discovr_jax.evaluation.metrics import videos as video_metrics
 
 # The encoder under study: all others are baselines it is compared with.
 STUDIED = "discovr"
+# Levels of results.json above that of the rows, and what is counted there.
+COUNTED = {"by_study": "studies", "by_patient": "patients"}
 
 # {encoder: [predictions, one per seed]}
 ByEncoder = Mapping[str, Sequence[interface.Predictions]]
@@ -139,6 +141,7 @@ def start(features, fields, config) -> Evaluation:
         "seeds": {name: len(group) for name, group in features.items()},
         "encoders": {name: {} for name in names},
         "paired": {pair: {} for pair in _pairs(names)},
+        "by_study": {},
         "by_patient": {},
         "readouts": {},
         "videos": {},
@@ -152,6 +155,14 @@ def patients_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
     """Patient of each video; a video without one counts as its own patient."""
     patients, ids = np.asarray(fields["patient_id"], str), np.asarray(fields["id"], str)
     return np.where(patients == "", np.char.add("video ", ids), patients)
+
+
+def studies_of(fields: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Study of each video, apart for each patient; a video without one counts as its own study."""
+    patients, ids = patients_of(fields), np.asarray(fields["id"], str)
+    studies = np.asarray(fields.get("study_id", np.full(len(ids), "")), str)
+    named = np.char.add(np.char.add(patients, "\n"), studies)
+    return np.where(studies == "", np.char.add("video ", ids), named)
 
 
 def skip(
@@ -248,53 +259,64 @@ def add(
                 values, target = np.asarray(values, np.float64), np.asarray(rows.target, np.float64)
                 mark = {**common, "output": name, "seed": seed}
                 evaluation.predictions.add(mark, id=ids, target=target, prediction=values, patient=patients)
-    if rows.num_patients < len(rows.ids):
-        _add_patients(results, family, part, rows, scores, predictions, field)
+    test = evaluation.fields["test"]
+    studies = dict(zip(np.asarray(test["id"], str).tolist(), studies_of(test).tolist(), strict=True))
+    # (Frames of videos have ids of their own, and no study: two of one video are no two clips.)
+    levels = {"by_study": np.array([studies.get(row, row) for row in ids]), "by_patient": rows.patients}
+    for level, units in levels.items():
+        if len(np.unique(units)) < len(units):
+            _add_level(results, level, units, family, part, rows, scores, predictions, field)
 
 
-def _add_patients(results, family, part, rows: Rows, scores: Metrics, predictions: ByEncoder, field: str) -> None:
-    """The same metrics by patient: predictions and outputs averaged over the rows of each."""
-    names, first, index = np.unique(rows.patients, return_index=True, return_inverse=True)
-    lowest, highest = (_by_patient(rows.target, index, len(names), f) for f in (np.fmin, np.fmax))
-    # A patient whose videos disagree about the diagnosis, or another class, has none.
+def _add_level(
+    results, level: str, units: np.ndarray, family, part, rows: Rows, scores: Metrics, predictions: ByEncoder, field
+) -> None:
+    """The same metrics by study or by patient: predictions and outputs averaged over the rows of each of `units` [N].
+
+    Source: the mean of the predictions for the clips of a study is EchoPrime's and PanEcho's prediction for it.
+    """
+    names, first, index = np.unique(units, return_index=True, return_inverse=True)
+    lowest, highest = (_of_unit(rows.target, index, len(names), f) for f in (np.fmin, np.fmax))
+    # One whose videos disagree about the diagnosis, or another class, has none.
     named = field == "label" or class_labels.target_name(field)
     agree = (lowest == highest) | np.isnan(lowest) if named else np.ones(len(names), bool)
     if not agree.any():
         return
-    target = _mean_by_patient(rows.target, index)[agree]
-    averaged = Rows(names[agree], names[agree], target, rows.weights[:, first[agree]])
+    target = _mean_of_unit(rows.target, index)[agree]
+    averaged = Rows(names[agree], rows.patients[first[agree]], target, rows.weights[:, first[agree]])
 
     def average(each: interface.Predictions) -> interface.Predictions:
-        test = None if each.test is None else _mean_by_patient(each.test, index)[agree]
+        test = None if each.test is None else _mean_of_unit(each.test, index)[agree]
         return interface.Predictions(
-            None, test, outputs={n: _mean_by_patient(v, index)[agree] for n, v in each.outputs.items()}
+            None, test, outputs={n: _mean_of_unit(v, index)[agree] for n, v in each.outputs.items()}
         )
 
     result = {
         encoder: metrics_of(averaged, scores, [average(each) for each in group])
         for encoder, group in predictions.items()
     }
-    entry = results["by_patient"] or {
+    counted = COUNTED[level]
+    entry = results[level] or {
         "encoders": {name: {} for name in results["encoders"]},
         "paired": {pair: {} for pair in results["paired"]},
-        "patients": {},
+        counted: {},
         "labels_disagree": {},
     }
-    results["by_patient"] = entry
+    results[level] = entry
     _enter(entry["encoders"], entry["paired"], family, result, averaged.num_patients)
-    entry["patients"][part] = averaged.num_patients
+    entry[counted][part] = len(averaged.ids)
     entry["labels_disagree"][part] = int((~agree).sum())
 
 
-def _by_patient(values, index, count: int, choose) -> np.ndarray:
-    """`choose` (np.fmin, np.fmax) over the rows of each patient."""
+def _of_unit(values, index, count: int, choose) -> np.ndarray:
+    """`choose` (np.fmin, np.fmax) over the rows of each study or patient."""
     result = np.full(count, np.nan)
     choose.at(result, index, values)
     return result
 
 
-def _mean_by_patient(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Mean over the rows of each patient that have a value; NaN for a patient without one."""
+def _mean_of_unit(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Mean over the rows of each study or patient that have a value; NaN for one without."""
     values = np.asarray(values, np.float64)
     known = np.isfinite(values)
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):

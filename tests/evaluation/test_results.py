@@ -90,6 +90,27 @@ def test_by_patient_averages_predictions_and_leaves_out_contrary_labels():
     assert found["encoders"]["pixels"] == {}
 
 
+def test_by_study_averages_the_clips_of_one_examination(monkeypatch):
+    """Patient b has two examinations of the same name as one of a's; intervals stay those over patients."""
+    studies = np.array(["s1", "s1", "s2", "s1", "s1", ""])  # patients b a b c a d
+    monkeypatch.setitem(FIELDS["test"], "study_id", studies)
+    evaluation = _evaluation()
+    ef = np.array([50.0, 30, 60, 40, 32, 45])
+    made = interface.Predictions(None, ef + [4, 1, -4, 0, 5, 0])
+    scores = {"mae": video_metrics.mae}
+    rows = _add(evaluation, {"discovr": [made]}, ef, "ef", scores)
+    found = evaluation.results["by_study"]
+    assert found["studies"] == {"head": 5} and found["labels_disagree"] == {"head": 0}
+    error = np.array([4.0, 4, 3, 0, 0])  # b s1, b s2, a, c, d
+    own = bootstrap.distribution(video_metrics.mae, np.zeros(5), error, rows.weights[:, [0, 2, 1, 3, 5]])
+    assert found["encoders"]["discovr"]["head/mae"] == pytest.approx(bootstrap.interval(own, 4))
+    assert evaluation.results["by_patient"]["encoders"]["discovr"]["head/mae"]["value"] == pytest.approx(3 / 4)
+    monkeypatch.setitem(FIELDS["test"], "study_id", np.array(list("012345")))
+    one_clip_each = _evaluation()
+    _add(one_clip_each, {"discovr": [made]}, ef, "ef", scores)
+    assert one_clip_each.results["by_study"] == {} and one_clip_each.results["by_patient"]
+
+
 def test_a_measurement_of_a_patient_is_the_mean_of_his_videos():
     evaluation = _evaluation()
     ef = np.array([50.0, 30, 60, 40, 50, 45])

@@ -26,7 +26,9 @@ READOUTS = ("cls", "mean", "all")
 def _config(**evaluators):
     evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": LVEF}
     data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
+    folds = {"folds": 0, "inner_folds": 3, "repeats": 1, "splits": ("test",)}
     settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "search_rows": 0, "evaluators": evaluators}
+    settings["cross_validation"] = folds
     return ConfigDict({"seed": 0, "data": data, "eval": settings})
 
 

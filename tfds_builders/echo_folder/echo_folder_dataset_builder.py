@@ -10,7 +10,7 @@ import numpy as np
 from discovr_jax.data import file_listing, private, records
 from discovr_jax.data.io.video import NotAClip, VideoError, at_constant_rate
 from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.read import read_video
+from discovr_jax.data.read import read_video, study_of
 from discovr_jax.data.sector import isolate_video
 from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.echo_folder import class_columns, listing
@@ -201,9 +201,12 @@ class Builder(echo_builder.EchoBuilder):
         # The prefix keeps a patient from being called like a file.
         key = f"patient {patient}" if patient else f"file {row.name}"
         name, patient_id = row.name, patient or row.name
+        study = row.study_id or (study_of(row.path) if row.path is not None else "")
         if salt is not None:
             name, patient_id = private.salted_id(salt, row.name), private.salted_id(salt, key)
+            study = study and private.salted_id(salt, f"study {study}")
         fields = {
+            "study_id": study,
             "source_label": row.source_label,
             "ef": row.ef,
             "fps": row.fps,

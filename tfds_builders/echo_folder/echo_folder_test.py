@@ -12,7 +12,7 @@ import pytest
 from pydicom import examples, uid
 
 from discovr_jax import prepare
-from discovr_jax.data import audit, records
+from discovr_jax.data import audit, private, records
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video
 from discovr_jax.data.sector import isolate_video
@@ -21,12 +21,12 @@ from tfds_builders.echo_folder import echo_folder_dataset_builder as echo_folder
 from tfds_builders.tables import SourceError
 
 REAL = pathlib.Path("/work/shared/real_echo/videos")
-HEADER = ("Path", "class", "patient_id", "split", "ef", "fps", "view")
+HEADER = ("Path", "class", "patient_id", "split", "ef", "fps", "view", "study_id")
 ROWS = (
-    ("site/case_1/clip03.avi", "Normal", "7", "train", "61.5", "40", "A4C"),
-    ("site/case_1/clip04", "Normal", "7.0", "train", "", "", ""),
-    ("site/case_2/scan", "Abnormal", "8", "val", "nan", "", "PLAX"),
-    ("series.nii.gz", "", "9", "test", "35", "", ""),
+    ("site/case_1/clip03.avi", "Normal", "7", "train", "61.5", "40", "A4C", "March"),
+    ("site/case_1/clip04", "Normal", "7.0", "train", "", "", "", "March"),
+    ("site/case_2/scan", "Abnormal", "8", "val", "nan", "", "PLAX", ""),
+    ("series.nii.gz", "", "9", "test", "35", "", "", ""),
 )
 
 
@@ -133,11 +133,16 @@ class TestEchoFolder(BuilderCase):
 
     def test_what_the_csv_says_is_kept(self, prepared, source):
         ids = id_map(source.parent / "private")
-        found = fields(prepared, "ef", "fps", "view", "source_label", "patient_id", "num_frames")
+        found = fields(prepared, "ef", "fps", "view", "source_label", "patient_id", "num_frames", "study_id")
         first, second = found[ids["clip03.avi"]], found[ids["clip04.MKV"]]
         assert first[:4] == (61.5, 40, "A4C", 0) and first[5] == 6
         assert math.isnan(second[0]) and second[1] == 50 and second[2] == ""
         assert first[4] == second[4]  # "7" and "7.0" are one patient
+        studies = [found[ids[name]][6] for name in ("clip03.avi", "clip04.MKV", "scan", "series.nii.gz")]
+        assert studies[0] == studies[1] != studies[2] and studies[3] == ""  # of DICOM files their own, unless named
+        salt = private.open_salt(source.parent / "private")
+        assert studies[0] == private.salted_id(salt, "study March")
+        assert studies[2] == private.salted_id(salt, "study 1.2.3.471147114711")
         assert found[ids["scan"]][1:4] == (50, "PLAX", 1)  # 20 ms per frame
         assert found[ids["series.nii.gz"]][0] == 35 and found[ids["series.nii.gz"]][3] == -1
         splits = split_of(prepared)

@@ -20,7 +20,7 @@ from tfds_builders.tables import SourceError
 CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 REQUIRED = ("path", "class")
-OPTIONAL = ("patient_id", "split", "ef", "fps", "view")
+OPTIONAL = ("patient_id", "study_id", "split", "ef", "fps", "view")
 _UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
 
 
@@ -35,6 +35,7 @@ class Row:
       patient_id: empty if there is no such column.
       split: train, val, test, or empty if there is no such column.
       source_label, ef, fps, view, classes: as records hold them.
+      study_id: empty if unknown.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Row:
     fps: float = math.nan
     view: str = ""
     classes: str = ""
+    study_id: str = ""
 
 
 def list_files(files: file_listing.Files) -> list[Row]:
@@ -88,6 +90,7 @@ def read_csv(
             _number(cells, "fps", where),
             _view(cells, where),
             classes.read(cells, where),
+            cells.get("study_id", ""),
         )
         if "patient_id" in cells and not found[name].patient_id:
             raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")

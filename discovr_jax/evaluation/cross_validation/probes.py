@@ -10,13 +10,10 @@ import numpy as np
 
 from discovr_jax.evaluation import interface, neighbours
 from discovr_jax.evaluation.cross_validation import logistic
-from discovr_jax.evaluation.evaluators import knn, regression
+from discovr_jax.evaluation.evaluators import knn, probe, regression
 
 PROBE, KNN = "probe", "knn"
 NEIGHBOURS, TEMPERATURE = 10, 0.07  # the headline of evaluators/knn.py
-# As in evaluators/probe.py and evaluators/regression.py.
-C_VALUES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-ALPHAS = tuple(10.0**power for power in range(6))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Task:
         """
         if head == KNN:
             return (float(NEIGHBOURS),)
-        return C_VALUES if self.classes else ALPHAS[::-1]
+        return probe.C_VALUES if self.classes else regression.ALPHAS[::-1]
 
     def predict(self, head: str, train: np.ndarray, target: np.ndarray, test: np.ndarray, settings) -> np.ndarray:
         """Predictions for test videos by heads that saw the training videos alone.

@@ -1,4 +1,4 @@
-"""From out-of-fold predictions to metrics with intervals, paired differences, files and the terminal's tables.
+"""From out-of-fold predictions to metrics with intervals, paired differences and files.
 
 A metric is computed in every repeat and averaged over repeats and seeds, in the whole archive and inside each resample
 of groups: it is that of a head fitted on one training part, not of the ensemble that averaged predictions would make.
@@ -7,18 +7,17 @@ of groups: it is that of a head fitted on one training part, not of the ensemble
 import csv
 import io
 import itertools
-import textwrap
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from discovr_jax.evaluation.cross_validation.archive import Archive
-from discovr_jax.evaluation.cross_validation.run import HEADS, FoldOptions, OutOfFold
+from discovr_jax.evaluation.cross_validation.run import FoldOptions, OutOfFold
 from discovr_jax.evaluation.metrics import bootstrap
 from discovr_jax.evaluation.metrics import classes as class_metrics
 from discovr_jax.evaluation.metrics import videos as video_metrics
-from discovr_jax.evaluation.report import table as table_lib
 
 SCHEMA_VERSION = 1
 _CLASSES = {
@@ -27,11 +26,7 @@ _CLASSES = {
     "auroc": class_metrics.auroc,
 }
 _MEASUREMENT = {"mae": video_metrics.mae, "r2": video_metrics.r2}
-HEADINGS = {
-    "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy", "auroc": "macro AUROC", "mae": "MAE", "r2": "R2"
-}  # fmt: skip
-_HEADS = {"probe": "linear probe", "knn": "kNN"}
-WIDEST = 100  # columns of a terminal
+_BOUNDS = {"mae": (0.0, math.inf), "r2": (-math.inf, 1.0)}  # of all others 0 and 1
 
 
 def summarise(
@@ -58,14 +53,16 @@ def summarise(
                 for repeats in said.predictions
             ])  # fmt: skip
             values[name][f"{head}/{metric}"] = each.mean((0, 1))
-            entry = bootstrap.interval(each.mean((0, 1)), count)
+            entry = interval(each.mean((0, 1)), count, options.folds, _BOUNDS.get(metric, (0.0, 1.0)))
             spread = each[:, :, 0].mean(0).std(ddof=1) if options.repeats > 1 else None
             encoders[name][f"{head}/{metric}"] = entry | {"sd_over_repeats": spread}
         if archive.classes:
             tables = [class_metrics.confusion(archive.target, one, ones)[0] for one in _flat(said.predictions)]
             confusion[name][head] = np.mean(tables, 0)
     paired = {
-        f"{one} - {two}": {key: bootstrap.interval(values[one][key] - values[two][key], count) for key in values[one]}
+        f"{one} - {two}": {
+            key: interval(values[one][key] - values[two][key], count, options.folds) for key in values[one]
+        }
         for one, two in itertools.combinations(names, 2)
     }
     return {
@@ -79,7 +76,8 @@ def summarise(
         "repeats": options.repeats,
         "seed": options.seed,
         "interval": f"95 % percentile bootstrap over groups, {options.resamples} resamples, of the metric's mean over "
-        "repeats; sd_over_repeats is of the same predictions made again with other folds",
+        f"repeats, {widening(options.folds):.3g} times as wide for the variance of training parts; sd_over_repeats is "
+        "of the same predictions made again with other folds",
         "features": {name: [file.about for file in files] for name, files in archive.features.items()},
         "encoders": encoders,
         "paired": paired,
@@ -87,6 +85,31 @@ def summarise(
         "chosen": {f"{name}: {head}": said.chosen for (name, head), said in found.items()},
         "notes": list(archive.notes),
     }
+
+
+def interval(values: np.ndarray, groups: int, folds: int, bounds=(-math.inf, math.inf)) -> dict[str, Any]:
+    """`bootstrap.interval` of a metric or a difference, widened for the choice of the training videos.
+
+    The bootstrap over groups takes heads as they were fitted. Another archive would also fit others, and the training
+    parts of one archive overlap, so that their spread does not say how much. Nadeau and Bengio add n_test / n_train
+    times the variance of one part to the variance of the mean over parts: 1 + folds / (folds - 1) times that.
+
+    Source: Nadeau and Bengio, Machine Learning 2003, 52, 239-281, eq. 6.
+
+    Args:
+      values: float64 [1 + R], see `bootstrap.distribution`; groups: how many; bounds: of the metric.
+    """
+    entry = bootstrap.interval(values, groups)
+    if entry["low"] is not None:
+        for end in ("low", "high"):
+            wide = entry["value"] + widening(folds) * (entry[end] - entry["value"])
+            entry[end] = min(max(wide, bounds[0]), bounds[1])
+    return entry
+
+
+def widening(folds: int) -> float:
+    """How much wider than the bootstrap's an interval is: 1.5 of five folds."""
+    return math.sqrt(1 + folds / (folds - 1))
 
 
 def _flat(predictions: np.ndarray) -> np.ndarray:
@@ -118,42 +141,3 @@ def predictions_csv(archive: Archive, found: Mapping[tuple[str, str], OutOfFold]
                     says = [archive.classes[row.argmax()], *(f"{p:.6g}" for p in row)] if archive.classes else [row]
                     writer.writerow([key, group, target, name, seed, head, repeat, fold, *says])
     return text.getvalue()
-
-
-def tables(results: Mapping[str, Any]) -> str:
-    """Markdown of at most `WIDEST` columns: per head the encoders, then the first encoder minus each other one."""
-    names = [key.partition("/")[2] for key in next(iter(results["encoders"].values())) if key.startswith(HEADS[0])]
-    shown = [name for name in names if name in HEADINGS]
-    recalls = [name for name in names if name not in HEADINGS]
-    first = next(iter(results["encoders"]))
-    sizes = ", ".join(f"{name} {n['videos']} of {n['groups']}" for name, n in results["classes"].items())
-    what = f"{results['videos']} videos of {results['groups']} groups" + (f" ({sizes})" if sizes else "")
-    how = f"{results['repeats']} times {results['folds']}-fold, 95 % intervals over groups"
-    lines = [textwrap.fill(f"{what}; {how}.", WIDEST)]
-    for head in HEADS:
-        top = [_HEADS[head], *(HEADINGS[name] for name in shown)]
-        rows = [[name, *(_cell(e[f"{head}/{m}"]) for m in shown)] for name, e in results["encoders"].items()]
-        lines += ["", table_lib.markdown([top, *rows])]
-        sds = [e[f"{head}/{m}"]["sd_over_repeats"] for e in results["encoders"].values() for m in shown]
-        if results["repeats"] > 1:
-            lines += ["", f"Standard deviation over repeats: at most {max(sds):.3f}."]
-        others = ((name, results["paired"][f"{first} - {name}"]) for name in results["encoders"] if name != first)
-        rows = [[name, *(_cell(e[f"{head}/{m}"], signed=True) for m in shown)] for name, e in others]
-        lines += ["", table_lib.markdown([[f"{first} minus", *top[1:]], *rows])]
-        if recalls:
-            top = [f"{_HEADS[head]}: recall of", *(name.removeprefix("recall of ") for name in recalls)]
-            encoders = results["encoders"].items()
-            rows = [[name, *(f"{e[f'{head}/{m}']['value']:.2f}" for m in recalls)] for name, e in encoders]
-            table = table_lib.markdown([top, *rows])
-            fits = len(table.partition("\n")[0]) <= WIDEST
-            lines += ["", table if fits else f"Recall of the {len(recalls)} classes: encoders in results.json."]
-    return "\n".join([*lines, *("\n" + textwrap.fill(note, WIDEST) for note in results["notes"])])
-
-
-def _cell(entry: Mapping[str, Any], *, signed: bool = False) -> str:
-    if entry["value"] is None:
-        return "n/a"
-    form = "{:+.2f}" if signed else "{:.2f}"
-    value, low, high = (None if entry[key] is None else form.format(entry[key]) for key in ("value", "low", "high"))
-    return value if low is None else f"{value} ({low} to {high})"
-

@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
 CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
-_FIELDS = ("id", "patient_id", "num_frames", "classes", *interface.MEASUREMENTS)
+_FIELDS = ("id", "patient_id", "study_id", "num_frames", "classes", *interface.MEASUREMENTS)
 
 
 def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
-    """Columns of every split: id, patient_id, num_frames, all measurements, the label of the dataset's rule, and each
-    target of the field `classes` under `ClassTarget.field`.
+    """Columns of every split: id, patient_id, study_id, num_frames, all measurements, the label of the dataset's rule,
+    and each target of the field `classes` under `ClassTarget.field`.
 
     Args:
       sources: {split: RecordSource} of `dataset`.

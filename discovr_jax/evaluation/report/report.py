@@ -9,6 +9,7 @@ from typing import Any
 
 from discovr_jax.evaluation import results_io
 from discovr_jax.evaluation.report import classes as report_classes
+from discovr_jax.evaluation.report import cross_validation as report_folds
 from discovr_jax.evaluation.report import html, overview
 from discovr_jax.evaluation.report import pictures as report_pictures
 from discovr_jax.evaluation.report import scores as report_scores
@@ -60,6 +61,7 @@ def write_report(
         report_scores.results_section(results),
         report_scores.diagnosis_section(results, predictions),
         report_classes.section(results),
+        report_folds.section(results),
         *report_scores.measurement_sections(results, predictions),
         report_scores.labels_section(results),
         report_pictures.overlay_section(overlays),

@@ -9,7 +9,7 @@ from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.metrics import videos as metrics
 from discovr_jax.evaluation.report import display_names, plots, table
 from discovr_jax.evaluation.report import html as page
-from discovr_jax.evaluation.results import STUDIED
+from discovr_jax.evaluation.results import COUNTED, STUDIED
 
 _INTRODUCTION = (
     "'discovr' is the trained network, 'random' the same network untrained, 'pixels' the brightness of the clip, "
@@ -51,7 +51,7 @@ def results_section(results) -> str:
         parts.append(page.text(f"A video counts as abnormal by the rule: {results['label_rule']}.", "muted"))
     parts += [page.text(line, "muted") for line in (*table.outside_lines(results), *table.note_lines(results))]
     parts += [page.text(line, "absent") for line in table.skipped_lines(results)]
-    parts.append(_by_patient(results))
+    parts += [_by_level(results, level) for level in COUNTED]
     if tables := [html for name in results["readouts"] for html in _readout_table(results, name)]:
         parts.append(page.details("Every pooling", *tables))
     return page.section(title, *parts)
@@ -94,16 +94,17 @@ def _counted(results, family: str) -> str:
     return f"Of {max(counts):,} test videos." if counts else ""
 
 
-def _by_patient(results) -> str:
-    """The metrics of outputs averaged over the videos of each patient, folded away."""
-    result = results.get("by_patient")
+def _by_level(results, level: str) -> str:
+    """The metrics of outputs averaged over the videos of each study or patient, folded away."""
+    result, many = results.get(level), COUNTED[level]
+    one = level.removeprefix("by_")
     if not result:
-        return page.absent("metrics by patient; no patient has several test videos")
-    counts = [f"{part}: {count:,}" for part, count in result["patients"].items()]
-    note = f"What is said of a patient's videos is averaged first. Patients: {', '.join(counts)}. "
+        return page.absent(f"metrics by {one}; no {one} has several test videos")
+    counts = [f"{part}: {count:,}" for part, count in result[many].items()]
+    note = f"What is said of a {one}'s videos is averaged first. {many.capitalize()}: {', '.join(counts)}. "
     torn = [f"{part}: {count:,}" for part, count in result["labels_disagree"].items() if count]
     note += f"Left out, because their videos differ in diagnosis: {', '.join(torn)}." if torn else ""
-    return page.details("The same metrics by patient", page.text(note, "muted"), *_tables(results, result))
+    return page.details(f"The same metrics by {one}", page.text(note, "muted"), *_tables(results, result))
 
 
 def value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool = False) -> str:

@@ -176,6 +176,9 @@ def test_metrics_by_patient(tmp_path, undrawn):
     text = _write(tmp_path, results=_results() | {"by_patient": by_patient})
     assert "Patients: lvef: 3, knn: 2." in text and "differ in diagnosis: knn: 1." in text and "5.50" in text
     assert "no patient has several test videos" not in text
+    assert "no study has several test videos" in text
+    by_study = {name: each for name, each in by_patient.items() if name != "patients"} | {"studies": {"lvef": 4}}
+    assert "Studies: lvef: 4." in _write(tmp_path, results=_results() | {"by_study": by_study})
     assert "no patient has several test videos" in _write(tmp_path)
 
 
