@@ -189,9 +189,8 @@ def test_pairs_by_hand():
     # In every resample: a video that x and both seeds of y get right adds nothing. Of 5 folds 1.5 times as wide.
     entry = results["paired"]["x - y"]["knn/recall of b"]
     assert (entry["low"], entry["high"]) == (-0.625, 0.125)
-    assert results["encoders"]["x"]["knn/recall of a"] == {
-        "value": 1.0, "low": 1.0, "high": 1.0, "resamples_used": 188, "sd_over_repeats": None
-    }  # fmt: skip
+    recall = results["encoders"]["x"]["knn/recall of b"]
+    assert (recall["value"], recall["low"], recall["high"]) == (0.5, 0.0, 1.0), "not below 0 or above 1"
     assert results["confusion"]["y"]["knn"].tolist() == [[1.5, 0.5], [0.5, 1.5]]
 
 
