@@ -211,8 +211,7 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, weight_decays=(1e-2,))  # light, convolutional
     c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})
     c.eval.evaluators.attentive.max_gib = 4.0  # likewise
-    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(0.1, 3.0), learning_rate=1e-3)
-    c.eval.evaluators.attentive.fit.learning_rate_factors = (1.0, 3.0)  # tried with each weight decay
+    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(1.0, 10.0, 100.0))  # see there
     c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
     c.eval.evaluators.finetune.fit = ConfigDict(
         {"steps": 0, "every": 50, "batch": 16, "learning_rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}

@@ -166,7 +166,8 @@ def rows_kept(function, mesh: Mesh):
 def _widths(module: nn.Module) -> tuple[str | None, str | None]:
     """Mesh axes of the last dimensions of what a module takes and gives: of its own matrix, without `fsdp`."""
     for name in ("kernel", "last"):
-        if module.has_variable("params", name):
+        # In some modules "last" is a layer with a kernel of its own.
+        if module.has_variable("params", name) and isinstance(module.get_variable("params", name), jax.Array):
             spec = rule_for("/".join((*module.path, name)))[1]
             taken, given = ("model" if axis == "model" else None for axis in (spec[-2], spec[-1]))
             return taken, given

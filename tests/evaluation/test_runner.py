@@ -24,12 +24,10 @@ READOUTS = ("cls", "mean", "all")
 
 
 def _config(**evaluators):
-    evaluators = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": LVEF}
-    data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
-    folds = {"folds": 0, "inner_folds": 3, "repeats": 1, "splits": ("test",)}
-    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "search_rows": 0, "evaluators": evaluators}
-    settings["cross_validation"] = folds
-    return ConfigDict({"seed": 0, "data": data, "eval": settings})
+    settings = {"dataset": None, "readouts": READOUTS, "resamples": 60, "search_rows": 0}
+    settings["evaluators"] = evaluators or {"knn": {"k": 5}, "anomaly": {"k": 5}, "probe": {}, "lvef": LVEF}
+    settings["cross_validation"] = {"folds": 0, "inner_folds": 3, "repeats": 1, "splits": ("test",)}
+    return ConfigDict({"seed": 0, "data": {"abnormal_rule": None, "dataset": "echonet_dynamic"}, "eval": settings})
 
 
 def _fields(seed=0):
@@ -75,9 +73,8 @@ def test_approximate_neighbours_are_said():
 
 def test_results_have_the_documented_form(evaluation, tmp_path):
     written = runner.write(evaluation, tmp_path, 120, clips_seen=960)
-    path = tmp_path / "eval" / "120" / "results.json"
-    results = json.loads(path.read_text())
-    assert (tmp_path / "results.json").read_text() == path.read_text()
+    results = json.loads((text := (tmp_path / "eval" / "120" / "results.json").read_text()))
+    assert (tmp_path / "results.json").read_text() == text
     assert results == json.loads(json.dumps(written))
     assert results["step"] == 120 and results["n_test"] == 40 and results["clips_seen"] == 960
     assert len(results["commit"]) in (7, 40) and results["n_test_patients"] == 20
@@ -305,18 +302,9 @@ class _Records(list):
 
 def test_run_from_records_to_files_and_from_the_cache(tmp_path):
     config = _config(knn={"k": 3}, lvef=LVEF)
-    config.data.update(
-        {
-            "frame_size": 16,
-            "image_size": 16,
-            "num_frames": 4,
-            "stride": 2,
-            "target_fps": None,
-            "train_filter": "all",
-            **{"crop_scales": (1.0,), "stride_jitter": 0.0},
-            "workers": 0,
-        }
-    )
+    sizes = {"frame_size": 16, "image_size": 16, "num_frames": 4, "stride": 2, "target_fps": None}
+    loading = {"train_filter": "all", "crop_scales": (1.0,), "stride_jitter": 0.0, "workers": 0, "reads": 2}
+    config.data.update(sizes | loading)
     config.eval.update({"clips": 2, "batch_size": 5})
     sources = {split: _Records(split, count) for split, count in (("train", 24), ("val", 12), ("test", 13))}
     calls = []

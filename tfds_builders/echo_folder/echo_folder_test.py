@@ -261,7 +261,7 @@ class TestEchoFolder(BuilderCase):
         write_dicom(source / "doppler.dcm", screen(colour=True))
         write_dicom(source / "one.dcm", screen()[:1])
         names = ("still", "empty", "text", "doppler", "one")
-        rows = [(name, "Normal", name, "train", "", "", "") for name in names]
+        rows = [(name, "Normal", name, "train", "", "", "", "") for name in names]
         write_table(source / "list.csv", HEADER, [*ROWS, *rows])
         directory = self.prepare(source, tmp_path / "records", max_bad=2)
         bad, skipped = (table(directory / name) for name in ("quarantine.csv", "skipped.csv"))
@@ -294,7 +294,8 @@ class TestEchoFolder(BuilderCase):
         write_dicom(folder / "Featherstone_doppler.dcm", screen(3, colour=True))
         np.save(folder / "Featherstone_pickle.npy", np.array([{"name": "Featherstone"}], object))
         files = sorted(path.relative_to(source).as_posix() for path in folder.iterdir())
-        patient = ("Normal", "MRN47114711", "train", "", "", "", "MILDRED FEATHERSTONE", "1947-08-11")
+        study = "MILDRED FEATHERSTONE 1947-08-11"
+        patient = ("Normal", "MRN47114711", "train", "", "", "", study, "MILDRED FEATHERSTONE", "1947-08-11")
         rows = [(*row, *patient[-2:]) for row in ROWS]
         rows += [(name, *patient) for name in (*files, "FEATHERSTONE^MILDRED_19470811/gone.avi")]
         write_table(source / "list.csv", (*HEADER, "name", "birth date"), rows)

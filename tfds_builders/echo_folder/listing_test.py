@@ -43,7 +43,7 @@ prepare = Archive().prepare
         (("x.avi", "Normal", "7", "train", "50", "0"), "CSV line 6: fps is outside 1 to 1000 frames"),
         (("x.avi", "Normal", "7", "train", "0.55"), "CSV line 6: ef is outside 2 to 100 percent; it seems to be a"),
         (("x.avi", "Normal", "7", "train", "50", "50", "seen by Dr DOE"), "CSV line 6: view must be a code"),
-        (("x.avi", "Normal", "7", "train", "", "", "", "DOE"), "CSV line 6: 8 cells, the header has 7"),
+        (("x.avi", "Normal", "7", "train", "", "", "", "", "DOE"), "CSV line 6: 9 cells, the header has 8"),
         (("series.nii.gz2", "Normal", "9", "train"), "in split train, but CSV line 5 says test"),
     ],
 )
@@ -53,7 +53,7 @@ def test_rows_that_are_refused_are_named_by_their_line_alone(source, tmp_path, r
     if row[0] == "series.nii.gz":
         rows[3] = ("site/case_2/scan2", *ROWS[3][1:])
         np.save(source / "site/case_2/scan2.npy", moving_square(3))
-    write_table(source / "list.csv", HEADER, [*rows, row if len(row) > 7 else (*row, *[""] * (7 - len(row)))])
+    write_table(source / "list.csv", HEADER, [*rows, (*row, *[""] * (len(HEADER) - len(row)))])
     with pytest.raises(SourceError, match=re.escape(reason)) as caught:
         prepare(source, tmp_path / "records")
     assert not re.search("DOE|etc|site", str(caught.value))
@@ -88,7 +88,7 @@ def test_a_name_that_several_files_have_needs_its_suffix(source, tmp_path):
 
 def test_rows_without_video_and_videos_without_row(source, tmp_path):
     np.save(source / "extra.npy", moving_square(3))
-    write_table(source / "list.csv", HEADER, [*ROWS, ("DOE.avi", "Normal", "10", "train", "", "", "")])
+    write_table(source / "list.csv", HEADER, [*ROWS, ("DOE.avi", "Normal", "10", "train", "", "", "", "")])
     with pytest.raises(SourceError, match="CSV line 6: no such file") as caught:
         prepare(source, tmp_path / "records")
     assert "DOE" not in str(caught.value)

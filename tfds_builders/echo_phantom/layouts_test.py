@@ -157,7 +157,7 @@ def test_command(tmp_path, capsys):
     command.main([f"--output={output}", *flags])
     printed = capsys.readouterr()
     assert printed.out.strip() == str(output)
-    assert "1 of 1 clips" in printed.err
+    assert "1 of 1 simulated clips" in printed.err
     assert json.loads((output / "phantom.json").read_text())["seed"] == 2
     with pytest.raises(SystemExit):
         command.main([f"--output={output}", "--train=2", "--val=0", "--test=0"])

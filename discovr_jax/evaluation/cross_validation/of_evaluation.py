@@ -54,18 +54,24 @@ def add(
     Returns:
       {name of a CSV: its text, the predictions for one target}.
     """
-    options = config.eval.cross_validation
-    if not options.folds:
+    if not config.eval.cross_validation.folds:
         return {}
-    splits = [split for split in SPLITS if split in options.splits]
+    splits = [split for split in SPLITS if split in config.eval.cross_validation.splits]
     count = sum(len(evaluation.fields[split]["id"]) for split in splits)
-    if count > options.max_videos:
+    most = config.eval.cross_validation.max_videos
+    if count > most:
         reason = interface.NotSetUp(
-            f"{count} videos, eval.cross_validation.max_videos = {options.max_videos}: so many need no folds, or days"
+            f"{count} videos, eval.cross_validation.max_videos = {most}: so many need no folds, or days"
         )
         results_lib.skip(evaluation, "cross_validation", reason)
         return {}
-    how = run.FoldOptions(options.folds, options.repeats, options.inner_folds, config.seed, config.eval.resamples)
+    how = run.FoldOptions(
+        config.eval.cross_validation.folds,
+        config.eval.cross_validation.repeats,
+        config.eval.cross_validation.inner_folds,
+        config.seed,
+        config.eval.resamples,
+    )
     found: dict[str, Any] = {"splits": splits, "trained_on": _total([trained_on[split] for split in splits])}
     found["targets"], tables = {}, {}
     for name, field, classes in _targets(evaluation, config):

@@ -55,6 +55,7 @@ def _features(fields, noise, seed):
 def _config(**evaluators):
     settings = {"dataset": None, "readouts": ("cls",), "resamples": 60, "search_rows": 0}
     settings["evaluators"] = evaluators or {"classes": {}}
+    settings["cross_validation"] = {"folds": 0, "inner_folds": 3, "repeats": 1, "splits": ("test",)}
     data = {"abnormal_rule": None, "dataset": "echonet_dynamic"}
     return ConfigDict({"seed": 0, "data": data, "eval": settings | {"map_side": 3}})
 

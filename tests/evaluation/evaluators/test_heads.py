@@ -1,7 +1,5 @@
 """The heads on synthetic features with known answers, and against scikit-learn."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from scipy.special import logit
@@ -24,7 +22,7 @@ def _split(name, rng, count, share=0.5, gap=0.0, dim=16):
     return interface.Split(name, features, target)
 
 
-def _splits(seed=0, **options):
+def splits_of(seed=0, **options):
     rng = np.random.default_rng(seed)
     return [_split(name, rng, n, **options) for name, n in (("train", 120), ("val", 60), ("test", 200))]
 
@@ -35,13 +33,13 @@ def _auroc(made, split):
 
 @pytest.mark.parametrize("head", [knn, probe])
 def test_separable_features_are_solved_and_random_ones_are_not(head):
-    separable, random = _splits(gap=9.0), _splits(gap=0.0)
+    separable, random = splits_of(gap=9.0), splits_of(gap=0.0)
     assert _auroc(head.evaluate(*separable), separable[2]) > 0.99
     assert abs(_auroc(head.evaluate(*random), random[2]) - 0.5) < 0.12
 
 
 def test_knn_equals_sklearn_with_the_same_weights():
-    train, val, test = _splits(gap=0.5, share=0.3)
+    train, val, test = splits_of(gap=0.5, share=0.3)
 
     def weights(distances):  # of unit vectors: cosine distance
         return np.exp((1 - distances) / 0.07)
@@ -78,7 +76,7 @@ def test_knn_vote_by_hand_and_k_cut_to_the_reference_set():
 
 
 def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
-    train, val, test = _splits(gap=0.8)
+    train, val, test = splits_of(gap=0.8)
     made = knn.evaluate(train, val, test, k=3, temperature=0.1, neighbours=(1, 7, 500), temperatures=(0.05, 0.5))
     assert [(row["k"], row["temperature"]) for row in made.report["sweep"]] == [
         (120, 0.5), (120, 0.05), (7, 0.5), (7, 0.05), (1, 0.5), (1, 0.05)
@@ -98,118 +96,9 @@ def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
     assert knn.evaluate(train, val, flipped).details == knn.evaluate(train, val, test).details
 
 
-def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
-    monkeypatch.setattr(neighbours, "_BLOCK", 2000)  # 10 rows a block
-    rng = np.random.default_rng(0)
-    reference, query = rng.integers(-2, 3, (200, 2)), rng.normal(size=(57, 2))  # full of ties
-    similarity, index = neighbours.nearest(query, reference, 3)
-    whole = interface.unit_length(query) @ interface.unit_length(reference).T
-    np.testing.assert_array_equal(index, np.argsort(-whole, axis=1, kind="stable")[:, :3])
-    np.testing.assert_allclose(similarity, np.take_along_axis(whole, index, axis=1), atol=1e-12)
-
-
-@pytest.mark.parametrize("spread,searched_again", [(1.0, 0), (1e-4, 1)])
-def test_nearest_in_float32_is_exact(monkeypatch, spread, searched_again):
-    """What float32 cannot tell apart, here cosines of 1 - 1e-8, is searched again in float64."""
-    small = {"_BLOCK": 20_000, "_COLUMNS": 300, "_SPARE": 8, "_CACHED": 5000, "_PER_CANDIDATE": 1}
-    for name, value in small.items():
-        monkeypatch.setattr(neighbours, name, value)
-    monkeypatch.setattr(interface, "_ROWS", 100)
-    rng, search, queries = np.random.default_rng(0), neighbours._search, []
-
-    def spy(query, reference, keep, dtype):
-        queries.append((dtype, len(query)))
-        return search(query, reference, keep, dtype)
-
-    monkeypatch.setattr(neighbours, "_search", spy)
-    reference = 1 + spread * rng.normal(size=(900, 40))
-    reference[::90] = reference[5]  # ties
-    query = np.r_[1 + spread * rng.normal(size=(130, 40)), reference[5:6]]
-    similarity, index = neighbours.nearest(query, reference, 20)
-    whole = interface.unit_length(query) @ interface.unit_length(reference).T
-    expected = np.take_along_axis(whole, np.argsort(-whole, axis=1, kind="stable")[:, :20], axis=1)
-    np.testing.assert_allclose(similarity, expected, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(np.take_along_axis(whole, index, axis=1), expected, rtol=0, atol=1e-15)
-    assert index[-1][:11].tolist() == [0, 5, *range(90, 900, 90)]
-    assert all(len(set(row)) == 20 for row in index.tolist())
-    assert [dtype for dtype, _ in queries] == [np.float32] + searched_again * [np.float64]
-    assert queries[-1][1] > 100  # all, or nearly
-
-
-def _in_groups(rng, groups, per_group, dim=24):
-    """Features in tight groups far from each other, shuffled: [groups * per_group, dim]."""
-    centres = np.repeat(10 * rng.normal(size=(groups, dim)), per_group, axis=0)
-    return rng.permutation(centres + 0.1 * rng.normal(size=centres.shape))
-
-
-def test_clusters_find_the_neighbours_that_lie_together(monkeypatch):
-    """Of many training videos few are compared; the recall is of what an exact search finds."""
-    rng, nearest, sizes = np.random.default_rng(0), neighbours.nearest, []
-
-    def spy(query, reference, k):
-        sizes.append(len(reference))
-        return nearest(query, reference, k)
-
-    monkeypatch.setattr(neighbours, "nearest", spy)
-    monkeypatch.setattr(neighbours, "DEPTH", 10)
-    monkeypatch.setattr(neighbours, "_IN_MEMORY", 100)
-    features = _in_groups(rng, 12, 60)
-    searches = neighbours.Searches(200)
-    train = interface.Split("train", features[:600], (np.arange(600) % 3 == 0).astype(float), searches=searches)
-    val = interface.Split("val", features[600:], (np.arange(120) % 3 == 0).astype(float))
-    similarity, index = neighbours.among(train, val, 7)
-    expected = nearest(val.features, train.features, 7)
-    np.testing.assert_array_equal(index, expected[1])
-    np.testing.assert_allclose(similarity, expected[0], rtol=1e-12)
-    assert isinstance(similarity.base, np.memmap)  # 120 x 10 of them are many here
-    assert neighbours.details(train) == {"search_rows": 200, "neighbour_recall": 1.0}
-    assert sizes.pop() == 600 and 200 <= min(sizes) and max(sizes) < 400  # the last is the exact search
-    searched = len(sizes)
-    assert np.array_equal(neighbours.among(train, val, 10)[1][:, :7], index) and len(sizes) == searched
-    noise = interface.Split("train", rng.normal(size=(600, 24)), train.target, searches=neighbours.Searches(50))
-    neighbours.among(noise, interface.Split("val", rng.normal(size=(120, 24)), val.target), 10)
-    assert 0.1 < neighbours.details(noise)["neighbour_recall"] < 0.9  # neighbours in noise lie in no cluster
-
-
-def test_evaluators_share_one_search(monkeypatch):
-    train, val, test = _splits(gap=0.5, share=0.7)
-    columns = {"id": np.arange(200).astype(str), "ef": np.arange(200.0)}
-    splits = [
-        dataclasses.replace(each, columns={name: column[: len(each.target)] for name, column in columns.items()})
-        for each in (train, val, test)
-    ]
-    heads = {knn: {"neighbours": (1, 20)}, anomaly: {"k": 10}, retrieval: {}}
-    alone = [head.evaluate(*splits, **options) for head, options in heads.items()]
-    search, searched = neighbours._search, []
-
-    def spy(query, reference, keep, dtype):
-        searched.append((len(query), len(reference)))
-        return search(query, reference, keep, dtype)
-
-    monkeypatch.setattr(neighbours, "_search", spy)
-    monkeypatch.setattr(neighbours, "DEPTH", 25)
-    splits[0] = dataclasses.replace(splits[0], searches=neighbours.Searches(0))
-    shared = [head.evaluate(*splits, **options) for head, options in heads.items()]
-    for one, other in zip(alone, shared, strict=True):
-        np.testing.assert_array_equal(one.val, other.val)
-        assert one.details == other.details
-        for name in one.outputs:
-            np.testing.assert_array_equal(one.outputs[name], other.outputs[name])
-    # Anomaly, for which 40 of them are looked at, has to search deeper; all 36 normal ones are searched for the rest.
-    assert searched[:2] == [(60, 120), (200, 120)] and [n for _, n in searched[2:]].count(36) <= 2
-    np.testing.assert_allclose(
-        shared[1].test, anomaly.distance(train.features[train.target == 0], test.features, 10), rtol=1e-12
-    )
-
-
-def test_neighbours_of_features_that_are_not_finite_are_an_error():
-    with pytest.raises(ValueError, match="not finite"):
-        neighbours.nearest(np.full((2, 3), np.nan), np.eye(3), 2)
-
-
 def test_heads_read_features_in_blocks(monkeypatch):
     """As from one block, and as scikit-learn on a copy; features may be of any type."""
-    splits = _splits(gap=0.4, share=0.3)
+    splits = splits_of(gap=0.4, share=0.3)
     splits = [interface.Split(s.name, s.features.astype(np.float16) * 2 + 5, s.target) for s in splits]
     measured = [interface.Split(s.name, s.features, s.features[:, 1] + s.target) for s in splits]
     whole = probe.evaluate(*splits, Cs=(0.1,)), regression.evaluate(*measured)
@@ -239,7 +128,7 @@ def test_zero_features_are_similar_to_nothing():
 
 
 def test_probe_finds_the_rare_class():
-    splits = _splits(share=0.1, gap=1.5)
+    splits = splits_of(share=0.1, gap=1.5)
     made = probe.evaluate(*splits)
     ones = np.ones((1, len(splits[2].target)))
     assert video_metrics.balanced_accuracy(splits[2].target, made.test, ones)[0] > 0.8
@@ -247,7 +136,7 @@ def test_probe_finds_the_rare_class():
 
 
 def test_probe_takes_C_from_validation_alone():
-    train, val, test = _splits(gap=1.0)
+    train, val, test = splits_of(gap=1.0)
     chosen = probe.evaluate(train, val, test)
     flipped = interface.Split("test", test.features, 1 - test.target)
     assert probe.evaluate(train, val, flipped).details == chosen.details
@@ -256,7 +145,7 @@ def test_probe_takes_C_from_validation_alone():
 
 
 def test_probe_drops_C_that_do_not_converge():
-    splits = _splits(gap=3.0)
+    splits = splits_of(gap=3.0)
     made = probe.evaluate(*splits, Cs=(1e-4, 1e3), max_iter=8)
     assert made.details["C"] == 1e-4 and made.details["C_not_converged"] == [1e3]
     with pytest.raises(interface.Skip, match="converged in 1 iterations"):
@@ -297,7 +186,7 @@ def test_ef_is_recovered_when_it_is_linear_and_shrunk_when_it_is_noise():
 
 def test_anomaly_ignores_abnormal_training_videos():
     rng = np.random.default_rng(0)
-    train, val, test = _splits(gap=6.0)
+    train, val, test = splits_of(gap=6.0)
     made = anomaly.evaluate(train, val, test)
     assert _auroc(made, test) > 0.999
     moved = train.features.copy()
@@ -311,7 +200,7 @@ def test_anomaly_ignores_abnormal_training_videos():
 def test_sensitivity_at_the_threshold_of_validation_normals():
     assert anomaly.threshold(np.arange(1.0, 11), 90) == 9.0  # nine of ten do not exceed it
     assert anomaly.threshold(np.arange(1.0, 11), 95) == 10.0
-    train, val, test = _splits(gap=1.0, share=0.4)
+    train, val, test = splits_of(gap=1.0, share=0.4)
     made = anomaly.evaluate(train, val, test, k=5)
     for percent, metric, positive in ((90, "sensitivity_at_90", 1), (95, "specificity_at_95", 0)):
         normal = np.sort(made.val[val.target == 0])
