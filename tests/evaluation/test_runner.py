@@ -73,7 +73,7 @@ def test_approximate_neighbours_are_said():
 
 def test_results_have_the_documented_form(evaluation, tmp_path):
     written = runner.write(evaluation, tmp_path, 120, clips_seen=960)
-    results = json.loads((text := (tmp_path / "eval" / "120" / "results.json").read_text()))
+    results = json.loads(text := (tmp_path / "eval" / "120" / "results.json").read_text())
     assert (tmp_path / "results.json").read_text() == text
     assert results == json.loads(json.dumps(written))
     assert results["step"] == 120 and results["n_test"] == 40 and results["clips_seen"] == 960
