@@ -6,7 +6,7 @@ Folders, columns and files are those of its `evaluation/config.py` and `evaluati
 import dataclasses
 from collections.abc import Mapping
 
-SERVED, NO_BUILDER, NO_EVALUATOR = "served", "builder missing", "evaluator missing"
+SERVED, NO_BUILDER, NO_EVALUATOR = "served", "builder missing", "not written yet"
 
 
 class CardioBenchError(ValueError):
@@ -80,7 +80,7 @@ def _diagnosis(dataset: str, name: str, script: str, key: str, truth: Truth) -> 
 
 
 def _view(dataset: str, script: str, key: str, builder: str) -> Task:
-    missing = "stills; a builder of pictures" if not builder else "an evaluator of more than two classes, for `view`"
+    missing = "stills; a builder of pictures" if not builder else "files of the evaluator `classes`"
     return Task(dataset, "view", script, key, "view_pred, prob_VIEW", builder, missing=missing)
 
 
