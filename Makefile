@@ -24,9 +24,10 @@ demo: $(STAMP)
 pretrain-phantom: $(STAMP)
 	$(BIN)/python -m discovr_jax.main --config=configs/phantom.py:long --workdir=$(RUNS)/phantom
 
-# Two at a time; the tests of a file stay together, since they share what takes long to make.
+# Two at a time; the tests of a file stay together, since they share what takes long to make. In their order: by
+# default files of few tests come last, which are the long ones.
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 --dist=loadfile
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 # The same with the newest release of everything, in an environment of its own: what users will meet first.
 test-newest:

@@ -51,9 +51,8 @@ def data_dir(tmp_path_factory):
 
 
 # CAMUS has masks; the mixture below has two more. The others differ less, and a run of each takes half a minute.
-@pytest.mark.parametrize(
-    "name", [name if name == "camus" else pytest.param(name, marks=pytest.mark.long) for name in MEASURED]
-)
+@pytest.mark.long  # a minute per dataset
+@pytest.mark.parametrize("name", MEASURED)
 def test_records_training_and_evaluation(name, data_dir, tmp_path):
     dataset, measurements, rule = MEASURED[name]
     if name != "adult":

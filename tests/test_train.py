@@ -127,10 +127,11 @@ def test_sigterm_saves_and_the_next_start_ends_as_one(step, run, finished, tmp_p
     assert_same_end(tmp_path, finished)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), pytest.param("SIGKILL", -9, marks=pytest.mark.long)])
+@pytest.mark.long  # processes that trace and compile anew
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGKILL", -9)])
 def test_a_signalled_process_resumes_and_ends_as_one(name, code, run, finished, data_dir, environment, tmp_path):
-    """A process of its own gets the signal before its fifth batch. (SIGKILL in the ordinary tests: it fails in the
-    middle, above, which leaves the same files.)"""
+    """A process of its own gets the signal before its fifth batch. (The ordinary tests send it to this process,
+    and fail in the middle, which leaves the same files as SIGKILL.)"""
     command = [sys.executable, "-m", "tests.run_case", name, "4", f"--workdir={tmp_path}"]
     command += run_case.command_flags(data_dir, SCHEDULE)
     done = subprocess.run(command, env=environment, cwd=run_case.ROOT, capture_output=True, text=True, timeout=300)

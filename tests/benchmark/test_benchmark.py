@@ -126,6 +126,7 @@ def tiny_flags(monkeypatch):
     return ["--config=configs/adult.py:variant=ti", *(f"--config.{key}={value}" for key, value in small.items())]
 
 
+@pytest.mark.long  # compiles a step and each of its parts
 def test_step(tiny_flags, tmp_path, capsys):
     command = ["step", *tiny_flags, "--steps=2", "--warmup=1", "--peak=0.001", "--parts", f"--profile={tmp_path}"]
     assert main(command) == 0

@@ -52,6 +52,7 @@ def extended(tmp_path_factory):
     return tree
 
 
+@pytest.mark.long  # runs other tests in a copy of the repository
 def test_the_examples_work_and_pass_the_tests_of_the_house(extended):
     own = [name for diff in DIFFS for name in files_of(diff) if not (ROOT / name).exists()]
     own = [name for name in own if re.search(r"(/test_\w+|_test)\.py$", name)]

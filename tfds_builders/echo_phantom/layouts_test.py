@@ -117,7 +117,13 @@ def test_same_bytes_with_more_processes_and_when_continued(written, tmp_path):
     assert all((written / name).read_bytes() == (other / name).read_bytes() for name in files)
 
 
-@pytest.mark.parametrize("layout", sorted(set(layouts.LAYOUTS) - {"echonet_dynamic"}))
+@pytest.mark.parametrize(
+    "layout",
+    [
+        layout if layout == "camus" else pytest.param(layout, marks=pytest.mark.long)
+        for layout in sorted(set(layouts.LAYOUTS) - {"echonet_dynamic"})
+    ],
+)
 def test_every_layout_is_written_with_the_same_bytes_again(layout, tmp_path):
     trees = []
     for name in ("first", "second"):
