@@ -12,6 +12,7 @@ from discovr_jax.evaluation.cross_validation import of_evaluation
 from discovr_jax.models import readouts
 
 _VIDEOS = 8  # made-up ones of a split
+_LEAST_SEARCHED = 1000  # of `eval.search_rows`: many times the neighbours that any evaluator asks for
 
 
 def check_evaluators(config, depth: int) -> None:
@@ -30,6 +31,11 @@ def check_evaluators(config, depth: int) -> None:
         raise ConfigError(f"eval.map_side = {config.eval.map_side} must be at least 1")
     if unknown := [name for name in config.eval.readouts if name not in readouts.KNOWN]:
         raise ConfigError(f"eval.readouts: unknown {unknown}; there are {list(readouts.KNOWN)}")
+    if config.eval.search_rows and config.eval.search_rows < _LEAST_SEARCHED:
+        raise ConfigError(
+            f"eval.search_rows = {config.eval.search_rows} must be 0, for all training videos, or "
+            f"at least {_LEAST_SEARCHED}"
+        )
     of_evaluation.check(config.eval.cross_validation.to_dict())
     for name, options in runner.chosen(config).items():
         module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{options['type']}")

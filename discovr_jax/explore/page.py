@@ -21,6 +21,7 @@ from bokeh.models import (
     CustomJS,
     Div,
     HoverTool,
+    LassoSelectTool,
     MultiChoice,
     Range1d,
     RangeSlider,
@@ -149,6 +150,7 @@ class Page:
             min_height=300,
         )
         plot.toolbar.logo = None
+        plot.select_one(LassoSelectTool).continuous = False  # tells its region once, when it is whole
         plot.grid.grid_line_alpha = 0.4
         count = len(self._videos)
         size, alpha = (9, 0.85) if count <= 2000 else (6, 0.7) if count <= 20_000 else (4, 0.5)

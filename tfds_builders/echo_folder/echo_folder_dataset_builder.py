@@ -201,8 +201,10 @@ class Builder(echo_builder.EchoBuilder):
         # The prefix keeps a patient from being called like a file.
         key = f"patient {patient}" if patient else f"file {row.name}"
         name, patient_id = row.name, patient or row.name
-        study = row.study_id or (study_of(row.path) if row.path is not None else "")
+        study = row.study_id
         if salt is not None:
+            # A header's UID names the study to the hospital: it is read only where it is hashed.
+            study = study or (study_of(row.path) if row.path is not None else "")
             name, patient_id = private.salted_id(salt, row.name), private.salted_id(salt, key)
             study = study and private.salted_id(salt, f"study {study}")
         fields = {

@@ -226,7 +226,9 @@ class TestEchoFolder(BuilderCase):
     def test_paths_are_shown_on_request(self, source, tmp_path):
         self.break_source(source)
         directory = self.prepare(source, tmp_path / "records", show_paths=True, private_dir=None, max_bad=1)
-        assert set(fields(directory)) == {"site/case_1/clip04.MKV", "site/case_2/scan", "series.nii.gz"}
+        found = fields(directory, "study_id")
+        assert found.keys() == {"site/case_1/clip04.MKV", "site/case_2/scan", "series.nii.gz"}
+        assert {study for (study,) in found.values()} == {"March", ""}  # of the CSV, none of a DICOM header
         assert "site/case_1/clip03.avi,CSV line 2: site/case_1/clip03.avi: decoding" in (
             directory / "quarantine.csv"
         ).read_text().replace('"', "")

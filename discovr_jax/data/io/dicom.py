@@ -91,7 +91,9 @@ def read_study(path: pathlib.Path) -> str:
     """The StudyInstanceUID of an object, "" if it cannot be read. It names a study: never write it anywhere."""
     with warnings.catch_warnings(action="ignore"):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                _check_deflated(path, content)
+                header = pydicom.dcmread(content, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
             return str(header.get("StudyInstanceUID") or "")
         except Exception:  # the study is optional: whatever is wrong with it, the pixels may be sound
             return ""

@@ -209,7 +209,7 @@ def test_predictions_of_other_videos_are_refused(evaluated, tmp_path):
         ("dynamic", {"name": "my_model"}, "scripts read '_' as a view"),
         ("dynamic", {"task": "CAMUS/EF"}, "needs records of camus; the run was scored on echonet_dynamic"),
         ("dynamic", {"task": "TMED2/AS"}, "is not served: builder missing"),
-        ("dynamic", {"task": "EchoNet-Dynamic/view"}, "is not served: evaluator missing"),
+        ("dynamic", {"task": "EchoNet-Dynamic/view"}, "is not served: not written yet"),
         ("dynamic", {"task": "none"}, "no task 'none'; there are EchoNet-Dynamic/EF"),
         ("dynamic", {"cardiobench": "absent"}, "FileList.csv: no such file"),
         ("stemi", {"task": ""}, "say which of HMCQU/stemi, CardiacNet/ASD"),

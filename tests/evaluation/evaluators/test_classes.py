@@ -202,3 +202,7 @@ def test_settings_are_tried_before_a_training():
     ):
         with pytest.raises(ConfigError, match=words):
             dry_run.check_evaluators(_config(classes=options), depth=2)
+    config = _config()
+    config.eval.search_rows = 50  # fewer than the 100 neighbours that kNN sweeps
+    with pytest.raises(ConfigError, match=r"eval\.search_rows = 50 must be 0, .* or at least 1000"):
+        dry_run.check_evaluators(config, depth=2)
