@@ -48,6 +48,10 @@ COMMANDS = {
         "No prepared records at absent/echonet_dynamic/112/1.0.0 (dataset_info.json is missing). Make the records "
         "with: python -m discovr_jax.prepare echonet_dynamic --manual_dir=DOWNLOADED_FILES --data_dir=absent",
     ),
+    "one run to compare": (
+        ["--mode=compare", "--workdirs=absent"],
+        "--workdirs needs two or more runs, separated by commas, got 1",
+    ),
     "no checkpoints": (
         ["--config=adult", "--mode=eval", "--workdir=absent"],
         "--workdir=absent holds no checkpoints: train first, or name another workdir",

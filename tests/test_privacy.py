@@ -40,8 +40,8 @@ TRAINED = {
     "eval.readouts": "('cls',)",
     "eval.resamples": 10,
 }
-# The evaluators that write ids of videos, and what heads keep; the others' results are numbers of the same files.
-CONFIG = """
+# For the ordinary tests: the evaluators that write ids of videos, and what heads keep.
+FEW_EVALUATORS = """
 from discovr_jax.configs import phantom
 
 def get_config(argument):
@@ -155,8 +155,8 @@ def write_archive(folder):
     return rows, [(f"{FOLDER}/{name}", "", f"Zebediah {name}", "train", "", NAME, "1938-02-28") for name in bad]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+@pytest.fixture(scope="module", params=["few evaluators", pytest.param("all", marks=pytest.mark.long)])
+def made(request, tmp_path_factory):
     """All that is made from the archive, below one folder; and what was printed and logged meanwhile."""
     root = tmp_path_factory.mktemp("privacy")
     manual, out, private = root / "Quillfeather archive", root / "out", root / "private"
@@ -180,10 +180,12 @@ def made(tmp_path_factory):
         assert prepare.main([*command, f"--max_bad={len(bad)}"]) == 0
         directory = records.records_dir(out / "data", "echo_folder", "112")
         assert prepare.main(["check", str(directory)]) == 0
-        (root / "few_evaluators.py").write_text(CONFIG)
-        few = str(root / "few_evaluators.py:smoke")
+        arguments = {}
+        if request.param != "all":
+            (root / "few_evaluators.py").write_text(FEW_EVALUATORS)
+            arguments = {"config": str(root / "few_evaluators.py:smoke"), "heads": {}}
         command = [sys.executable, "-m", "discovr_jax.main"]
-        command += run_case.command_flags(out / "data", TRAINED, config=few, heads={})
+        command += run_case.command_flags(out / "data", TRAINED, **arguments)
         command += [f"--workdir={out / 'run'}"]
         training = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert training.returncode == 0, training.stdout
