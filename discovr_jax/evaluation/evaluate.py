@@ -156,7 +156,10 @@ def evaluate_state(
     encoders = of_all(weights, encoder)
     digest = manifest.sha256(sources["test"].path)
     trained = training_videos.read(directory)
-    trained_on = {split: training_videos.among_test(trained, dataset, source) for split, source in sources.items()}
+
+    def trained_on(split):
+        return training_videos.among_test(trained, dataset, sources[split])
+
     part, parts = mesh_lib.batch_part(mesh)
     share = feature_cache.Share(
         part, parts, lambda rows: mesh_lib.gather_rows(rows, mesh), processes.is_first(), processes.on_any
@@ -183,7 +186,7 @@ def evaluate_state(
     heads = _keep_heads(config, directory, step, weights["discovr"][0], evaluation, how, share) if everything else {}
     results = runner.write(
         evaluation, directory, step, config.eval.dataset, share.writes,
-        clips_seen=step * config.batch_size, manifest_sha256=digest, trained_on=trained_on["test"], features=how,
+        clips_seen=step * config.batch_size, manifest_sha256=digest, trained_on=trained_on("test"), features=how,
         **heads,
     )  # fmt: skip
     for name, text in folds.items() if share.writes else ():

@@ -6,7 +6,7 @@ Each label, measurement or class that an evaluator of pooled features predicts i
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def add(
-    evaluation: results_lib.Evaluation, config, trained_on: Mapping[str, Mapping[str, int] | None]
+    evaluation: results_lib.Evaluation, config, trained_on: Callable[[str], Mapping[str, int] | None]
 ) -> dict[str, str]:
     """Enters "cross_validation" into the results; nothing where `config.eval.cross_validation.folds` is 0.
 
@@ -49,7 +49,7 @@ def add(
 
     Args:
       config: eval.*, seed.
-      trained_on: {split: of `training_videos.among_test`}.
+      trained_on: of a split, as `training_videos.among_test` says it.
 
     Returns:
       {name of a CSV: its text, the predictions for one target}.
@@ -72,7 +72,7 @@ def add(
         config.seed,
         config.eval.resamples,
     )
-    found: dict[str, Any] = {"splits": splits, "trained_on": _total([trained_on[split] for split in splits])}
+    found: dict[str, Any] = {"splits": splits, "trained_on": _total([trained_on(split) for split in splits])}
     found["targets"], tables = {}, {}
     for name, field, classes in _targets(evaluation, config):
         try:

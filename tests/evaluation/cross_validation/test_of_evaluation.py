@@ -52,7 +52,7 @@ def _evaluation(config):
 def evaluated():
     config = _config()
     evaluation = _evaluation(config)
-    return evaluation, of_evaluation.add(evaluation, config, SEEN)
+    return evaluation, of_evaluation.add(evaluation, config, SEEN.get)
 
 
 def test_every_target_is_scored_on_the_videos_of_all_splits(evaluated):
@@ -112,15 +112,15 @@ def test_splits_are_left_out_and_too_many_videos_refused():
     none = _config(folds=0, inner_folds=0)
     of_evaluation.check(none.eval.cross_validation.to_dict())
     evaluation = _evaluation(none)
-    assert of_evaluation.add(evaluation, none, {}) == {} and "cross_validation" not in evaluation.results
+    assert of_evaluation.add(evaluation, none, SEEN.get) == {} and "cross_validation" not in evaluation.results
     few = _config(max_videos=10)
-    of_evaluation.add(evaluation, few, SEEN)
+    of_evaluation.add(evaluation, few, SEEN.get)
     assert "48 videos, eval.cross_validation.max_videos = 10" in evaluation.results["skipped"][0]["reason"]
     assert not evaluation.results["skipped"][0]["set_up"]
     for field in ("label", "ef"):
         evaluation.fields["test"][field][:] = np.nan
     part = _config(splits=("test",), repeats=1)
-    of_evaluation.add(evaluation, part, SEEN)
+    of_evaluation.add(evaluation, part, SEEN.get)
     assert list(evaluation.results["cross_validation"]["targets"]) == ["view/side"]
     reasons = {skip["evaluator"]: skip["reason"] for skip in evaluation.results["skipped"]}
     assert reasons["cross_validation of lvef"].startswith("no labels: ef unknown for all 12 videos")
