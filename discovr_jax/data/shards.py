@@ -95,8 +95,10 @@ def _problem(file: tuple[str, int]) -> str:
         reader = open_reader(path)
         count = reader.num_records()
         reader.close()
+    except (ImportError, TypeError, AttributeError):
+        raise  # no damage, but an error of ours or of what is installed
     except Exception as error:  # The C++ reader raises several kinds, by the damage.
         if distant:
-            return f"{path} cannot be opened ({error}): array-record 0.8.6 reads it, with this machine's credentials."
+            return f"{path} cannot be opened ({error}). It takes array-record 0.8.6, and this machine's credentials."
         return f"Records are damaged: {path} cannot be opened ({error})."
     return "" if count == expected else f"Records are damaged: {path} holds {count} records, not {expected}."
