@@ -12,6 +12,7 @@ from discovr_jax.data.io.video import NotAClip, VideoError, at_constant_rate
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video, study_of
 from discovr_jax.data.sector import isolate_video
+from discovr_jax.progress import Progress
 from tfds_builders import echo_builder, tables, unusable
 from tfds_builders.echo_folder import class_columns, listing
 from tfds_builders.splits import hashed_split, stratified_splits
@@ -82,7 +83,11 @@ class Builder(echo_builder.EchoBuilder):
             rows = listing.list_files(files)
         else:
             rows, notes["videos_without_row"] = listing.read_csv(table, files, classes)
-        clips = self._in_splits([self._clip(row, salt) for row in rows], rows, classes.columns)
+        listed, progress = [], Progress("files listed", len(rows), always=False)
+        for row in rows:  # of a DICOM file the header is read
+            listed.append(self._clip(row, salt))
+            progress.add()
+        clips = self._in_splits(listed, rows, classes.columns)
         notes |= {
             "class_unknown": sum(row.source_label < 0 for row in rows),
             "patients_unknown": sum(not self._patient(row) for row in rows),
