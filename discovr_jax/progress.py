@@ -41,7 +41,6 @@ class Progress:
         self._what, self._total, self._say, self._every = what, total, say, every
         self._done, self._tells_end = 0, always
         self._start = time.monotonic()
-        Progress._last = min(Progress._last, self._start)  # of a clock that went back
 
     def __call__(self, done: int, total: int | None = None) -> None:
         """`done` of them are done."""

@@ -13,6 +13,7 @@ def clock(monkeypatch):
 
     def at(*seconds):
         times = iter(seconds)
+        monkeypatch.setattr(Progress, "_last", 0.0)
         monkeypatch.setattr(time, "monotonic", lambda: next(times))
 
     return at

@@ -7,7 +7,7 @@ import pytest
 
 from discovr_jax.evaluation import interface, neighbours
 from discovr_jax.evaluation.evaluators import anomaly, knn, retrieval
-from tests.evaluation.evaluators.test_heads import splits_of
+from tests import evaluation_case
 
 
 def test_nearest_in_blocks_equals_a_full_sort(monkeypatch):
@@ -84,7 +84,7 @@ def test_clusters_find_the_neighbours_that_lie_together(monkeypatch):
 
 
 def test_evaluators_share_one_search(monkeypatch):
-    train, val, test = splits_of(gap=0.5, share=0.7)
+    train, val, test = evaluation_case.make_splits(gap=0.5, share=0.7)
     columns = {"id": np.arange(200).astype(str), "ef": np.arange(200.0)}
     splits = [
         dataclasses.replace(each, columns={name: column[: len(each.target)] for name, column in columns.items()})

@@ -13,18 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from discovr_jax.evaluation import interface, neighbours
 from discovr_jax.evaluation.evaluators import anomaly, knn, labels, probe, regression, retrieval, transfer
 from discovr_jax.evaluation.metrics import videos as video_metrics
-
-
-def _split(name, rng, count, share=0.5, gap=0.0, dim=16):
-    target = (np.arange(count) < share * count).astype(float)
-    features = rng.normal(size=(count, dim))
-    features[:, 0] += gap * (2 * target - 1)
-    return interface.Split(name, features, target)
-
-
-def splits_of(seed=0, **options):
-    rng = np.random.default_rng(seed)
-    return [_split(name, rng, n, **options) for name, n in (("train", 120), ("val", 60), ("test", 200))]
+from tests import evaluation_case
 
 
 def _auroc(made, split):
@@ -33,13 +22,13 @@ def _auroc(made, split):
 
 @pytest.mark.parametrize("head", [knn, probe])
 def test_separable_features_are_solved_and_random_ones_are_not(head):
-    separable, random = splits_of(gap=9.0), splits_of(gap=0.0)
+    separable, random = evaluation_case.make_splits(gap=9.0), evaluation_case.make_splits(gap=0.0)
     assert _auroc(head.evaluate(*separable), separable[2]) > 0.99
     assert abs(_auroc(head.evaluate(*random), random[2]) - 0.5) < 0.12
 
 
 def test_knn_equals_sklearn_with_the_same_weights():
-    train, val, test = splits_of(gap=0.5, share=0.3)
+    train, val, test = evaluation_case.make_splits(gap=0.5, share=0.3)
 
     def weights(distances):  # of unit vectors: cosine distance
         return np.exp((1 - distances) / 0.07)
@@ -76,7 +65,7 @@ def test_knn_vote_by_hand_and_k_cut_to_the_reference_set():
 
 
 def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
-    train, val, test = splits_of(gap=0.8)
+    train, val, test = evaluation_case.make_splits(gap=0.8)
     made = knn.evaluate(train, val, test, k=3, temperature=0.1, neighbours=(1, 7, 500), temperatures=(0.05, 0.5))
     assert [(row["k"], row["temperature"]) for row in made.report["sweep"]] == [
         (120, 0.5), (120, 0.05), (7, 0.5), (7, 0.05), (1, 0.5), (1, 0.05)
@@ -98,7 +87,7 @@ def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
 
 def test_heads_read_features_in_blocks(monkeypatch):
     """As from one block, and as scikit-learn on a copy; features may be of any type."""
-    splits = splits_of(gap=0.4, share=0.3)
+    splits = evaluation_case.make_splits(gap=0.4, share=0.3)
     splits = [interface.Split(s.name, s.features.astype(np.float16) * 2 + 5, s.target) for s in splits]
     measured = [interface.Split(s.name, s.features, s.features[:, 1] + s.target) for s in splits]
     whole = probe.evaluate(*splits, Cs=(0.1,)), regression.evaluate(*measured)
@@ -128,7 +117,7 @@ def test_zero_features_are_similar_to_nothing():
 
 
 def test_probe_finds_the_rare_class():
-    splits = splits_of(share=0.1, gap=1.5)
+    splits = evaluation_case.make_splits(share=0.1, gap=1.5)
     made = probe.evaluate(*splits)
     ones = np.ones((1, len(splits[2].target)))
     assert video_metrics.balanced_accuracy(splits[2].target, made.test, ones)[0] > 0.8
@@ -136,7 +125,7 @@ def test_probe_finds_the_rare_class():
 
 
 def test_probe_takes_C_from_validation_alone():
-    train, val, test = splits_of(gap=1.0)
+    train, val, test = evaluation_case.make_splits(gap=1.0)
     chosen = probe.evaluate(train, val, test)
     flipped = interface.Split("test", test.features, 1 - test.target)
     assert probe.evaluate(train, val, flipped).details == chosen.details
@@ -145,7 +134,7 @@ def test_probe_takes_C_from_validation_alone():
 
 
 def test_probe_drops_C_that_do_not_converge():
-    splits = splits_of(gap=3.0)
+    splits = evaluation_case.make_splits(gap=3.0)
     made = probe.evaluate(*splits, Cs=(1e-4, 1e3), max_iter=8)
     assert made.details["C"] == 1e-4 and made.details["C_not_converged"] == [1e3]
     with pytest.raises(interface.Skip, match="converged in 1 iterations"):
@@ -186,7 +175,7 @@ def test_ef_is_recovered_when_it_is_linear_and_shrunk_when_it_is_noise():
 
 def test_anomaly_ignores_abnormal_training_videos():
     rng = np.random.default_rng(0)
-    train, val, test = splits_of(gap=6.0)
+    train, val, test = evaluation_case.make_splits(gap=6.0)
     made = anomaly.evaluate(train, val, test)
     assert _auroc(made, test) > 0.999
     moved = train.features.copy()
@@ -200,7 +189,7 @@ def test_anomaly_ignores_abnormal_training_videos():
 def test_sensitivity_at_the_threshold_of_validation_normals():
     assert anomaly.threshold(np.arange(1.0, 11), 90) == 9.0  # nine of ten do not exceed it
     assert anomaly.threshold(np.arange(1.0, 11), 95) == 10.0
-    train, val, test = splits_of(gap=1.0, share=0.4)
+    train, val, test = evaluation_case.make_splits(gap=1.0, share=0.4)
     made = anomaly.evaluate(train, val, test, k=5)
     for percent, metric, positive in ((90, "sensitivity_at_90", 1), (95, "specificity_at_95", 0)):
         normal = np.sort(made.val[val.target == 0])
@@ -224,7 +213,9 @@ def test_tied_distances_call_nothing_abnormal():
 
 
 def test_probe_equals_sklearn_and_its_probability_has_the_share_of_the_validation_videos():
-    train, val, test = (_split(n, np.random.default_rng(s), 900, 0.1, 0.8, 4) for s, n in enumerate("abc"))
+    train, val, test = (
+        evaluation_case.make_split(n, np.random.default_rng(seed), 900, 0.1, 0.8, 4) for seed, n in enumerate("abc")
+    )
     made = probe.evaluate(train, val, test, Cs=(1.0,))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced"))
     expected = model.fit(train.features, train.target).predict_proba(test.features)[:, 1]
@@ -275,7 +266,7 @@ def test_retrieval_finds_what_is_alike_and_random_features_find_chance():
     def scores(gap):
         rng, splits = np.random.default_rng(0), []
         for name, count in (("train", 200), ("val", 50), ("test", 100)):
-            split = _split(name, rng, count, 0.3, gap)
+            split = evaluation_case.make_split(name, rng, count, 0.3, gap)
             ef = 60 - 20 * split.target + rng.normal(0, 1, count)
             splits.append(_library(split.target, ef, split.features, name))
         outputs = retrieval.evaluate(*splits).outputs
