@@ -6,7 +6,7 @@ Folders, columns and files are those of its `evaluation/config.py` and `evaluati
 import dataclasses
 from collections.abc import Mapping
 
-SERVED, NO_BUILDER, NO_EVALUATOR = "served", "builder missing", "not written yet"
+SERVED, NO_BUILDER, NOT_WRITTEN = "served", "builder missing", "not written yet"
 
 
 class CardioBenchError(ValueError):
@@ -66,8 +66,8 @@ class Task:
 
     @property
     def status(self) -> str:
-        """SERVED, NO_BUILDER or NO_EVALUATOR."""
-        return NO_BUILDER if not self.builder else SERVED if self.part else NO_EVALUATOR
+        """SERVED, NO_BUILDER or NOT_WRITTEN."""
+        return NO_BUILDER if not self.builder else SERVED if self.part else NOT_WRITTEN
 
 
 def _measured(dataset: str, name: str, script: str, key: str, builder: str, part: str, truth: Truth) -> Task:

@@ -236,6 +236,7 @@ def _tune(context, teacher, pooled_features, target: targets.Target, last: int, 
         for number in range(options.steps):
             batch = next(clips)
             rows = tuner.place_rows((batch["frames"], batch["num_valid"], wanted[batch["record"]]))
+            # Waited for, so that progress tells of steps that are done; the loader reads on meanwhile.
             trained, opt_state = jax.block_until_ready(step(trained, frozen, opt_state, number, *rows))
             progress(number + 1)
             if (number + 1) % options.every and number + 1 < options.steps:

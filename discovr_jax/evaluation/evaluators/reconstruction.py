@@ -215,9 +215,8 @@ def _train(context, model: Autoencoder, options: AutoencoderOptions):
     with contextlib.closing(pipeline.train_batches({name: context.sources["train"]}, config)) as batches:
         for number in range(options.steps):
             batch = next(batches)
-            params, opt_state = jax.block_until_ready(
-                step(params, opt_state, batch["frames"], batch["num_valid"])
-            )
+            # Waited for, so that progress tells of steps that are done; the loader reads on meanwhile.
+            params, opt_state = jax.block_until_ready(step(params, opt_state, batch["frames"], batch["num_valid"]))
             progress(number + 1)
     return params
 

@@ -54,7 +54,6 @@ def _cell(entry: Mapping[str, Any], *, signed: bool = False) -> str:
     return value if low is None else f"{value} ({low} to {high})"
 
 
-
 def told(results: Mapping[str, Any]) -> list[str]:
     """Of an evaluation's results.json: a paragraph and `tables` per target; none without cross-validation."""
     found = results.get("cross_validation")
