@@ -110,7 +110,10 @@ class ClipReader:
 
     def _open(self, dataset: int, index: int) -> tuple[dict, float]:
         record = _read_record(self.sources[dataset], index)
-        return record, self.stride if self.target_fps is None else float(record["fps"]) / self.target_fps
+        # A still has no rate, and a clip of it one frame, whatever the stride.
+        if self.target_fps is None or len(record["frames"]) == 1:
+            return record, self.stride
+        return record, float(record["fps"]) / self.target_fps
 
     def _clip(
         self, dataset: int, index: int, record: dict, stride: float, start: int, box: transforms.Box
@@ -143,8 +146,8 @@ def _read_record(source: records.RecordSource, index: int) -> dict:
 def _check_frame_rates(source: records.RecordSource, selected: Sequence[int], target_fps: float) -> None:
     if not target_fps > 0:
         raise ConfigError(f"data.target_fps must be positive or None, got {target_fps}.")
-    fields = records.record_fields(source, ("id", "fps"))
-    unknown = [index for index in selected if not 0 < fields["fps"][index] < np.inf]
+    fields = records.record_fields(source, ("id", "fps", "num_frames"))
+    unknown = [i for i in selected if not 0 < fields["fps"][i] < np.inf and fields["num_frames"][i] > 1]
     if unknown:
         raise ConfigError(
             f"Record {fields['id'][unknown[0]]} has no frame rate (fps {fields['fps'][unknown[0]]}), which "

@@ -187,7 +187,7 @@ def training_records(
     dataset comes up, so a small one may be seen several times in an epoch and a large one in part.
 
     Raises:
-      ValueError: an unknown filter or rule, or a dataset of which nothing is left.
+      ValueError: an unknown filter or rule, a dataset of which nothing is left, or stills.
     """
     mixture.check_filter(data)
     selected = {}
@@ -204,6 +204,12 @@ def training_records(
                     f"keeps those that the rule '{rule}' calls normal. Set data.abnormal_rule to a rule whose fields "
                     "this dataset has, or train on all records with data.train_filter=all."
                 )
+        lengths = records.record_fields(source, ["num_frames"])["num_frames"][selected[name]]
+        if stills := int((lengths == 1).sum()):
+            raise ConfigError(
+                f"{stills} of the {len(lengths)} training records of {name} are stills, and what is learned is motion. "
+                "Train on videos, and score stills with --mode=eval --config.eval.dataset."
+            )
     return selected
 
 

@@ -260,7 +260,7 @@ def test_copies_of_a_record_in_one_batch_are_sampled_independently():
 
 
 def test_pixels_are_those_of_the_sampled_frames():
-    source, config = make_source([30, 7, 1]), make_config()
+    source, config = make_source([30, 7, 2]), make_config()
     for batch in take(source, config, 6):
         rows = zip(batch["frames"], batch["num_valid"], batch["record"], strict=True)
         for frames, num_valid, record in rows:
@@ -304,6 +304,14 @@ def test_target_fps_names_the_record_without_a_frame_rate(unknown):
     # Records that are not read may lack it.
     with pipeline.eval_batches(source, make_config(target_fps=10.0), batch_size=1, indices=[0, 2]) as batches:
         next(batches)
+
+
+def test_stills_are_scored_at_any_rate_and_not_trained_on():
+    source = make_source([1, 9])
+    with pipeline.eval_batches(source, make_config(target_fps=10.0), batch_size=1, indices=[0]) as batches:
+        assert next(batches)["num_valid"] == 1
+    with pytest.raises(ValueError, match="1 of the 2 training records of echonet_dynamic are stills"):
+        pipeline.train_batches(named(source), make_config())
 
 
 def test_the_filter_keeps_normal_records_only():
