@@ -35,6 +35,7 @@ ARGUMENTS = {
     "lvh": RECIPE,
     "rvenet": RECIPE,
     "fetal": RECIPE,
+    "tmed2": RECIPE,
     "camus": RECIPE | {"small": (False, True)},
     "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
     | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},

@@ -31,6 +31,7 @@ from tfds_builders.echo_phantom import (
     layout_echonet_lvh,
     layout_echonet_pediatric,
     layout_rvenet,
+    layout_tmed2,
 )
 from tfds_builders.tables import SourceError
 
@@ -41,6 +42,7 @@ LAYOUTS = {
     "rvenet": layout_rvenet,
     "camus": layout_camus,
     "echo_folder": layout_echo_folder,
+    "tmed2": layout_tmed2,
 }
 # What a dataset's builder must be told to read these files.
 BUILDER_OPTIONS = {"echo_folder": {"csv": "labels.csv", "show_paths": True}}
