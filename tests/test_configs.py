@@ -36,6 +36,7 @@ ARGUMENTS = {
     "rvenet": RECIPE,
     "fetal": RECIPE,
     "tmed2": RECIPE,
+    "mimic": RECIPE,
     "camus": RECIPE | {"small": (False, True)},
     "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
     | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},

@@ -13,7 +13,7 @@ from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video, study_of
 from discovr_jax.data.sector import isolate_video
 from discovr_jax.progress import Progress
-from tfds_builders import echo_builder, tables, unusable
+from tfds_builders import echo_builder, private_home, tables, unusable
 from tfds_builders.echo_folder import class_columns, listing
 from tfds_builders.splits import hashed_split, stratified_splits
 
@@ -61,8 +61,7 @@ class Builder(echo_builder.EchoBuilder):
     @property
     def private_dir(self) -> pathlib.Path | None:
         """Where the names are kept; None where they need not be."""
-        given = self.options["private_dir"]
-        return None if given is None else pathlib.Path(given).expanduser().absolute()
+        return private_home.of_option(self.options["private_dir"])
 
     def find_clips(self, manual_dir: pathlib.Path) -> echo_builder.Listing:
         """Lists the files of the tree, or those of the CSV; makes ids, patients and splits."""
@@ -185,15 +184,8 @@ class Builder(echo_builder.EchoBuilder):
         """The salt of the ids; None if paths are shown. Refuses to go without one, or to keep it with the records."""
         if self.options["show_paths"]:
             return None
-        if self.private_dir is None:
-            raise tables.SourceError(
-                "Give --private_dir=DIR, a folder of yours apart from the records, for the names behind the ids; or "
-                "--show_paths if no file's name is private."
-            )
-        data_dir = pathlib.Path(self._data_dir_root).expanduser().resolve()
-        if self.private_dir.resolve().is_relative_to(data_dir):
-            raise tables.SourceError("--private_dir lies in --data_dir: names must be kept apart from the records.")
-        return private.open_salt(self.private_dir)
+        otherwise = "; or --show_paths if no file's name is private"
+        return private_home.open_salt(self.private_dir, self._data_dir_root, otherwise)
 
     def _patient(self, row: listing.Row) -> str:
         """What the archive says of the patient; empty if nothing."""

@@ -30,6 +30,7 @@ from tfds_builders.echo_phantom import (
     layout_echonet_dynamic,
     layout_echonet_lvh,
     layout_echonet_pediatric,
+    layout_mimic_iv_echo,
     layout_rvenet,
     layout_tmed2,
 )
@@ -43,6 +44,7 @@ LAYOUTS = {
     "camus": layout_camus,
     "echo_folder": layout_echo_folder,
     "tmed2": layout_tmed2,
+    "mimic_iv_echo": layout_mimic_iv_echo,
 }
 # What a dataset's builder must be told to read these files.
 BUILDER_OPTIONS = {"echo_folder": {"csv": "labels.csv", "show_paths": True}}
