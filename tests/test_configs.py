@@ -37,6 +37,9 @@ ARGUMENTS = {
     "fetal": RECIPE,
     "tmed2": RECIPE,
     "mimic": RECIPE,
+    "hmc_qu": RECIPE,
+    "segrwma": RECIPE,
+    "cardiacnet": RECIPE | {"disease": ("pah", "asd")},
     "camus": RECIPE | {"small": (False, True)},
     "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
     | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},

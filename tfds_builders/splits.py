@@ -6,9 +6,29 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 
 from discovr_jax.data import records
+from tfds_builders.tables import SourceError
 
+HASHED, STRATIFIED = "hashed", "stratified"
 # The leading bytes of the digest that place a patient between 0 and 1.
 _BYTES = 8
+
+
+def parse_split(text: str) -> tuple[str, dict[str, float]]:
+    """HASHED or STRATIFIED, and the shares of the splits.
+
+    >>> parse_split("hashed:80/10/10")
+    ('hashed', {'train': 80.0, 'val': 10.0, 'test': 10.0})
+
+    Raises:
+      SourceError: it is of another form.
+    """
+    how, _, numbers = text.partition(":")
+    parts = numbers.split("/")
+    if how not in (HASHED, STRATIFIED) or len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise SourceError("--split must be hashed:80/10/10 or stratified:70/10/20, or of other whole numbers.")
+    if not int(parts[0]):
+        raise SourceError("--split gives nothing to train.")
+    return how, dict(zip(records.SPLITS, map(float, parts), strict=True))
 
 
 def hashed_split(patient_id: str, seed: int, shares: Mapping[str, float]) -> str:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from discovr_jax.data import file_listing
 
@@ -17,13 +17,19 @@ class SourceError(ValueError):
     """The downloaded files are not laid out as the dataset documents; says file, row and remedy."""
 
 
-def find_root(directory: str | os.PathLike, marker: str, remedy: str) -> pathlib.Path:
+def find_root(
+    directory: str | os.PathLike,
+    marker: str,
+    remedy: str,
+    is_marker: Callable[[pathlib.Path], bool] = pathlib.Path.is_file,
+) -> pathlib.Path:
     """The folder that holds the file `marker`: `directory` itself, or one or two levels below it.
 
     Args:
       directory: as the user gives it.
       marker: a file's path within the folder, "FileList.csv" or "A4C/FileList.csv"; may hold wildcards.
       remedy: ends the errors.
+      is_marker: whether a path of that name is it; `pathlib.Path.is_dir` for a folder.
 
     Raises:
       SourceError: no such folder, or several.
@@ -32,13 +38,28 @@ def find_root(directory: str | os.PathLike, marker: str, remedy: str) -> pathlib
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory. {remedy}")
     for pattern in (marker, f"*/{marker}", f"*/*/{marker}"):
-        found = sorted({path.parents[marker.count("/")] for path in directory.glob(pattern) if path.is_file()})
+        found = sorted({path.parents[marker.count("/")] for path in directory.glob(pattern) if is_marker(path)})
         if len(found) > 1:
             names = ", ".join(map(str, found))
             raise SourceError(f"{directory} holds several {marker}: {names}. Point --manual_dir at one.")
         if found:
             return found[0]
     raise SourceError(f"{directory}: no {marker} here or up to two levels below. {remedy}")
+
+
+def header(path: pathlib.Path) -> list[str]:
+    """The first line of a CSV file, cell by cell, spaces around them off; empty of an empty file.
+
+    Raises:
+      SourceError: no such file, or not a CSV in UTF-8.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file. The dataset's README lists the files to download.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [name.strip() for name in next(csv.reader(file), [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(f"{path} cannot be read ({error}); download it again, or save it as CSV in UTF-8.") from None
 
 
 def read_table(path: pathlib.Path, columns: Sequence[str], name: str = "") -> list[dict[str, str]]:

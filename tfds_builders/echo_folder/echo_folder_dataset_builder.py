@@ -15,9 +15,8 @@ from discovr_jax.data.sector import isolate_video
 from discovr_jax.progress import Progress
 from tfds_builders import echo_builder, private_home, tables, unusable
 from tfds_builders.echo_folder import class_columns, listing
-from tfds_builders.splits import hashed_split, stratified_splits
+from tfds_builders.splits import HASHED, hashed_split, parse_split, stratified_splits
 
-HASHED, STRATIFIED = "hashed", "stratified"
 PATIENT_FROM = ("column", "folder")
 UNVERIFIED = "cannot be verified: no patients are given, each file was taken for a patient of its own"
 VERIFIED = "verified: no patient, as {} names them, is in two splits"
@@ -220,7 +219,7 @@ class Builder(echo_builder.EchoBuilder):
 
     def _in_splits(self, clips, rows: list[listing.Row], columns) -> list[echo_builder.Clip]:
         """The clips, each in the split of its row or, where the row has none, of its patient."""
-        how, shares = _parse_split(self.options["split"])
+        how, shares = parse_split(self.options["split"])
         seed = self.options["split_seed"]
         if how == HASHED:
             chosen = {clip.patient_id: hashed_split(clip.patient_id, seed, shares) for clip in clips}
@@ -234,14 +233,3 @@ class Builder(echo_builder.EchoBuilder):
                     videos.setdefault(clip.patient_id, []).append(stratum)
             chosen = stratified_splits(videos, seed, shares)
         return [dataclasses.replace(clip, split=clip.split or chosen.get(clip.patient_id, "train")) for clip in clips]
-
-
-def _parse_split(text: str) -> tuple[str, dict[str, float]]:
-    """"hashed:80/10/10" -> "hashed", shares."""
-    how, _, numbers = text.partition(":")
-    parts = numbers.split("/")
-    if how not in (HASHED, STRATIFIED) or len(parts) != 3 or not all(part.isdecimal() for part in parts):
-        raise tables.SourceError("--split must be hashed:80/10/10 or stratified:70/10/20, or of other whole numbers.")
-    if not int(parts[0]):
-        raise tables.SourceError("--split gives nothing to train.")
-    return how, dict(zip(records.SPLITS, map(float, parts), strict=True))

@@ -26,12 +26,15 @@ from tfds_builders import reading
 from tfds_builders.echo_phantom import (
     files,
     layout_camus,
+    layout_cardiacnet,
     layout_echo_folder,
     layout_echonet_dynamic,
     layout_echonet_lvh,
     layout_echonet_pediatric,
+    layout_hmc_qu,
     layout_mimic_iv_echo,
     layout_rvenet,
+    layout_segrwma,
     layout_tmed2,
 )
 from tfds_builders.tables import SourceError
@@ -45,9 +48,17 @@ LAYOUTS = {
     "echo_folder": layout_echo_folder,
     "tmed2": layout_tmed2,
     "mimic_iv_echo": layout_mimic_iv_echo,
+    "hmc_qu": layout_hmc_qu,
+    "segrwma": layout_segrwma,
+    "cardiacnet": layout_cardiacnet,
 }
 # What a dataset's builder must be told to read these files.
-BUILDER_OPTIONS = {"echo_folder": {"csv": "labels.csv", "show_paths": True}}
+BUILDER_OPTIONS = {
+    "echo_folder": {"csv": "labels.csv", "show_paths": True},
+    "hmc_qu": {"split": "hmcqu_split.csv"},
+    "segrwma": {"split": "segrwma_split.csv"},
+    "cardiacnet": {"split": "cardiacnet_pah_split.csv"},
+}
 
 
 def write(

@@ -33,7 +33,8 @@ def ejection_fractions(root: pathlib.Path) -> tuple[dict[str, float], collection
     """
     notes: collections.Counter = collections.Counter()
     path = next((root / name for name in _NAMES if (root / name).is_file()), None)
-    if path is None or not _links(root):
+    # The list of studies of version 0.1 does not name their measurements.
+    if path is None or not (root / _STUDIES).is_file() or "measurement_id" not in tables.header(root / _STUDIES):
         return {}, notes
     study_of: dict[str, list[str]] = {}
     for row in tables.read_table(root / _STUDIES, ("study_id", "measurement_id")):
@@ -51,15 +52,6 @@ def ejection_fractions(root: pathlib.Path) -> tuple[dict[str, float], collection
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise tables.SourceError(f"{path.name} cannot be read ({type(error).__name__}); download it again.") from None
     return {study: value for measurement, value in values.items() for study in study_of[measurement]}, notes
-
-
-def _links(root: pathlib.Path) -> bool:
-    """Whether the list of studies names their measurements: that of version 0.1 does not."""
-    path = root / _STUDIES
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return "measurement_id" in next(csv.reader(file), [])
 
 
 def _results(path: pathlib.Path):

@@ -6,11 +6,8 @@ import pathlib
 import numpy as np
 
 from discovr_jax.data import private, records
-from discovr_jax.data.io.video import NotAClip, at_constant_rate
-from discovr_jax.data.letterbox import letterbox
-from discovr_jax.data.read import read_video
-from discovr_jax.data.sector import isolate_video
-from tfds_builders import echo_builder, private_home, tables, unusable
+from discovr_jax.data.io.video import NotAClip
+from tfds_builders import echo_builder, private_home, sector_record, tables, unusable
 from tfds_builders.mimic_iv_echo import measured
 from tfds_builders.splits import hashed_split
 
@@ -85,23 +82,16 @@ class Builder(echo_builder.EchoBuilder):
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
-        """Decodes the clip, leaves out all but the sector, and brings it to `frame_size`."""
-        video = at_constant_rate(clip.path, read_video(clip.path))
-        alone, flags = isolate_video(video)
-        if "colour_doppler" in flags:
+        """Its sector alone; colour Doppler is no clip."""
+        record = sector_record.read(clip, frame_size, "mimic_iv_echo")
+        if "colour_doppler" in record["flags"]:
             raise NotAClip(f"{clip.path}: colour Doppler.")
-        frames, placement = letterbox(alone.frames, frame_size, alone.pixel_size)
-        if frames is not alone.frames:
-            flags.add("resized")
-        return records.make_record(
-            frames, id=clip.id, patient_id=clip.patient_id, dataset="mimic_iv_echo", fps=video.fps,
-            pixel_spacing=placement.spacing(alone.pixel_spacing), flags=sorted(flags), **clip.fields,
-        )  # fmt: skip
+        return record
 
     @staticmethod
     def raw_frames(clip: echo_builder.Clip) -> np.ndarray:
         """As the file has them, at the record's rate."""
-        return at_constant_rate(clip.path, read_video(clip.path)).frames
+        return sector_record.at_file_rate(clip).frames
 
 
 def _files(folder: pathlib.Path) -> set[str]:
