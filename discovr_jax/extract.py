@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from discovr_jax import command_line, storage
-from discovr_jax.data import file_listing, private, read, sector
+from discovr_jax.data import file_listing, frame_rates, private, read, sector
 from discovr_jax.data import inputs as inputs_lib
 from discovr_jax.data.inputs import Input
 from discovr_jax.data.io.video import NotAClip, Video, VideoError, at_constant_rate
@@ -96,8 +96,9 @@ def check_frame_rate(encoder: VideoEncoder | PixelEncoder, use_fps: bool) -> Non
     """Raises ExtractError if frames are to be taken at a rate that the checkpoint does not say."""
     if use_fps and not encoder.options["trained_fps"]:
         raise ExtractError(
-            "the checkpoint does not say at how many frames per second it was trained: set --trained_fps, or "
-            "--ignore_fps to take frames at the trained stride"
+            "the checkpoint does not say at how many frames per second it was trained"
+            f"{frame_rates.in_words(encoder.frame_rates)}: set --trained_fps, or --ignore_fps to take frames at "
+            f"the stride of the training, {encoder.options['stride']}"
         )
 
 
