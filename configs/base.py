@@ -77,7 +77,7 @@ def get_config() -> ConfigDict:
     # all but the results of matrix products ("dots")
     c.model.attention = "auto"  # "reference"; "memory_efficient" is faster on a single CPU device and "flash" on GPUs
     # in 16 bits, where "auto" chooses them
-    c.model.num_prototypes = 3000  # of SCD; keep at least 8 times the patches of a frame
+    c.model.num_prototypes = 3000  # of SCD; 8 or more per patch of a frame, but few if scd.standardise is "position"
 
     c.head = ConfigDict()
     c.head.hidden = 2048  # width of the DINO head's two hidden layers

@@ -4,9 +4,10 @@ python -m discovr_jax.extract --checkpoint=runs/adult --input=DIR_OR_CSV --outpu
 python -m discovr_jax.extract --encoder=untrained:0 --config=phantom --input=DIR_OR_CSV --output=untrained.parquet
 
 Reads what `prepare echo_folder` reads, by the same rule; a CSV names the files, below its own folder, in a column
-`path`. As in its records, all but the ultrasound sector is cut off (--whole_frame leaves it). Beside the table:
-NAME.card.json (weights, preprocessing), NAME.quarantine.csv (files that could not be read, with the reasons) and
-NAME.skipped.csv (sound files that hold no clip: stills and the like).
+`path`. Frames per second of files that do not say them stand in a column `fps`: of that CSV, or of the one that
+`prepare` took of the folder (--csv). As in its records, all but the ultrasound sector is cut off (--whole_frame leaves
+it). Beside the table: NAME.card.json (weights, preprocessing), NAME.quarantine.csv (files that could not be read, with
+the reasons) and NAME.skipped.csv (sound files that hold no clip: stills and the like).
 Killed, the same command goes on where it stopped. DICOM is private: its rows are named by row number and a salted
 id, and nothing of its header but the geometry of the pixels and the frame rate is read. --show_paths names them,
 --hide_paths hides all.
@@ -17,6 +18,7 @@ clips are those of --checkpoint, or of a config, which may be changed: --config=
 import argparse
 import concurrent.futures
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from discovr_jax import command_line, storage
-from discovr_jax.data import file_listing, private, read, sector
+from discovr_jax.data import file_listing, frame_rates, private, read, sector
 from discovr_jax.data import inputs as inputs_lib
 from discovr_jax.data.inputs import Input
 from discovr_jax.data.io.video import NotAClip, Video, VideoError, at_constant_rate
@@ -56,6 +58,7 @@ def extract(
     show_paths: bool = False,
     hide_paths: bool = False,
     private_dir: str | os.PathLike | None = None,
+    csv: str | os.PathLike | None = None,
     use_fps: bool = True,
     whole_frame: bool = False,
     workers: int = 4,
@@ -70,7 +73,9 @@ def extract(
       show_paths, hide_paths: name all files by their path, or none; by default all but DICOM.
       private_dir: where the salt and id_map.csv (id, path) are kept, readable by the owner only; the same salt
         gives a file the same id in every table. None: a salt of this table alone, which is thrown away.
-      use_fps: sample at the trained frame rate where the file says its own; else at the trained stride.
+      csv: what is known of the files of a folder, see `data.inputs.find`; its frame rates go before the files' own.
+      use_fps: sample at the trained frame rate where that of the file is known; else at the trained stride, unless the
+        encoder was trained at a set frame rate: such files go on the quarantine list.
       whole_frame: embed frames as they are, with whatever the scanner wrote around the sector.
       workers: files decoded at once.
 
@@ -78,7 +83,7 @@ def extract(
       The model card, with counts.
 
     Raises:
-      InputError: no input.
+      InputError, SourceError: no input, or a CSV that cannot be read.
       ExtractError: no file gave features, or an output of something else is in the way.
     """
     check_frame_rate(encoder, use_fps)
@@ -88,7 +93,8 @@ def extract(
 
     return write_table(
         FeatureTable(pathlib.Path(output).absolute()), source, encoder.card() | {"use_fps": use_fps}, make,
-        show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, whole_frame=whole_frame, workers=workers,
+        show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, csv=csv, whole_frame=whole_frame,
+        workers=workers,
     )  # fmt: skip
 
 
@@ -96,8 +102,9 @@ def check_frame_rate(encoder: VideoEncoder | PixelEncoder, use_fps: bool) -> Non
     """Raises ExtractError if frames are to be taken at a rate that the checkpoint does not say."""
     if use_fps and not encoder.options["trained_fps"]:
         raise ExtractError(
-            "the checkpoint does not say at how many frames per second it was trained: set --trained_fps, or "
-            "--ignore_fps to take frames at the trained stride"
+            "the checkpoint does not say at how many frames per second it was trained"
+            f"{frame_rates.in_words(encoder.frame_rates)}: set --trained_fps, or --ignore_fps to take frames at "
+            f"the stride of the training, {encoder.options['stride']}"
         )
 
 
@@ -110,6 +117,7 @@ def write_table(
     show_paths: bool,
     hide_paths: bool,
     private_dir: str | os.PathLike | None,
+    csv: str | os.PathLike | None,
     whole_frame: bool,
     workers: int,
 ) -> dict:
@@ -120,10 +128,10 @@ def write_table(
       make: (files, what `_read` found of each, salt) -> a row for each, without its id; one that goes on a list instead
         holds `list` and `reason`.
     """
-    given = inputs_lib.find(source, private_names=not show_paths)
+    given = inputs_lib.find(source, private_names=not show_paths, csv=csv)
     files = given.files
     _check_private(private_dir, out)
-    settings = settings | {"whole_frame": whole_frame, "inputs": len(files)}
+    settings = settings | {"whole_frame": whole_frame, "inputs": len(files)} | given.of_table()
     if out.table.exists():
         return _finished(out, settings)
     salt = _start(out, settings, private_dir)
@@ -196,6 +204,8 @@ def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple, tuple]
         return QUARANTINE, one.reason
     try:
         video = at_constant_rate(path, read.read_video(path))
+        if not np.isnan(one.fps):
+            video = dataclasses.replace(video, fps=one.fps, frame_times=None)  # which would go before it
         isolated, flags, place = (video, set(video.flags), (0, 0)) if whole_frame else sector.isolate_at(video)
         return isolated, flags, video.frames.shape, place
     except VideoError as error:
@@ -212,7 +222,7 @@ def _embed(encoder: VideoEncoder | PixelEncoder, chunk: Sequence[Input], videos:
         row = row_of(one, result)
         rows.append(row)
         if "list" not in row:
-            good.append((row, result[0], row["fps"] if use_fps else None))
+            good.append((row, result[0], rate(row, use_fps)))
     together_or_alone(lambda some: _add_features(encoder, some), good, "it cannot be embedded")
     return rows
 
@@ -240,6 +250,11 @@ def row_of(one: Input, file: tuple) -> dict:
     return row | {
         "num_frames": length, "height": height, "width": width, "fps": fps, "flags": " ".join(sorted(flags))
     }  # fmt: skip
+
+
+def rate(row: dict, use_fps: bool) -> float | None:
+    """Frames per second of a row for `VideoEncoder.embed`: NaN if unknown, None where they are not to be used."""
+    return (np.nan if row["fps"] is None else row["fps"]) if use_fps else None
 
 
 def _add_features(encoder: VideoEncoder | PixelEncoder, good: list) -> None:
@@ -273,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
             show_paths=args.show_paths,
             hide_paths=args.hide_paths,
             private_dir=args.private_dir,
+            csv=args.csv,
             use_fps=not args.ignore_fps,
             whole_frame=args.whole_frame,
             workers=args.workers,
@@ -344,7 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint", help="workdir, converted checkpoint, checkpoints/step_N, .pth, .safetensors")
     add("--encoder", default=CHECKPOINT, help=f"{CHECKPOINT}, untrained:SEED or {PIXELS} (default: %(default)s)")
     add("--config", help="instead of --checkpoint, for untrained weights and pixels: a config by path or name")
-    add("--input", required=True, help="folder, CSV with a column path, or one file")
+    add("--input", required=True, help="folder, CSV with a column path (and fps), or one file")
     add("--output", required=True, help="the .parquet file")
     add("--branch", default="video_teacher", help="encoder of the checkpoint (default: %(default)s)")
     add(
@@ -365,6 +381,7 @@ def _parser() -> argparse.ArgumentParser:
 def add_file_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of how files are read and named."""
     add = parser.add_argument
+    add("--csv", help="table of the files of a folder, as for prepare: columns path, and fps or study_id")
     add("--ignore_fps", action="store_true", help="take frames at the trained stride whatever their rate")
     add("--whole_frame", action="store_true", help="embed all that is on the screen, not the sector alone")
     add("--workers", type=int, default=4, help="files decoded at once (default: %(default)s)")

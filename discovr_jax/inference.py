@@ -4,6 +4,7 @@ encoder = discovr_jax.load_encoder("runs/adult")
 features = encoder.embed(frames, fps=50)  # uint8 [T, H, W] -> float32 [D]
 """
 
+import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax import hub, pretrained
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import facts, video_arrays
+from discovr_jax.data import facts, frame_rates, video_arrays
 from discovr_jax.evaluation import scored
 from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
@@ -134,10 +135,7 @@ def load_encoder(
         )
     if channels == 3 and config.model.motion != "none" and branch.startswith("video"):
         raise ValueError(f"channels=3 is not for weights of model.motion = {config.model.motion!r}: they read grey")
-    if trained_fps is None:
-        about = facts.of(config.data.dataset)
-        nominal = about.nominal_fps if about else None
-        trained_fps = config.data.target_fps or (nominal and nominal / config.data.stride)
+    trained_fps = _trained_fps(config.data, loaded.frame_rates) if trained_fps is None else trained_fps
     options = {
         "branch": branch,
         "readout": readout,
@@ -156,15 +154,18 @@ def load_encoder(
         "channels": channels,
         "input_normalisation": config.model.input_normalisation,
         "dtype": dtype,
-    } | ({} if untrained is None else {"untrained": untrained})
+    }
+    # Set in the config: then the stride was not used, and does not serve where a video's rate is unknown.
+    options |= {"target_fps": config.data.target_fps} if config.data.target_fps else {}
+    options |= {} if untrained is None else {"untrained": untrained}
     params = {name: _below(loaded.arrays, start) for name, start in prefixes.items()}
     for name in sorted(others):
         if not params[name]:
             raise scored.ReadoutError(f"readout {readout!r}: {path} holds no {name.replace('_', ' ')}; choose another")
     if untrained is not None:  # no head was fitted on these weights
-        return VideoEncoder(make_model(config), params, options, batch_size, path="the untrained encoder")
-    heads = evaluated.heads if evaluated else None
-    return VideoEncoder(make_model(config), params, options, batch_size, path=path, heads=heads)
+        path, evaluated = "the untrained encoder", None
+    heads, rates = evaluated.heads if evaluated else None, loaded.frame_rates
+    return VideoEncoder(make_model(config), params, options, batch_size, path=path, heads=heads, frame_rates=rates)
 
 
 def _weights(source, prefixes: tuple[str, ...], module: str, untrained) -> weights_lib.Weights:
@@ -176,7 +177,23 @@ def _weights(source, prefixes: tuple[str, ...], module: str, untrained) -> weigh
     if isinstance(source, ConfigDict):
         return weights_lib.initial_weights(source, untrained, wanted)
     loaded = weights_lib.read_weights(source, wanted, only=module)
-    return loaded if untrained is None else weights_lib.initial_weights(loaded.config, untrained, wanted)
+    if untrained is None:
+        return loaded
+    initial = weights_lib.initial_weights(loaded.config, untrained, wanted)
+    return dataclasses.replace(initial, frame_rates=loaded.frame_rates)
+
+
+def _trained_fps(data: ConfigDict, rates: Sequence[float] | None) -> float | None:
+    """Frames per second of the training clips: set, or those of (nearly) all training videos, by the stride; or None.
+
+    Args:
+      rates: of the training videos, as the checkpoint keeps them.
+    """
+    if data.target_fps:
+        return data.target_fps
+    about = facts.of(data.dataset)
+    video_fps = (about and about.nominal_fps) or frame_rates.common(rates)
+    return video_fps / data.stride if video_fps else None
 
 
 def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:
@@ -212,16 +229,19 @@ class VideoEncoder:
       width: D of a video's features; parts: {pooling: its share of D}, in their order.
       weights_sha256: of the encoder's arrays.
       path: what it was loaded from; heads: the file of the heads that its evaluation fitted, None without one.
+      frame_rates: of the training videos, as the checkpoint keeps them (`data.frame_rates.of_training`).
       model: its `models.discovr.Discovr`; params: as of the constructor, on the device.
     """
 
-    def __init__(self, model, params: dict, options: dict[str, Any], batch_size: int, *, path=None, heads=None):
+    def __init__(
+        self, model, params: dict, options: dict[str, Any], batch_size: int, *, path=None, heads=None, frame_rates=None
+    ):  # fmt: skip
         """
         Args:
           params: {"video_encoder" or "image_encoder": its parameters}, and others of `readouts.branches` that the
             readout is made from.
         """
-        self.options, self.path, self.heads = options, path, heads
+        self.options, self.path, self.heads, self.frame_rates = options, path, heads, frame_rates
         self._predictor: Any = None  # of `predictor`, which imports this module
         self.model, self._batch_size = model, batch_size
         self._video = options["branch"].startswith("video")
@@ -244,8 +264,9 @@ class VideoEncoder:
         Args:
           frames: uint8 [T, H, W], [T, H, W, 3] (RGB), either with N videos in front, or a list of N videos of
             any sizes and lengths.
-          fps: frames per second (one number, or one per video): resamples to the trained frame rate. None or NaN, as
-            of a file that does not say it (`Video.fps`), takes frames at the trained stride.
+          fps: frames per second (one number, or one per video): resamples to the trained frame rate. None takes frames
+            at the trained stride. So does NaN, as of a file that does not say it (`Video.fps`), unless the encoder was
+            trained at a set frame rate (`data.target_fps`): that is refused.
           output: "video" for one vector per video; "frames" for one per tubelet (image branches: a frame) of each
             clip; "tokens" for every patch of each clip.
           spacing: one per video, millimetres between rows and between columns: pixels that are not square become so,

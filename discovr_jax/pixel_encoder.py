@@ -12,7 +12,7 @@ _OF_THE_NETWORK = ("branch", "readout", "readout_from", "map_side", "mean_length
 
 
 class PixelEncoder:
-    """Stands where a `VideoEncoder` does; `width` is D of a video's features, `options` as there.
+    """Stands where a `VideoEncoder` does; `width` is D of a video's features, `options` and `frame_rates` as there.
 
     Attributes:
       DEFAULT: the readout where none is named; parts: {readout: its share of D}, in their order.
@@ -38,7 +38,7 @@ class PixelEncoder:
         found = pixels.named(np.zeros((1, side, side), np.uint8), 1)
         self.parts = {name: len(found[name]) for name in names}
         self.width = sum(self.parts.values())
-        self._package = encoder.card()["package"]
+        self.frame_rates, self._package = encoder.frame_rates, encoder.card()["package"]
 
     def embed(
         self,

@@ -7,7 +7,7 @@ The heads are those that the run's own evaluation fitted and scored. Files are r
 calibrated probability, anomaly score, masks of the left ventricle at end-diastole and end-systole (PNG), the most
 similar training videos, and `out_of_distribution`: numbers of such videos are withheld. --dicom=DIR writes a Structured
 Report and a Segmentation per DICOM file, which name its patient.
-Where files name their study (DICOM, or a column `study_id` of the CSV), NAME.studies.parquet holds means over clips.
+Where files name their study (DICOM, or a column `study_id` of a CSV), NAME.studies.parquet holds means over clips.
 """
 
 import argparse
@@ -54,6 +54,7 @@ def predict(
     show_paths: bool = False,
     hide_paths: bool = False,
     private_dir: str | os.PathLike | None = None,
+    csv: str | os.PathLike | None = None,
     use_fps: bool = True,
     whole_frame: bool = False,
     workers: int = 4,
@@ -75,7 +76,7 @@ def predict(
     Raises:
       HeadsError: the evaluation kept no heads, or they are of other weights.
       DicomError: DICOM files cannot be written, or some that were are gone.
-      InputError, ExtractError: as `extract.extract`.
+      InputError, SourceError, ExtractError: as `extract.extract`.
     """
     heads = encoder.predictor.heads
     extract_lib.check_frame_rate(encoder, use_fps)
@@ -93,7 +94,7 @@ def predict(
         videos = [file[0] for _, file, _ in usable]
         predictions = encoder.predict(
             [video.frames for video in videos],
-            fps=[row["fps"] if use_fps else None for row, _, _ in usable],
+            fps=[extract_lib.rate(row, use_fps) for row, _, _ in usable],
             spacing=[video.pixel_size for video in videos],
             show_out_of_distribution=show_out_of_distribution,
         )
@@ -128,7 +129,8 @@ def predict(
     settings |= {} if reports is None else {"dicom": True}  # a table without it has no such column
     card = extract_lib.write_table(
         out, source, settings, make,
-        show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, whole_frame=whole_frame, workers=workers,
+        show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, csv=csv, whole_frame=whole_frame,
+        workers=workers,
     )  # fmt: skip
     write_studies(out.table, heads.of_kind("regression"))
     return card if reports is None else card | {"dicom": dicom_files.count(out.table, reports)}
@@ -256,6 +258,7 @@ def main(argv: list[str] | None = None) -> int:
             show_paths=args.show_paths,
             hide_paths=args.hide_paths,
             private_dir=args.private_dir,
+            csv=args.csv,
             use_fps=not args.ignore_fps,
             whole_frame=args.whole_frame,
             workers=args.workers,
@@ -282,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workdir", required=True, help="a run that was evaluated: its newest checkpoint predicts")
-    add("--input", required=True, help="folder, CSV with a column path (and study_id), or one file")
+    add("--input", required=True, help="folder, CSV with a column path (and fps, study_id), or one file")
     add("--output", required=True, help="the .parquet file")
     add("--pictures", help="folder for a PNG per video, outlines over end-diastole and end-systole")
     add("--dicom", help="folder for a report and a segmentation per DICOM file; they name its patient")

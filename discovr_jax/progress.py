@@ -13,7 +13,7 @@ def to_stderr(line: str) -> None:
 
 
 class Progress:
-    """Tells how many are done of how many, how many per second, and the time left.
+    """Tells how many are done of how many, how many per second, and the time left; without a total what it can.
 
     `EVERY` counts from the last line of any of them, so that many short works in a row are told of too.
 
@@ -28,13 +28,13 @@ class Progress:
     _last = time.monotonic()  # when a line was told; at first when this was imported
 
     def __init__(
-        self, what: str, total: int = 0, say: Callable[[str], None] = to_stderr, *, every: float = EVERY,
+        self, what: str, total: int | None = None, say: Callable[[str], None] = to_stderr, *, every: float = EVERY,
         always: bool = True,
     ):  # fmt: skip
         """
         Args:
           what: the things that are counted, "videos" say.
-          total: how many there are; where it is known later only, each call says it.
+          total: how many there are; None where only the calls know it, or nobody does.
           say: takes each line; of a logger `logger.info`.
           always: tell the end also of what took less than `every` seconds.
         """
@@ -46,15 +46,18 @@ class Progress:
         """`done` of them are done."""
         self._done, now = done, time.monotonic()
         self._total = self._total if total is None else total
-        ended = done >= self._total
+        ended = self._total is not None and done >= self._total
         if now - Progress._last < self._every and not (ended and self._tells_end):
             return
         Progress._last, self._tells_end = now, not ended
         rate = done / max(now - self._start, 1e-9)
+        speed = f"{rate:.1f} per second" if rate >= 0.1 or not rate else f"{1 / rate:.0f} s each"
+        if self._total is None:
+            self._say(f"{done} {self._what}, {speed}")
+            return
         minutes, seconds = divmod(round((self._total - done) / rate) if rate else 0, 60)
         left = f"{minutes} min {seconds} s left" if rate else "time left unknown"
         share = 100 * done // max(self._total, 1)
-        speed = f"{rate:.1f} per second" if rate >= 0.1 or not rate else f"{1 / rate:.0f} s each"
         self._say(f"{done} of {self._total} {self._what} ({share} %), {speed}, {left}")
 
     def add(self, count: int = 1) -> None:

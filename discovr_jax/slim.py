@@ -22,6 +22,7 @@ from typing import Any
 
 from discovr_jax import storage
 from discovr_jax.convert import folder
+from discovr_jax.data import frame_rates
 from discovr_jax.evaluation import fitted_heads, results_io, scored
 from discovr_jax.models import readouts
 from discovr_jax.runs import checkpoint
@@ -56,7 +57,8 @@ def write(workdir: str | os.PathLike, output: str | os.PathLike, heads: bool = T
     step = int(source.name.removeprefix("step_"))
     config = without_places(meta["config"])
     with folder.whole(output) as temporary:
-        checkpoint.save_weights(temporary, step, arrays, config)
+        data = {name: meta["data"][name] for name in (frame_rates.KEY,) if name in meta["data"]}
+        checkpoint.save_weights(temporary, step, arrays, data, config)
         results_io.write_json(temporary / "config.json", config)
         if evaluated:
             results = json.loads(evaluated.path.read_bytes())

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import discovr_jax
-from discovr_jax import inference
+from discovr_jax import extract, inference, slim
 from discovr_jax.data import video_arrays
 from discovr_jax.method import experiment
 from discovr_jax.models import positions, readouts
-from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
+from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints, read_arrays
 
 STRIDE, FRAMES, SIZE = 3, 4, 32  # of the tiny config
 
@@ -156,6 +156,29 @@ def test_trained_frame_rate_is_known_or_asked_for(workdir, encoder, video, monke
         encoder.embed(video, fps=0.0)
     # Of a file that does not say its rate.
     np.testing.assert_array_equal(encoder.embed(video, fps=float("nan")), encoder.embed(video))
+
+
+def test_a_checkpoint_keeps_the_rates_of_its_training_videos(tiny, tmp_path):
+    """Where the dataset has no nominal rate, their common one is trained at; a slim copy keeps it."""
+    config = experiment.config_dict(tiny.config)
+    config["data"]["dataset"] = "echo_folder"
+    for name, rates in (("one", [40.0, 40.0, 41.0]), ("several", [25.0, 40.0, 60.0]), ("none", None)):
+        checkpoints = Checkpoints(tmp_path / name)
+        checkpoints.save(1, tiny.state, {"stream": "", "frame_rates": rates}, config)
+        checkpoints.close()
+        encoder = discovr_jax.load_encoder(tmp_path / name)
+        assert encoder.options["trained_fps"] == (40 / 3 if name == "one" else None)
+        assert encoder.frame_rates == rates
+    assert discovr_jax.load_encoder(tmp_path / "one", untrained=0).options["trained_fps"] == 40 / 3
+    assert discovr_jax.load_encoder(tmp_path / "one", trained_fps=10).options["trained_fps"] == 10
+    copied = slim.write(tmp_path / "one", tmp_path / "slim")
+    assert discovr_jax.load_encoder(copied).options["trained_fps"] == 40 / 3
+    assert read_arrays(copied, lambda name: True)[1]["data"] == {"frame_rates": [40.0, 40.0, 41.0]}
+    several = discovr_jax.load_encoder(tmp_path / "several")
+    words = "trained; its training videos have 25 to 60: set --trained_fps, .* stride of the training, 3"
+    with pytest.raises(extract.ExtractError, match=words):
+        extract.check_frame_rate(several, use_fps=True)
+    extract.check_frame_rate(several, use_fps=False)
 
 
 def test_features_are_means_over_evenly_spaced_clips(workdir, encoder, video):

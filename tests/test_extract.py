@@ -129,13 +129,15 @@ def test_a_csv_gives_the_order(encoder, archive, tmp_path):
     (archive / "list.csv").write_text("Path,class\ntwo.avi,Normal\n")
     assert extract.extract(encoder, archive / "list.csv", tmp_path / "h.parquet")["rows"] == 1
     for text, words in (
-        ("file\ntwo.avi\n", "no column 'path'"),
-        ("path;label\ntwo.avi;1\n", r"no column 'path'. Its cells are separated by semicolons \(;\): save"),
+        ("file\ntwo.avi\n", "names no column path. It needs path"),
+        ("path;label\ntwo.avi;1\n", r"no column path.* Its cells are separated by semicolons \(;\): save"),
+        ("path,fps\ntwo.avi,fast\n", "CSV line 2: fps is not a number"),
+        ("path,fps\n", "a header and no rows"),
         ("path\nvideos/two.avi\n", "Row 1: no such file.* 1 of these 1 would be found without their first 1 folder"),
         ("path\n.Trash/two.avi\n", "hidden files and folders are not read"),
     ):
         (archive / "list.csv").write_text(text)
-        with pytest.raises(inputs.InputError, match=words):
+        with pytest.raises(ValueError, match=words):
             extract.extract(encoder, archive / "list.csv", tmp_path / "g.parquet")
 
 
@@ -249,6 +251,44 @@ def test_frame_rate_is_used_unless_told_otherwise(encoder, archive, tmp_path, mo
     monkeypatch.setitem(encoder.options, "trained_fps", None)
     with pytest.raises(extract.ExtractError, match="--trained_fps"):
         extract.extract(encoder, archive, tmp_path / "c.parquet")
+
+
+def test_frame_rates_come_from_a_csv(encoder, archive, tmp_path, monkeypatch):
+    """That of `prepare`, with a folder; or the one that names the files. It goes before what a file says."""
+    frames = moving_square(30)
+    np.save(archive / "silent.npy", frames)
+    listed = "Path,class,patient_id,fps,study_id\nsilent,Normal,p,25,\na/one.avi,,p,,\ntwo.avi,,p,100,\ngone.avi,,p,,\n"
+    (tmp_path / "LIST.csv").write_text(listed)
+    card = extract.extract(encoder, archive, tmp_path / "a.parquet", csv=tmp_path / "LIST.csv")
+    assert card["fps_of_csv"]["files"] == 2 and card["not_read"]["row(s) of the CSV without a file"] == 1
+    found = {row["id"]: row for row in rows(tmp_path / "a.parquet")}
+    assert (found["silent.npy"]["fps"], found["two.avi"]["fps"]) == (25, 100)
+    assert found["a/one.avi"]["fps"] == read.read_video(archive / "a" / "one.avi").fps  # its cell is empty
+    np.testing.assert_allclose(found["silent.npy"]["features"], encoder.embed(frames, fps=25), atol=1e-6)
+    (archive / "list.csv").write_text("path,fps\nsilent.npy,25\n")
+    for name, source, options in (
+        ("b", archive / "list.csv", {}), ("c", archive / "silent.npy", {"csv": "list.csv"})
+    ):  # fmt: skip
+        extract.extract(encoder, source, tmp_path / f"{name}.parquet", **options)
+        (row,) = rows(tmp_path / f"{name}.parquet")
+        np.testing.assert_array_equal(row["features"], found["silent.npy"]["features"])
+    # Other rates are another table.
+    (tmp_path / "LIST.csv").write_text(listed.replace("25", "26"))
+    with pytest.raises(extract.ExtractError, match="exists"):
+        extract.extract(encoder, archive, tmp_path / "a.parquet", csv=tmp_path / "LIST.csv")
+    with pytest.raises(inputs.InputError, match="is a CSV: give the columns"):
+        extract.extract(encoder, archive / "list.csv", tmp_path / "d.parquet", csv=tmp_path / "LIST.csv")
+    (tmp_path / "LIST.csv").write_text("path,fps\nx/a/one.avi,25\n")
+    with pytest.raises(inputs.InputError, match="none of its 1 rows names a file.* without their first 1 folder"):
+        extract.extract(encoder, archive, tmp_path / "d.parquet", csv=tmp_path / "LIST.csv")
+    # The stride serves no encoder that was trained at a set rate.
+    monkeypatch.setitem(encoder.options, "target_fps", 16.0)
+    (archive / "list.csv").write_text("path,fps\nsilent.npy,\ntwo.avi,\n")
+    assert extract.extract(encoder, archive / "list.csv", tmp_path / "e.parquet")["rows"] == 1
+    with open(tmp_path / "e.quarantine.csv", newline="") as file:
+        (bad,) = csv.DictReader(file)
+    assert bad["id"] == "silent.npy" and "trained at 16 frames per second: give fps" in bad["reason"]
+    assert extract.extract(encoder, archive / "list.csv", tmp_path / "f.parquet", use_fps=False)["rows"] == 2
 
 
 def test_resumes_where_it_was_stopped(encoder, archive, tmp_path, monkeypatch):

@@ -229,6 +229,18 @@ def test_masks_and_studies(encoder, archive, test_videos, tmp_path, monkeypatch)
     assert found["a.avi"]["study"] is None
 
 
+def test_rates_and_studies_of_a_folder_come_from_a_csv(encoder, test_videos, tmp_path):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "x.npy", test_videos[1][0])
+    (tmp_path / "list.csv").write_text("Path,class,fps,study_id\nx,Normal,25,DOE one\n")
+    out, options = tmp_path / "p.parquet", {"show_out_of_distribution": True}
+    predict.predict(encoder, tmp_path / "in", out, csv=tmp_path / "list.csv", whole_frame=True, **options)
+    (row,) = pq.read_table(out).to_pylist()
+    assert row["fps"] == 25 and "DOE" not in row["study"]
+    wanted = encoder.predict(test_videos[1][0], fps=25, **options).measurements["lvef"].value
+    assert row["lvef"] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_dicom_names_its_study_by_a_hash_and_shows_no_doppler(encoder, test_videos, tmp_path):
     pydicom = pytest.importorskip("pydicom", reason="reading DICOM needs pydicom")
     path = pydicom.examples.get_path("ybr_color")

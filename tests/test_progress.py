@@ -49,6 +49,15 @@ def test_nothing_done_yet_has_no_rate(clock):
     assert lines == ["0 of 2 videos (0 %), 0.0 per second, time left unknown"]
 
 
+def test_without_a_total_it_says_what_it_knows(clock):
+    lines = []
+    clock(0.0, 2.0, 10.0)
+    progress = Progress("files looked at", say=lines.append)
+    progress.add(100)
+    progress.add(100)
+    assert lines == ["200 files looked at, 20.0 per second"]
+
+
 def test_many_short_works_in_a_row_are_told_of(clock):
     lines = []
     clock(0.0, 3.0, 3.0, 6.0)

@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 from discovr_jax.data import contact_sheet, manifest, measurements, records
 from discovr_jax.data.io.video import VideoError
 from discovr_jax.data.read import read_video
+from discovr_jax.progress import Progress
 from tfds_builders import reading, shards
 from tfds_builders.tables import SourceError
 from tfds_builders.unusable import Bad, Unusable, write_csv
@@ -109,7 +110,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Args:
       max_bad: how many unusable videos are tolerated (and listed in quarantine.csv) before the build fails.
       workers: processes that read videos; None for one per core.
-      progress: called with (videos done, videos in all) after each video.
+      progress: called with (videos done, videos in all) after each video, and every few seconds.
       **kwargs: of OPTIONS and of `tfds.core.GeneratorBasedBuilder`.
     """
 
@@ -209,9 +210,12 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self._unusable.add(clip, record)
             else:
                 yield clip.id, record
-            if self._progress:
-                self._done += 1
-                self._progress(self._done, len(self._listing.clips))
+            self._done += 1
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._progress:
+            self._progress(self._done, len(self._listing.clips))
 
     def _without_empty(self, examples: dict[str, Iterator]) -> dict[str, Iterator]:
         """Only the splits that have a readable video: TFDS cannot write one without, and finds out too late."""
@@ -248,7 +252,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         workers = 1 if self._with_beam else self._workers
         with (
             shards.shuffled_in_plain_files(),
-            reading.Reader(self.read_clip, size, workers, len(listing.clips)) as self._reader,
+            reading.Reader(self.read_clip, size, workers, len(listing.clips), self._tell) as self._reader,
         ):
             splits = super()._generate_splits(dl_manager, download_config)
         sources = [
@@ -259,7 +263,10 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
             for split in splits
         ]  # fmt: skip
-        rows = [row for source in sources for row in _manifest(source)]
+        rows, progress = [], Progress("records read back", sum(map(len, sources)), always=False)
+        for row in (row for source in sources for row in _manifest(source)):
+            rows.append(row)
+            progress.add()
         if self._with_beam:
             self._find_bad({row["id"] for row in rows})
         self._unusable.stop_if_too_many(pathlib.Path(self.data_path).parent)
@@ -294,7 +301,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         places = [(source, index) for source in sources for index in range(len(source))]
         chosen = rng.choice(len(places), min(count, len(places)), replace=False)
         clips = {clip.id: clip for clip in self._listing.clips}
-        pairs = []
+        pairs, progress = [], Progress("videos on the contact sheet", len(chosen), always=False)
         for source, index in (places[number] for number in sorted(chosen)):
             record = source[index]
             frame = contact_sheet.choose(record, rng)
@@ -304,6 +311,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             except (VideoError, IndexError):
                 before = None  # gone since it was read, or cut by the builder
             pairs.append(contact_sheet.pair(record, frame, after, before, source.split))
+            progress.add()
         if self.private_dir is None:
             contact_sheet.write(self.data_path / "contact_sheet.png", pairs)
             return

@@ -17,6 +17,7 @@ from tfds_builders.tables import SourceError
 _CLIPS_PER_WORKER = 8
 # Results that may wait for their turn, for each worker.
 _WAITING = 4
+_LOOK = 1.0  # seconds after which a clip that is waited for is told of, if nothing else was
 NONE_CAME_UP = (
     "No process that reads or simulates videos came up. A script must make records below the line "
     "`if __name__ == \"__main__\":`, as each of these processes imports it"
@@ -31,10 +32,13 @@ class Reader:
       frame_size: pixels.
       workers: processes; None for one per core. Fewer are started for few clips, none for one worker.
       total: clips that will be read in all.
+      tell: called every few seconds while a clip is waited for.
     """
 
-    def __init__(self, read_clip: Callable, frame_size: int, workers: int | None, total: int):
-        self._arguments = read_clip, frame_size
+    def __init__(
+        self, read_clip: Callable, frame_size: int, workers: int | None, total: int, tell: Callable[[], None]
+    ):
+        self._arguments, self._tell = (read_clip, frame_size), tell
         self._workers = min(workers or os.cpu_count() or 1, total // _CLIPS_PER_WORKER)
         self._pool = None
 
@@ -71,6 +75,8 @@ class Reader:
 
     def _first(self, waiting: collections.deque) -> tuple:
         clip, future = waiting.popleft()
+        while not concurrent.futures.wait([future], _LOOK).done:
+            self._tell()
         try:
             return clip, future.result()
         except concurrent.futures.process.BrokenProcessPool:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from array_record.python import array_record_module
 from tensorflow_datasets.core import hashing, shuffle, writer
 
+from discovr_jax.progress import Progress
+
 
 class ShardWriter(writer.ExampleWriter):
     """Writes array_record files that hold the records as they are.
@@ -78,7 +80,7 @@ class Shuffler:
         Raises:
           shuffle.DuplicatedKeysError: two examples have the same key.
         """
-        before = None
+        before, progress = None, Progress("records written", len(self._places), always=False)
         with self._file as file:
             for hashed, start, size in sorted(self._places):
                 file.seek(start)
@@ -87,6 +89,7 @@ class Shuffler:
                     raise shuffle.DuplicatedKeysError(data, before[1])
                 before = (hashed, data)
                 yield before
+                progress.add()
 
 
 @contextlib.contextmanager

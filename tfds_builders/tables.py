@@ -8,13 +8,10 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 from discovr_jax.data import file_listing
+from discovr_jax.data.file_table import SourceError
 
 _ARRAYS = (".npy", ".npz", ".nii", ".nii.gz")
 _QUOTED = 300  # characters of a file that a message repeats at most
-
-
-class SourceError(ValueError):
-    """The downloaded files are not laid out as the dataset documents; says file, row and remedy."""
 
 
 def find_root(

@@ -3,13 +3,14 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from discovr_jax import trees
+from discovr_jax.data import frame_rates
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.runs import checkpoint
@@ -23,10 +24,17 @@ class WeightsError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Arrays by path ("teacher/video_encoder/cls_token"), and the config whose model they belong to."""
+    """What a checkpoint holds.
+
+    Attributes:
+      config: whose model the arrays belong to.
+      arrays: by path ("teacher/video_encoder/cls_token").
+      frame_rates: of the training videos, as of `data.frame_rates.of_training`; None if the checkpoint does not say.
+    """
 
     config: ConfigDict
     arrays: dict[str, np.ndarray]
+    frame_rates: Sequence[float] | None = None
 
 
 def read_weights(path: str | os.PathLike, wanted: Callable[[str], bool], only: str = "") -> Weights:
@@ -43,7 +51,7 @@ def read_weights(path: str | os.PathLike, wanted: Callable[[str], bool], only: s
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
         arrays, meta = checkpoint.read_arrays(path, wanted)
-        return Weights(experiment_lib.saved_config(meta["config"]), arrays)
+        return Weights(experiment_lib.saved_config(meta["config"]), arrays, meta["data"].get(frame_rates.KEY))
     from discovr_jax.convert import state, torch_files
     from discovr_jax.convert.sizes import Hints
 

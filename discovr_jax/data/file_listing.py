@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from discovr_jax.data import read
+from discovr_jax.progress import Progress
 
 # Folders that operating systems, archives and network disks make, besides those that begin with a dot.
 _NOT_THE_USERS = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
@@ -144,6 +145,7 @@ def list_files(root: str | os.PathLike, depth: int | None = None) -> Files:
     def closed(error: OSError) -> None:
         passed_over[CLOSED] += 1
 
+    progress = Progress("files looked at", always=False)  # a million files, or a slow disk
     for folder, folders, files in os.walk(root, onerror=closed):
         inside = pathlib.Path(folder).relative_to(root)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
@@ -151,6 +153,7 @@ def list_files(root: str | os.PathLike, depth: int | None = None) -> Files:
         if depth is not None and len(inside.parts) >= depth:
             folders.clear()
         for name in files:
+            progress.add()
             path = root / inside / name
             if is_hidden(name) or name.upper() == "DICOMDIR" or name.lower().endswith(".csv"):
                 continue

@@ -1,13 +1,17 @@
 """What a command reads: the videos of a folder, of a CSV, or one file; and what it calls each."""
 
-import csv
 import dataclasses
+import hashlib
+import json
+import math
 import os
 import pathlib
+from typing import Any
 
-from discovr_jax.data import file_listing, private, read
+from discovr_jax.data import file_listing, file_table, private, read
 
 DICOM = ".dcm"
+OPTIONAL = ("fps", "study_id")  # columns of a CSV beside "path"
 
 
 class InputError(ValueError):
@@ -23,6 +27,7 @@ class Input:
       name: its path below the input, or as the CSV has it.
       path: None if there is none; `reason` then says why.
       study: what the CSV's column `study_id` says; "" without one.
+      fps: frames per second by the CSV's column `fps`, which goes before what the file says; NaN if unknown.
     """
 
     row: int
@@ -30,6 +35,7 @@ class Input:
     path: pathlib.Path | None
     reason: str = ""
     study: str = ""
+    fps: float = math.nan
 
     @property
     def format(self) -> str:
@@ -45,15 +51,24 @@ class Inputs:
     not_read: dict[str, int]
     hint: str = ""
 
+    def of_table(self) -> dict[str, Any]:
+        """What a CSV adds that changes features, for the card; empty without frame rates."""
+        rates = {one.row: one.fps for one in self.files if not math.isnan(one.fps)}
+        sha256 = hashlib.sha256(json.dumps(rates).encode()).hexdigest()
+        return {"fps_of_csv": {"files": len(rates), "sha256": sha256}} if rates else {}
 
-def find(source: str | os.PathLike, private_names: bool = True) -> Inputs:
+
+def find(source: str | os.PathLike, private_names: bool = True, csv: str | os.PathLike | None = None) -> Inputs:
     """The videos of `source`: a folder (searched to its depths), a CSV with a column `path`, or one file.
 
     Args:
       private_names: what is said quotes no part of a name.
+      csv: a table of the files of a folder, with columns `path`, and `fps` or `study_id`, as `prepare echo_folder`
+        takes it: a path, or one below the folder. Files without a row are taken too.
 
     Raises:
-      InputError: there are none.
+      InputError: there are none, or no row of the table names one.
+      file_table.SourceError: a table cannot be read; says the line.
     """
     source = pathlib.Path(source)
     if source.is_dir():
@@ -63,21 +78,45 @@ def find(source: str | os.PathLike, private_names: bool = True) -> Inputs:
             others = f"; not read: {file_listing.in_words(not_read)}" if not_read else ""
             known = ", ".join(file_listing.suffixes())
             raise InputError(f"--input={source} holds no videos: looked for {known} and DICOM of any name{others}")
-        videos = enumerate(files.videos.items())
-        return Inputs([Input(row, name, path) for row, (name, path) in videos], not_read)
-    if not source.is_file():
+    elif not source.is_file():
         raise InputError(f"--input={source}: no such file or folder")
-    if source.suffix.lower() != ".csv":
-        return Inputs([Input(0, file_listing.plain(source.name), source)], {})
-    return _of_csv(source, private_names)
+    elif source.suffix.lower() == ".csv":
+        if csv is not None:
+            raise InputError(f"--input={source} is a CSV: give the columns of --csv in it")
+        return _of_csv(source, private_names)
+    else:
+        files, not_read = file_listing.Files(source.parent, {file_listing.plain(source.name): source}, {}, {}), {}
+    known_of, without_file = ({}, 0) if csv is None else _about(csv, files, private_names)
+    videos = enumerate(files.videos.items())
+    found = [Input(row, name, path, **known_of.get(name, {})) for row, (name, path) in videos]
+    return Inputs(found, not_read | ({"row(s) of the CSV without a file": without_file} if without_file else {}))
+
+
+def _about(csv: str | os.PathLike, files: file_listing.Files, private_names: bool) -> tuple[dict[str, dict], int]:
+    """{name of a file: what its row says}, and how many rows name no file."""
+    found, missing = {}, []
+    for name, cells, where in file_table.rows(file_table.locate(csv, files.root), files, ("path",), OPTIONAL):
+        if name in files.videos:
+            found[name] = _cells(cells, where)
+        else:
+            missing.append(name)
+    if not found:
+        hint = files.hint(missing, private_names)
+        raise InputError(f"--csv={csv}: none of its {len(missing)} rows names a file of --input.{hint}")
+    return found, len(missing)
+
+
+def _cells(cells: dict[str, str], where: str) -> dict[str, Any]:
+    """What a row says of its file, as attributes of an `Input`."""
+    return {"study": cells.get("study_id", ""), "fps": file_table.number(cells, "fps", where)}
 
 
 def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
-    rows = _rows(source)
+    rows = [(cells["path"], _cells(cells, where)) for cells, where in file_table.read(source, ("path",), OPTIONAL)]
     # The folder of the table may hold a whole disk, so only the folders that are named are listed.
     folders = {source.parent: file_listing.list_files(source.parent, depth=0)}
     result, missing = [], []
-    for row, (listed, study) in enumerate(rows):
+    for row, (listed, about) in enumerate(rows):
         name = file_listing.plain(listed)
         below = source.parent / name
         if below.parent not in folders:
@@ -86,7 +125,7 @@ def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
         places = [(folders[below.parent], below.name), (folders[source.parent], listed)]
         fitting = {files.videos[key] for files, part in places for key in files.find(part)}
         if len(fitting) == 1 and not file_listing.is_hidden(name):
-            result.append(Input(row, name, *fitting, study=study))
+            result.append(Input(row, name, *fitting, **about))
             continue
         files, part = places[0]
         reason = files.why_not(name if file_listing.is_hidden(name) else part, private_names)
@@ -101,27 +140,6 @@ def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
         f"--input={source}: none of its {len(result)} rows names a file that can be read (paths count from the folder "
         f"of the table). Row 1: {result[0].reason}.{hint}"
     )
-
-
-def _rows(source: pathlib.Path) -> list[tuple[str, str]]:
-    """The cells of the columns `path` and `study_id` (which may be missing)."""
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or ())
-            names = {name.strip().lower(): name for name in reversed(header)}
-            column, study = names.get("path"), names.get("study_id")
-            if column is None:
-                raise InputError(
-                    f"--input={source}: its first line names no column 'path'.{file_listing.separator_hint(header)}"
-                )
-            rows = [((row[column] or "").strip(), (row[study] or "").strip() if study else "") for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        reason = type(error).__name__
-        raise InputError(f"--input={source} cannot be read ({reason}): save it as CSV in UTF-8") from None
-    if not rows:
-        raise InputError(f"--input={source} names no files")
-    return rows
 
 
 def identity(one: Input, salt: bytes, show: bool = False, hide: bool = False) -> str:

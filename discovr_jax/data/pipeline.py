@@ -17,6 +17,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import grain
@@ -24,7 +25,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from discovr_jax.data import labels, manifest, mixture, read_ahead, records
+from discovr_jax.data import frame_rates, labels, manifest, mixture, read_ahead, records
 from discovr_jax.data.clip_reader import ClipReader
 from discovr_jax.errors import ConfigError
 
@@ -54,11 +55,10 @@ class Batches:
         clip_bytes: int,
         reads: int,
         start_step: int,
-        stream: str,
-        manifests: dict[str, str | None],
+        identity: dict[str, Any],
     ):
         self.next_step = start_step
-        self._identity = {"stream": stream, "manifests": manifests}
+        self._identity = identity
         self._in_shared_memory = clips.workers > 0
         if reads < 1:
             raise ConfigError(f"data.reads = {reads} must be at least 1: so many clips are read at the same time.")
@@ -95,11 +95,11 @@ class Batches:
         return {name: np.array(value) for name, value in shared.items()}
 
     def get_state(self) -> dict:
-        """{"next_step": int, "stream": str, "manifests": {name: str}}, equal if the same batches follow.
+        """{"next_step": int, "stream": str, "manifests": {name: str}, ...}, equal if the same batches follow.
 
         To resume, make a new iterator with `start_step`; this is its cross-check. `stream` names the seed,
         the batch size, the records chosen and the sampling; `manifests` (hashes of manifest.csv, which lists a hash
-        of every record) their content.
+        of every record) their content; `frame_rates` is that of `frame_rates.of_training`.
         """
         return {"next_step": self.next_step, **self._identity}
 
@@ -175,7 +175,10 @@ def train_batches(
             del sampling[name]
     stream = _stream_name([config.seed, config.batch_size, shares], sources, selected, sampling)
     manifests = {name: manifest.sha256(sources[name].path) for name in selected}
-    return Batches(ordered, reader.clip_bytes, config.data.reads, start_step, stream, manifests)
+    return Batches(
+        ordered, reader.clip_bytes, config.data.reads, start_step,
+        {"stream": stream, "manifests": manifests, frame_rates.KEY: frame_rates.of_training(sources, selected)},
+    )  # fmt: skip
 
 
 def training_records(
@@ -305,7 +308,7 @@ def _once(reader, make, tasks: list[tuple], batch_size: int, data, process_index
     weighted = [(task, 1.0) for task in tasks] + [(tasks[-1], 0.0)] * (-len(tasks) % batch_size)
     clips = grain.MapDataset.source(weighted).map(_Weighted(make))
     ordered = read_ahead.ClipsOfWorkers(clips, rows, process_index, process_count, data.workers)
-    return Batches(ordered, reader.clip_bytes, data.reads, 0, "eval", {})
+    return Batches(ordered, reader.clip_bytes, data.reads, 0, {})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -252,11 +252,11 @@ def whole_steps(directory: pathlib.Path) -> list[int]:
     return sorted(int(p.name[5:]) for p in directory.glob("step_*") if p.name[5:].isdigit())
 
 
-def save_weights(workdir: str | os.PathLike, step: int, arrays: dict[str, np.ndarray], config: dict) -> None:
+def save_weights(workdir: pathlib.Path, step: int, arrays: dict[str, np.ndarray], data: dict, config: dict) -> None:
     """Arrays by path as the checkpoint of a step to pass on: one safetensors file, without what a run resumes from."""
-    folder = pathlib.Path(workdir) / "checkpoints" / f"step_{step}"
+    folder = workdir / "checkpoints" / f"step_{step}"
     folder.mkdir(parents=True)
-    weights_file.write(folder / weights_file.NAME, arrays, _meta(arrays, {}, config))
+    weights_file.write(folder / weights_file.NAME, arrays, _meta(arrays, data, config))
 
 
 def read_arrays(

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from discovr_jax.data import file_listing, private, records
+from discovr_jax.data import file_listing, file_table, private, records
 from discovr_jax.data.io.video import NotAClip, VideoError, at_constant_rate
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video, study_of
@@ -166,8 +166,7 @@ class Builder(echo_builder.EchoBuilder):
         """The CSV that is given, where it says or in the archive; None if none is."""
         if self.options["csv"] is None:
             return None
-        file = pathlib.Path(self.options["csv"]).expanduser()
-        return file if file.exists() else root / file
+        return file_table.locate(self.options["csv"], root)
 
     def _csv_hash(self, root: pathlib.Path) -> str | None:
         """Of the CSV's content, keyed as ids are; None without one."""

@@ -3,25 +3,23 @@
 Whoever reads a message finds the line in the CSV; what it says there stays there.
 """
 
-import csv
 import dataclasses
 import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from discovr_jax.data import class_labels, file_listing, measurements
+from discovr_jax.data import class_labels, file_listing, file_table
+from discovr_jax.data.file_table import SourceError
 from tfds_builders.echo_folder import class_columns
-from tfds_builders.tables import SourceError
 
 CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 REQUIRED = ("path", "class")
 OPTIONAL = ("patient_id", "study_id", "split", "ef", "fps", "view")
-_UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +69,8 @@ def read_csv(
       SourceError: no such file, columns missing or doubled, a cell that is not allowed, two rows for one file.
     """
     found: dict[str, Row] = {}
-    for cells, where in _cells(file, [column.name for column in classes.columns]):
-        listed = _below(cells["path"], files.root, where)
-        fitting = files.find(listed)
-        if len(fitting) > 1:
-            raise SourceError(f"{where}: {len(fitting)} files have this name; give it its suffix.")
-        name = fitting[0] if fitting else file_listing.plain(listed)
-        if name in found:
-            raise SourceError(f"{where}: the same file as {found[name].where}; remove one row.")
+    columns = [column.name for column in classes.columns]
+    for name, cells, where in file_table.rows(file, files, REQUIRED, OPTIONAL, columns):
         found[name] = Row(
             name,
             files.videos.get(name),
@@ -86,16 +78,14 @@ def read_csv(
             re.sub(r"^(\d+)\.0+$", r"\1", cells.get("patient_id", "")),  # a whole number, as some tools write it
             _known(cells, "split", SPLITS, where) if "split" in cells else "",
             _known(cells, "class", CLASSES, where),
-            _number(cells, "ef", where),
-            _number(cells, "fps", where),
+            file_table.number(cells, "ef", where),
+            file_table.number(cells, "fps", where),
             _view(cells, where),
             classes.read(cells, where),
             cells.get("study_id", ""),
         )
         if "patient_id" in cells and not found[name].patient_id:
             raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")
-    if not found:
-        raise SourceError("The CSV has a header and no rows.")
     classes.check()
     return list(found.values()), len(set(files.videos) - set(found))
 
@@ -126,73 +116,12 @@ def strata(rows: Sequence[Row], column: str | None, classes: Sequence[class_colu
     return found
 
 
-def _below(listed: str, root: pathlib.Path, where: str) -> str:
-    """A listed path as a name below the root; refuses what leads out of it."""
-    path = pathlib.PurePosixPath(listed.replace("\\", "/"))
-    if path.is_absolute() and path.is_relative_to(root):
-        path = path.relative_to(root)
-    if path.is_absolute() or ".." in path.parts or re.match("^[A-Za-z]:", listed):
-        raise SourceError(f"{where}: the path leads out of --manual_dir; give paths below it, without '..'.")
-    if not path.parts:
-        raise SourceError(f"{where}: the path is empty.")
-    return path.as_posix()
-
-
-def _cells(file: pathlib.Path, more: Sequence[str]) -> Iterator[tuple[dict[str, str], str]]:
-    """Each row of the CSV: the cells of known columns and of `more`, and its place."""
-    if not file.is_file():
-        raise SourceError(f"--csv={file}: no such file.")
-    try:
-        # utf-8-sig drops the byte-order mark that spreadsheets add; newline="" lets csv handle CRLF and CR.
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            places = {name: header.index(name) for name in (*REQUIRED, *OPTIONAL, *more) if name in header}
-            missing = [name for name in REQUIRED if name not in places]
-            if missing:
-                raise SourceError(
-                    f"The first line of the CSV names no column {' and '.join(missing)}. It needs "
-                    f"{', '.join(REQUIRED)} (cells empty where unknown), and takes {', '.join(OPTIONAL)}."
-                    f"{file_listing.separator_hint(header)}"
-                )
-            if missing := [name for name in more if name not in places]:
-                raise SourceError(f"The CSV has no column {' and '.join(missing)}, which the options name.")
-            doubled = [name for name in places if header.count(name) > 1]
-            if doubled:
-                raise SourceError(f"The CSV has the column {doubled[0]} twice.")
-            for cells in reader:
-                where = f"CSV line {reader.line_num}"
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise SourceError(f"{where}: {len(cells)} cells, the header has {len(header)}.")
-                yield {name: cells[place].strip() for name, place in places.items()}, where
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"The CSV cannot be read ({type(error).__name__}); save it as UTF-8.") from None
-
-
 def _known(cells: dict[str, str], column: str, values: dict, where: str):
     """The value that a cell stands for."""
     text = cells[column] if column == "class" else cells[column].lower()
     if text not in values:
         raise SourceError(f"{where}: {column} must be {' or '.join(filter(None, values))}, exactly.")
     return values[text]
-
-
-def _number(cells: dict[str, str], column: str, where: str) -> float:
-    """The cell as float, NaN if unknown."""
-    text = cells.get(column, "").lower()
-    if text in _UNKNOWN:
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise SourceError(f"{where}: {column} is not a number.")
-    if reason := measurements.implausible(column, value):
-        raise SourceError(f"{where}: {reason}.")
-    return value
 
 
 def _view(cells: dict[str, str], where: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads a video container (AVI, MP4, ...) as grey frames by PyAV (FFmpeg)."""
+"""Reads a video container (AVI, MP4, MOV, ...; H.264, H.265, ...) as grey frames by PyAV (FFmpeg)."""
 
 import dataclasses
 import math

@@ -1,5 +1,7 @@
 """A decoded video, the errors of what cannot become one, and the limits of both: all that readers share.
 
+Nothing is decoded here: AVI, MP4 and MOV are in `ffmpeg`, DICOM in `dicom`.
+
 Whatever a file claims about its frames is judged here, once, when a `Video` is made: what no echocardiogram can have
 is unknown from then on, and a flag says so.
 """

@@ -1,5 +1,7 @@
 """k nearest neighbours on frozen features: cosine, exponentially weighted vote, majority at 0.5.
 
+Here is the vote; the search and its distance are in `evaluation.neighbours`.
+
 The headline metrics have a fixed k and temperature. Beside them ("swept") stand those of the pair that does best on
 validation AUROC, the readout being the headline's.
 

@@ -1,7 +1,7 @@
 """From videos of any size and rate to an encoder's clips, as `data.clip_reader` makes those of records.
 
 `options` is that of an `inference.VideoEncoder`, of which "clips", "num_frames", "stride", "trained_fps", "frame_size",
-"image_size", "fit" and "channels" are read.
+"image_size", "fit", "channels" and "target_fps" are read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,9 +74,14 @@ def clip_frames(length: int, fps: float | None, options: Mapping[str, Any]) -> l
         if not options["trained_fps"]:
             raise ValueError(
                 "the checkpoint does not say at how many frames per second it was trained: give "
-                "load_encoder(..., trained_fps=...), or embed without fps to take every "
-                f"{options['stride']}th frame"
+                "load_encoder(..., trained_fps=...), or embed without fps to take "
+                f"frames at the stride of the training, {options['stride']}"
             )
         stride = fps / options["trained_fps"]
+    elif fps is not None and "target_fps" in options:
+        raise ValueError(
+            f"its frame rate is not known, and the encoder was trained at {options['target_fps']:g} frames per second: "
+            "give fps, of files in a CSV"
+        )
     starts = transforms.even_starts(length, count, stride, options["clips"])
     return [transforms.clip_indices(length, count, stride, int(start)) for start in starts]

@@ -1,6 +1,6 @@
-"""Metrics of weighted videos, many weightings at once: of two classes by a score, and of measurements.
+"""Metrics of weighted videos, many weightings at once: of two classes by a score (F1, AUROC), and of measurements.
 
-Those of several classes are in `metrics.classes`.
+Those of several classes are in `metrics.classes`. What a metric needs besides: docs/extending.md, the row "F2".
 
 Every metric is a pure function `metric(target [N], prediction [N], weights [R, N]) -> [R]`. A weight is how
 often a video counts, so one call with ones gives the metric and one call with a bootstrap's counts gives all
