@@ -51,15 +51,18 @@ class Checkpoints:
         """Steps that have a complete checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state, data: dict, config: dict) -> None:
+    def save(self, step: int, state, data: dict, config: dict, clock: dict | None = None) -> None:
         """Start saving; returns once the arrays are copied.
+
+        Args:
+          data: position in the data; clock: `Clock.so_far`.
 
         Raises:
           CheckpointError: the step exists already, Orbax declined to save, or this save or the one before failed.
         """
         if step in self._manager.all_steps():
             raise CheckpointError(f"{self.directory}: step {step} exists already and is not overwritten")
-        meta = checkpoint_meta.make(_named(state), data, config)
+        meta = checkpoint_meta.make(_named(state), data, config, clock)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._saving():
             accepted = self._manager.save(step, args=args, force=True)

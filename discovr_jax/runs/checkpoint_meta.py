@@ -26,9 +26,10 @@ def versions() -> dict[str, str]:
     return result
 
 
-def make(arrays: dict, data: dict, config: dict) -> dict:
-    """The meta of arrays by path; data: position in the data."""
+def make(arrays: dict, data: dict, config: dict, clock: dict | None = None) -> dict:
+    """The meta of arrays by path; data and clock: see `Checkpoints.save`."""
     meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
+    meta |= {"clock": clock} if clock else {}
     meta["checksums"] = checksums.of_arrays(arrays)
     return meta | {"sha256": _hash(meta)}
 
