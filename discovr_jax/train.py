@@ -128,7 +128,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
-        clock = Clock(config.batch_size, first, experiment.total, metrics_log.read_metrics(directory))
+        so_far = restored[2].get("clock") if restored else None
+        clock = Clock(config.batch_size, first, experiment.total, metrics_log.read_metrics(directory), so_far)
         log = metrics_log.MetricsLog(
             directory, first, writes, config.log.writers, config.log.project, written
         )
@@ -148,8 +149,10 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         closing.callback(watch.close)
 
         def save(step, state):
+            jax.block_until_ready(state)  # steps under way are steps, no saving
+            so_far = clock.so_far(step)
             with clock.paused():
-                checkpoints.save(step, state, position | {"next_step": step}, written)
+                checkpoints.save(step, state, position | {"next_step": step}, written, so_far)
 
         if first < total:
             logger.info("training from step %d to %d; the first step compiles, which takes a while", first, total)

@@ -1,9 +1,6 @@
 """The only file that knows Orbax: save and restore (state, data position, config, versions)."""
 
 import contextlib
-import hashlib
-import importlib.metadata
-import json
 import logging
 import os
 import pathlib
@@ -16,32 +13,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from discovr_jax.parallel import processes
-from discovr_jax.runs import checksums, weights_file
+from discovr_jax.runs import checkpoint_meta, checksums, weights_file
+from discovr_jax.runs.checkpoint_meta import CheckpointError as CheckpointError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2  # 1: without a hash of the meta; still read
 _HANDLERS = {
     ocp.args.StandardRestore: ocp.StandardCheckpointHandler,
     ocp.args.PyTreeRestore: ocp.PyTreeCheckpointHandler,
     ocp.args.JsonRestore: ocp.JsonCheckpointHandler,
 }
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; the message says which, why, and what to do."""
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that a checkpoint depends on."""
-    result = {}
-    for name in PACKAGES:
-        try:
-            result[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            result[name] = "absent"
-    return result
 
 
 class Checkpoints:
@@ -70,15 +51,18 @@ class Checkpoints:
         """Steps that have a complete checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state, data: dict, config: dict) -> None:
+    def save(self, step: int, state, data: dict, config: dict, clock: dict | None = None) -> None:
         """Start saving; returns once the arrays are copied.
+
+        Args:
+          data: position in the data; clock: `Clock.so_far`.
 
         Raises:
           CheckpointError: the step exists already, Orbax declined to save, or this save or the one before failed.
         """
         if step in self._manager.all_steps():
             raise CheckpointError(f"{self.directory}: step {step} exists already and is not overwritten")
-        meta = _meta(state, data, config)
+        meta = checkpoint_meta.make(_named(state), data, config, clock)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._saving():
             accepted = self._manager.save(step, args=args, force=True)
@@ -183,7 +167,7 @@ class Checkpoints:
         """
         folder = self.directory / f"step_{step}"
         meta = _read(folder, meta=ocp.args.JsonRestore())["meta"]
-        _check_meta(folder, meta)
+        checkpoint_meta.check(folder, meta)
         return meta
 
     def _compare(self, step: int, abstract_state) -> None:
@@ -256,7 +240,7 @@ def save_weights(workdir: pathlib.Path, step: int, arrays: dict[str, np.ndarray]
     """Arrays by path as the checkpoint of a step to pass on: one safetensors file, without what a run resumes from."""
     folder = workdir / "checkpoints" / f"step_{step}"
     folder.mkdir(parents=True)
-    weights_file.write(folder / weights_file.NAME, arrays, _meta(arrays, data, config))
+    weights_file.write(folder / weights_file.NAME, arrays, checkpoint_meta.make(arrays, data, config))
 
 
 def read_arrays(
@@ -284,7 +268,7 @@ def read_arrays(
         ) from error
     if not state:
         raise CheckpointError(f"{folder} holds none of the arrays that are asked for")
-    _check_meta(folder, meta)
+    checkpoint_meta.check(folder, meta)
     _verify(folder, state, meta)
     return _named(state), meta
 
@@ -328,32 +312,6 @@ def _read(folder: pathlib.Path, **items) -> dict:
             f"{folder} cannot be read ({type(reason).__name__}: {_first_line(reason)}): give the folder of "
             "another step, or copy it again"
         ) from error
-
-
-def _meta(tree, data: dict, config: dict) -> dict:
-    """What a checkpoint says of itself, sealed by a hash."""
-    meta = {"format": FORMAT_VERSION, "data": data, "config": config, "versions": versions()}
-    meta["checksums"] = checksums.of_arrays(_named(tree))
-    return meta | {"sha256": _meta_hash(meta)}
-
-
-def _meta_hash(meta: dict) -> str:
-    content = {name: value for name, value in meta.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _check_meta(folder: pathlib.Path, meta) -> None:
-    """Raises CheckpointError for the meta of a later version, and for a damaged one."""
-    version = meta.get("format") if isinstance(meta, dict) else None
-    if not isinstance(version, int) or version < 1:
-        raise CheckpointError(f"{folder} is damaged: its meta names no format")
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has format {version}, this code reads up to {FORMAT_VERSION}: use the version of discovr_jax "
-            "that wrote it, or a later one"
-        )
-    if version >= 2 and meta.get("sha256") != _meta_hash(meta):
-        raise CheckpointError(f"{folder} is damaged: its meta (config, data position) is not what was saved")
 
 
 def _is_as(array, target) -> bool:

@@ -18,7 +18,7 @@ from discovr_jax import inference, train
 from discovr_jax.configs import phantom
 from discovr_jax.data import class_labels, records
 from discovr_jax.evaluation import evaluate, runner
-from discovr_jax.runs import checkpoint, metrics_log
+from discovr_jax.runs import checkpoint_meta, metrics_log
 from tests import made_up, run_case
 
 HERE = pathlib.Path(__file__).parent
@@ -36,7 +36,7 @@ SMALL = run_case.TINY | run_case.TINY_HEADS | {
 def versions() -> dict[str, int]:
     """Of everything that has one."""
     return {
-        "checkpoint": checkpoint.FORMAT_VERSION,
+        "checkpoint": checkpoint_meta.FORMAT_VERSION,
         "records": records.SCHEMA_VERSION,
         "metrics": metrics_log.METRICS_VERSION,
         "results": runner.SCHEMA_VERSION,

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from discovr_jax import trees
 from discovr_jax.parallel import mesh as mesh_lib
-from discovr_jax.runs import checkpoint
+from discovr_jax.runs import checkpoint, checkpoint_meta
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from tests import run_case
 
@@ -81,7 +81,7 @@ def test_state_and_meta_come_back(opened, three):
     step, state, meta = opened(three).restore_latest(abstract(small_state(0)))
     assert step == 12
     assert_bit_equal(state, small_state(12))
-    assert (meta["data"], meta["config"], meta["format"]) == (DATA, CONFIG, checkpoint.FORMAT_VERSION)
+    assert (meta["data"], meta["config"], meta["format"]) == (DATA, CONFIG, checkpoint_meta.FORMAT_VERSION)
     assert meta["versions"]["jax"] == jax.__version__
     assert opened(three).meta(12) == meta
 
@@ -286,7 +286,7 @@ def test_another_meta_is_damage(opened, three):
 def test_a_later_format_is_named_and_an_earlier_one_read(opened, tmp_path, monkeypatch):
     checkpoints = opened(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT_VERSION", 3)
+        patch.setattr(checkpoint_meta, "FORMAT_VERSION", 3)
         checkpoints.save(1, small_state(1), DATA, CONFIG)
         checkpoints.wait()
     words = "step_1 has format 3, this code reads up to 2: use the version of discovr_jax that wrote it"
@@ -296,8 +296,8 @@ def test_a_later_format_is_named_and_an_earlier_one_read(opened, tmp_path, monke
         checkpoint.read_arrays(tmp_path, lambda name: True)
     assert checkpoints.steps() == [1]
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT_VERSION", 1)
-        patch.setattr(checkpoint, "_meta_hash", lambda meta: None)
+        patch.setattr(checkpoint_meta, "FORMAT_VERSION", 1)
+        patch.setattr(checkpoint_meta, "_hash", lambda meta: None)
         checkpoints.save(2, small_state(2), DATA, CONFIG)
         checkpoints.wait()
     assert_bit_equal(checkpoints.restore(2, abstract(small_state(0)))[0], small_state(2))

@@ -57,6 +57,25 @@ def test_goodput_counts_the_wait_between_starts_and_steps_that_are_done_again(no
     assert again.read(32)["perf/goodput"] == pytest.approx((10 + 20) / (21 + 79 + 21))
 
 
+def test_steps_between_the_last_line_and_a_checkpoint_count(now):
+    """Whose lines stand at other steps: SIGTERM saves anywhere."""
+    clock = clock_lib.Clock(4, 0, 100)
+    steps(clock, now, 0, 11)
+    rows = [{"step": 11, **clock.read(11)}]
+    steps(clock, now, 11, 7)
+    with clock.paused():
+        now(5.0)
+    saved = clock.so_far(18)
+    assert saved == {"perf/step_seconds": pytest.approx(17.0), "perf/start_time": rows[0]["perf/start_time"]}
+    assert clock.so_far(18) == saved, "asking changes nothing"
+    now(77.0)
+    for before in (rows, []):  # metrics.jsonl may be lost
+        again = clock_lib.Clock(4, 18, 100, before, saved)
+        steps(again, now, 18, 3)
+        assert again.read(21)["perf/step_seconds"] == pytest.approx(17 + 2)
+    assert again.read(21)["perf/goodput"] == pytest.approx(19 / (18 + 5 + 77 + 3 + 3))
+
+
 def test_a_start_that_reads_at_once_counts_nothing(now):
     """Nor do rows without goodput, of an earlier version."""
     clock = clock_lib.Clock(4, 7, 100, [{"step": 5, "perf/clips_per_second": 3.0}])
