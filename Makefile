@@ -61,6 +61,7 @@ $(STAMP): setup.py $(CONSTRAINTS)
 	@test -n "$(LINE)" || { echo "$(PYTHON) is no Python; set PYTHON=python3.12, for example" >&2; exit 1; }
 	@echo "$(LINE): $(if $(CONSTRAINTS),versions of $(CONSTRAINTS),the newest release of everything (no constraints file))"
 	test -e $(VENV)/.installed-$(LINE) || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing some hundred packages into $(VENV), without a word for a minute or two"
 	$(PIP) setuptools wheel
 	$(PIP) --no-build-isolation -e ".[test]"
 	touch $@

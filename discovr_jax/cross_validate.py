@@ -22,9 +22,10 @@ from discovr_jax.evaluation.cross_validation import archive as archive_lib
 from discovr_jax.evaluation.cross_validation import run, summary
 from discovr_jax.evaluation.features import feature_files
 from discovr_jax.evaluation.report import cross_validation as tables
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 
+@doing("cross-validation")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if results were written, 1 with the reason on stderr if not."""
     arguments = storage.expand_home(argv)

@@ -38,7 +38,7 @@ from discovr_jax.evaluation.features.feature_table import LISTS, FeatureTable, w
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.pixel_encoder import PixelEncoder
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
 CHUNK = 16  # files that are embedded, and then written, at a time
@@ -92,7 +92,7 @@ def extract(
         return _embed(encoder, chunk, videos, use_fps)
 
     return write_table(
-        FeatureTable(pathlib.Path(output).absolute()), source, encoder.card() | {"use_fps": use_fps}, make,
+        open_table(output), source, encoder.card() | {"use_fps": use_fps}, make,
         show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, csv=csv, whole_frame=whole_frame,
         workers=workers,
     )  # fmt: skip
@@ -106,6 +106,18 @@ def check_frame_rate(encoder: VideoEncoder | PixelEncoder, use_fps: bool) -> Non
             f"{frame_rates.in_words(encoder.frame_rates)}: set --trained_fps, or --ignore_fps to take frames at "
             f"the stride of the training, {encoder.options['stride']}"
         )
+
+
+def open_table(output: str | os.PathLike, *columns_and_notice) -> FeatureTable:
+    """The table of --output; other arguments as of `FeatureTable`.
+
+    Raises:
+      ExtractError: its name does not end in .parquet, or it is that of a folder.
+    """
+    path = pathlib.Path(output).absolute()
+    if path.suffix != ".parquet" or path.is_dir():
+        raise ExtractError(f"--output={output}: the table is Parquet, give a file that ends in .parquet")
+    return FeatureTable(path, *columns_and_notice)
 
 
 def write_table(
@@ -277,6 +289,7 @@ def _finished(out: FeatureTable, settings: dict) -> dict:
     return card
 
 
+@doing("extracting features")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if a table was written, 1 with the reason on stderr if not."""
     args, overrides = _parser().parse_known_args(storage.expand_home(argv))
@@ -305,12 +318,16 @@ def tell_lists(card: dict, table: pathlib.Path) -> None:
     """Says on the terminal which files gave no row."""
     out = FeatureTable(table)
     if card["quarantined"]:
-        print(f"{card['quarantined']} files could not be read: see {out.list_of(QUARANTINE)}")
+        print(f"{_files(card['quarantined'])} could not be read: see {out.list_of(QUARANTINE)}")
     if card["skipped"]:
         listed = out.list_of(SKIPPED)
-        print(f"{card['skipped']} files hold no moving B-mode clip (stills, Doppler and the like): see {listed}")
+        print(f"{_files(card['skipped'])} without a moving B-mode clip (stills, Doppler and the like): see {listed}")
     if card["not_read"]:
         print(f"not read: {file_listing.in_words(card['not_read'])}")
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def open_encoder(args: argparse.Namespace, overrides: list[str]) -> VideoEncoder | PixelEncoder:

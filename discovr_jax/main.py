@@ -15,6 +15,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from discovr_jax import command_line
+from discovr_jax.progress import doing
 from discovr_jax.runs.workdir import WorkdirError
 
 # What the storage of a workdir or of records can do to a run; any other OSError is a defect of ours.
@@ -50,9 +51,10 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}"
     logger.info("%s in workdir %s: loading JAX", _MODE.value, workdir)  # takes seconds, minutes on a slow disk
 
-    import jax
+    with doing("loading JAX", logger.info):
+        import jax
 
-    from discovr_jax import train
+        from discovr_jax import train
     from discovr_jax.convert.read import WeightsError
     from discovr_jax.data.pipeline import LoaderError
     from discovr_jax.data.records import RecordsError
@@ -72,7 +74,8 @@ def main(argv: list[str]) -> None:
             return
         if _MODE.value == "plan":
             chips.simulate(chips.parse_topology(_TOPOLOGY.value, config.mesh.slices))
-            plan.plan_workdir(config, workdir, _TOPOLOGY.value, _BATCH.value, _SWEEP.value, _QUICK.value)
+            with doing("compiling for hardware that is not here", logger.info):
+                plan.plan_workdir(config, workdir, _TOPOLOGY.value, _BATCH.value, _SWEEP.value, _QUICK.value)
             return
         processes.initialise(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if not processes.is_first():

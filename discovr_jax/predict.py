@@ -30,12 +30,13 @@ from discovr_jax.data.io.video import Video
 from discovr_jax.dicom_output import files as dicom_files
 from discovr_jax.dicom_output.algorithm import Algorithm
 from discovr_jax.evaluation import interface
-from discovr_jax.evaluation.features.feature_table import FeatureTable
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.prediction_pictures import measured, picture
-from discovr_jax.predictor import DOPPLER, PHASES, Measurement, Prediction
+from discovr_jax.predictor import PHASES, Measurement, Prediction
+from discovr_jax.progress import doing
 from discovr_jax.runs.checkpoint import CheckpointError
+from discovr_jax.unsuited_videos import DOPPLER
 
 _OF_HEADS = ("step", "dataset", "label_rule", "heads", "out_of_distribution")  # what the card says of them
 _ENDS = ("", "_low", "_high")  # of the names of a measurement's columns
@@ -80,8 +81,8 @@ def predict(
     """
     heads = encoder.predictor.heads
     extract_lib.check_frame_rate(encoder, use_fps)
-    out = FeatureTable(
-        pathlib.Path(output).absolute(), lambda _: _types(heads.of_kind("regression"), dicom is not None), RESEARCH_USE
+    out = extract_lib.open_table(
+        output, lambda _: _types(heads.of_kind("regression"), dicom is not None), RESEARCH_USE
     )
     folder, reports = (None if each is None else pathlib.Path(each) for each in (pictures, dicom))
     if folder is not None:
@@ -159,7 +160,7 @@ def told(table: pathlib.Path, card: dict) -> list[str]:
 
 
 def _shows_doppler(video: Video, flags: set[str]) -> bool:
-    if video.colour is None:  # `sector.isolate_at` has looked
+    if video.colour is None or "colour_doppler" in flags:  # `sector.isolate_at` has looked, or the file says so
         return "colour_doppler" in flags
     return sector.shows_doppler(video.colour, sector.find_sector(video.frames, video.colour))
 
@@ -243,6 +244,7 @@ def _png(mask: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+@doing("predicting")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if a table was written, 1 with the reason on stderr if not."""
     args = _parser().parse_args(storage.expand_home(argv))

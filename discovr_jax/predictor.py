@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from discovr_jax import trees
+from discovr_jax import trees, unsuited_videos
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import read, sector, video_arrays
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.evaluation import fitted_heads, interface, out_of_distribution
 from discovr_jax.evaluation.evaluators import anomaly, knn, probe, regression, segmentation
@@ -27,7 +26,6 @@ from discovr_jax.models import discovr
 from discovr_jax.models import readouts as readouts_lib
 
 PHASES = {"ed": "end-diastole", "es": "end-systole"}
-DOPPLER = "colour Doppler, whose colours would be read as tissue"
 NEAREST = 5  # training videos that are named
 # What decides a feature besides the weights: the encoder's options, by the names of the heads' preprocessing.
 _PREPROCESSING = ("num_frames", "stride", "image_size", "frame_size", "clips", "map_side", "dtype")
@@ -173,9 +171,13 @@ class Predictor:
         Raises:
           ValueError: a still, or as `embed`.
         """
-        reasons = [_unsuited(number, video) for number, video in enumerate(videos)]
+        options = self._encoder.options
         given = list(zip(videos, rates, spacing, strict=True))
-        clips = [video_clips.clips(*one, self._encoder.options) for one in given]
+        reasons = [
+            unsuited_videos.reasons(number, video, video_clips.clip_frames(len(video), rate, options))
+            for number, (video, rate, _) in enumerate(given)
+        ]
+        clips = [video_clips.clips(*one, options) for one in given]
         features, tokens = self.run(clips)
         finite = np.all([np.isfinite(features[name]).all(1) for name in self.heads.readouts], 0)
         if not finite.all():
@@ -202,8 +204,9 @@ class Predictor:
         measurements = {}
         for part in self.regressions:
             value, field = float(values.get(part, np.nan)), self._head(part)["field"]
-            unit, width = interface.MEASUREMENTS[field][1], self.half_width(part)
-            measurements[part] = Measurement(field, unit, value, value - width, value + width)
+            measurements[part] = Measurement(
+                field, interface.MEASUREMENTS[field][1], value, *map(float, self.interval(part, value))
+            )
         return Prediction(
             measurements,
             float(values.get("probe", np.nan)),
@@ -237,10 +240,20 @@ class Predictor:
         limits = self.heads.about["out_of_distribution"]
         return outputs | {"distance": out_of_distribution.distance(limits, self.heads.arrays, features)}
 
-    def half_width(self, part: str) -> float:
-        """Of the prediction interval of a regression; infinite where validation had too few videos."""
-        width = self._head(part)["interval"]["half_width"]
-        return np.inf if width is None else width
+    def interval(self, part: str, value):
+        """Both ends of the prediction interval of a regression; infinite where validation had too few videos.
+
+        What no heart has (an ejection fraction above 100 %) is cut off: the truth cannot lie there.
+
+        Args:
+          value: predicted, a float or an array of JAX.
+        """
+        xp, width = (jnp if isinstance(value, jax.Array) else np), self._head(part)["interval"]["half_width"]
+        if width is None:
+            return value - np.inf, value + np.inf
+        most = 100.0 if interface.MEASUREMENTS[self._head(part)["field"]][1] == "%" else np.inf
+        low, high = xp.maximum(value - width, 0.0), xp.minimum(value + width, most)
+        return xp.minimum(low, value), xp.maximum(high, value)
 
     def _of_training_videos(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """{"knn", "anomaly": what it says of each video}: heads that are the training videos themselves."""
@@ -368,19 +381,3 @@ def mask_in_video(mask: np.ndarray, shape: tuple[int, int], spacing=None) -> np.
     height, width = round(shape[0] * placed.scale[1]), round(shape[1] * placed.scale[0])
     inside = mask[placed.top : placed.top + height, placed.left : placed.left + width].astype(np.float32)
     return cv2.resize(inside, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR) >= 0.5
-
-
-def _unsuited(number: int, video: np.ndarray) -> list[str]:
-    """Why a video is none that heads can read though it has features.
-
-    Raises:
-      ValueError: it is a still.
-    """
-    grey = video_arrays.luma(video)
-    if len(grey) < 2 or read.is_still(grey):
-        raise ValueError(f"video {number} is a still: nothing in its {len(grey)} frame(s) moves")
-    if video.ndim == 4:
-        distance = video.max(3) - video.min(3)
-        if sector.shows_doppler(distance, sector.find_sector(grey, distance)):
-            return [DOPPLER]
-    return []

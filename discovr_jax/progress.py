@@ -1,8 +1,10 @@
 """How far long work is and how long it will take: a line every few seconds, the same for every command."""
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 EVERY = 5.0  # seconds between two lines
 
@@ -63,3 +65,49 @@ class Progress:
     def add(self, count: int = 1) -> None:
         """`count` more are done."""
         self(self._done + count)
+
+
+@contextlib.contextmanager
+def doing(what: str, say: Callable[[str], None] = to_stderr, *, every: float = EVERY) -> Iterator[None]:
+    """Tells that `what` goes on, where nothing has been told for `every` seconds: for work that has no count.
+
+    Such as compilation, a bootstrap or a file that is written. Inside another one, what is told is the inner's. The
+    outermost watches the clock in a thread, so that it also tells of many short works in a row.
+
+    >>> with doing("compiling", say=print, every=0.01):
+    ...     time.sleep(0.3)  # doctest: +ELLIPSIS
+    compiling: ... s so far
+    ...
+    """
+    _works.append((what, say, time.monotonic()))
+    try:
+        with _watched(every) if len(_works) == 1 else contextlib.nullcontext():
+            yield
+    finally:
+        _works.pop()
+
+
+_works: list[tuple[str, Callable[[str], None], float]] = []  # of `doing`, the innermost last
+
+
+@contextlib.contextmanager
+def _watched(every: float) -> Iterator[None]:
+    """A thread that tells of the innermost of `_works` when it is time to."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        told = time.monotonic()  # apart from that of counts, which would else wait for their turn again
+        while not ended.wait(every / 10):
+            now = time.monotonic()
+            if now - max(told, Progress._last) >= every:
+                told = now
+                what, say, start = _works[-1]
+                say(f"{what}: {now - start:.0f} s so far")
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

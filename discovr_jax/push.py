@@ -18,6 +18,7 @@ import tempfile
 from discovr_jax import hub, model_card, pretrained, slim, storage
 from discovr_jax.convert import folder as folders
 from discovr_jax.evaluation import results_io, scored
+from discovr_jax.progress import doing
 from discovr_jax.runs import checkpoint
 
 CARD = "README.md"
@@ -62,6 +63,7 @@ def write(
     return pathlib.Path(output)
 
 
+@doing("writing the folder that is sent")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if the folder was sent or written, 1 with the reason on stderr if not."""
     parser = argparse.ArgumentParser(

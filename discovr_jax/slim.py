@@ -25,6 +25,7 @@ from discovr_jax.convert import folder
 from discovr_jax.data import frame_rates
 from discovr_jax.evaluation import fitted_heads, results_io, scored
 from discovr_jax.models import readouts
+from discovr_jax.progress import doing
 from discovr_jax.runs import checkpoint
 
 WITHHELD = "withheld"
@@ -89,6 +90,7 @@ def _poolings(evaluated: scored.Scored | None) -> list[str]:
     return chosen + ([*evaluated.features.get("mean_lengths", {})] if evaluated and "all" in chosen else [])
 
 
+@doing("copying what is read")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if the copy was written, 1 with the reason on stderr if not."""
     parser = argparse.ArgumentParser(

@@ -20,6 +20,7 @@ from discovr_jax.method.schedules import should_run
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.parallel import processes
 from discovr_jax.prepare import ensure_records
+from discovr_jax.progress import doing
 from discovr_jax.runs import collapse as collapse_lib
 from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import Checkpoints
@@ -75,6 +76,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 logger.info("SIGTERM while records were being made; the same command goes on with them")
                 raise SystemExit(0) from None
         processes.wait("records")
+        starting = closing.enter_context(contextlib.ExitStack())  # until the first step is compiled
+        starting.enter_context(doing("starting, where the first step compiles", logger.info))
         sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
@@ -195,6 +198,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 inputs = {name: batch[name] for name in inputs_of_step}
                 with jax.transfer_guard("disallow"):
                     state, metrics = step_fn(state, inputs)
+                starting.close()
                 watch.look(step, state, metrics, batch)
                 step += 1
                 clock.tick(step)

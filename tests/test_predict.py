@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -195,6 +196,15 @@ def test_the_tables(run, encoder, archive, tmp_path, capsys):
     assert not predict.studies_of(out).exists()
 
 
+@pytest.mark.parametrize("name", ["p.csv", "p.json", "p", "folder.parquet"])
+def test_a_table_that_would_not_be_parquet_is_refused(run, archive, tmp_path, capsys, name):
+    (tmp_path / "folder.parquet").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert predict.main([f"--workdir={run[1]}", f"--input={archive}", f"--output={tmp_path / name}"]) == 1
+    assert "the table is Parquet, give a file that ends in .parquet" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_numbers_of_strange_videos_are_withheld(encoder, archive, tmp_path):
     card = predict.predict(encoder, archive / "noise.avi", tmp_path / "p.parquet")
     (line,) = predict.told(tmp_path / "p.parquet", card)
@@ -313,6 +323,31 @@ def test_stills_and_short_clips(encoder, test_videos):
         with pytest.raises(ValueError, match="video 0 is a still"):
             encoder.predict(still)
     assert any("shorter than every training video" in why for why in encoder.predict(video[:3]).reasons)
+
+
+def test_a_picture_that_stands_still_for_most_of_the_time_is_withheld(encoder, test_videos):
+    """Frozen, or of fewer frames per second than the clips: frames are then taken twice."""
+    video = test_videos[1][0]
+    frozen = np.concatenate([np.repeat(video[:1], len(video) - 1, axis=0), video[20:21]])
+    rate = encoder.options["trained_fps"]
+    assert not any("stands still" in why for why in encoder.predict(video, fps=rate).reasons)
+    for made in (encoder.predict(frozen), encoder.predict(video, fps=rate / 4)):
+        assert any("stands still" in why for why in made.reasons)
+        assert made.out_of_distribution and np.isnan(made.measurements["lvef"].value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("ef", 90.0, (70.0, 100.0)), ("ef", 10.0, (0.0, 30.0)), ("ef", 104.0, (84.0, 104.0)), ("edv", 90.0, (70, 110)),
+        ("edv", 10.0, (0.0, 30.0)), ("ef", np.nan, (np.nan, np.nan)),
+    ],
+)  # fmt: skip
+def test_an_interval_holds_nothing_that_no_heart_has(encoder, monkeypatch, field, value, expected):
+    monkeypatch.setattr(encoder.predictor, "_head", lambda _: {"field": field, "interval": {"half_width": 20.0}})
+    np.testing.assert_array_equal(encoder.predictor.interval("lvef", value), expected)
+    made = jax.jit(lambda value: encoder.predictor.interval("lvef", value))(value)
+    np.testing.assert_array_equal(made, np.float32(expected))
 
 
 def test_other_clips_weights_or_no_heads_are_refused(run, encoder, test_videos, tmp_path):

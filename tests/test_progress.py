@@ -1,10 +1,11 @@
 """How far long work is: rate and time left, lines that are far enough apart, and an end that is told once."""
 
+import threading
 import time
 
 import pytest
 
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 
 @pytest.fixture
@@ -64,3 +65,52 @@ def test_many_short_works_in_a_row_are_told_of(clock):
     for what in ("poolings of a", "poolings of b"):
         Progress(what, 2, lines.append, always=False)(1)
     assert lines == ["1 of 2 poolings of b (50 %), 0.3 per second, 0 min 3 s left"]
+
+
+def wait_for(lines, count):
+    for _ in range(10_000):
+        if len(lines) >= count:
+            return
+        time.sleep(0.001)
+
+
+def test_work_without_a_count_is_told_of_by_its_innermost_name():
+    lines = []
+    with doing("evaluation", lines.append, every=0.01):
+        wait_for(lines, 1)
+        with doing("drawing", lines.append, every=0.01):
+            told = len(lines)
+            wait_for(lines, told + 2)  # the first may have been begun before
+        told = len(lines)
+        wait_for(lines, told + 2)
+    assert {line.partition(":")[0] for line in lines} == {"evaluation", "drawing"}
+    assert lines[0] == "evaluation: 0 s so far" and lines[-1].startswith("evaluation: ")
+
+
+def test_a_count_is_told_of_though_it_goes_on_slowly():
+    """What is told of the work around it does not take its turn."""
+    lines = []
+    with doing("evaluation", lines.append, every=0.01):
+        progress = Progress("videos", 1000, lines.append, every=0.03)
+        told = time.monotonic()
+        while time.monotonic() - told < 5 and not any("videos" in line for line in lines):
+            time.sleep(0.02)
+            progress.add()
+    assert any("videos" in line for line in lines)
+
+
+def test_what_ends_soon_is_not_told_of():
+    lines = []
+    with doing("evaluation", lines.append, every=60):
+        pass
+    assert not lines
+
+
+def test_it_ends_with_the_work_also_where_that_fails():
+    lines = []
+    with pytest.raises(ValueError, match="damaged"), doing("reading", lines.append, every=0.01):
+        raise ValueError("damaged")
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
+    told = len(lines)
+    time.sleep(0.05)
+    assert len(lines) == told

@@ -12,9 +12,11 @@ import pathlib
 import sys
 
 from discovr_jax import storage
+from discovr_jax.progress import doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
 
+@doing("converting")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if it did what was asked, 1 with the reason on stderr if not."""
     args = _parser().parse_args(storage.expand_home(argv))

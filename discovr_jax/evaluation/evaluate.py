@@ -21,6 +21,7 @@ from discovr_jax.models import discovr, readouts
 from discovr_jax.models.discovr import Discovr
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.parallel import processes
+from discovr_jax.progress import doing
 from discovr_jax.runs import collapse, metrics_log, workdir
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
 from discovr_jax.trees import path_name
@@ -91,6 +92,7 @@ def make_tuner(model: Discovr, mesh, map_side: int, teachers: dict):
     )
 
 
+@doing("evaluation", logger.info)
 def evaluate_state(
     config: ConfigDict,
     directory,
@@ -251,6 +253,7 @@ def _keep_heads(config: ConfigDict, directory, step: int, params: dict, evaluati
     return {"heads": entry}
 
 
+@doing("opening the newest checkpoint", logger.info)
 def evaluate_workdir(config: ConfigDict, directory, features: Sequence[str] = ()) -> dict:
     """`--mode=eval`: the newest checkpoint of a workdir.
 

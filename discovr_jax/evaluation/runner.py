@@ -29,7 +29,7 @@ from discovr_jax.evaluation.evaluators import labels
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features.extract import SPLITS
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,8 @@ def evaluate_features(
             for encoder in encoders.keys() - job.encoders.keys():
                 results_lib.skip(evaluation, part.name, "its file has no features of the other dataset", encoder)
             # Linear algebra in one thread where it is too small for more.
-            with threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None):
+            threads = threadpool_limits(1 if len(fields["train"]["id"]) < _FEW else None)
+            with threads, doing(f"scoring {part.name}", logger.info):
                 _run(job, config.eval.readouts, evaluation, remembered, store)
     return evaluation
 

@@ -1,12 +1,16 @@
 """Runs the configured evaluators that need tokens."""
 
 import importlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from discovr_jax.evaluation import interface, runner
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.features.tokens import TokenContext
+from discovr_jax.progress import doing
+
+logger = logging.getLogger(__name__)
 
 
 def run_token_evaluators(
@@ -28,7 +32,8 @@ def run_token_evaluators(
             continue
         module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{kind}")
         try:
-            pictures[name] = module.run(evaluation, name, context, **options) or []
+            with doing(f"scoring {name}", logger.info):
+                pictures[name] = module.run(evaluation, name, context, **options) or []
         except interface.Skip as skip:
             results_lib.skip(evaluation, name, skip)
     return pictures

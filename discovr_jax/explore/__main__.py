@@ -17,6 +17,7 @@ from discovr_jax import storage
 from discovr_jax.explore import projection
 from discovr_jax.explore.sources import open_videos
 from discovr_jax.explore.videos import ExploreError
+from discovr_jax.progress import doing
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,10 +28,11 @@ def main(argv: list[str] | None = None) -> int:
             raise ExploreError("the page is drawn by Bokeh, which is not installed: pip install 'discovr_jax[explore]'")
         from discovr_jax.explore import page, server
 
-        videos = open_videos(
-            args.source, readout=args.readout, data_dir=args.data_dir, joined=args.join, files=args.input
-        )
-        places, axes = projection.project(videos.features, args.projection)
+        with doing("reading and placing the videos"):
+            videos = open_videos(
+                args.source, readout=args.readout, data_dir=args.data_dir, joined=args.join, files=args.input
+            )
+            places, axes = projection.project(videos.features, args.projection)
         running, address = server.start(page.Pages(videos, places, axes).add_to, args.port)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

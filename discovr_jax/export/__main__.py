@@ -13,9 +13,11 @@ import sys
 from discovr_jax import storage
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE
 from discovr_jax.export import formats, write
+from discovr_jax.progress import doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
 
+@doing("exporting")
 def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if the program was written and is right, 1 with the reason on stderr if not."""
     args = _parser().parse_args(storage.expand_home(argv))

@@ -114,8 +114,8 @@ class Program:
         strange = ~(distance <= limits["threshold"]) | (num_valid.max() < limits["fewest_frames"])
         numbers = {}
         for part in self._predictor.regressions:
-            width = self._predictor.half_width(part)
-            numbers |= {part: said[part], f"{part}_low": said[part] - width, f"{part}_high": said[part] + width}
+            low, high = self._predictor.interval(part, said[part])
+            numbers |= {part: said[part], f"{part}_low": low, f"{part}_high": high}
         if "probe" in said:
             numbers["probability_abnormal"] = said["probe"]
         if not self._shows_all:

@@ -17,7 +17,8 @@ from discovr_jax.data.io.video import at_constant_rate
 from discovr_jax.dicom_output import files, report
 from discovr_jax.dicom_output.algorithm import Algorithm
 from discovr_jax.evaluation import interface
-from discovr_jax.predictor import DOPPLER, Measurement, Outline, Prediction
+from discovr_jax.predictor import Measurement, Outline, Prediction
+from discovr_jax.unsuited_videos import DOPPLER
 from tests.test_privacy import NAME, screen, write_dicom
 
 hd = pytest.importorskip("highdicom", reason="an extra: dicom")

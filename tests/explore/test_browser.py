@@ -116,6 +116,18 @@ def test_a_click_plays_the_clip_and_a_selection_is_saved(browser, address, tmp_p
     assert browser.errors == []
 
 
+def test_a_lasso_selects_what_it_holds(browser):
+    """Once, when it is whole: it tells nothing on its way (`continuous` is off)."""
+    browser.press(*place_of(browser, "(each) => /Lasso Select/i.test(each.title ?? '')"))
+    places = [on_screen(browser, row) for row in range(1, 60, 2)]
+    (left, right), (top, bottom) = ((min(each) - 6, max(each) + 6) for each in zip(*places, strict=True))
+    browser.press(left, top, (right, top), (right, bottom), (left, bottom), (left, top + 1))
+    browser.wait(shows("(each) => each.tagName == 'BUTTON' && /^Save 30 selected/.test(each.textContent.trim())"))
+    browser.press(*on_screen(browser, 7))  # a click still plays a clip
+    browser.wait(shows("(each) => each.tagName == 'H3' && each.textContent == 'v007'"))
+    assert browser.errors == []
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_cut_off(browser, width):
     browser.press(*on_screen(browser, 7))

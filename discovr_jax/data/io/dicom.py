@@ -44,7 +44,7 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
 
     Grey goes through the object's modality and VOI look-up (rescale, window); MONOCHROME1 is inverted; YBR gives its Y
     as it is stored. The picture's place on the screen and its spacing are those of the largest two-dimensional
-    ultrasound region.
+    ultrasound region. Where one is of colour flow, `colour_doppler` is among the flags, also of frames without colour.
 
     Args:
       decode_video: (path, content) decodes a stream of video, for objects that hold one.
@@ -84,6 +84,7 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
             pixel_spacing=spacing,
             pixel_aspect=dicom_values.aspect(header) if math.isnan(clip.pixel_aspect) else clip.pixel_aspect,
             region=region,
+            flags=(*clip.flags, *(("colour_doppler",) if dicom_values.shows_flow(header) else ())),
         )
 
 

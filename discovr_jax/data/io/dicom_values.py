@@ -19,7 +19,7 @@ TAGS = (
     "NominalScannedPixelSpacing",
 )
 # Codes of the standard (PS3.3 C.8.5.5.1): spatial formats, data types (tissue and colour flow; spectra), and the unit.
-PLANE, _PICTURES, _SPECTRA, _CENTIMETRES = 1, (1, 2), (3, 4), 3
+PLANE, _FLOW, _PICTURES, _SPECTRA, _CENTIMETRES = 1, 2, (1, 2), (3, 4), 3
 _NO_CLIPS = {2: "M-mode", 3: "a spectral Doppler"}
 # What pydicom raises for a value that is not what its tag demands, when it is asked for it. A fraction where integers
 # belong is a TypeError.
@@ -106,6 +106,11 @@ def no_picture(header) -> str | None:
         if form in _NO_CLIPS or kind in _SPECTRA:
             return _NO_CLIPS.get(form, _NO_CLIPS[3])
     return None
+
+
+def shows_flow(header) -> bool:
+    """Whether a two-dimensional ultrasound region is one of colour flow, whatever its colours are."""
+    return any(_is_picture(region) and _code(region, "RegionDataType") == _FLOW for region in _regions(header))
 
 
 def _regions(header) -> list[Any]:

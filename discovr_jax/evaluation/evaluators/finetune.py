@@ -29,7 +29,7 @@ from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.models.readouts import MAPS, NAMES, readouts
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,8 @@ def _all_predictions(evaluation, context, part: str, target: targets.Target, las
 
         def make(_, name=name, teacher=teacher):
             logger.info("%s: fine-tuning %s, %d steps", part, name, options.steps)
-            return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
+            with doing(f"{part}, fine-tuning {name}, whose first step compiles", logger.info):
+                return [_tune(context, teacher, evaluation.features[name][0]["train"], target, last, options)]
 
         file = f"{context.dataset}-{name}-0-test-{part}"
         (result,) = feature_cache.cached(context.directory, [file], [key], make, context.share)

@@ -17,7 +17,7 @@ import optax
 
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +97,11 @@ def fit(
         params, opt_state = start, _adam().init(start)
         for step in range(0, options.steps, options.every):
             count = min(options.every, options.steps - step)
-            params, opt_state = _train(
-                head, loss, options, count, params, opt_state, inputs, targets, key, step, weight_decay
-            )
-            val_score = float(score(params))
+            with doing(f"{type(head).__name__}, whose first steps compile", logger.info):
+                params, opt_state = _train(
+                    head, loss, options, count, params, opt_state, inputs, targets, key, step, weight_decay
+                )
+                val_score = float(score(params))
             if val_score > best.val_score:
                 best = Fitted(params, val_score, {"decay": weight_decay, "steps": step + count})
             progress.add(count)

@@ -26,7 +26,7 @@ from discovr_jax.evaluation.evaluators import anomaly, targets
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.evaluation.features.extract import SPLITS
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,8 @@ def _scores(context, options: AutoencoderOptions, known, name: str, memory: int)
     def make(_):
         logger.info("training %s of normal clips, %d steps", name, options.steps)
         model = Autoencoder(memory)
-        params = _train(context, model, options)
+        with doing(f"training {name}, whose first step compiles", logger.info):
+            params = _train(context, model, options)
         predict = jax.jit(lambda *batch: errors(model, params, *batch)[0])
         return [{split: _by_video(context, split, predict)[known[split]] for split in ("val", "test")}]
 

@@ -10,7 +10,7 @@ import numpy as np
 from discovr_jax.data import class_labels, labels, mixture
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ def extract_splits(
             embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
             progress = Progress(f"{split} videos under {len(embeds)} encoders", len(videos), logger.info, always=False)
             progress(0)
-            with contextlib.closing(_batches(config, source, share)) as batches:
+            first = doing(f"{split} videos, whose first batch compiles", logger.info)
+            with first, contextlib.closing(_batches(config, source, share)) as batches:
                 return feature_cache.extract_features(embeds, batches, len(videos), progress, directory)
 
         names = [f"{folder(dataset)}-{name}-{seed}-{split}" for name, seed in members]

@@ -14,7 +14,7 @@ from discovr_jax.data import manifest, mixture, pipeline
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,8 @@ def _cached(context: TokenContext, split: str, what: str, asked: Any, count: int
     def make(missing: Sequence[int]) -> list[Tokens]:
         progress = Progress(f"{what} of {split}, tokens of {len(missing)} encoders", count, logger.info, always=False)
         progress(0)
-        with contextlib.closing(batches()) as loader:
+        first = doing(f"{what} of {split}, whose first batch compiles", logger.info)
+        with first, contextlib.closing(batches()) as loader:
             encoders = [members[index][2] for index in missing]
             return _fill(encoders, _whole(loader, context.share), encode, count, progress)
 

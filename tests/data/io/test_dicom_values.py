@@ -122,6 +122,12 @@ def test_a_spectrum_or_m_mode_is_no_clip(tmp_path, grey, regions, words):
         read.read_video(path)
 
 
+@pytest.mark.parametrize("kinds,flags", [((1,), ()), ((2,), ("colour_doppler",)), ((1, 2), ("colour_doppler",))])
+def test_a_region_of_colour_flow_is_doppler_also_without_colour(tmp_path, grey, kinds, flags):
+    regions = [region(0, 0, 11, 7, kind=kind) for kind in kinds]
+    assert read.read_video(write(tmp_path / "a.dcm", grey, SequenceOfUltrasoundRegions=regions)).flags == flags
+
+
 def test_a_picture_beside_a_spectrum_is_one_if_it_moves(tmp_path, grey):
     regions = [region(0, 0, 5, 7), no_picture(3, 3)]
     assert read.read_video(write(tmp_path / "a.dcm", grey, SequenceOfUltrasoundRegions=regions)).region == (0, 0, 8, 6)
