@@ -15,6 +15,7 @@ import numpy as np
 
 CLASS, GRADE, MULTILABEL = "class", "grade", "multilabel"
 MOST = 50  # classes of a target; the labels of a video are bits of a float64
+VIEW = "view"  # name of the target of views
 _FIELD = "classes:"  # before a target's name, among the columns of an evaluation
 
 
@@ -65,6 +66,28 @@ def encode(values: Mapping[str, Any]) -> str:
     '{"findings":[],"view":"A4C"}'
     """
     return json.dumps(dict(values), sort_keys=True, separators=(",", ":"), ensure_ascii=False) if values else ""
+
+
+def with_views(texts: Mapping[str, Sequence[str]], views: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The texts, with the view of each record as the class VIEW.
+
+    Args:
+      texts: {split: the field `classes` of its records}; views: the same of the field `view`, "" where unknown.
+
+    Returns:
+      {split: texts}; as they are where there is one view, or so many that they must be something else, or where the
+      dataset's own table has that target.
+
+    >>> with_views({"test": ["", '{"mr":"mild"}']}, {"test": ["A2C", "A4C"]})["test"]
+    ['{"view":"A2C"}', '{"mr":"mild","view":"A4C"}']
+    """
+    pairs = {split: list(zip(map(str, column), map(str, views[split]), strict=True)) for split, column in texts.items()}
+    distinct = {pair for column in pairs.values() for pair in column}
+    added = 1 < len({view for _, view in distinct if view}) <= MOST
+    if not added or any(VIEW in parse(text) for text, _ in distinct):
+        return {split: [text for text, _ in column] for split, column in pairs.items()}
+    made = {(text, view): encode(parse(text) | {VIEW: view}) if view else text for text, view in distinct}
+    return {split: [made[pair] for pair in column] for split, column in pairs.items()}
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -60,6 +60,17 @@ def read_video(path: str | os.PathLike) -> Video:
     return video
 
 
+def read_still(path: pathlib.Path) -> Video:
+    """A single picture (.png), which `read_video` refuses, as a video of one frame: for datasets of stills.
+
+    Raises:
+      VideoError: naming the file and what is wrong with it.
+    """
+    from discovr_jax.data.io import stills
+
+    return stills.read_still(path)
+
+
 def study_of(path: pathlib.Path) -> str:
     """What a DICOM file calls its study; "" if it does not say, and of all other files."""
     if format_of(path) != ".dcm":

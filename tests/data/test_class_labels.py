@@ -30,6 +30,19 @@ def test_targets_of_several_splits():
     assert class_labels.target_name(view.field) == "view" and class_labels.target_name("ef") == ""
 
 
+def test_views_of_records_are_a_target():
+    texts = {"train": ["", '{"mr":"mild"}', ""], "test": ["", ""]}
+    views = {"train": np.array(["A4C", "A2C", ""]), "test": np.array(["A2C", "PLAX"])}
+    mr, view = class_labels.decode(class_labels.with_views(texts, views))
+    assert (mr.name, view.name, view.classes) == ("mr", "view", ("A2C", "A4C", "PLAX"))
+    np.testing.assert_array_equal(view.values["train"], [1, 0, np.nan])
+    one = {"train": ["A4C"] * 3, "test": ["A4C", ""]}
+    own = {**texts, "test": ['{"view":"SSN"}', ""]}
+    many = {"train": [str(number) for number in range(51)]}
+    assert class_labels.with_views(texts, one) == texts and class_labels.with_views(own, views) == own
+    assert class_labels.with_views({"train": [""] * 51}, many) == {"train": [""] * 51}
+
+
 def test_nothing_known_is_no_target():
     assert class_labels.encode({}) == "" and class_labels.decode({"train": ["", ""]}) == []
 

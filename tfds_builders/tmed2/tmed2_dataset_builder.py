@@ -7,8 +7,8 @@ import re
 import numpy as np
 
 from discovr_jax.data import class_labels, records
-from discovr_jax.data.io.stills import read_still
 from discovr_jax.data.letterbox import letterbox
+from discovr_jax.data.read import read_still
 from tfds_builders import echo_builder, tables, unusable
 
 _REMEDY = (

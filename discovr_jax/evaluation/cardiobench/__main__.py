@@ -3,23 +3,17 @@
 python -m discovr_jax.evaluation.cardiobench write --workdir=RUN[:ENCODER] --output=DIR [--cardiobench=CLONE]
 python -m discovr_jax.evaluation.cardiobench write --predictions=FILE.parquet --task=CAMUS/EF --output=DIR
     --cardiobench=CLONE
-python -m discovr_jax.evaluation.cardiobench listing HMCQU/stemi --cardiobench=CLONE --output=LIST.csv
 python -m discovr_jax.evaluation.cardiobench tasks
 
 `write` makes DIR/SET/TASK/NAME.csv of every task that the scored dataset serves. With a clone of CardioBench it checks
 that all are rows of its test split, and counts those without a prediction, which its scripts leave out in silence.
-`listing` writes the CSV with which `prepare echo_folder` reads a set that has no builder of its own.
 """
 
 import argparse
-import csv
-import io
-import pathlib
 import sys
 
 from discovr_jax import storage
-from discovr_jax.evaluation import results_io
-from discovr_jax.evaluation.cardiobench import files, names, tasks
+from discovr_jax.evaluation.cardiobench import files, tasks
 from discovr_jax.evaluation.report import table
 from discovr_jax.runs.workdir import WorkdirError
 
@@ -40,18 +34,6 @@ def _tasks(args: argparse.Namespace) -> None:
     print(table.markdown(tasks.table()))
 
 
-def _listing(args: argparse.Namespace) -> None:
-    task = tasks.named(args.task)
-    root, rows = names.listing(task, files.truth_table(task, args.cardiobench))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("Path", "class", "patient_id", "split", "view"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    results_io.write_text(pathlib.Path(args.output), text.getvalue())
-    print(f"{len(rows)} files in {args.output}, below the folder that CardioBench calls {root}. Next:")
-    print(f"python -m discovr_jax.prepare echo_folder --manual_dir=THAT_FOLDER --csv={args.output} --show_paths")
-
-
 def _write(args: argparse.Namespace) -> None:
     if args.predictions:
         if not (args.task and args.cardiobench):
@@ -64,7 +46,6 @@ def _write(args: argparse.Namespace) -> None:
             name=args.name,
             task=args.task,
             cardiobench=args.cardiobench,
-            private_dir=args.private_dir,
         )
     for file in written:
         metrics = ", ".join(f"{name} {value:.2f}" for name, value in file.expected.items())
@@ -88,15 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--predictions", metavar="FILE.parquet", help="what `predict` wrote for the set's files")
     write.add_argument("--output", required=True, help="folder; CLONE/evaluation/example_predictions is the usual one")
     write.add_argument("--name", default="", help="of the model (default: the encoder's)")
-    write.add_argument("--task", default="", help="SET/TASK; for --predictions, and videos that echo_folder read")
+    write.add_argument("--task", default="", help="SET/TASK, for --predictions; else all")
     write.add_argument("--cardiobench", metavar="CLONE", help="clone of CardioBench, with its data/splits")
-    write.add_argument("--private_dir", help="of `prepare echo_folder`, where ids are keyed hashes")
     write.set_defaults(run=_write)
-    listed = commands.add_parser("listing", help="CSV of a set's files for `prepare echo_folder`")
-    listed.add_argument("task", metavar="SET/TASK")
-    listed.add_argument("--cardiobench", required=True, metavar="CLONE", help="clone of CardioBench")
-    listed.add_argument("--output", required=True, help="the CSV")
-    listed.set_defaults(run=_listing)
     commands.add_parser("tasks", help="all sets and tasks, and which are served").set_defaults(run=_tasks)
     return parser
 

@@ -19,14 +19,41 @@ import numpy as np
 
 from discovr_jax.evaluation import compare, results_io
 from discovr_jax.evaluation import results as results_lib
-from discovr_jax.evaluation.cardiobench import names, tasks
+from discovr_jax.evaluation.cardiobench import names, tasks, views
 from discovr_jax.evaluation.cardiobench.tasks import CardioBenchError, Task
+from discovr_jax.evaluation.evaluators import classes as class_evaluator
+from discovr_jax.evaluation.metrics import classes as class_metrics
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
 # Its scripts take a name with "_" for a view's or leave it out (echonet_pediatric.py, tmed2.py, the box plots).
 _NAME = re.compile(r"[A-Za-z0-9.-]+")
 _REGRESSION = {"MAE": video_metrics.mae, "RMSE": video_metrics.rmse, "R2(%)": video_metrics.r2}
-_CLASSES = {"Balanced_Accuracy(%)": video_metrics.balanced_accuracy, "F1(%)": video_metrics.macro_f1}
+_BINARY = {"Balanced_Accuracy(%)": video_metrics.balanced_accuracy, "F1(%)": video_metrics.macro_f1}
+# Sets of which several videos make one prediction, their mean.
+_SEVERAL = ("CAMUS/EF", "TMED2/AS")
+# Of results.json, which predictions must give.
+_CHECKED = {
+    tasks.MEASURED: ("mae", video_metrics.mae),
+    tasks.BINARY: ("macro_f1", video_metrics.macro_f1),
+    tasks.VIEW: ("macro_f1", class_metrics.macro_f1),
+}
+# {key: float64 [1 + K], the target and what is predicted}.
+_ByKey = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predictions:
+    """Of one seed, for N videos.
+
+    Attributes:
+      ids: of the videos; target: float64 [N].
+      values: float64 [N], what is predicted, or [N, K], probabilities of `classes`.
+    """
+
+    ids: Sequence[str]
+    target: np.ndarray
+    values: np.ndarray
+    classes: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +79,6 @@ def write(
     name: str = "",
     task: str = "",
     cardiobench: str | pathlib.Path | None = None,
-    private_dir: str | pathlib.Path | None = None,
 ) -> list[PredictionFile]:
     """Writes the files of every task that a run's latest evaluation serves.
 
@@ -60,9 +86,8 @@ def write(
       workdir: of the run, or WORKDIR:ENCODER for another encoder of it, as `compare` takes them.
       output: folder; `CLONE/evaluation/example_predictions` is where CardioBench's config looks.
       name: of the model, and of its files; the encoder's by default. Several seeds are numbered.
-      task: "DATASET/TASK"; needed for videos that echo_folder read.
-      cardiobench: a clone, whose data/splits says which rows are test; needed for the same.
-      private_dir: of `prepare echo_folder`, where ids are keyed hashes.
+      task: "DATASET/TASK"; all that are served by default.
+      cardiobench: a clone, whose data/splits says which rows are test.
 
     Returns:
       What was written.
@@ -75,15 +100,14 @@ def write(
     """
     run = compare.read_run(workdir)
     name = _checked(name or run.encoder)
-    id_map = None if private_dir is None else names.read_id_map(private_dir)
     made: list[tuple[PredictionFile, str]] = []
     for one in _tasks(run, task):
         table = None if cardiobench is None else truth_table(one, cardiobench)
         seeds = _by_seed(run.predictions[run.encoder, one.part], one)
         _check_results(run, one, seeds)
-        for seed, rows in seeds.items():
+        for seed, predictions in seeds.items():
             numbered = name + (seed if len(seeds) > 1 else "")
-            for ending, by_key in _grouped(one, rows, table, id_map).items():
+            for ending, by_key in _grouped(one, predictions).items():
                 absent = None if table is None else _absent(one, by_key, table, ending)
                 made.append(_made(one, f"{one.folder}/{numbered}{ending}.csv", by_key, absent))
     return _written(made, output)
@@ -108,23 +132,24 @@ def write_table(
     one, name = tasks.named(task), _checked(name)
     truth = truth_table(one, cardiobench)
     known = pq.read_schema(table).names
-    if one.binary or one.part not in known:
+    if one.kind != tasks.MEASURED or one.part not in known:
         raise CardioBenchError(f"{table} has no column {one.part} for {task}; classes are served by a run alone")
     columns = pq.read_table(table, columns=["id", one.part]).to_pydict()
-    rows = [(names.of_file(one, path), math.nan, value) for path, value in zip(*columns.values(), strict=True)]
+    rows = [(names.of_file(one, path), value) for path, value in zip(*columns.values(), strict=True)]
     wanted = truth.test_keys()
-    chosen = [row for row in rows if {key for _, key in names.places(one, row[0], truth)} & wanted]
+    chosen = [row for row in rows if {key for _, key in names.places(one, row[0])} & wanted]
     if not chosen:
         raise CardioBenchError(f"{table}: none of {len(rows)} files is of the test split of {truth.path}")
-    if withheld := sum(value is None for _, _, value in chosen):
+    if withheld := sum(value is None for _, value in chosen):
         raise CardioBenchError(
             f"{table}: {withheld} of {len(chosen)} test videos have no {one.part}: predict --show_out_of_distribution"
         )
+    ids, values = zip(*chosen, strict=True)
     made = []
-    for ending, by_key in _grouped(one, chosen, truth, None).items():
+    for ending, by_key in _grouped(one, _Predictions(ids, np.full(len(ids), np.nan), np.array(values, float))).items():
         view = ending.removeprefix("_").upper()
-        pairs = {key: (truth.value(key, view), prediction) for key, (_, prediction) in by_key.items()}
-        made.append(_made(one, f"{one.folder}/{name}{ending}.csv", pairs, _absent(one, pairs, truth, ending)))
+        known_too = {key: np.array([truth.value(key, view), *each[1:]]) for key, each in by_key.items()}
+        made.append(_made(one, f"{one.folder}/{name}{ending}.csv", known_too, _absent(one, known_too, truth, ending)))
     return _written(made, output)
 
 
@@ -142,19 +167,17 @@ def _checked(name: str) -> str:
 
 def _tasks(run: compare.Run, chosen: str) -> list[Task]:
     """Those that the run's predictions serve."""
-    builder = run.results["dataset"].partition("/")[0]
-    found = [tasks.named(chosen)] if chosen else tasks.of_builder(builder)
+    dataset = run.results["dataset"]
+    found = [tasks.named(chosen)] if chosen else tasks.of_dataset(dataset)
     if chosen and found[0].status != tasks.SERVED:
-        raise CardioBenchError(f"{chosen} is not served: {found[0].status} ({found[0].missing})")
-    if chosen and found[0].builder != builder:
-        raise CardioBenchError(f"{chosen} needs records of {found[0].builder}; the run was scored on {builder}")
-    if not chosen and builder == "echo_folder":
-        raise CardioBenchError(f"say which of {', '.join(one.folder for one in found)} the folder holds: --task")
+        raise CardioBenchError(f"{chosen} is not served: {found[0].missing}")
+    if chosen and found[0] not in tasks.of_dataset(dataset):
+        raise CardioBenchError(f"{chosen} needs records of {found[0].builder}; the run was scored on {dataset}")
     usable = [one for one in found if (run.encoder, one.part) in run.predictions]
     if not usable:
         parts = ", ".join(one.part for one in found) or "nothing"
         raise CardioBenchError(
-            f"{run.name}: no prediction of {run.encoder} for {builder} that CardioBench asks for ({parts} of "
+            f"{run.name}: no prediction of {run.encoder} for {dataset} that CardioBench asks for ({parts} of "
             "predictions.csv). See the evaluation's `skipped`, and `python -m discovr_jax.evaluation.cardiobench tasks`"
         )
     return usable
@@ -167,34 +190,42 @@ def truth_table(task: Task, cardiobench: str | pathlib.Path) -> names.TruthTable
       CardioBenchError: the task is not served, or the table is missing or unusable.
     """
     if task.status != tasks.SERVED:
-        raise CardioBenchError(f"{task.folder} is not served: {task.status} ({task.missing})")
+        raise CardioBenchError(f"{task.folder} is not served: {task.missing}")
     path = pathlib.Path(cardiobench) / "data" / "splits" / task.truth.file
     if not path.is_file():
         raise CardioBenchError(f"{path}: no such file, which {task.script} reads; see CardioBench's docs/downloads.md")
     return names.TruthTable(task, path)
 
 
-def _by_seed(rows: Sequence[Mapping[str, str]], task: Task) -> dict[str, list[tuple[str, float, float]]]:
-    """{seed: [(id, target, prediction)]}."""
-    seeds: dict[str, list[tuple[str, float, float]]] = {}
+def _by_seed(rows: Sequence[Mapping[str, str]], task: Task) -> dict[str, _Predictions]:
+    """{seed: its predictions}."""
+    of_views, marker = task.kind == tasks.VIEW, class_evaluator.PROBABILITY
+    # {seed: {output: {id: (target, prediction)}}}; of a measurement or a label the only output has no name.
+    seeds: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     for row in rows:
-        if row["output"] == "":  # others are further outputs of the evaluator
-            seeds.setdefault(row["seed"], []).append((row["id"], float(row["target"]), float(row["prediction"])))
-    for each in seeds.values():
-        if len({identifier for identifier, _, _ in each}) < len(each):
-            raise CardioBenchError(f"{task.folder}: a video is twice in predictions.csv, which is damaged")
-        if not all(math.isfinite(number) for _, *numbers in each for number in numbers):
+        if row["output"].startswith(marker) if of_views else row["output"] == "":  # others are further outputs
+            of_output = seeds.setdefault(row["seed"], {}).setdefault(row["output"], {})
+            if row["id"] in of_output:
+                raise CardioBenchError(f"{task.folder}: a video is twice in predictions.csv, which is damaged")
+            of_output[row["id"]] = float(row["target"]), float(row["prediction"])
+    result = {}
+    for seed, outputs in seeds.items():
+        first, *others = outputs.values()
+        if any(each.keys() != first.keys() for each in others):
+            raise CardioBenchError(f"{task.folder}: a video lacks a probability in predictions.csv, which is damaged")
+        target = np.array([pair[0] for pair in first.values()])
+        values = np.array([[each[video][1] for each in outputs.values()] for video in first])
+        if not (np.isfinite(target).all() and np.isfinite(values).all()):
             raise CardioBenchError(f"{task.folder}: a prediction is not a number; its script would leave the video out")
-    return seeds
+        classes = [name.removeprefix(marker) for name in outputs] if of_views else ()
+        result[seed] = _Predictions(list(first), target, values if of_views else values[:, 0], classes)
+    return result
 
 
-def _check_results(run: compare.Run, task: Task, seeds: Mapping[str, Sequence[tuple[str, float, float]]]) -> None:
+def _check_results(run: compare.Run, task: Task, seeds: Mapping[str, _Predictions]) -> None:
     """Refuses predictions that do not give the metric of results.json: they are edited, or of another evaluation."""
-    name, metric = ("macro_f1", video_metrics.macro_f1) if task.binary else ("mae", video_metrics.mae)
-    values = []
-    for rows in seeds.values():
-        target, prediction = np.array([numbers for _, *numbers in rows]).T
-        values.append(float(metric(target, prediction, np.ones((1, len(rows))))[0]))
+    name, metric = _CHECKED[task.kind]
+    values = [float(metric(one.target, one.values, np.ones((1, len(one.ids))))[0]) for one in seeds.values()]
     said = run.results["encoders"][run.encoder][f"{task.part}/{name}"]["value"]
     if said is None or not math.isclose(said, np.mean(values), rel_tol=1e-9):
         raise CardioBenchError(
@@ -203,19 +234,20 @@ def _check_results(run: compare.Run, task: Task, seeds: Mapping[str, Sequence[tu
         )
 
 
-def _grouped(task: Task, rows, table, id_map) -> dict[str, dict[str, tuple[float, float]]]:
-    """{ending of the file's name: {key: (target, prediction)}}, means where several videos share a key."""
-    gathered: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for identifier, *numbers in rows:
-        for ending, key in names.places(task, identifier, table, id_map):
-            gathered.setdefault(ending, {}).setdefault(key, []).append(tuple(numbers))
-    several = task.dataset == "CAMUS"
+def _grouped(task: Task, predictions: _Predictions) -> dict[str, _ByKey]:
+    """By the ending of the file's name, the row of each key; means where several videos share a key."""
+    target, values = predictions.target, predictions.values
+    if predictions.classes:
+        target, values = views.in_order(predictions.classes, target, values)
+    gathered: dict[str, dict[str, list[np.ndarray]]] = {}
+    for identifier, row in zip(predictions.ids, np.column_stack([target, values]), strict=True):
+        for ending, key in names.places(task, identifier):
+            gathered.setdefault(ending, {}).setdefault(key, []).append(row)
     for by_key in gathered.values():
-        if not several and max(map(len, by_key.values())) > 1:
+        if task.folder not in _SEVERAL and max(map(len, by_key.values())) > 1:
             raise CardioBenchError(f"{task.folder}: two videos have the same name for CardioBench")
     return {
-        ending: {key: tuple(np.mean(pairs, axis=0)) for key, pairs in by_key.items()}
-        for ending, by_key in gathered.items()
+        ending: {key: np.mean(rows, axis=0) for key, rows in by_key.items()} for ending, by_key in gathered.items()
     }
 
 
@@ -233,18 +265,24 @@ def _absent(task: Task, by_key, table: names.TruthTable, ending: str) -> int:
     return len(wanted - by_key.keys())
 
 
-def _made(task: Task, path: str, by_key, absent: int | None) -> tuple[PredictionFile, str]:
+def _made(task: Task, path: str, by_key: _ByKey, absent: int | None) -> tuple[PredictionFile, str]:
     """A file and its text."""
-    target, prediction = np.array(list(by_key.values())).T
-    known = np.isfinite(target)  # rows without a target do not count there either
-    ones, expected = np.ones((1, known.sum())), {}
-    for metric, function in (_CLASSES if task.binary else _REGRESSION).items():
-        value = float(function(target[known], prediction[known], ones)[0])
-        expected[metric] = 100 * value if metric.endswith("(%)") else value
-    if task.binary:
-        prediction = (prediction > video_metrics.THRESHOLD).astype(int)
+    rows = np.array(list(by_key.values()))
+    rows_known = rows[np.isfinite(rows[:, 0])]  # rows without a target do not count there either
+    target, values = rows_known[:, 0], rows_known[:, 1]
+    cells: list[list[str | float]]
+    if task.kind == tasks.VIEW:
+        expected = views.expected(target.astype(int), rows_known[:, 1:])
+        cells = [views.cells(row[1:]) for row in rows]
+    else:
+        expected, ones = {}, np.ones((1, len(target)))
+        for metric, function in (_BINARY if task.kind == tasks.BINARY else _REGRESSION).items():
+            value = float(function(target, values, ones)[0])
+            expected[metric] = 100 * value if metric.endswith("(%)") else value
+        predicted = rows[:, 1] if task.kind == tasks.MEASURED else (rows[:, 1] > video_metrics.THRESHOLD).astype(int)
+        cells = [[each] for each in predicted.tolist()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((task.key, task.column))
-    writer.writerows(zip(by_key, prediction.tolist(), strict=True))
+    writer.writerow((task.key, *task.columns))
+    writer.writerows([key, *row] for key, row in zip(by_key, cells, strict=True))
     return PredictionFile(path, len(by_key), expected, absent), text.getvalue()

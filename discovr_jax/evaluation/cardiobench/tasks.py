@@ -6,7 +6,10 @@ Folders, columns and files are those of its `evaluation/config.py` and `evaluati
 import dataclasses
 from collections.abc import Mapping
 
-SERVED, NO_BUILDER, NOT_WRITTEN = "served", "builder missing", "not written yet"
+SERVED, NOT_SERVED = "served", "not served"
+# In the order of its scripts' columns; what is none of the others is the last, which the scripts work out.
+VIEWS = ("A2C", "A3C", "A4C", "PSAX", "PLAX", "Other")
+MEASURED, BINARY, VIEW = "measurement", "0 or 1", "view"
 
 
 class CardioBenchError(ValueError):
@@ -32,14 +35,15 @@ class Truth:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One task: a folder of prediction files, FOLDER/NAME.csv with the columns `key` and `column`.
+    """One task: a folder of prediction files, FOLDER/NAME.csv with the columns `key` and those of the prediction.
 
     Attributes:
       dataset, name: CardioBench's; folder: "DATASET/TASK", of the prediction files.
       script: file of its `evaluation/`.
-      key: column that names a row; column: of the prediction.
-      builder: ours that reads the set; empty if none does.
-      part: of our predictions.csv; empty if no evaluator predicts it.
+      key: column that names a row.
+      kind: MEASURED, BINARY or VIEW.
+      builder: ours that reads the set, with the variant after a slash where there are some.
+      part: of our predictions.csv.
       truth: empty where nothing is served.
       missing: what is missing, for a task that is not served.
     """
@@ -48,9 +52,9 @@ class Task:
     name: str
     script: str
     key: str
-    column: str
-    builder: str = ""
-    part: str = ""
+    kind: str
+    builder: str
+    part: str
     truth: Truth = Truth()
     missing: str = ""
 
@@ -60,42 +64,52 @@ class Task:
         return f"{self.dataset}/{self.name}"
 
     @property
-    def binary(self) -> bool:
-        """Whether 0 or 1 is predicted, instead of a measurement."""
-        return self.part == "probe"
+    def columns(self) -> tuple[str, ...]:
+        """Of the prediction."""
+        if self.kind == VIEW:
+            return ("view_pred", *(f"prob_{view}" for view in VIEWS[:-1]))
+        return (f"{self.name if self.kind == MEASURED else self.name.lower()}_pred",)
 
     @property
     def status(self) -> str:
-        """SERVED, NO_BUILDER or NOT_WRITTEN."""
-        return NO_BUILDER if not self.builder else SERVED if self.part else NOT_WRITTEN
+        """SERVED or NOT_SERVED."""
+        return NOT_SERVED if self.missing else SERVED
 
 
 def _measured(dataset: str, name: str, script: str, key: str, builder: str, part: str, truth: Truth) -> Task:
-    return Task(dataset, name, script, key, f"{name}_pred", builder, part, truth)
+    return Task(dataset, name, script, key, MEASURED, builder, part, truth)
 
 
-def _diagnosis(dataset: str, name: str, script: str, key: str, truth: Truth) -> Task:
-    """A label of two classes; the files are read by echo_folder, with the list that `listing` writes."""
-    return Task(dataset, name, script, key, f"{name.lower()}_pred", "echo_folder", "probe", truth)
+def _diagnosis(dataset: str, name: str, script: str, key: str, builder: str, truth: Truth) -> Task:
+    """A label of two classes, by the linear probe."""
+    return Task(dataset, name, script, key, BINARY, builder, "probe", truth)
 
 
-def _view(dataset: str, script: str, key: str, builder: str) -> Task:
-    missing = "stills; a builder of pictures" if not builder else "files of the evaluator `classes`"
-    return Task(dataset, "view", script, key, "view_pred, prob_VIEW", builder, missing=missing)
+def _views(dataset: str, script: str, key: str, builder: str, truth: Truth) -> Task:
+    """The views, by the evaluator `classes`."""
+    return Task(dataset, "view", script, key, VIEW, builder, "classes_view", truth)
 
 
-_RWMA = Truth("segrwma_split.csv", "abnormal", where={"modality": "2D"})
+def _one_view(dataset: str, script: str, key: str, builder: str) -> Task:
+    missing = "all videos are of one view, so no head can be fitted"
+    return Task(dataset, "view", script, key, VIEW, builder, "classes_view", missing=missing)
+
+
+_RWMA = {"file": "segrwma_split.csv", "where": {"modality": "2D"}}
+_PEDIATRIC = {"file": "echonet_pediatric_filelist.csv", "split": "Split", "test": "0"}
 TASKS = (
     _measured(
         "EchoNet-Dynamic", "EF", "echonet_dynamic.py", "FileName", "echonet_dynamic", "lvef",
         Truth("EchoNet-Dynamic/FileList.csv", "EF", split="Split"),
     ),
-    _view("EchoNet-Dynamic", "echonet_dynamic.py", "FileName", "echonet_dynamic"),
+    _one_view("EchoNet-Dynamic", "echonet_dynamic.py", "FileName", "echonet_dynamic"),
     _measured(
         "EchoNet-Pediatric", "EF", "echonet_pediatric.py", "FileName", "echonet_pediatric", "lvef",
-        Truth("echonet_pediatric_filelist.csv", "EF", split="Split", test="0"),
+        Truth(column="EF", **_PEDIATRIC),
     ),
-    _view("EchoNet-Pediatric", "echonet_pediatric.py", "FileName", "echonet_pediatric"),
+    _views(
+        "EchoNet-Pediatric", "echonet_pediatric.py", "FileName", "echonet_pediatric", Truth(column="view", **_PEDIATRIC)
+    ),
     *(
         _measured(
             "EchoNet-LVH", name, "echonet_lvh.py", "HashedFileName", "echonet_lvh", name.lower(),
@@ -103,18 +117,23 @@ TASKS = (
         )
         for name in ("IVSd", "LVIDd", "LVPWd")
     ),
-    _view("EchoNet-LVH", "echonet_lvh.py", "HashedFileName", "echonet_lvh"),
+    _one_view("EchoNet-LVH", "echonet_lvh.py", "HashedFileName", "echonet_lvh"),
     _measured("CAMUS", "EF", "camus.py", "patient_id", "camus", "lvef", Truth("camus_split.csv", "EF")),
-    _view("CAMUS", "camus.py", "unique_id", "camus"),
-    _diagnosis("HMCQU", "stemi", "hmcqu.py", "unique_id", Truth("hmcqu_split.csv", "STEMI")),
-    _view("HMCQU", "hmcqu.py", "unique_id", "echo_folder"),
-    _diagnosis("CardiacNet", "ASD", "cardiacnet.py", "unique_id", Truth("cardiacnet/cardiacnet_asd_split.csv", "ASD")),
-    _diagnosis("CardiacNet", "PAH", "cardiacnet.py", "unique_id", Truth("cardiacnet/cardiacnet_pah_split.csv", "PAH")),
-    _view("CardiacNet", "cardiacnet.py", "unique_id", "echo_folder"),
-    _diagnosis("segRWMA", "rwma", "rwma.py", "patient_id", _RWMA),
-    _view("segRWMA", "rwma.py", "patient_view_id", "echo_folder"),
-    Task("TMED2", "AS", "tmed2.py", "study_id", "as_pred", missing="stills; a builder of pictures, and three classes"),
-    _view("TMED2", "tmed2.py", "query_key", ""),
+    _views("CAMUS", "camus.py", "unique_id", "camus", Truth("camus_split.csv", "view")),
+    _diagnosis("HMCQU", "stemi", "hmcqu.py", "unique_id", "hmc_qu", Truth("hmcqu_split.csv", "STEMI")),
+    _views("HMCQU", "hmcqu.py", "unique_id", "hmc_qu", Truth("hmcqu_split.csv", "view")),
+    *(
+        _diagnosis(
+            "CardiacNet", name, "cardiacnet.py", "unique_id", f"cardiacnet/{name.lower()}",
+            Truth(f"cardiacnet/cardiacnet_{name.lower()}_split.csv", name),
+        )
+        for name in ("ASD", "PAH")
+    ),
+    _one_view("CardiacNet", "cardiacnet.py", "unique_id", "cardiacnet"),
+    _diagnosis("segRWMA", "rwma", "rwma.py", "patient_id", "segrwma", Truth(column="abnormal", **_RWMA)),
+    _views("segRWMA", "rwma.py", "patient_view_id", "segrwma", Truth(column="view", **_RWMA)),
+    _diagnosis("TMED2", "AS", "tmed2.py", "study_id", "tmed2", Truth("tmed2/per_study.csv", "diagnosis_label")),
+    _views("TMED2", "tmed2.py", "query_key", "tmed2", Truth("tmed2/per_image.csv", "view")),
 )  # fmt: skip
 
 
@@ -133,17 +152,21 @@ def named(folder: str) -> Task:
     raise CardioBenchError(f"no task {folder!r}; there are {', '.join(task.folder for task in TASKS)}")
 
 
-def of_builder(builder: str) -> list[Task]:
-    """The tasks that predictions for videos of one of our builders serve."""
-    return [task for task in TASKS if task.builder == builder and task.status == SERVED]
+def of_dataset(dataset: str) -> list[Task]:
+    """The tasks that predictions for the videos of a dataset, as configs name it, serve.
+
+    >>> [task.folder for task in of_dataset("hmc_qu")]
+    ['HMCQU/stemi', 'HMCQU/view']
+    """
+    names = (dataset, dataset.partition("/")[0])
+    return [task for task in TASKS if task.builder in names and task.status == SERVED]
 
 
 def table() -> list[list[str]]:
     """Head and lines: every set and task, its columns, what of ours serves it, and whether."""
     lines = [["set/task", "script", "columns", "builder", "part of predictions.csv", "status"]]
     for task in TASKS:
+        columns = ", ".join((task.key, *(("view_pred", "prob_VIEW") if task.kind == VIEW else task.columns)))
         status = task.status + (f": {task.missing}" if task.missing else "")
-        lines.append(
-            [task.folder, task.script, f"{task.key}, {task.column}", task.builder or "-", task.part or "-", status]
-        )
+        lines.append([task.folder, task.script, columns, task.builder, "-" if task.missing else task.part, status])
     return lines

@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 # What decides which pixels an encoder sees; part of the cache key.
 CLIP_KEYS = ("frame_size", "image_size", "num_frames", "stride", "target_fps")
-_FIELDS = ("id", "patient_id", "study_id", "num_frames", "classes", *interface.MEASUREMENTS)
+_FIELDS = ("id", "patient_id", "study_id", "num_frames", "view", "classes", *interface.MEASUREMENTS)
 
 
 def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
-    """Columns of every split: id, patient_id, study_id, num_frames, all measurements, the label of the dataset's rule,
-    and each target of the field `classes` under `ClassTarget.field`.
+    """Columns of every split: id, patient_id, study_id, num_frames, view, all measurements, the label of the dataset's
+    rule, and each target of the field `classes` (the view among them, see `with_views`) under `ClassTarget.field`.
 
     Args:
       sources: {split: RecordSource} of `dataset`.
@@ -39,9 +39,13 @@ def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray
         columns[split] = dict(records.record_fields(source, list(names)))
         columns[split]["label"] = labels.normal_label(columns[split], rule)
     try:
-        targets = class_labels.decode({split: each["classes"] for split, each in columns.items()})
+        texts, views = ({split: each[name] for split, each in columns.items()} for name in ("classes", "view"))
+        texts = class_labels.with_views(texts, views)
+        targets = class_labels.decode(texts)
     except ValueError as error:
         raise records.RecordsError(f"Records of {dataset}: {error}; prepare them again.") from None
+    for split, column in texts.items():
+        columns[split]["classes"] = np.array(column)
     for target in targets:
         for split, values in target.values.items():
             columns[split][target.field] = values

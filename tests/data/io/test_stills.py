@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from discovr_jax.data.io.stills import read_still
 from discovr_jax.data.io.video import VideoError
+from discovr_jax.data.read import read_still
 
 
 def write(path, array, mode=None):

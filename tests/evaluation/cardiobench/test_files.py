@@ -31,11 +31,9 @@ def evaluated(tmp_path_factory):
 
 
 def written(evaluated, case, output, encoder="", **options):
-    """Paths of the files, checked against the tables."""
+    """The files of a task, checked against the tables."""
     workdir, clone, _ = evaluated(case)
-    task = cardiobench_case.CASES[case].task
-    options = {"task": task, "cardiobench": clone} | options
-    return files.write(f"{workdir}{encoder}", output, **options)
+    return files.write(f"{workdir}{encoder}", output, **{"cardiobench": clone} | options)
 
 
 def table(path):
@@ -50,13 +48,21 @@ def joined(clone, output, path):
     truth = {}
     for row in table(clone / "data" / "splits" / task.truth.file):
         if row[task.truth.split] == task.truth.test and (not view or row["view"].upper() == view):
-            truth.setdefault(row[task.key], float(row[task.truth.column]))
+            truth.setdefault(row[task.key], row[task.truth.column])
     rows = table(output / path)
-    assert list(rows[0]) == [task.key, task.column]
-    assert {row[task.key] for row in rows} == truth.keys()
-    return np.array([[truth[row[task.key]], float(row[task.column])] for row in rows]).T
+    assert list(rows[0]) == [task.key, *task.columns]
+    assert {row[task.key] for row in rows} == truth.keys() and len(rows) == len(truth)
+    return [truth[row[task.key]] for row in rows], rows
 
 
+def numbers(clone, output, path):
+    """The same of a measurement or a label: float [N] each."""
+    truth, rows = joined(clone, output, path)
+    (column,) = tasks.named(path.rpartition("/")[0]).columns
+    return np.array(truth, float), np.array([row[column] for row in rows], float)
+
+
+DATASETS = {name: case.dataset for name, case in cardiobench_case.CASES.items()}
 REGRESSIONS = {
     "dynamic": {"EchoNet-Dynamic/EF/discovr.csv": "lvef"},
     "pediatric": {"EchoNet-Pediatric/EF/discovr.csv": "lvef"},
@@ -68,9 +74,9 @@ REGRESSIONS = {
 def test_measurements_give_our_metrics(evaluated, tmp_path, name):
     _, clone, results = evaluated(name)
     found = {file.path: file for file in written(evaluated, name, tmp_path)}
-    assert found.keys() == REGRESSIONS[name].keys()
+    assert {path for path in found if "/view/" not in path} == REGRESSIONS[name].keys()
     for path, part in REGRESSIONS[name].items():
-        target, prediction = joined(clone, tmp_path, path)
+        target, prediction = numbers(clone, tmp_path, path)
         ours = {metric: results["encoders"]["discovr"][f"{part}/{metric}"]["value"] for metric in ("mae", "rmse", "r2")}
         assert ours["mae"] == pytest.approx(metrics.mean_absolute_error(target, prediction), abs=1e-5)
         assert ours["rmse"] == pytest.approx(metrics.root_mean_squared_error(target, prediction), abs=1e-5)
@@ -81,11 +87,11 @@ def test_measurements_give_our_metrics(evaluated, tmp_path, name):
 
 def test_camus_is_averaged_per_patient_and_has_a_file_for_each_view(evaluated, tmp_path):
     workdir, clone, results = evaluated("camus")
-    found = written(evaluated, "camus", tmp_path)
+    found = written(evaluated, "camus", tmp_path, task="CAMUS/EF")
     assert {file.path: file.rows for file in found} == {
         f"CAMUS/EF/discovr{view}.csv": 20 for view in ("", "_2CH", "_4CH")
     }
-    target, prediction = joined(clone, tmp_path, "CAMUS/EF/discovr.csv")
+    target, prediction = numbers(clone, tmp_path, "CAMUS/EF/discovr.csv")
     by_patient = results["by_patient"]["encoders"]["discovr"]
     assert by_patient["lvef/mae"]["value"] == pytest.approx(np.abs(target - prediction).mean(), abs=1e-5)
     assert by_patient["lvef/r2"]["value"] == pytest.approx(metrics.r2_score(target, prediction), abs=1e-5)
@@ -96,11 +102,11 @@ def test_camus_is_averaged_per_patient_and_has_a_file_for_each_view(evaluated, t
             assert float(row["EF_pred"]) == ours[f"{row['patient_id']}_{view}"]
 
 
-@pytest.mark.parametrize("name", ["stemi", "asd"])
-def test_diagnoses_give_our_metrics(evaluated, tmp_path, name):
+@pytest.mark.parametrize("name,task", [("hmc_qu", "HMCQU/stemi"), ("asd", "CardiacNet/ASD")])
+def test_diagnoses_give_our_metrics(evaluated, tmp_path, name, task):
     _, clone, results = evaluated(name)
-    (file,) = written(evaluated, name, tmp_path)
-    target, prediction = joined(clone, tmp_path, file.path)
+    (file,) = written(evaluated, name, tmp_path, task=task)
+    target, prediction = numbers(clone, tmp_path, file.path)
     assert set(prediction) == {0, 1} and 0 < (target != prediction).sum() < 20  # neither perfect nor turned round
     ours = {key: results["encoders"]["discovr"][f"probe/{key}"]["value"] for key in ("balanced_accuracy", "macro_f1")}
     assert ours["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(target, prediction))
@@ -111,13 +117,53 @@ def test_diagnoses_give_our_metrics(evaluated, tmp_path, name):
 
 
 def test_wall_motion_has_a_file_for_each_view(evaluated, tmp_path):
-    _, clone, _ = evaluated("rwma")
-    found = written(evaluated, "rwma", tmp_path)
-    assert [file.path for file in found] == [f"segRWMA/rwma/discovr_a{chamber}c.csv" for chamber in (2, 3)]
+    _, clone, _ = evaluated("segrwma")
+    found = written(evaluated, "segrwma", tmp_path, task="segRWMA/rwma")
+    assert {file.path for file in found} == {f"segRWMA/rwma/discovr_a{chamber}c.csv" for chamber in (2, 3, 4)}
     for file in found:
-        target, prediction = joined(clone, tmp_path, file.path)
+        target, prediction = numbers(clone, tmp_path, file.path)
         share = metrics.balanced_accuracy_score(target, prediction)
         assert file.expected["Balanced_Accuracy(%)"] == pytest.approx(100 * share)
+
+
+def test_stenosis_is_averaged_per_study(evaluated, tmp_path):
+    workdir, clone, _ = evaluated("tmed2")
+    (file,) = written(evaluated, "tmed2", tmp_path, task="TMED2/AS")
+    target, prediction = numbers(clone, tmp_path, file.path)
+    assert (file.rows, file.absent) == (20, 0)
+    share = metrics.balanced_accuracy_score(target, prediction)
+    assert file.expected["Balanced_Accuracy(%)"] == pytest.approx(100 * share)
+    rows = [row for row in table(workdir / "eval" / "7" / "predictions.csv") if row["family"] == "probe"]
+    ours = [row for row in rows if row["encoder"] == "discovr" and row["id"][:5] == "30s1_" and not row["output"]]
+    mean = np.mean([float(row["prediction"]) for row in ours])
+    (called,) = [row["as_pred"] for row in table(tmp_path / file.path) if row["study_id"] == "30s1"]
+    assert len(ours) == 2 and called == str(int(mean > 0.5))
+
+
+@pytest.mark.parametrize(
+    "name,folder", [("camus", "CAMUS"), ("pediatric", "EchoNet-Pediatric"), ("segrwma", "segRWMA"), ("tmed2", "TMED2")]
+)
+def test_views_give_our_metrics(evaluated, tmp_path, name, folder):
+    _, clone, results = evaluated(name)
+    (file,) = written(evaluated, name, tmp_path, task=f"{folder}/view")
+    truth, rows = joined(clone, tmp_path, file.path)
+    named = {"2CH": "A2C", "4CH": "A4C", "A4CorA2CorOther": "Other"}
+    target = [named.get(one, one) for one in truth]
+    # As its scripts: five columns are read, the sixth is what they leave, and the largest is the view.
+    five = np.array([[float(row[column]) for column in tasks.named(f"{folder}/view").columns[1:]] for row in rows])
+    probability = np.column_stack([five, np.clip(1 - five.sum(1), 0, 1)])
+    called = [tasks.VIEWS[number] for number in probability.argmax(1)]
+    assert called == [row["view_pred"] for row in rows] and 0 < np.mean(np.array(called) != target) < 0.5
+    ours = results["encoders"]["discovr"]
+    assert file.expected["Balanced_Accuracy(%)"] == pytest.approx(100 * metrics.balanced_accuracy_score(target, called))
+    assert file.expected["Balanced_Accuracy(%)"] == pytest.approx(100 * ours["classes_view/balanced_accuracy"]["value"])
+    assert file.expected["F1_macro(%)"] == pytest.approx(100 * ours["classes_view/macro_f1"]["value"])
+    assert file.expected["Accuracy(%)"] == pytest.approx(100 * metrics.accuracy_score(target, called))
+
+
+def test_all_tasks_of_a_dataset_are_written_at_once(evaluated, tmp_path):
+    paths = [file.path for file in written(evaluated, "hmc_qu", tmp_path)]
+    assert paths == ["HMCQU/stemi/discovr.csv", "HMCQU/view/discovr.csv"]
 
 
 def test_seeds_and_other_encoders_have_files_of_their_own(evaluated, tmp_path):
@@ -139,10 +185,10 @@ def test_seeds_and_other_encoders_have_files_of_their_own(evaluated, tmp_path):
 )
 def test_a_table_of_predict_gives_the_same_file(evaluated, tmp_path, capsys, name, task, path):
     workdir, clone, _ = evaluated(name)
-    expected = written(evaluated, name, tmp_path / "run")
-    rows = table(workdir / "eval" / "7" / "predictions.csv")
+    expected = written(evaluated, name, tmp_path / "run", task=task)
+    rows = [row for row in table(workdir / "eval" / "7" / "predictions.csv") if row["family"] == "lvef"]
     found = {row["id"]: float(row["prediction"]) for row in rows if row["encoder"] == "discovr"}
-    others = {key: 0.0 for key in (cardiobench_case.NAMES[cardiobench_case.CASES[name].dataset](n) for n in range(8))}
+    others = dict.fromkeys((cardiobench_case.NAMES[DATASETS[name]](number, "A4C") for number in range(8)), 0.0)
     columns = {"id": [path.format(key) for key in (*others, *found)], "lvef": [*others.values(), *found.values()]}
     pq.write_table(pa.table(columns), tmp_path / "p.parquet")  # training videos are in it too
     arguments = ["write", f"--predictions={tmp_path / 'p.parquet'}", f"--task={task}", f"--output={tmp_path / 'table'}"]
@@ -208,13 +254,10 @@ def test_predictions_of_other_videos_are_refused(evaluated, tmp_path):
     [
         ("dynamic", {"name": "my_model"}, "scripts read '_' as a view"),
         ("dynamic", {"task": "CAMUS/EF"}, "needs records of camus; the run was scored on echonet_dynamic"),
-        ("dynamic", {"task": "TMED2/AS"}, "is not served: builder missing"),
-        ("dynamic", {"task": "EchoNet-Dynamic/view"}, "is not served: not written yet"),
+        ("dynamic", {"task": "EchoNet-Dynamic/view"}, "is not served: all videos are of one view"),
+        ("asd", {"task": "CardiacNet/PAH"}, "needs records of cardiacnet/pah; the run was scored on cardiacnet/asd"),
         ("dynamic", {"task": "none"}, "no task 'none'; there are EchoNet-Dynamic/EF"),
         ("dynamic", {"cardiobench": "absent"}, "FileList.csv: no such file"),
-        ("stemi", {"task": ""}, "say which of HMCQU/stemi, CardiacNet/ASD"),
-        ("stemi", {"cardiobench": None}, "names of these files are in hmcqu_split.csv: give --cardiobench"),
-        ("stemi", {"private_dir": "absent"}, "id_map.csv: no such file"),
     ],
 )
 def test_what_cannot_be_written_says_why(evaluated, tmp_path, case, options, reason):
