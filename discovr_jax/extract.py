@@ -18,23 +18,21 @@ clips are those of --checkpoint, or of a config, which may be changed: --config=
 import argparse
 import concurrent.futures
 import csv
-import dataclasses
 import json
 import os
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from discovr_jax import command_line, storage
-from discovr_jax.data import file_listing, frame_rates, private, read, sector
+from discovr_jax.data import file_listing, frame_rates, private
 from discovr_jax.data import inputs as inputs_lib
 from discovr_jax.data.inputs import Input
-from discovr_jax.data.io.video import NotAClip, Video, VideoError, at_constant_rate
-from discovr_jax.evaluation.features import pixels
-from discovr_jax.evaluation.features.feature_table import LISTS, FeatureTable, write_json
+from discovr_jax.evaluation.features import input_videos, pixels
+from discovr_jax.evaluation.features.feature_table import FeatureTable, write_json
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.pixel_encoder import PixelEncoder
@@ -42,7 +40,7 @@ from discovr_jax.progress import Progress, doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
 CHUNK = 16  # files that are embedded, and then written, at a time
-QUARANTINE, SKIPPED = LISTS
+QUARANTINE, SKIPPED = input_videos.QUARANTINE, input_videos.SKIPPED
 CHECKPOINT, PIXELS = "checkpoint", "pixels"  # values of --encoder, besides untrained:SEED
 
 
@@ -137,7 +135,7 @@ def write_table(
 
     Args:
       settings: of the card; a table or a part of one that was made with others is refused.
-      make: (files, what `_read` found of each, salt) -> a row for each, without its id; one that goes on a list instead
+      make: (files, what `input_videos` read of each, salt) -> a row for each, without its id; one that goes on a list
         holds `list` and `reason`.
     """
     given = inputs_lib.find(source, private_names=not show_paths, csv=csv)
@@ -157,7 +155,7 @@ def write_table(
     with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
         waiting = [(first // CHUNK, files[first : first + CHUNK]) for first in range(0, len(files), CHUNK)]
         waiting = [(number, chunk) for number, chunk in waiting if number not in done]
-        for number, chunk, videos in _read_ahead(pool, waiting, whole_frame):
+        for number, chunk, videos in input_videos.read_ahead(pool, waiting, whole_frame):
             rows = make(chunk, videos, salt)
             out.write_part(number, [row | {"id": ids[row["row"]]} for row in rows], settings["features"])
             progress.add(len(chunk))
@@ -199,34 +197,6 @@ def _start(out: FeatureTable, settings: dict, private_dir) -> bytes:
     return private.open_salt(out.partial if private_dir is None else private_dir)
 
 
-def _read_ahead(pool, chunks, whole_frame: bool) -> Iterator[tuple[int, Sequence[Input], list]]:
-    """Each chunk with its videos (or errors), the next one being read meanwhile."""
-    ahead = None
-    for number, chunk in [*chunks, (None, [])]:
-        begun = (number, chunk, [pool.submit(_read, one, whole_frame) for one in chunk])
-        if ahead is not None:
-            yield ahead[0], ahead[1], [future.result() for future in ahead[2]]
-        ahead = begun
-
-
-def _read(one: Input, whole_frame: bool) -> tuple[Video, set[str], tuple, tuple] | tuple[str, str]:
-    """A video, its flags, the shape and the place (see `isolate_at`) that it has in the file; or its list, and why."""
-    path = one.path
-    if path is None:
-        return QUARANTINE, one.reason
-    try:
-        video = at_constant_rate(path, read.read_video(path))
-        if not np.isnan(one.fps):
-            video = dataclasses.replace(video, fps=one.fps, frame_times=None)  # which would go before it
-        isolated, flags, place = (video, set(video.flags), (0, 0)) if whole_frame else sector.isolate_at(video)
-        return isolated, flags, video.frames.shape, place
-    except VideoError as error:
-        kind = SKIPPED if isinstance(error, NotAClip) else QUARANTINE
-        return kind, str(error).replace(f"{path}: ", "").replace(str(path), "the file")
-    except Exception as error:  # one odd file must not end a night's work; its kind says enough
-        return QUARANTINE, f"the reader failed with {type(error).__name__}; that may be its own fault"
-
-
 def _embed(encoder: VideoEncoder | PixelEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
@@ -253,7 +223,7 @@ def together_or_alone(add: Callable[[list], None], good: list[tuple], problem: s
 
 
 def row_of(one: Input, file: tuple) -> dict:
-    """What every table says of a file, of which `_read` says this; `list` and `reason` if it is no video."""
+    """What every table says of a file, of which `input_videos` says this; `list` and `reason` if it is no video."""
     row = {"row": one.row, "format": one.format}
     if len(file) == 2:
         return row | dict(zip(("list", "reason"), file, strict=True))
