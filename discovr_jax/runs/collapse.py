@@ -91,7 +91,7 @@ def health(rows: Sequence[Mapping[str, float]], num_prototypes: int, centering: 
         alone = row["scd/agreement_position_only"]
         parts.append(f"agreement {row['scd/agreement']:.2f} (position alone {alone:.2f})")
     if "perf/goodput" in row:
-        parts.append(f"goodput {row['perf/goodput']:.0%}")
+        parts.append(f"goodput {100 * row['perf/goodput']:.0f} %")
     last = [symptoms(each, num_prototypes, centering) for each in monitored[-PATIENCE:]]
     warnings = [f"{name}; try: {what}" for name, what in last[-1].items() if all(name in each for each in last)]
     count = f"{len(warnings)} warning{'s' * (len(warnings) > 1)}" if warnings else "no warnings"

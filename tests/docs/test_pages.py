@@ -7,7 +7,7 @@ import pytest
 from discovr_jax.configs import base
 from discovr_jax.method import experiment
 from discovr_jax.runs.workdir import flatten
-from docs.hooks import config_keys, doctests, fetched, notebook, outside
+from docs.hooks import commands, config_keys, doctests, fetched, notebook, outside
 from tests.test_configs import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tfds_builders/*/README.md")])
@@ -58,6 +58,13 @@ def test_examples_of_docstrings_become_blocks_of_code():
     text = "What.\n\n>>> f(1)  # doctest: +ELLIPSIS\n[4, 8]\n\nMore.\n\n```pycon\n>>> g()\n```\n"
     code = "```pycon\n>>> f(1)\n[4, 8]\n```"
     assert doctests.fenced(text) == text.replace(">>> f(1)  # doctest: +ELLIPSIS\n[4, 8]", code)
+
+
+def test_flags_in_code_stay_whole():
+    html = "<p>a --b</p><pre><code>x --config.a.b=1 -- y --z\n--w</code></pre><code>a--b</code>"
+    flags = [f'<span class="flag">--{name}</span>' for name in ("config.a.b", "z", "w")]
+    code = f"<pre><code>x {flags[0]}=1 -- y {flags[1]}\n{flags[2]}</code></pre>"
+    assert commands.whole_flags(html) == f"<p>a --b</p>{code}<code>a--b</code>"
 
 
 def test_links_to_pages_outside_docs_are_made_for_the_site():

@@ -158,7 +158,7 @@ def test_health_in_one_line_and_a_line_for_each_warning():
     )
     assert collapse_lib.told([line]) == [f"health at {line}"]
     (line,) = collapse_lib.health([{"step": 20, "perf/goodput": 0.931} | row()], 24, "mean")
-    assert line.endswith("; goodput 93%; no warnings")
+    assert line.endswith("; goodput 93 %; no warnings")
     sick = row(features=jnp.ones((16, 8)))
     # Two of the last three rows are sick, then all three.
     rows += [{"step": step} | sick for step in (30, 40)]

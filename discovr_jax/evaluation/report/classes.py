@@ -32,7 +32,7 @@ def _table(names, counts: np.ndarray) -> str:
     for number in there:
         total = counts[number].sum()
         cells = [
-            page.cell(f"{counts[number, other]:,}", f"{counts[number, other] / total:.0%}" if total else "")
+            page.cell(f"{counts[number, other]:,}", f"{100 * counts[number, other] / total:.0f} %" if total else "")
             for other in there
         ]
         rows.append([page.cell(names[number], css="name"), *cells, page.cell(f"{total:,}")])

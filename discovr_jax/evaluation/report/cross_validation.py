@@ -49,7 +49,7 @@ def tables(results: Mapping[str, Any]) -> str:
 def _cell(entry: Mapping[str, Any], *, signed: bool = False) -> str:
     if entry["value"] is None:
         return "n/a"
-    form = "{:+.2f}" if signed else "{:.2f}"
+    form = "{:+z.2f}" if signed else "{:z.2f}"
     value, low, high = (None if entry[key] is None else form.format(entry[key]) for key in ("value", "low", "high"))
     return value if low is None else f"{value} ({low} to {high})"
 

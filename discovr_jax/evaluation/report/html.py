@@ -19,7 +19,7 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 10px; 
 .muted, figcaption { color: var(--muted); font-size: .9rem; }
 .absent { border-left: 3px solid var(--line); padding-left: 10px; color: var(--muted); overflow-wrap: anywhere; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 20px; }
-.wide { display: grid; gap: 26px; } .wide + .grid { margin-top: 26px; }
+.wide { display: grid; gap: 26px; } .wide + .grid { margin-top: 26px; } .grid + .absent { margin-top: 14px; }
 figure { margin: 0; min-width: 0; }
 figure img { display: block; width: 100%; max-width: 480px; height: auto; }
 .wide figure img { max-width: 100%; }
@@ -44,7 +44,7 @@ th.wrap { white-space: normal; min-width: 7rem; max-width: 16rem; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: 10px 10px 2px; min-width: 0; }
 .card h3 { margin: 0; } .card .value { font-weight: 600; }
 .card p { margin: 0 0 8px; font-size: .92rem; line-height: 1.35; } .card .value { font-size: 1.5rem; margin: 0; }
-.card small { font-size: .78rem; color: var(--muted); } .card b { font-weight: 500; }
+.card small { font-size: .78rem; color: var(--muted); display: inline-block; } .card b { font-weight: 500; }
 .better { color: #2b8a3e; } .worse { color: #c92a2a; }
 .glance figure img { max-width: 290px; }
 .value small { font-size: .85rem; font-weight: 400; color: var(--muted); }

@@ -139,8 +139,8 @@ def projection(
         bar = figure.colorbar(points, ax=axes)
         bar.set_label(name, fontsize=9, color=INK)
         bar.ax.tick_params(labelsize=8, colors=MUTED)
-    axes.set_xlabel(f"first direction ({share[0]:.0%} of variance)", fontsize=9, color=INK)
-    axes.set_ylabel(f"second ({share[1]:.0%})", fontsize=9, color=INK)
+    axes.set_xlabel(f"first direction ({100 * share[0]:.0f} % of variance)", fontsize=9, color=INK)
+    axes.set_ylabel(f"second ({100 * share[1]:.0f} %)", fontsize=9, color=INK)
     return png(figure)
 
 

@@ -111,7 +111,7 @@ def value_cell(entry, digits: int, larger: bool | None = None, *, paired: bool =
     """A cell of a metric with its interval; `paired`: a difference, called better, worse or unclear."""
     if not entry or entry["value"] is None:
         return page.cell("n/a", (entry or {}).get("note", ""))
-    sign = "+" if paired else ""
+    sign = "+z" if paired else "z"  # no "-0.000"
     value = f"{entry['value']:{sign}.{digits}f}"
     if entry["low"] is None:
         return page.cell(value, entry.get("note", "no interval"))
@@ -192,7 +192,8 @@ def _confusion_table(target: np.ndarray, prediction: np.ndarray) -> str:
     body = []
     for name, row in zip(("normal", "abnormal"), confusion(target, prediction), strict=True):
         total = row.sum()
-        shown = [page.cell(f"{count:,}", f"{count / total:.0%} of the {name}" if total else "") for count in row]
+        shares = [f"{100 * count / total:.0f} % of the {name}" if total else "" for count in row]
+        shown = [page.cell(f"{count:,}", share) for count, share in zip(row, shares, strict=True)]
         body.append([page.cell(f"recorded {name}", css="name"), *shown, page.cell(f"{total:,}")])
     return page.table(["", "called normal", "called abnormal", "videos"], body)
 
@@ -253,7 +254,7 @@ def projection_section(results, features, fields) -> str:
         return page.section(title, page.absent(f"finite features for {finite.sum()} test videos only"))
     coordinates, share = plots.principal_plane(array[finite])
     figures, parts = [], []
-    caption = "One point a video; close points have similar features. "
+    caption = "One point per video; close points have similar features. "
     label = np.asarray(values["label"], np.float64)[finite]
     if np.isfinite(label).any():
         figures.append(

@@ -28,7 +28,7 @@ def with_interval(entry: Mapping[str, Any] | None, digits: int = 3, *, signed: b
     """ "0.812 (0.770 to 0.850)", "+0.10 (-0.02 to +0.21)" if signed, "n/a" without a value."""
     if not entry or entry["value"] is None:
         return "n/a"
-    form = f"{{:{'+' if signed else ''}.{digits}f}}"
+    form = f"{{:{'+' if signed else ''}z.{digits}f}}"  # z: no "-0.000"
     value, low, high = (None if entry[k] is None else form.format(entry[k]) for k in ("value", "low", "high"))
     return f"{value} (no interval)" if low is None else f"{value} ({low} to {high})"
 

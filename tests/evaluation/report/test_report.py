@@ -187,8 +187,8 @@ def test_confusion_by_hand(tmp_path, undrawn):
     assert report_scores.confusion(target, prediction).tolist() == [[2, 1], [1, 1]]
     text = _write(tmp_path)
     # Recorded abnormal below 50 %, called abnormal above 0.5: all are called wrong, except the one at 50 %.
-    assert "1<small>33% of the normal</small>" in text and "2<small>67% of the normal</small>" in text
-    assert "2<small>100% of the abnormal</small>" in text
+    assert "1<small>33 % of the normal</small>" in text and "2<small>67 % of the normal</small>" in text
+    assert "2<small>100 % of the abnormal</small>" in text
     assert text.count("kNN: 5 test videos of 5 patients") == 1 and "labels_label_10" not in text
     assert "0.750<small>best</small>" in text  # k = 5, temperature 0.2
 
