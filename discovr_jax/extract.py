@@ -114,7 +114,8 @@ def open_table(output: str | os.PathLike, *columns_and_notice) -> FeatureTable:
     """
     path = pathlib.Path(output).absolute()
     if path.suffix != ".parquet" or path.is_dir():
-        raise ExtractError(f"--output={output}: the table is Parquet, give a file that ends in .parquet")
+        is_folder = " is a folder" if path.is_dir() else ""
+        raise ExtractError(f"--output={output}{is_folder}: the table is Parquet, give a file that ends in .parquet")
     return FeatureTable(path, *columns_and_notice)
 
 

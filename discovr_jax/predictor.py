@@ -18,7 +18,7 @@ from discovr_jax.convert import read as weights_lib
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.evaluation import fitted_heads, interface, out_of_distribution
 from discovr_jax.evaluation.evaluators import anomaly, knn, probe, regression, segmentation
-from discovr_jax.evaluation.features import video_clips
+from discovr_jax.evaluation.features import pixels, video_clips
 from discovr_jax.evaluation.features.cache import join
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE, Heads, HeadsError
 from discovr_jax.evaluation.scored import PREFIXES, SCORED
@@ -303,6 +303,9 @@ class Predictor:
         lengths = self.heads.about["preprocessing"]["mean_lengths"]
         if "all" in self.heads.readouts:
             features["all"] = join(features, lengths)
+        if out_of_distribution.PIXELS in self.heads.readouts:
+            made = np.stack([pixels.pixel_features(*clip) for clip in flat]).reshape(len(clips), count, -1)
+            features[out_of_distribution.PIXELS] = made.mean(1, dtype=np.float64).astype(np.float32)
         return features, None if tokens is None else tokens.reshape(len(clips), count, *tokens.shape[1:])
 
     def encode(self, params, frames, num_valid):

@@ -70,6 +70,7 @@ def test_heads_are_kept_at_the_end_only(run, tiny, tmp_path):
 
 def test_predictions_are_those_of_the_evaluation(run, encoder, test_videos):
     ids, videos = test_videos
+    assert "pixels" in encoder.predictor.heads.readouts  # for the distance from the training videos
     found = encoder.predict(videos, show_out_of_distribution=True)
     for family, output, values in (
         ("lvef", "", [one.measurements["lvef"].value for one in found]),

@@ -111,7 +111,8 @@ def write(evaluation: results_lib.Evaluation, path: pathlib.Path, writes: bool =
         if head.kind == "regression":
             intervals[part] = _interval(head)
             heads[part]["interval"] = intervals[part]
-    limits, more = out_of_distribution.fit(features["train"], features["val"])
+    pictures = evaluation.features.get("pixels", ({"train": {}, "val": {}},))[0]
+    limits, more = out_of_distribution.fit(*({**features[split], **pictures[split]} for split in ("train", "val")))
     limits["fewest_frames"] = _fewest_frames(fields["train"]["num_frames"], about["preprocessing"])
     arrays |= more
     arrays["labels"] = np.asarray(fields["train"]["label"], np.float32)

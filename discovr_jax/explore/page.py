@@ -80,7 +80,7 @@ class Page:
     def __init__(self, pages: Pages, document: Any):
         self._pages, self._document = pages, document
         self._videos = videos = pages.videos
-        self.about = f"{len(videos)} videos, placed by {videos.readout}. For research use only; not a medical device."
+        self.about = f"{len(videos):,} videos, placed by {videos.readout}. For research use only; not a medical device."
         self.rows = np.arange(len(videos))  # that pass the filters
         self.drawn = self.rows[:0]  # of these, the points of the browser
         self.selected = self._before = np.zeros(len(videos), bool)
@@ -266,8 +266,8 @@ class Page:
 
     def _tell(self) -> None:
         chosen, shown, all_drawn = int(self.selected.sum()), len(self.rows), len(self.drawn) == len(self.rows)
-        self.status.text = f"{shown} of {len(self._videos)} shown, {chosen} selected"
-        self.save.label = f"Save {chosen} selected as CSV" if chosen else f"Save {shown} shown as CSV"
+        self.status.text = f"{shown:,} of {len(self._videos):,} shown, {chosen:,} selected"
+        self.save.label = f"Save {chosen:,} selected as CSV" if chosen else f"Save {shown:,} shown as CSV"
         self.drawing.visible = not all_drawn
         self.drawing.text = "" if all_drawn else details.drawing(len(self.drawn), shown)
 

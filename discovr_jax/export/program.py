@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features.cache import join
 from discovr_jax.evaluation.fitted_heads import NOMINAL
+from discovr_jax.evaluation.out_of_distribution import PIXELS
+from discovr_jax.export.pixel_frames import pixel_features
 from discovr_jax.inference import VideoEncoder
 from discovr_jax.predictor import Predictor
 
@@ -100,6 +102,8 @@ class Program:
             pooled = self._encoder.pooled(self._params, frames, num_valid)
         else:
             pooled, _ = self._predictor.encode(self._params, frames, num_valid)
+            if PIXELS in self._predictor.heads.readouts:
+                pooled[PIXELS] = pixel_features(frames, num_valid)
         pooled = {name: each.mean(0, keepdims=True) for name, each in pooled.items()}
         if self._predictor and "all" in (*self._encoder.parts, *self._predictor.heads.readouts):
             lengths = self._predictor.heads.about["preprocessing"]["mean_lengths"]

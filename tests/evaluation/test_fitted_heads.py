@@ -50,9 +50,10 @@ def evaluation():
             for name in out_of_distribution.READOUTS
         }
         columns["num_frames"] = rng.integers(5, 20, len(signal))
+    pictures = [{s: {"pixels": rng.normal(size=(n, 8)).astype(np.float32)} for s, n in COUNTS.items()}]
     # The label of one training video is unknown: it is no neighbour that votes.
     fields["train"]["label"][3] = np.nan
-    return runner.evaluate_features({"discovr": [splits]}, fields, make_config())
+    return runner.evaluate_features({"discovr": [splits], "pixels": pictures}, fields, make_config())
 
 
 @pytest.fixture
@@ -149,24 +150,33 @@ def test_absent_damaged_and_later_files_are_told(written, tmp_path):
         fitted_heads.read(path)
 
 
-def test_distances_flag_what_is_elsewhere_and_few_of_validation(evaluation):
-    splits = evaluation.features["discovr"][0]
-    about, arrays = out_of_distribution.fit(splits["train"], splits["val"])
-    assert about["readouts"] == list(out_of_distribution.READOUTS) and about["validation_videos"] == 40
+def test_distances_flag_what_is_elsewhere_and_few_of_validation(evaluation, written):
+    pictures = evaluation.features["pixels"][0]
+    splits = {split: {**each, **pictures[split]} for split, each in evaluation.features["discovr"][0].items()}
+    heads = fitted_heads.read(written[1])
+    about, arrays = heads.about["out_of_distribution"], heads.arrays
+    assert about["readouts"] == [*out_of_distribution.READOUTS, "pixels"] and about["validation_videos"] == 40
 
     def distance(features):
         return out_of_distribution.distance(about, arrays, features)
 
-    assert distance(splits["val"]).max() == about["threshold"]  # 99 % of 40 are all
+    assert distance(splits["val"]).max() == pytest.approx(about["threshold"])  # 99.5 % of 40 are all
     strange = {name: each[:3].copy() for name, each in splits["test"].items()}
     strange["std_of_mean"][0, ::2] += 40  # in one pooled feature only
     strange["cls"][1, 0] = np.nan
     found = distance(strange)
     assert found[0] > 2 * about["threshold"] and np.isnan(found[1]) and found[2] < 1.5 * about["threshold"]
+    strange = {name: each[2:3].copy() for name, each in splits["test"].items()}
+    strange["pixels"] += 40  # what the encoder does not see
+    assert distance(strange)[0] > 2 * about["threshold"]
+    older = about | {"readouts": list(out_of_distribution.READOUTS)}
+    assert out_of_distribution.distance(older, arrays, strange)[0] < 1.5 * about["threshold"]
 
 
 def test_features_that_are_not_finite_leave_nothing_in_distribution(evaluation):
     splits = evaluation.features["discovr"][0]
     bad = {name: np.full_like(each, np.nan) for name, each in splits["train"].items()}
-    about, arrays = out_of_distribution.fit(bad, splits["val"])
-    assert about["readouts"] == [] and np.isnan(out_of_distribution.distance(about, arrays, splits["test"])).all()
+    pictures = evaluation.features["pixels"][0]
+    about, arrays = out_of_distribution.fit(bad | pictures["train"], splits["val"] | pictures["val"])
+    test = splits["test"] | pictures["test"]
+    assert np.isnan(out_of_distribution.distance(about, arrays, test)).all()

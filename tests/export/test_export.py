@@ -11,8 +11,10 @@ import pytest
 import discovr_jax
 from discovr_jax import pretrained
 from discovr_jax.evaluation import fitted_heads, out_of_distribution
+from discovr_jax.evaluation.features import pixels
 from discovr_jax.export import __main__ as command
 from discovr_jax.export import check, formats, write
+from discovr_jax.export.pixel_frames import pixel_features
 from discovr_jax.export.program import Program
 from discovr_jax.predictor import Predictor
 from tests import run_case
@@ -44,7 +46,12 @@ def predictor(encoder, tmp_path_factory):
         heads[part] = {"kind": "regression", "field": part[2:], "readout": readout, "interval": {"half_width": 9.5}}
     heads["lvedv"]["interval"]["half_width"] = None
     heads["probe"]["kind"], arrays["probe/platt"] = "probe", np.array([50.0, 4.0, 0.7, 0.1])
-    rows = {split: {"cls": 4 * rng.normal(size=(40, width))} for split in ("train", "val")}
+    clips = rng.integers(0, 256, (80, 4, 32, 32), dtype=np.uint8)
+    drawn = np.split(np.stack([pixels.pixel_features(clip, 4) for clip in clips]), 2)
+    rows = {
+        split: {"cls": 4 * rng.normal(size=(40, width)), "pixels": each}
+        for split, each in zip(("train", "val"), drawn, strict=True)
+    }
     limits, more = out_of_distribution.fit(rows["train"], rows["val"])
     about = {
         "heads": heads, "out_of_distribution": limits | {"fewest_frames": 3}, "ids": [], "label_rule": "ef < 50",
@@ -68,6 +75,15 @@ def write_and_compare(name, folder, encoder, predictor, videos, shows_all):
     wanted = [check.expected(encoder, predictor, video, shows_all) for video in videos]
     loaded = how.load(folder / how.file)
     return check.differences(loaded, list(program.outputs), encoder, videos, wanted), wanted
+
+
+@pytest.mark.parametrize("size", [20, 32, 48, 56])
+def test_pictures_are_those_of_the_pixel_baseline(size):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 6, size, size), dtype=np.uint8)
+    frames[2] = 7  # of one grey level
+    num_valid = np.array([6, 4, 6], np.int32)
+    wanted = [pixels.pixel_features(clip, int(valid)) for clip, valid in zip(frames, num_valid, strict=True)]
+    np.testing.assert_allclose(pixel_features(jnp.asarray(frames), jnp.asarray(num_valid)), wanted, atol=2e-6)
 
 
 def test_heads_go_along(encoder, predictor, videos, tmp_path):
