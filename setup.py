@@ -73,6 +73,7 @@ setuptools.setup(
         "mlflow": ["mlflow-skinny>=2.14"],
         "dicom": ["highdicom>=0.28"],  # predict --dicom
         "hub": ["huggingface_hub>=2.0"],  # load_encoder("hf:..."), python -m discovr_jax.push
+        "buckets": ["aiohttp>=3.9", "gcsfs>=2024.6", "s3fs>=2024.6"],  # records at https://, gs:// and s3://
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "export": ["jax2onnx>=0.17", "onnxruntime>=1.24"],  # in an environment of its own: docs/how-to/export.md
         "docs": [  # `make docs`
@@ -82,6 +83,7 @@ setuptools.setup(
             "mkdocstrings[python]>=0.29",
         ],
         "test": [
+            "aiohttp>=3.9",
             "bokeh>=3.9",
             "build>=1.2",
             "highdicom>=0.28; python_version < '3.14'",  # pyjpegls, which it needs, has no wheel of 3.14

@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     c.data = ConfigDict()
     c.data.dataset = "echonet_dynamic"  # builder in tfds_builders/, with "/VARIANT" where it has some
     c.data.mixture = ConfigDict()  # instead, with dataset = "": each dataset's share of the clips (relative numbers)
-    c.data.data_dir = "data"  # where `python -m discovr_jax.prepare` wrote the records
+    c.data.data_dir = "data"  # where `python -m discovr_jax.prepare` wrote the records, or an address of it (s3://...)
     c.data.frame_size = 112  # pixels of the stored frames
     c.data.image_size = 112  # pixels that the model sees
     c.data.num_frames = 64  # frames of a clip

@@ -1,9 +1,7 @@
-"""Records that lie in a bucket.
+"""Records that lie in a bucket, or on a web server.
 
-array_record reads files at gs:// itself, one request of a byte range for a record; only what lies beside the files
-(names, labels, counts: 300 bytes per clip) is copied to this host. It reads no other store, so from those the whole
-folder of a dataset is copied, once: any process may need any record, because the shuffle is global, about 1.2 MB per
-clip at 112 pixels.
+Each record is read where it lies, by one request of a byte range (data/shards.py). Only what lies beside the files of
+records (names, labels, counts: 300 bytes per clip) is copied to this host.
 """
 
 import hashlib
@@ -11,15 +9,18 @@ import logging
 import os
 import pathlib
 import shutil
+from concurrent import futures
+from typing import Any
 
 from discovr_jax import file_lock
-from discovr_jax.data import records
+from discovr_jax.data import range_reader, records
 
 logger = logging.getLogger(__name__)
 
-_READ_BY_RANGE = "gs://"
 # What tells that a file was written again, by the name that one store or another gives it.
-_VERSIONS = ("md5Hash", "etag", "ETag", "content_md5", "mtime", "created")
+_VERSIONS = ("md5Hash", "etag", "ETag", "content_md5", "mtime", "created", "Last-Modified")
+_ASKED_AT_ONCE = 32
+_LIBRARIES = {"gs:": "gcsfs", "s3:": "s3fs", "http": "aiohttp"}
 
 
 def is_url(path) -> bool:
@@ -27,16 +28,17 @@ def is_url(path) -> bool:
     return "://" in os.fspath(path)
 
 
-def shards_at(data_dir: str, dataset: str, config_name: str) -> str | None:
-    """Address of the folder whose array_record files are read where they are; None where they are copied."""
-    return _address(data_dir, dataset, config_name) if data_dir.startswith(_READ_BY_RANGE) else None
+def shards_at(data_dir: str, dataset: str, config_name: str) -> str:
+    """Address of the folder whose array_record files are read where they are."""
+    return f"{data_dir.rstrip('/')}/{records.records_dir('', dataset, config_name)}"
 
 
 def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.Path | None = None) -> pathlib.Path:
-    """Copies what `shards_at` does not say is read in the bucket, unless it is here; the first process copies.
+    """Copies what lies beside the array_record files, unless it is here; the first process copies.
 
     Args:
-      data_dir: URL of what `prepare --data_dir` wrote, of any store that fsspec knows (gs:// needs gcsfs).
+      data_dir: URL of what `prepare --data_dir` wrote, of any store that fsspec knows: gs:// needs gcsfs, s3:// s3fs,
+        https:// aiohttp and a server that lists its folders.
       cache: where copies are kept; None for ~/.cache/discovr_jax/records, or DISCOVR_JAX_RECORDS.
 
     Returns:
@@ -47,23 +49,18 @@ def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.
     """
     default = pathlib.Path.home() / ".cache" / "discovr_jax" / "records"
     cache = cache or pathlib.Path(os.environ.get("DISCOVR_JAX_RECORDS", default))
-    inside, url = records.records_dir("", dataset, config_name), _address(data_dir, dataset, config_name)
+    inside, url = records.records_dir("", dataset, config_name), shards_at(data_dir, dataset, config_name)
     try:
-        import fsspec
-
-        store, root = fsspec.core.url_to_fs(url)
-        files = {path: about for path, about in sorted(store.find(root, detail=True).items()) if about["size"]}
-    except Exception as error:  # Each store has its own kinds.
-        hint = " (pip install gcsfs)" if isinstance(error, ImportError) and data_dir.startswith("gs:") else ""
-        raise records.RecordsError(_failed(url, error) + hint) from error
+        store, root, files = range_reader.asked_again(url, lambda: _listed(url))
+    except records.RecordsError as error:
+        raise records.RecordsError(_with_advice(error, url)) from error
     if not files:
         raise records.RecordsError(
             f"No records at {url}. Prepare them in a folder and copy it there: "
             f"{records.prepare_command(dataset, 'data', config_name)}; gcloud storage rsync -r data {data_dir}"
         )
     told = [(path, about["size"], *(str(about.get(name)) for name in _VERSIONS)) for path, about in files.items()]
-    if shards_at(data_dir, dataset, config_name):
-        files = {path: about for path, about in files.items() if ".array_record" not in path}
+    files = {path: about for path, about in files.items() if ".array_record" not in path}
     home = cache / hashlib.sha256(repr((url, told)).encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
     with open(f"{home}.lock", "w") as lock:
@@ -71,6 +68,19 @@ def local_records(data_dir: str, dataset: str, config_name: str, cache: pathlib.
         if not (home / inside).is_dir():
             _copy(store, root, files, url, home, inside)
     return home
+
+
+def _listed(url: str) -> tuple[Any, str, dict[str, dict]]:
+    """The store, the folder's path in it, and its files by path, with size and what tells their version."""
+    import fsspec
+
+    store, root = fsspec.core.url_to_fs(url)
+    files = store.find(root, detail=True)
+    if any(about["size"] is None for about in files.values()):  # a web server lists names, and links that sort them
+        names = [path for path in files if "?" not in path]
+        with futures.ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            files = dict(zip(names, pool.map(store.info, names), strict=True))
+    return store, root, {path: about for path, about in sorted(files.items()) if about["size"]}
 
 
 def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path, inside: pathlib.Path) -> None:
@@ -90,9 +100,9 @@ def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path
             target = place / path.removeprefix(root).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                store.get_file(path, os.fspath(target))
-            except Exception as error:
-                raise records.RecordsError(_failed(url, error)) from error
+                range_reader.asked_again(path, lambda: store.get_file(path, os.fspath(target)))  # noqa: B023
+            except records.RecordsError as error:
+                raise records.RecordsError(_with_advice(error, url)) from error
             if (came := target.stat().st_size) != about["size"]:
                 raise records.RecordsError(f"{path} came as {came} bytes, not {about['size']}: try again.")
         os.rename(part, home)
@@ -100,12 +110,8 @@ def _copy(store, root: str, files: dict[str, dict], url: str, home: pathlib.Path
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _address(data_dir: str, dataset: str, config_name: str) -> str:
-    return f"{data_dir.rstrip('/')}/{records.records_dir('', dataset, config_name)}"
-
-
-def _failed(url: str, error: Exception) -> str:
-    return (
-        f"The records at {url} cannot be read ({type(error).__name__}: {error!s:.200}). Check the address and the "
-        "credentials, or copy the folder to this host yourself and give it as data.data_dir."
-    )
+def _with_advice(error: records.RecordsError, url: str) -> str:
+    library = next((name for scheme, name in _LIBRARIES.items() if url.startswith(scheme)), "")
+    missing = library and isinstance(error.__cause__, ImportError)
+    advice = f"pip install {library}" if missing else "Check the address and the credentials"
+    return f"{error}. {advice}, or copy the folder to this host and give it as data.data_dir."
