@@ -218,6 +218,8 @@ def get_config() -> ConfigDict:
     )  # 0 steps: left out
     c.eval.evaluators.reconstruction = ConfigDict({"at_end": True, "batch": 8, "learning_rate": 1e-3, "memory": 200})
     c.eval.evaluators.reconstruction.steps = 0  # of two autoencoders that find anomalies without our encoder; 0: none
+    c.eval.evaluators.robustness = ConfigDict({"at_end": True, "perturbations": ()})  # of the test clips, of
+    # `KNOWN` in evaluation/features/perturbations.py; each puts the test split through every encoder three times
     measure(c, lvef="ef")  # likewise other measurements, in the configs of their datasets
     return c
 

@@ -175,6 +175,7 @@ def evaluate_state(
         pathlib.Path(directory) / "eval" / "features",
         share,
         make_tuner(model, mesh, map_side, {name: group[0] for name, group in teachers.items() if group}),
+        {**encoders, "pixels": [feature_extraction.pixels(share)]},
     )
     pictures = token_runner.run_token_evaluators(evaluation, runner.chosen(config, everything), context)
     folds = of_evaluation.add(evaluation, config, trained_on) if everything else {}

@@ -89,6 +89,8 @@ class FittedHead:
       known: {split: bool [videos]}, those whose target is known; target: {split: float64 [known]}; both empty where
         frames are predicted.
       rows: of test.
+      encoders: {encoder: (the pooled feature that its head reads, its predictions, one per seed)}, this one too; empty
+        where frames are predicted.
     """
 
     kind: str
@@ -99,6 +101,7 @@ class FittedHead:
     known: Mapping[str, np.ndarray]
     target: Mapping[str, np.ndarray]
     rows: "Rows"
+    encoders: Mapping[str, tuple[str, Sequence[interface.Predictions]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,9 +34,9 @@ from discovr_jax.progress import Progress, doing
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of results.json
-# Modules of evaluators/: those that are run on pooled features, and the others.
+# Modules of evaluators/: those that are run on pooled features, and the others, which see clips.
 TYPES = ("anomaly", "classes", "knn", "labels", "probe", "regression", "retrieval", "transfer")
-TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction")
+TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction", "robustness")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 _LARGE = 50_000_000  # numbers above which a split's features are not copied as float64: 400 MB
 
@@ -292,18 +292,19 @@ def _run(
     sign = 1 if module.LARGER_IS_BETTER else -1
     best = {encoder: max(row, key=lambda name, row=row: sign * row[name]) for encoder, row in val.items()}
     # The chosen one becomes the encoder's metrics, intervals and predictions; all of them stay in its table.
+    chosen_ones = {encoder: table[best[encoder]] for encoder, table in tables.items()}
     results_lib.add(
-        evaluation, part.family, job.rows, scores, {encoder: tables[encoder][best[encoder]] for encoder in tables},
-        kind=part.kind, field=part.field, readouts=best, chosen_by=f"validation {module.SELECT_BY}", part=part.name,
-        names=part.scores, bootstrapped={encoder: samples[encoder][best[encoder]] for encoder in tables},
+        evaluation, part.family, job.rows, scores, chosen_ones, kind=part.kind, field=part.field, readouts=best,
+        chosen_by=f"validation {module.SELECT_BY}", part=part.name, names=part.scores,
+        bootstrapped={encoder: samples[encoder][best[encoder]] for encoder in tables},
     )  # fmt: skip
-    evaluation.results["notes"] += neighbours.notes(part.name, {e: tables[e][best[e]][0].details for e in tables})
+    evaluation.results["notes"] += neighbours.notes(part.name, {e: one[0].details for e, one in chosen_ones.items()})
     # Not of shares of the labels, nor of another dataset.
     if part.name == part.family and hasattr(module, "apply") and results_lib.STUDIED in tables:
-        made = tables[results_lib.STUDIED][best[results_lib.STUDIED]][0]
         evaluation.heads[part.name] = results_lib.FittedHead(
-            part.kind, part.field, best[results_lib.STUDIED], options, made, job.known, job.target, job.rows
-        )
+            part.kind, part.field, best[results_lib.STUDIED], options, chosen_ones[results_lib.STUDIED][0],
+            job.known, job.target, job.rows, {encoder: (best[encoder], one) for encoder, one in chosen_ones.items()},
+        )  # fmt: skip
     entry, patients = evaluation.results["readouts"][part.name], job.rows.num_patients
     if part.source_dataset:
         entry["bank"] = part.source_dataset

@@ -22,6 +22,7 @@ STEPS = {
     "duration": "2 steps", "checkpoint.every": "1 steps", "log.every": "1 steps", "mesh.data": 4, "mesh.fsdp": 2,
     "optim.warmup": "1 steps", "loss.img": 0.0, "eval.readouts": ("cls", "mean"), "eval.resamples": 10,
     "eval.evaluators.attentive.max_gib": 1e-9,  # left out: segmentation reads tokens likewise
+    "eval.evaluators.robustness.perturbations": ("speckle",),  # noise that must not depend on the process
 }  # fmt: skip
 
 

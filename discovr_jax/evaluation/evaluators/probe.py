@@ -129,8 +129,12 @@ def apply(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
 
     Arrays are of NumPy or JAX (`interface.project`).
     """
-    score = interface.project(features, fitted["mean"], fitted["scale"], fitted["weights"]) + fitted["intercept"]
-    return calibrated(fitted["platt"], score)
+    return calibrated(fitted["platt"], log_odds(fitted, features))
+
+
+def log_odds(fitted: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """Of "abnormal", both classes equally frequent, [N] of features [N, D]: the logit of what `evaluate` predicts."""
+    return interface.project(features, fitted["mean"], fitted["scale"], fitted["weights"]) + fitted["intercept"]
 
 
 def platt(val_score: np.ndarray, val_target: np.ndarray) -> np.ndarray:

@@ -54,6 +54,7 @@ class TokenContext:
       directory: WORKDIR/eval/features, of what is cached.
       share: of this process.
       tuner: `finetune.Tuner`, for what trains the encoder too.
+      pooled: {"discovr", "random", "pixels": encoders that give pooled features}.
     """
 
     config: Any
@@ -63,6 +64,7 @@ class TokenContext:
     directory: pathlib.Path
     share: feature_cache.Share
     tuner: Any = None
+    pooled: Mapping[str, Sequence[feature_cache.FeatureEncoder]] = dataclasses.field(default_factory=dict)
 
     @property
     def members(self) -> list[tuple[str, int, TokenEncoder]]:

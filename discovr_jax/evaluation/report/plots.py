@@ -239,6 +239,34 @@ def shares(series: Mapping[str, Sequence[Mapping[str, Any] | None]], names: Sequ
     return png(figure)
 
 
+def drops(panels: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], ylabel: str) -> bytes:
+    """A panel per perturbation, a line per encoder: how much worse it gets with the strength, with intervals.
+
+    Args:
+      panels: {title: {encoder: [an entry of results.json per strength, the mildest first]}}.
+    """
+    columns = min(3, len(panels))
+    figure = Figure(figsize=(2.4 * columns, 2.2 * -(-len(panels) // columns)), layout="constrained", facecolor="white")
+    flat = figure.subplots(-(-len(panels) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes in flat[len(panels) :]:
+        axes.remove()
+    for axes, (title, encoders) in zip(flat, panels.items(), strict=False):
+        _style(axes)
+        for number, (encoder, entries) in enumerate(encoders.items()):
+            places = np.arange(1, len(entries) + 1) + 0.07 * (number - (len(encoders) - 1) / 2)
+            value, low, high = (np.array([e[key] for e in entries], float) for key in ("value", "low", "high"))
+            color = LINES[number % len(LINES)]
+            axes.plot(places, value, color=color, label=encoder, linewidth=1.5, marker="o", markersize=3.5)
+            axes.vlines(places, low, high, color=color, linewidth=1)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set_title(title, fontsize=9, color=INK)
+        axes.set_xticks(range(1, 1 + max(map(len, encoders.values()))))
+    flat[0].legend(fontsize=8, frameon=False, labelcolor=INK)
+    figure.supxlabel("strength", fontsize=9, color=INK)
+    figure.supylabel(ylabel, fontsize=9, color=INK)
+    return png(figure)
+
+
 def usage(counts: Mapping[str, np.ndarray]) -> bytes:
     """How many tokens each prototype has, the most frequent first; {label: int [prototypes]}, a line each."""
     figure, axes = figure_and_axes((4.3, 3.1))

@@ -12,6 +12,7 @@ from discovr_jax.evaluation.report import classes as report_classes
 from discovr_jax.evaluation.report import cross_validation as report_folds
 from discovr_jax.evaluation.report import html, overview
 from discovr_jax.evaluation.report import pictures as report_pictures
+from discovr_jax.evaluation.report import robustness as report_robustness
 from discovr_jax.evaluation.report import scores as report_scores
 from discovr_jax.evaluation.report import training as report_training
 
@@ -64,6 +65,7 @@ def write_report(
         report_folds.section(results),
         *report_scores.measurement_sections(results, predictions),
         report_scores.labels_section(results),
+        report_robustness.section(results),
         report_pictures.overlay_section(overlays),
         report_pictures.attention_section(clips),
         report_pictures.prototype_section(clips, usage),
