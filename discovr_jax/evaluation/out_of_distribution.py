@@ -49,7 +49,8 @@ def fit(train: Mapping[str, np.ndarray], val: Mapping[str, np.ndarray]) -> tuple
         first, second = rows[::2], rows[1::2]
         mean, scale = interface.scaling(first)
         most = max(1, min(_COMPONENTS, len(first) // 3, first.shape[1] // 4))
-        components = np.linalg.svd((first - mean) / scale, full_matrices=False)[2][:most]
+        # As float32, before anything is measured with them: of maps they are most of what is kept.
+        components = np.linalg.svd((first - mean) / scale, full_matrices=False)[2][:most].astype(np.float32)
         arrays |= {f"{_NAME}/{name}/{n}": a for n, a in (("mean", mean), ("scale", scale), ("components", components))}
         usual[name] = float(np.quantile(_residual(arrays, name, second), _USUAL)) or 1.0
         names.append(name)
