@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 
-from discovr_jax.data import file_listing, private, read
+from discovr_jax.data import contents, file_listing, private, read
 
 DICOM = ".dcm"
 
@@ -114,14 +114,26 @@ def _rows(source: pathlib.Path) -> list[tuple[str, str]]:
             if column is None:
                 raise InputError(
                     f"--input={source}: its first line names no column 'path'.{file_listing.separator_hint(header)}"
+                    f"{contents.told_of_table(source)}"
                 )
-            rows = [((row[column] or "").strip(), (row[study] or "").strip() if study else "") for row in reader]
+            # A line of nothing but commas is none.
+            rows = [
+                ((row[column] or "").strip(), _known(row[study]) if study else "")
+                for row in reader
+                if any(isinstance(cell, str) and cell.strip() for cell in row.values())
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         reason = type(error).__name__
-        raise InputError(f"--input={source} cannot be read ({reason}): save it as CSV in UTF-8") from None
+        hint = contents.told_of_table(source) or " Save it as CSV in UTF-8."
+        raise InputError(f"--input={source} cannot be read ({reason}).{hint}") from None
     if not rows:
         raise InputError(f"--input={source} names no files")
     return rows
+
+
+def _known(cell: str | None) -> str:
+    text = (cell or "").strip()
+    return "" if text.lower() in file_listing.UNKNOWN else text
 
 
 def identity(one: Input, salt: bytes, show: bool = False, hide: bool = False) -> str:

@@ -9,11 +9,12 @@ import json
 import math
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from discovr_jax.data import class_labels, file_listing, measurements
+from discovr_jax.data import class_labels, contents, file_listing, measurements
 from tfds_builders.echo_folder import class_columns
 from tfds_builders.tables import SourceError
 
@@ -21,7 +22,6 @@ CLASSES = {"Normal": 0, "Abnormal": 1, "": -1}
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 REQUIRED = ("path", "class")
 OPTIONAL = ("patient_id", "study_id", "split", "ef", "fps", "view")
-_UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +83,14 @@ def read_csv(
             name,
             files.videos.get(name),
             where,
-            re.sub(r"^(\d+)\.0+$", r"\1", cells.get("patient_id", "")),  # a whole number, as some tools write it
+            re.sub(r"^(\d+)\.0+$", r"\1", _name(cells, "patient_id")),  # a whole number, as some tools write it
             _known(cells, "split", SPLITS, where) if "split" in cells else "",
             _known(cells, "class", CLASSES, where),
             _number(cells, "ef", where),
             _number(cells, "fps", where),
             _view(cells, where),
             classes.read(cells, where),
-            cells.get("study_id", ""),
+            _name(cells, "study_id"),
         )
         if "patient_id" in cells and not found[name].patient_id:
             raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")
@@ -153,7 +153,7 @@ def _cells(file: pathlib.Path, more: Sequence[str]) -> Iterator[tuple[dict[str, 
                 raise SourceError(
                     f"The first line of the CSV names no column {' and '.join(missing)}. It needs "
                     f"{', '.join(REQUIRED)} (cells empty where unknown), and takes {', '.join(OPTIONAL)}."
-                    f"{file_listing.separator_hint(header)}"
+                    f"{file_listing.separator_hint(header)}{contents.told_of_table(file)}"
                 )
             if missing := [name for name in more if name not in places]:
                 raise SourceError(f"The CSV has no column {' and '.join(missing)}, which the options name.")
@@ -168,7 +168,8 @@ def _cells(file: pathlib.Path, more: Sequence[str]) -> Iterator[tuple[dict[str, 
                     raise SourceError(f"{where}: {len(cells)} cells, the header has {len(header)}.")
                 yield {name: cells[place].strip() for name, place in places.items()}, where
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"The CSV cannot be read ({type(error).__name__}); save it as UTF-8.") from None
+        hint = contents.told_of_table(file) or " Save it as UTF-8."
+        raise SourceError(f"The CSV cannot be read ({type(error).__name__}).{hint}") from None
 
 
 def _known(cells: dict[str, str], column: str, values: dict, where: str):
@@ -179,10 +180,16 @@ def _known(cells: dict[str, str], column: str, values: dict, where: str):
     return values[text]
 
 
+def _name(cells: dict[str, str], column: str) -> str:
+    """The cell in Unicode's composed form, so that one name is one; empty if it says that it is unknown."""
+    text = unicodedata.normalize("NFC", cells.get(column, ""))
+    return "" if text.lower() in file_listing.UNKNOWN else text
+
+
 def _number(cells: dict[str, str], column: str, where: str) -> float:
     """The cell as float, NaN if unknown."""
     text = cells.get(column, "").lower()
-    if text in _UNKNOWN:
+    if text in file_listing.UNKNOWN:
         return math.nan
     try:
         value = float(text)
@@ -190,7 +197,7 @@ def _number(cells: dict[str, str], column: str, where: str) -> float:
         value = math.inf
     if not math.isfinite(value):
         raise SourceError(f"{where}: {column} is not a number.")
-    if reason := measurements.implausible(column, value):
+    if reason := measurements.implausible(column, {column: value}):
         raise SourceError(f"{where}: {reason}.")
     return value
 
