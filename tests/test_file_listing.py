@@ -49,6 +49,18 @@ def test_a_name_is_found_however_it_is_written(folder, listed):
     assert file_listing.list_files(folder).find(listed) == ["sub/a.npy"]
 
 
+def test_of_two_files_of_one_name_one_is_read_and_the_other_counted(tmp_path):
+    """Letters composed and decomposed, a backslash, and bytes that are no text beside their own spelling."""
+    names = ("\u00c9.npy", "E\u0301.npy", "a\\b.npy", "a/b.npy", "%E9.npy", b"\xe9.npy")
+    (tmp_path / "a").mkdir()
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path), os.fsencode(name)), "wb") as file:
+            np.save(file, np.zeros((2, 4, 4), np.uint8))
+    files = file_listing.list_files(tmp_path)
+    assert list(files.videos) == ["%E9.npy", "a/b.npy", "\u00c9.npy"]
+    assert files.counts(private=True) == {"of a name that another file has": 3}
+
+
 def test_a_suffix_of_a_private_archive_is_told_only_if_it_is_no_name(tmp_path):
     for name in ("Doe.Jane", "a.vob", "b.xyzzy"):
         (tmp_path / name).touch()

@@ -127,7 +127,7 @@ def test_archives_that_inflate_without_end(tmp_path):
     write_npz(tmp_path / "shape.npz", frames=[npy((MANY, 1024, 1024)), *zeros])
     refused(tmp_path / "shape.npz", "no echocardiogram")
     write_npz(tmp_path / "item.npz", frames=npy((2, 8, 8)) + bytes(128), fps=[npy((), f"|S{MANY * MIB}"), *zeros])
-    refused(tmp_path / "item.npz", "'fps' is")
+    refused(tmp_path / "item.npz", "a still")  # the rate is unknown, and was not read
     write_npz(tmp_path / "void.npz", frames=[npy((2, 8, 8), f"|V{MANY * MIB}"), *zeros])
     refused(tmp_path / "void.npz", "no echocardiogram")
 

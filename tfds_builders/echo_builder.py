@@ -318,6 +318,7 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         stored = [dataclasses.replace(pair, before=None) for pair in pairs]
         contact_sheet.write(self.data_path / "contact_sheet.png", stored)
         private = self.private_dir / f"contact_sheet_{size}.png"
+        private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # without a salt nothing has made it yet
         private.touch()
         private.chmod(0o600)
         contact_sheet.write(private, pairs)
@@ -356,13 +357,13 @@ def _plausible(clips: Sequence[Clip], notes: dict[str, int]) -> list[Clip]:
     Raises:
       SourceError: so many of a column are that its unit must be another, or the column another.
     """
-    clips = list(clips)
+    result = list(clips)
     for field in measurements.PLAUSIBLE:
         known = [number for number, clip in enumerate(clips) if not math.isnan(clip.fields.get(field, math.nan))]
         wrong = {
             number: reason
             for number in known
-            if (reason := measurements.implausible(field, clips[number].fields[field]))
+            if (reason := measurements.implausible(field, clips[number].fields))
         }
         if len(wrong) > _DOUBTED * len(known):
             first, reason = next(iter(wrong.items()))
@@ -371,10 +372,10 @@ def _plausible(clips: Sequence[Clip], notes: dict[str, int]) -> list[Clip]:
                 "table, or the column that is taken for it."
             )
         for number in wrong:
-            clips[number] = dataclasses.replace(clips[number], fields=clips[number].fields | {field: math.nan})
+            result[number] = dataclasses.replace(result[number], fields=result[number].fields | {field: math.nan})
         if wrong:
             notes[f"{field}_implausible"] = len(wrong)
-    return clips
+    return result
 
 
 def _check_splits(clips: Sequence[Clip]) -> None:

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
-from discovr_jax.data import file_listing
+from discovr_jax.data import contents, file_listing
 from discovr_jax.data.file_table import SourceError
 
 _ARRAYS = (".npy", ".npz", ".nii", ".nii.gz")
@@ -78,7 +78,8 @@ def read_table(path: pathlib.Path, columns: Sequence[str], name: str = "") -> li
     try:
         return _rows(path, columns, name)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path} cannot be read ({error}); download it again, or save it as CSV in UTF-8.") from None
+        hint = contents.told_of_table(path) or " Download it again, or save it as CSV in UTF-8."
+        raise SourceError(f"{path} cannot be read ({error}).{hint}") from None
 
 
 def _rows(path: pathlib.Path, columns: Sequence[str], name: str) -> list[dict[str, str]]:
@@ -90,7 +91,7 @@ def _rows(path: pathlib.Path, columns: Sequence[str], name: str) -> list[dict[st
         if missing:
             raise SourceError(
                 f"{path}: missing column(s) {', '.join(missing)}; the header is {str(header)[:_QUOTED]}."
-                f"{file_listing.separator_hint(header)}"
+                f"{file_listing.separator_hint(header)}{contents.told_of_table(path)}"
             )
         doubled = [name for name in columns if header.count(name.lower()) > 1]
         if doubled:
@@ -114,7 +115,7 @@ def number(row: dict[str, str], column: str) -> float:
       SourceError: any other text, or an infinite value.
     """
     text = row[column]
-    if text.lower() in ("", "nan", "na", "n/a", "none", "null"):
+    if text.lower() in file_listing.UNKNOWN:
         return math.nan
     try:
         value = float(text)

@@ -218,13 +218,12 @@ def _record_problems(record: dict) -> Iterator[str]:
         yield f"{error}."
     if record["num_frames"] != count:
         yield f"num_frames is {record['num_frames']}, there are {count} frames."
-    for name in measurements.PLAUSIBLE:
-        if reason := measurements.implausible(name, float(record[name])):
+    values = {name: float(record[name]) for name in measurements.PLAUSIBLE}
+    for name in values:
+        if reason := measurements.implausible(name, values):
             yield f"{name} is {record[name]:g}: {reason}."
     if record["source_label"] not in (-1, 0, 1):
         yield f"source_label is {record['source_label']}, not -1, 0 or 1."
-    if record["esv"] > record["edv"]:
-        yield f"esv {record['esv']} is above edv {record['edv']}."
     for name in ("ed_frame", "es_frame"):
         if not -1 <= record[name] < count:
             yield f"{name} is {record[name]}, there are {count} frames."

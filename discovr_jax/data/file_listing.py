@@ -24,8 +24,11 @@ _KNOWN = (
     ".wmv .mkv .flv .vob .ts .m2ts .mts .3gp .ogv .asf .m4v .divx .vol .mha .mhd .nrrd .mat .hdf5 .raw .dat .xlsx .xls "
     ".docx .ini .log .md .db .dcm .jp2 .jxl .zst .7z .rar .parquet"
 ).split()
+# Cells of a table, in small letters, that say that nothing is known.
+UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
 _BYTE = re.compile("[\udc80-\udcff]")
 NO_SUFFIX, OTHER, LINKED, CLOSED = "without suffix", "of another suffix", "linked folders", "folders not opened"
+SAME_NAME = "of a name that another file has"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Files:
       videos: {name: path} of every file that a reader takes, sorted by name.
       not_read: {name: suffix} of the others; hidden ones, CSV tables and DICOMDIR, the index of an archive, are in
         neither.
-      passed_over: {LINKED or CLOSED: how many}, folders that were not looked into.
+      passed_over: {LINKED or CLOSED: how many}, folders that were not looked into; {SAME_NAME: how many}, files whose
+        names differ from another's only in what `plain` makes alike.
     """
 
     root: pathlib.Path
@@ -152,12 +156,15 @@ def list_files(root: str | os.PathLike, depth: int | None = None) -> Files:
         passed_over[LINKED] += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
         if depth is not None and len(inside.parts) >= depth:
             folders.clear()
-        for name in files:
+        for name in sorted(files):
             progress.add()
             path = root / inside / name
             if is_hidden(name) or name.upper() == "DICOMDIR" or name.lower().endswith(".csv"):
                 continue
             key = plain((inside / name).as_posix())
+            if key in videos or key in not_read:
+                passed_over[SAME_NAME] += 1
+                continue
             try:
                 kind = read.format_of(path)
             except OSError:  # it may not be opened; with a suffix that is read its reader will say so

@@ -8,11 +8,10 @@ import math
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
-from discovr_jax.data import file_listing, measurements
-
-_UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
+from discovr_jax.data import contents, file_listing, measurements
 
 
 class SourceError(ValueError):
@@ -80,7 +79,7 @@ def read(
                 raise SourceError(
                     f"The first line of the CSV names no column {' and '.join(missing)}. It needs "
                     f"{', '.join(required)} (cells empty where unknown), and takes {', '.join(optional)}."
-                    f"{file_listing.separator_hint(header)}"
+                    f"{file_listing.separator_hint(header)}{contents.told_of_table(file)}"
                 )
             if missing := [name for name in named if name not in places]:
                 raise SourceError(f"The CSV has no column {' and '.join(missing)}, which the options name.")
@@ -95,9 +94,16 @@ def read(
                 empty = False
                 yield {name: cells[place].strip() for name, place in places.items()}, where
     except (UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"The CSV cannot be read ({type(error).__name__}); save it as UTF-8.") from None
+        hint = contents.told_of_table(file) or " Save it as UTF-8."
+        raise SourceError(f"The CSV cannot be read ({type(error).__name__}).{hint}") from None
     if empty:
         raise SourceError("The CSV has a header and no rows.")
+
+
+def name(cells: dict[str, str], column: str) -> str:
+    """The cell in Unicode's composed form, so that one name is one; empty if unknown or without such a column."""
+    text = unicodedata.normalize("NFC", cells.get(column, ""))
+    return "" if text.lower() in file_listing.UNKNOWN else text
 
 
 def number(cells: dict[str, str], column: str, where: str) -> float:
@@ -107,7 +113,7 @@ def number(cells: dict[str, str], column: str, where: str) -> float:
       SourceError: it is no number, or none that the measurement can have.
     """
     text = cells.get(column, "").lower()
-    if text in _UNKNOWN:
+    if text in file_listing.UNKNOWN:
         return math.nan
     try:
         value = float(text)
@@ -115,7 +121,7 @@ def number(cells: dict[str, str], column: str, where: str) -> float:
         value = math.inf
     if not math.isfinite(value):
         raise SourceError(f"{where}: {column} is not a number.")
-    if reason := measurements.implausible(column, value):
+    if reason := measurements.implausible(column, {column: value}):
         raise SourceError(f"{where}: {reason}.")
     return value
 

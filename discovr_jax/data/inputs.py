@@ -108,7 +108,7 @@ def _about(csv: str | os.PathLike, files: file_listing.Files, private_names: boo
 
 def _cells(cells: dict[str, str], where: str) -> dict[str, Any]:
     """What a row says of its file, as attributes of an `Input`."""
-    return {"study": cells.get("study_id", ""), "fps": file_table.number(cells, "fps", where)}
+    return {"study": file_table.name(cells, "study_id"), "fps": file_table.number(cells, "fps", where)}
 
 
 def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:

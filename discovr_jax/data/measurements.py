@@ -5,6 +5,7 @@ The ranges are wide: from a fetus of 20 weeks to the largest adult heart, with r
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from discovr_jax.data.io.video import FPS
 
@@ -28,6 +29,7 @@ class Measurement:
 _FRACTION = (100.0, "a fraction of 1")
 _MILLIMETRES, _METRES = (0.1, "in millimetres"), (100.0, "in metres")
 _LITRES = (1000.0, "in litres")
+_VOLUMES = ("edv", "esv")
 PLAUSIBLE = {
     "ef": Measurement("percent", 2, 100, (_FRACTION,)),
     "rvef": Measurement("percent", 2, 100, (_FRACTION,)),
@@ -40,13 +42,20 @@ PLAUSIBLE = {
 }
 
 
-def implausible(field: str, value: float) -> str:
-    """What is wrong with a value, without quoting it; empty if it is plausible or unknown (NaN)."""
-    known = PLAUSIBLE[field]
-    if math.isnan(value) or known.low <= value <= known.high:
-        return ""
-    words = f"{field} is outside {known.low:g} to {known.high:g} {known.unit}"
-    for factor, unit in known.mistakes:
-        if known.low <= value * factor <= known.high:
-            return f"{words}; it seems to be {unit}: give {known.unit} (times {factor:g})"
-    return words
+def implausible(field: str, values: Mapping[str, float]) -> str:
+    """What is wrong with a measurement, without quoting it; empty if it is plausible or unknown (NaN).
+
+    Args:
+      field: of `PLAUSIBLE`.
+      values: of one video by field; those of other fields may be absent.
+    """
+    known, value = PLAUSIBLE[field], values[field]
+    if not (math.isnan(value) or known.low <= value <= known.high):
+        words = f"{field} is outside {known.low:g} to {known.high:g} {known.unit}"
+        for factor, unit in known.mistakes:
+            if known.low <= value * factor <= known.high:
+                return f"{words}; it seems to be {unit}: give {known.unit} (times {factor:g})"
+        return words
+    if field in _VOLUMES and values.get("esv", math.nan) > values.get("edv", math.nan):
+        return f"{field} is of a heart that is larger in systole than in diastole; are esv and edv exchanged?"
+    return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from discovr_jax.data import contents
 from discovr_jax.data.io.video import NotAClip, Video, VideoError
 
 # A clip whose pixels change over time by less than the first on average, and of which not one in a thousand changes by
@@ -31,8 +32,7 @@ def read_video(path: str | os.PathLike) -> Video:
     ((8, 32, 32), dtype('uint8'), nan)
     """
     path = pathlib.Path(path)
-    if not os.path.isfile(path):  # pathlib's raises errors for names that no file can have
-        raise VideoError(f"{path}: no such file.")
+    _check_file(path)
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty (0 bytes); download or copy it again.")
     kind = format_of(path)
@@ -43,7 +43,11 @@ def read_video(path: str | os.PathLike) -> Video:
         )
     try:
         video = READERS[kind](path)
-    except (VideoError, MemoryError):
+    except (NotAClip, MemoryError):
+        raise
+    except VideoError:
+        if content := contents.told(path, _CONTAINERS if kind in _CONTAINERS else (kind,)):
+            raise VideoError(f"{path}: not a readable {kind} file; {content}.") from None
         raise
     except ImportError as error:
         package = error.name or "of those that setup.py names"
@@ -55,9 +59,24 @@ def read_video(path: str | os.PathLike) -> Video:
         ) from None
     if len(video.frames) < 2:
         raise NotAClip(f"{path}: {len(video.frames)} frame(s), a still; a video needs at least 2.")
+    if video.frames.max() < _BACKGROUND:
+        raise NotAClip(f"{path}: a still, all black: no grey level of it is above {video.frames.max()} of 255.")
     if is_still(video.frames, video.region):
         raise NotAClip(f"{path}: a still, repeated {len(video.frames)} times: nothing in its picture moves.")
     return video
+
+
+def _check_file(path: pathlib.Path) -> None:
+    """Raises VideoError if there is no file that may be opened."""
+    if os.path.isfile(path):  # pathlib's raises errors for names that no file can have
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            raise VideoError(f"{path}: it cannot be opened ({error.strerror}).") from None
+    elif os.path.islink(path):
+        raise VideoError(f"{path}: a link to a file that is not there; fetch what it points at.")
+    else:
+        raise VideoError(f"{path}: {'no ordinary file' if os.path.lexists(path) else 'no such file'}.")
 
 
 def read_still(path: pathlib.Path) -> Video:
@@ -130,9 +149,9 @@ def _is_dicom(path: pathlib.Path) -> bool:
 
 
 def _read_ffmpeg(path: pathlib.Path) -> Video:
-    from discovr_jax.data.io import ffmpeg
+    from discovr_jax.data.io import ffmpeg, gif
 
-    return ffmpeg.read_ffmpeg(path)
+    return gif.read_gif(path) if gif.is_gif(path) else ffmpeg.read_ffmpeg(path)
 
 
 def _read_dicom(path: pathlib.Path) -> Video:
@@ -153,8 +172,10 @@ def _read_nifti(path: pathlib.Path) -> Video:
     return nifti.read_video(path)
 
 
+# FFmpeg goes by the content: the suffix is only one of these.
+_CONTAINERS = (".avi", ".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".wmv", ".mkv", ".webm", ".gif")
 READERS: dict[str, Callable[[pathlib.Path], Video]] = {
-    **dict.fromkeys((".avi", ".mp4", ".m4v", ".mov", ".mpg", ".mpeg", ".wmv", ".mkv", ".webm", ".gif"), _read_ffmpeg),
+    **dict.fromkeys(_CONTAINERS, _read_ffmpeg),
     **dict.fromkeys((".npy", ".npz"), _read_array),
     **dict.fromkeys((".nii", ".nii.gz"), _read_nifti),
     ".dcm": _read_dicom,

@@ -1,3 +1,5 @@
+import builtins
+import os
 import sys
 
 import numpy as np
@@ -67,14 +69,19 @@ def test_a_damaged_picture_is_refused_with_its_frame(avi):
         read_video(avi)
 
 
-def test_fewer_frames_than_the_container_declares_is_refused(avi):
+@pytest.mark.parametrize("declared", [13, 50_000, 2**32 - 1])
+def test_a_whole_avi_holds_fewer_frames_than_it_declares(avi, declared):
+    """As a recorder leaves it whose last frames were dropped; a player shows what there is."""
     # The header of the AVI stream holds the count of frames, after "vids".
     data = bytearray(avi.read_bytes())
     place = data.index(b"strh") + 8 + 32
     assert int.from_bytes(data[place : place + 4], "little") == 12
-    data[place : place + 4] = (13).to_bytes(4, "little")
+    data[place : place + 4] = declared.to_bytes(4, "little")
     avi.write_bytes(data)
-    with pytest.raises(VideoError, match="12 frames decoded, but the container declares 13"):
+    video = read_video(avi)
+    assert len(video.frames) == 12 and video.fps == 40 and "fewer_frames_than_declared" in video.flags
+    avi.write_bytes(data[: data.index(b"idx1")])  # cut off after the last frame
+    with pytest.raises(VideoError, match="12 frames decoded, but the container declares"):
         read_video(avi)
 
 
@@ -84,10 +91,14 @@ def test_other_unusable_files_say_why(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "empty.npy").touch()
     write_video(tmp_path / "one.avi", moving_square(1))
+    os.symlink(tmp_path / "gone.avi", tmp_path / "linked.avi")
+    os.mkfifo(tmp_path / "pipe.avi")
     for name, reason in {
         "empty.avi": "0 bytes",
         "empty.npy": "0 bytes",
         "text.avi": "decoding failed",
+        "linked.avi": "a link to a file that is not there",
+        "pipe.avi": "no ordinary file",
         "notes.txt": r"format is not known; known are \.avi, \.dcm, \.gif, \.m4v, \.mkv, \.mov, \.mp4, .*DICOM",
         "one.avi": "at least 2",
         "absent.avi": "no such file",
@@ -176,10 +187,9 @@ def test_arrays_that_are_no_video_are_refused(tmp_path):
         with pytest.raises(VideoError, match=f"{name}.npy.*{reason}"):
             read_video(tmp_path / f"{name}.npy")
     np.savez(tmp_path / "two.npz", a=grey, b=grey)
-    np.savez(tmp_path / "fps.npz", frames=grey, fps=[1, 2, 3])
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "pickle.npz", frames=np.array([{"a": 1}] * 2, object))
-    for name, reason in (("two", "none is called 'frames'"), ("fps", "one number"), ("text", "not a readable")):
+    for name, reason in (("two", "none is called 'frames'"), ("text", "not a readable")):
         with pytest.raises(VideoError, match=f"{name}.npz.*{reason}"):
             read_video(tmp_path / f"{name}.npz")
     with pytest.raises(VideoError, match="pickle.npz"):
@@ -232,6 +242,32 @@ def test_an_error_of_the_program_is_not_told_of_the_file(avi, monkeypatch, error
     assert "test_read.py" in str(caught.value)  # where it was raised
 
 
+def test_a_file_that_may_not_be_opened(avi, monkeypatch):
+    """The tests may run as root, who may read all."""
+    real = builtins.open
+
+    def refuse(path, *args, **kwargs):
+        if path == avi:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(VideoError, match=r"clip.avi: it cannot be opened \(Permission denied\)\.$"):
+        read_video(avi)
+
+
+@pytest.mark.parametrize("shape", [(96, 128, 24), (96, 128, 3)])
+def test_axes_in_another_order(tmp_path, shape):
+    """Time last, and one picture in colour: frames would be 128 x 24 and 128 x 3."""
+    nibabel = pytest.importorskip("nibabel", reason="reading NIfTI needs nibabel")
+    array = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    nibabel.save(nibabel.Nifti1Image(np.moveaxis(array, -1, 0), np.eye(4)), tmp_path / "a.nii")
+    for name, order in (("a.npy", r"\[T, H, W\]"), ("a.nii", "across, down, time")):
+        with pytest.raises(VideoError, match=f"{name}.*axes in another order than {order}"):
+            read_video(tmp_path / name)
+
+
 def test_a_package_that_is_missing_is_named(avi, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(VideoError, match="clip.avi: reading .avi needs a package that cannot be imported: av"):
@@ -243,8 +279,10 @@ def test_a_still_is_no_clip_whatever_holds_it(tmp_path):
     np.save(tmp_path / "one.npy", grey)
     np.save(tmp_path / "many.npy", np.repeat(grey, 30, 0))
     np.save(tmp_path / "black.npy", np.zeros((4, 40, 40), np.uint8))
-    for name in ("one", "many", "black"):
-        with pytest.raises(NotAClip, match=f"{name}.npy.*still"):
+    np.save(tmp_path / "binary.npy", moving_square(4, 40, 40) // 200)
+    words = {"one": "at least 2", "many": "nothing .* moves", "black": "black", "binary": "no grey level .* above 1 of"}
+    for name, why in words.items():
+        with pytest.raises(NotAClip, match=f"{name}.npy.*still.*{why}"):
             read_video(tmp_path / f"{name}.npy")
     noise = np.random.default_rng(0).integers(0, 9, (30, 40, 40), np.uint8)
     np.save(tmp_path / "noisy.npy", grey // 2 + noise)
@@ -258,6 +296,10 @@ def test_unknown_and_implausible_values_of_arrays(tmp_path):
         ({"fps": np.nan}, ()),
         ({"spacing": [np.nan, 1.0]}, ("implausible_pixel_spacing",)),
         ({"spacing": [np.nan, np.nan]}, ()),
+        ({"fps": "50"}, ("implausible_fps",)),
+        ({"fps": [1, 2, 3]}, ("implausible_fps",)),
+        ({"fps": np.array(None)}, ("implausible_fps",)),
+        ({"spacing": 0.3}, ("implausible_pixel_spacing",)),
     ):
         np.savez(tmp_path / "a.npz", frames=grey, **values)
         video = read_video(tmp_path / "a.npz")

@@ -144,6 +144,18 @@ def test_a_single_implausible_value_becomes_unknown_and_is_counted(tmp_path):
     assert audit.metadata(path)["notes"] == {"rvef_implausible": 1} and audit.check(path) == []
 
 
+def test_volumes_of_a_heart_that_is_larger_in_systole(tmp_path):
+    """Both of a single one become unknown; where most are, the columns are exchanged."""
+    clips = [clip(f"m{number:02d}", "train", edv=90.0, esv=95.0 if number == 3 else 40.0) for number in range(25)]
+    path = made_up.build(tmp_path / "one", [*made_up.sound(), *clips], workers=1)
+    rows = {row["id"]: (row["edv"], row["esv"]) for row in manifest.rows(path)}
+    assert rows["m03"] == ("nan", "nan") and rows["m04"] == ("90.0", "40.0")
+    assert audit.metadata(path)["notes"] == {"edv_implausible": 1, "esv_implausible": 1}
+    exchanged = [clip(name, "train", edv=40.0, esv=90.0) for name in "mn"]
+    with pytest.raises(SourceError, match="row m: edv is of a heart .* are esv and edv exchanged.*So are 2 of 2"):
+        made_up.build(tmp_path / "all", made_up.sound(*exchanged))
+
+
 def test_an_error_of_the_builder_names_the_row(tmp_path):
     with pytest.raises(TypeError, match="SeedSequence expects") as error:
         made_up.build(tmp_path, made_up.sound(clip("e", "train", seed="x")))

@@ -233,6 +233,10 @@ class TestEchoFolder(BuilderCase):
             directory / "quarantine.csv"
         ).read_text().replace('"', "")
 
+    def test_paths_are_shown_and_the_raw_contact_sheet_is_kept_apart(self, source, tmp_path):
+        self.prepare(source, tmp_path / "records", show_paths=True, private_dir=str(tmp_path / "apart/from/all"))
+        assert [path.name for path in (tmp_path / "apart/from/all").iterdir()] == ["contact_sheet_112.png"]
+
     @pytest.mark.parametrize("form", ["bom", "crlf", "case", "integers", "quotes", "absolute", "backslash"])
     def test_forms_of_the_same_csv(self, source, prepared, tmp_path, form):
         file = source / "list.csv"

@@ -75,14 +75,14 @@ def read_csv(
             name,
             files.videos.get(name),
             where,
-            re.sub(r"^(\d+)\.0+$", r"\1", cells.get("patient_id", "")),  # a whole number, as some tools write it
+            re.sub(r"^(\d+)\.0+$", r"\1", file_table.name(cells, "patient_id")),  # whole, as some tools write it
             _known(cells, "split", SPLITS, where) if "split" in cells else "",
             _known(cells, "class", CLASSES, where),
             file_table.number(cells, "ef", where),
             file_table.number(cells, "fps", where),
             _view(cells, where),
             classes.read(cells, where),
-            cells.get("study_id", ""),
+            file_table.name(cells, "study_id"),
         )
         if "patient_id" in cells and not found[name].patient_id:
             raise SourceError(f"{where}: patient_id is empty; without it the patient could be in two splits.")

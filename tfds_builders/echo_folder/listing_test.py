@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from discovr_jax.data import audit
+from discovr_jax.data import audit, file_listing
 from tests.builder_case import moving_square, notes, write_table
+from tfds_builders.echo_folder import class_columns, listing
 from tfds_builders.echo_folder.echo_folder_test import HEADER, ROWS, fields, id_map
 from tfds_builders.echo_folder.echo_folder_test import TestEchoFolder as Archive  # under this name it is not collected
 from tfds_builders.tables import SourceError
@@ -37,6 +38,7 @@ prepare = Archive().prepare
         (("", "Normal", "7", "train"), "CSV line 6: the path is empty"),
         (("site/case_1/clip03", "Normal", "7", "train"), "CSV line 6: the same file as CSV line 2"),
         (("x.avi", "Normal", "", "train"), "CSV line 6: patient_id is empty"),
+        (("x.avi", "Normal", "NaN", "train"), "CSV line 6: patient_id is empty"),  # not one patient of that name
         (("x.avi", "Normal", "7", "DOE"), "CSV line 6: split must be"),
         (("x.avi", "Normal", "7", "train", "DOE"), "CSV line 6: ef is not a number"),
         (("x.avi", "Normal", "7", "train", "140"), "CSV line 6: ef is outside 2 to 100 percent"),
@@ -70,7 +72,10 @@ def test_rows_that_are_refused_are_named_by_their_line_alone(source, tmp_path, r
         ("Path;class\nDOE.avi;Normal\n", r"names no column.* separated by semicolons \(;\): save it with commas"),
         ("Path\tclass\nDOE.avi\tNormal\n", r"names no column.* separated by tabs"),
         ('Path,class\n"DOE.avi,Normal\n', "cannot be read"),
-        ("Path,class\nDOÉ.avi,Normal\n", "cannot be read"),
+        ("Path,class\nDOÉ.avi,Normal\n", r"cannot be read .*\)\. Save it as UTF-8"),
+        ("PK\x03\x04" + "\x80" * 26 + "[Content_Types].xml", "Its content is an Office document.* as CSV"),
+        ("\xff\xfeP\0a\0t\0h\0", "Its content is UTF-16: save the table as CSV"),
+        ("P\0a\0t\0h\0,\0", "no column path.* Its content is UTF-16"),
     ],
 )
 def test_tables_that_are_refused(source, tmp_path, text, reason):
@@ -95,6 +100,17 @@ def test_rows_without_video_and_videos_without_row(source, tmp_path):
     directory = prepare(source, tmp_path / "records", max_bad=1)
     assert len(fields(directory)) == 4 and notes(directory)["videos_without_row"] == 1
     assert re.search(r"\n[0-9a-f]{16},.?CSV line 6: no such file", (directory / "quarantine.csv").read_text())
+
+
+def test_one_name_of_a_patient_or_study_is_one(source, tmp_path):
+    """In whatever form Unicode has it; a study that is said to be unknown is none."""
+    cells = [("M\u00fcller", "Mai"), ("Mu\u0308ller", "nan"), ("Meier", "N/A"), ("Meier", "")]
+    rows = [(row[0], "", patient, study) for row, (patient, study) in zip(ROWS, cells, strict=True)]
+    write_table(source / "list.csv", ("Path", "class", "patient_id", "study_id"), rows)
+    files = file_listing.list_files(source)
+    found, _ = listing.read_csv(source / "list.csv", files, class_columns.Cells([]))
+    assert [row.patient_id for row in found] == ["M\u00fcller", "M\u00fcller", "Meier", "Meier"]
+    assert [row.study_id for row in found] == ["Mai", "", "", ""]
 
 
 def test_names_as_other_systems_write_them(source, tmp_path):

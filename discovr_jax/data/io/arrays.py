@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from discovr_jax.data import colour
-from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
+from discovr_jax.data.io.video import Video, VideoError, check_axes, check_size, grey_levels
 
 # Names by which an .npz may call its frames, and its other entries that are read, if they are there.
 FRAMES, FPS, SPACING = "frames", "fps", "spacing"
@@ -33,7 +33,7 @@ def read_npy(path: pathlib.Path) -> Video:
 def read_npz(path: pathlib.Path) -> Video:
     """The array `frames` (or the only one there is) as `read_npy` takes it, with `fps` and `spacing` [2] in mm.
 
-    NaN, and what no echocardiogram can have, is unknown.
+    NaN, what no echocardiogram can have, and what is no such number, is unknown.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,7 +55,10 @@ def read_npz(path: pathlib.Path) -> Video:
                     if math.prod(shape) != count or dtype.kind not in "iuf":
                         raise VideoError(f"{path}: '{key}' is {dtype} {shape}; {FPS} is one number, {SPACING} two.")
 
-                return [float(value) for value in read(key, check).ravel()]
+                try:
+                    return [float(value) for value in read(key, check).ravel()]
+                except VideoError:  # it is optional, and costs no frames: `Video` takes this as unknown, and flags it
+                    return [math.inf] * count
 
             (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
             return _video(path, read(name, _check_frames), fps, spacing)
@@ -79,6 +82,7 @@ def _check_frames(path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if len(shape) not in (3, 4) or shape[3:] not in ((), (3,)) or not all(shape):
         raise VideoError(f"{path}: an array of shape {shape}; frames are [T, H, W] or [T, H, W, 3].")
     check_size(path, *shape[:3], math.prod(shape[3:]) * dtype.itemsize)
+    check_axes(path, shape[1], shape[2], "[T, H, W]")
 
 
 def _read(path, file, check: Callable[[pathlib.Path, tuple[int, ...], np.dtype], None]) -> np.ndarray:

@@ -59,19 +59,17 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
             # Mapped: asked for the gigabytes that a damaged length says, a file would first make room for them.
             with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 _check_deflated(path, content)
-                header = pydicom.dcmread(content, specific_tags=list(TAGS))
-            syntax = header.file_meta.get("TransferSyntaxUID")
-            result = "PixelData" in header
+                header = pydicom.dcmread(content, specific_tags=list(TAGS), force=_is_bare(content))
+            header.ensure_file_meta()
             _check_class(path, header)
         except _BAD_DATA as error:
             if isinstance(error, VideoError):
                 raise
-            raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); copy it again.") from None
-        if not result:
-            raise VideoError(f"{path}: the object holds no pixels; copy it again.")
-        if syntax is None:
-            raise VideoError(f"{path}: its header names no transfer syntax; export it again.")
-        if str(syntax).startswith(_VIDEO):
+            remedy = "copy it again"
+            if isinstance(error, InvalidDicomError):
+                remedy = "rename it if it is of another format, else copy it again"
+            raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); {remedy}.") from None
+        if str(header.file_meta.get("TransferSyntaxUID")).startswith(_VIDEO):
             clip = decode_video(path, io.BytesIO(dicom_pixels.video_stream(path, header)))
         else:
             frames, tint, flags = dicom_pixels.decode(path, header)
@@ -94,7 +92,9 @@ def read_study(path: pathlib.Path) -> str:
         try:
             with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 _check_deflated(path, content)
-                header = pydicom.dcmread(content, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+                header = pydicom.dcmread(
+                    content, stop_before_pixels=True, specific_tags=["StudyInstanceUID"], force=_is_bare(content)
+                )
             return str(header.get("StudyInstanceUID") or "")
         except Exception:  # the study is optional: whatever is wrong with it, the pixels may be sound
             return ""
@@ -114,6 +114,15 @@ def _check_class(path: pathlib.Path, header) -> None:
     shown = dicom_values.no_picture(header)
     if shown is not None:
         raise NotAClip(f"{path}: its regions show {shown}, and no B-mode picture.")
+    if not header.get("PixelData"):
+        if not clip:
+            raise NotAClip(f"{path}: of a maker's own class, without pixel data that the standard knows.")
+        raise VideoError(f"{path}: the object holds no pixels; export it again, with its pixel data.")
+
+
+def _is_bare(content) -> bool:
+    """Whether a file begins with its first element (of group 2 or 8), as some do that lack preamble and "DICM"."""
+    return content[128:132] != b"DICM" and content[:2] in (b"\x02\x00", b"\x08\x00") and content[3:4] == b"\x00"
 
 
 def _check_deflated(path: pathlib.Path, content) -> None:
@@ -138,7 +147,7 @@ def _check_deflated(path: pathlib.Path, content) -> None:
 
 def _meta(content) -> tuple[int, bytes]:
     """Where group 2 ends, which is in explicit VR little endian whatever follows (PS3.10, 7.1), and its syntax."""
-    place, syntax = 132, b""
+    place, syntax = 132 if content[128:132] == b"DICM" else 0, b""
     while content[place : place + 2] == b"\x02\x00":
         wide = content[place + 4 : place + 6] in _WIDE
         start = place + (12 if wide else 8)

@@ -3,9 +3,14 @@
 import dataclasses
 import struct
 
+# Kinds of compressed pictures.
+BASELINE, EXTENDED, LOSSLESS, JPEG_LS, JPEG_2000, RUN_LENGTHS, JPEG_XL = (
+    "baseline JPEG", "extended JPEG", "lossless JPEG", "JPEG-LS", "JPEG 2000", "run lengths", "JPEG XL",
+)  # fmt: skip
 _CHUNK = 2**20  # bytes of a file in which a JPEG 2000 codestream must begin
 _DCT = (0xC0, 0xC1, 0xC2)  # frames of JPEG whose colour may have been turned into YCbCr; lossless ones are as they are
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # markers among the frames' that are none
+_LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +24,9 @@ class Codestream:
         the stream names (JPEG 2000); None if the stream does not say.
       adobe: an Adobe marker says so, and decoders obey it.
       named_rgb: no marker but the components' names, R, G and B, say so.
+      kind: `BASELINE` to `JPEG_2000`.
+      signed: whether samples have a sign; None if the stream does not say, or says it of more than 8 bits, which some
+        writers get wrong where the header is right.
     """
 
     height: int
@@ -28,6 +36,23 @@ class Codestream:
     space: str | None = None
     adobe: bool = False
     named_rgb: bool = False
+    kind: str = JPEG_2000
+    signed: bool | None = None
+
+
+def kind_of(data: bytes) -> str | None:
+    """What a compressed picture is by its first bytes; None if it begins as none does."""
+    if data[:3] == b"\xff\xd8\xff":
+        stream = parse(data)
+        return BASELINE if stream is None else stream.kind
+    if data[:4] == b"\xff\x4f\xff\x51" or data[4:12] == b"jP  \r\n\x87\n":
+        return JPEG_2000
+    if data[:2] == b"\xff\x0a" or data[4:12] == b"JXL \r\n\x87\n":
+        return JPEG_XL
+    # The number of segments, up to 15, and where the first begins: after this header of 64 bytes (PS3.5 G.5).
+    if len(data) >= 64 and 1 <= int.from_bytes(data[:4], "little") <= 15 and data[4:8] == b"\x40\0\0\0":
+        return RUN_LENGTHS
+    return None
 
 
 def parse(data: bytes) -> Codestream | None:
@@ -53,14 +78,16 @@ def _jpeg_2000(data: bytes, start: int) -> Codestream:
         place += 2 + struct.unpack_from(">H", data, place + 2)[0]
     space = "RGB" if transformed and components == 3 else None
     # The picture's size is what lies between its offset and the far edge; never more than the edge says.
-    return Codestream(max(height - top, 0), max(width - left, 0), components, (precision & 0x7F) + 1, space)
+    signed = None if precision & 0x7F > 7 else bool(precision & 0x80)
+    size = max(height - top, 0), max(width - left, 0)
+    return Codestream(*size, components, (precision & 0x7F) + 1, space, signed=signed)
 
 
 def _jpeg(data: bytes) -> Codestream | None:
     place, jfif, adobe = 2, False, None
     while place + 9 <= len(data) and data[place] == 0xFF:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES or marker == 0xF7:
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES or marker == _JPEG_LS:
             return _jpeg_frame(data, place, marker, jfif, adobe)
         if marker == 0xE0:
             jfif = jfif or data[place + 4 : place + 8] == b"JFIF"
@@ -73,8 +100,14 @@ def _jpeg(data: bytes) -> Codestream | None:
 
 def _jpeg_frame(data: bytes, place: int, marker: int, jfif: bool, adobe: int | None) -> Codestream:
     precision, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
+    signed = None
+    if marker == _JPEG_LS or marker in _LOSSLESS:
+        kind = JPEG_LS if marker == _JPEG_LS else LOSSLESS
+    else:
+        kind = BASELINE if precision <= 8 else EXTENDED
+        signed = False if precision <= 8 else None  # samples are shifted before the transform: they have no sign
     if components != 3 or marker not in _DCT:
-        return Codestream(height, width, components, precision)
+        return Codestream(height, width, components, precision, kind=kind, signed=signed)
     names, sampling = zip(*struct.iter_unpack(">BBx", data[place + 10 : place + 19]), strict=True)
     named_rgb = bytes(names).upper() == b"RGB"
     space = None
@@ -88,5 +121,5 @@ def _jpeg_frame(data: bytes, place: int, marker: int, jfif: bool, adobe: int | N
         space = "YBR"
     return Codestream(
         height, width, components, precision, space,
-        adobe=adobe is not None, named_rgb=named_rgb and not jfif and adobe is None,
+        adobe=adobe is not None, named_rgb=named_rgb and not jfif and adobe is None, kind=kind, signed=signed,
     )  # fmt: skip

@@ -14,7 +14,12 @@ from discovr_jax.data.io.dicom_values import BAD_VALUE, numbers
 _PALETTES = tuple(
     f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
 )
+# OverlayBitPosition of the sixteen overlays that there can be: a bit of the samples that is none of theirs.
+_OVERLAY_BITS = tuple(0x60000102 + (number << 17) for number in range(16))
 TAGS = (
+    *_OVERLAY_BITS,
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "RescaleSlope",
     "RescaleIntercept",
     "ModalityLUTSequence",
@@ -27,17 +32,18 @@ TAGS = (
 )
 # Bits fewer than BitsStored from which on a header is not believed: a clip that dark shows nothing.
 _FEWER_BITS = 3
-_LEAST_CONTRAST = 8  # grey levels that a window must leave
+_LEAST_CONTRAST = 32  # grey levels that a window must leave
 
 
 def grey(header, values: np.ndarray, apply_lookups: bool = True) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Samples of any depth and sign as grey levels, uint8 of the same shape, and flags.
+    """Samples of any depth and sign as grey levels, uint8 of the same shape, as they are shown, and flags.
 
     Args:
       apply_lookups: the header's rescale and window apply to them.
     """
-    values, flags = _aligned(header, values), set()
-    low, high = int(values.min()), int(values.max())
+    values, flags = _aligned(header, _without_overlays(header, values)), set()
+    padding = _padding(header, values)
+    low, high = (int(ends(values if padding is None else values[~padding])) for ends in (np.min, np.max))
     modality, voi = (_modality(header), _voi(header)) if apply_lookups else (None, None)
     if voi is not None:
         displayed = np.array([low, high]) if modality is None else modality(np.array([low, high]))
@@ -55,8 +61,14 @@ def grey(header, values: np.ndarray, apply_lookups: bool = True) -> tuple[np.nda
         return np.clip(np.rint((every.astype(np.float64) - first) * (255 / (last - first))), 0, 255).astype(np.uint8)
 
     if values.itemsize > 2:
-        return np.stack([display(frame) for frame in values]), tuple(sorted(flags))
-    return looked_up(per_value(values, display), values), tuple(sorted(flags))
+        frames = np.stack([display(frame) for frame in values])
+    else:
+        frames = looked_up(per_value(values, display), values)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        frames = 255 - frames
+    if padding is not None:
+        frames[padding] = 0
+    return frames, tuple(sorted(flags))
 
 
 def per_value(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -69,6 +81,26 @@ def per_value(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) 
 
 def looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     return table[values.astype(values.dtype.newbyteorder("="), copy=False).view(f"u{values.itemsize}")]
+
+
+def _without_overlays(header, values: np.ndarray) -> np.ndarray:
+    """Samples without the bits that hold a drawing (PS3.5 8.1.2, as old scanners still write it)."""
+    stored = int(header.BitsStored)
+    for name in _OVERLAY_BITS:
+        bit = int((numbers(header, name) or [0])[0])
+        if stored <= bit < 8 * values.itemsize:
+            values = values & values.dtype.type(np.iinfo(values.dtype).max ^ 1 << bit)
+    return values
+
+
+def _padding(header, values: np.ndarray) -> np.ndarray | None:
+    """Which samples fill what is outside the picture (PS3.3 C.7.5.1.1.2), bool of their shape; None if none do."""
+    first, last = numbers(header, "PixelPaddingValue"), numbers(header, "PixelPaddingRangeLimit")
+    if not first:
+        return None
+    ends = sorted([first[0], last[0] if last else first[0]])
+    padding = (values >= ends[0]) & (values <= ends[1])
+    return padding if padding.any() and not padding.all() else None
 
 
 def _aligned(header, values: np.ndarray) -> np.ndarray:
@@ -149,15 +181,26 @@ def _has_table(header, name: str) -> bool:
     """Whether a sequence holds a look-up table that is whole."""
     try:
         item = (header.get(name) or [None])[0]
-        return item is not None and len(item.LUTDescriptor) == 3 and len(item.LUTData) > 0
+        return item is not None and _is_whole(item.LUTDescriptor, item.LUTData)
     except (AttributeError, *BAD_VALUE):  # the first: the item has no such element
         return False
+
+
+def _is_whole(descriptor, data) -> bool:
+    """Whether a table holds as many entries as its descriptor says: numbers, or in bytes one or two of each."""
+    if len(descriptor) != 3:
+        return False
+    entries = int(descriptor[0]) or 2**16
+    return len(data) >= (entries if not isinstance(data, bytes) or descriptor[2] <= 8 else 2 * entries)
 
 
 def palette(header, values: np.ndarray) -> np.ndarray:
     """Indices [N] as red, green, blue, uint8 [N, 3]; entries of 16 bits may be filled to 255 only."""
     import pydicom.pixels
 
+    for described, name in zip(_PALETTES[::2], _PALETTES[1::2], strict=True):
+        if f"Segmented{name}" not in header and not _is_whole(header.get(described) or (), header.get(name) or b""):
+            raise ValueError(f"{name} is missing, or shorter than its descriptor says")
     if not header.file_meta.TransferSyntaxUID.is_little_endian:
         for name in _PALETTES[1::2]:  # pydicom takes them for little endian
             if name in header and isinstance(header[name].value, bytes) and header[name].VR == "OW":

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.errors import BytesLengthException
 
 from discovr_jax.data.io.video import FPS, is_plausible
@@ -11,6 +12,7 @@ from discovr_jax.data.io.video import FPS, is_plausible
 TAGS = (
     "FrameTime",
     "FrameTimeVector",
+    "FrameIncrementPointer",
     "CineRate",
     "RecommendedDisplayFrameRate",
     "SequenceOfUltrasoundRegions",
@@ -24,13 +26,15 @@ _NO_CLIPS = {2: "M-mode", 3: "a spectral Doppler"}
 # What pydicom raises for a value that is not what its tag demands, when it is asked for it. A fraction where integers
 # belong is a TypeError.
 BAD_VALUE = (ValueError, TypeError, KeyError, OverflowError, NotImplementedError, BytesLengthException)
+_FRAME_TIME = 0x00181063  # its tag
 _UNREADABLE = math.inf  # what no limit of `Video` lets through: the value becomes unknown, and a flag says so
 
 
-def numbers(dataset, name: str) -> list[float] | None:
-    """The numbers of an element, [] if it is absent or empty, None if they cannot be read."""
+def numbers(dataset, name: str | int) -> list[float] | None:
+    """The numbers of an element (by keyword or tag), [] if it is absent or empty, None if they cannot be read."""
     try:
         value = dataset.get(name)
+        value = value.value if isinstance(value, pydicom.DataElement) else value
         if value is None or isinstance(value, str | bytes) and not value.strip():
             return []
         items = [value] if isinstance(value, str | bytes | float | int) or not hasattr(value, "__iter__") else value
@@ -40,9 +44,12 @@ def numbers(dataset, name: str) -> list[float] | None:
 
 
 def frame_times(header, count: int) -> np.ndarray | None:
-    """Seconds of `count` frames, float64 [T], from the times between them; None if the header has none for each."""
+    """Seconds of `count` frames, float64 [T], from the times between them.
+
+    None if the header has none for each, or says that the one time between any two frames counts.
+    """
     steps = numbers(header, "FrameTimeVector")
-    if not steps or len(steps) != count:
+    if not steps or len(steps) != count or _counts_frame_time(header):
         return None
     return np.cumsum([0.0, *steps[1:]]) / 1000  # milliseconds; the first is not one between two frames
 
@@ -61,6 +68,12 @@ def frames_per_second(header) -> float:
         rates.append(_single(values) or math.nan)
     known = [rate for rate in rates if not math.isnan(rate)]
     return next((rate for rate in known if is_plausible(rate, FPS)), known[0] if known else math.nan)
+
+
+def _counts_frame_time(header) -> bool:
+    """Whether FrameIncrementPointer names FrameTime (PS3.3 C.7.6.6.1.1), and that is one that there can be."""
+    pointed = numbers(header, "FrameIncrementPointer") or []
+    return _FRAME_TIME in pointed and is_plausible(_per_second(numbers(header, "FrameTime")), FPS)
 
 
 def aspect(header) -> float:

@@ -1,12 +1,13 @@
 """Reads a NIfTI image as frames. Of its header only shape, scaling and voxel size are used, never free text."""
 
+import logging
 import math
 import pathlib
 import zlib
 
 import numpy as np
 
-from discovr_jax.data.io.video import Video, VideoError, check_size, grey_levels
+from discovr_jax.data.io.video import Video, VideoError, check_axes, check_size, grey_levels
 
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 # What Python and NumPy raise for damaged files, besides nibabel's own errors.
@@ -18,6 +19,7 @@ _START, _MOST_OFFSET = 540, 2**20
 def read_video(path: pathlib.Path) -> Video:
     """A sequence of grey pictures, as `read_nifti` has it; its frame rate is not known."""
     frames, spacing = read_nifti(path)
+    check_axes(path, *frames.shape[1:], "across, down, time")
     return Video(grey_levels(path, frames), math.nan, spacing)
 
 
@@ -36,6 +38,7 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
     """
     import nibabel
 
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it tells how it mends headers, which is not done
     if not path.is_file():
         raise VideoError(f"{path}: no such file.")
     try:
@@ -45,7 +48,7 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
         item, scaled = image.get_data_dtype().itemsize, (image.dataobj.slope, image.dataobj.inter) != (1, 0)
         check_size(path, frames, height, width, max(8, item) if scaled else item)
         values = np.asanyarray(image.dataobj)
-        across, down = (float(step) for step in image.header.get_zooms()[:2])
+        across, down = _zooms(path)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_BAD_DATA) as error:
         if isinstance(error, VideoError):
             raise
@@ -63,13 +66,25 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
 
 def _check_offset(path: pathlib.Path) -> None:
     """Raises VideoError if the pixels begin far into the file: nibabel reads all that lies before them."""
+    for offset in _header(path, (108, "f4"), (168, "i8"), 1):  # vox_offset of NIfTI-1, and of NIfTI-2
+        if not 0 <= offset <= _MOST_OFFSET:
+            raise VideoError(f"{path}: its pixels begin at byte {offset}; the file is damaged, copy it again.")
+
+
+def _zooms(path: pathlib.Path) -> tuple[float, float]:
+    """Across and down, as the header says, without sign: nibabel would make 1 of 0. NaN if that is not known."""
+    steps = [abs(float(step)) for step in _header(path, (80, "f4"), (112, "f8"), 2)]  # pixdim[1:3] of both
+    return (steps[0], steps[1]) if steps else (math.nan, math.nan)
+
+
+def _header(path: pathlib.Path, first: tuple[int, str], second: tuple[int, str], count: int) -> np.ndarray:
+    """Numbers of the header of NIfTI-1 or NIfTI-2 at a place and of a kind, in either byte order; none if neither."""
     from nibabel.openers import ImageOpener
 
     with ImageOpener(path) as file:
         start = file.read(_START)
-    for place, kind in ((108, "f4"), (168, "i8")):  # vox_offset of NIfTI-1, and of NIfTI-2
+    for size, (place, kind) in ((348, first), (540, second)):
         for order in "<>":
-            if start[:4] == np.array(540 if kind == "i8" else 348, f"{order}i4").tobytes():
-                offset = np.frombuffer(start, f"{order}{kind}", 1, place)[0]
-                if not 0 <= offset <= _MOST_OFFSET:
-                    raise VideoError(f"{path}: its pixels begin at byte {offset}; the file is damaged, copy it again.")
+            if start[:4] == np.array(size, f"{order}i4").tobytes():
+                return np.frombuffer(start, f"{order}{kind}", count, place)
+    return np.array([])

@@ -16,6 +16,11 @@ import numpy as np
 MAX_FRAMES, MAX_SIDE, MAX_BYTES = 20_000, 4096, 4 * 2**30
 # What an echocardiogram can have: frames per second, millimetres per pixel, width of a pixel divided by its height.
 FPS, SPACING, ASPECT = (1.0, 1000.0), (0.005, 10.0), (0.25, 4.0)
+# Millimetres that the longer side of a picture can have, from a small animal's heart to the widest view of a fetus: a
+# spacing beyond is of another unit. Pictures of fewer pixels may be details.
+_EXTENT, _WHOLE = (5.0, 500.0), 64
+# No picture has fewer pixels one way, and so many times as many the other.
+_NARROW, _LONG = 32, 3
 # Rates that differ by less are one rate, seen through rounded time stamps.
 _SAME_RATE = 0.01
 # Numbers that overshoot the range of grey levels by this share of it are rounded or resampled grey levels, and are
@@ -88,11 +93,13 @@ class Video:
         if not (math.isnan(fps) or is_plausible(fps, FPS)):
             fps, flags["implausible_fps"] = math.nan, None
         row, column = (float(step) for step in self.pixel_spacing)
-        if not (is_plausible(row, SPACING) and is_plausible(column, SPACING) and is_plausible(column / row, ASPECT)):
+        # A wrong unit is one of both sides: the shape of a pixel holds.
+        shape = column / row if row > 0 and column > 0 else math.nan
+        aspect = shape if is_plausible(shape, ASPECT) else float(self.pixel_aspect)
+        if not self._is_plausible_spacing(row, column):
             if not (math.isnan(row) and math.isnan(column)):
                 flags["implausible_pixel_spacing"] = None
             row = column = math.nan
-        aspect = float(self.pixel_aspect) if math.isnan(row) else column / row
         if not (math.isnan(aspect) or is_plausible(aspect, ASPECT)):
             aspect, flags["implausible_pixel_aspect"] = math.nan, None
         for name, value in {
@@ -100,6 +107,12 @@ class Video:
             "flags": tuple(flags),
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)
+
+    def _is_plausible_spacing(self, row: float, column: float) -> bool:
+        if not (is_plausible(row, SPACING) and is_plausible(column, SPACING) and is_plausible(column / row, ASPECT)):
+            return False
+        height, width = self.frames.shape[1:]
+        return max(height, width) < _WHOLE or is_plausible(max(height * row, width * column), _EXTENT)
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:
@@ -148,6 +161,12 @@ def check_size(path: pathlib.Path, frames: int, height: int, width: int, pixel_b
         )
     if min(frames, height, width) < 0:
         raise VideoError(f"{path}: {frames} frames of {height} x {width}; the header is damaged, copy it again.")
+
+
+def check_axes(path: pathlib.Path, height: int, width: int, order: str) -> None:
+    """Raises VideoError if frames are so narrow that an array's axes must be in another order than `order`."""
+    if min(height, width) < _NARROW and max(height, width) > _LONG * min(height, width):
+        raise VideoError(f"{path}: frames of {height} x {width}; are its axes in another order than {order}?")
 
 
 def grey_levels(path: pathlib.Path, values: np.ndarray) -> np.ndarray:

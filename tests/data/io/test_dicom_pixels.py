@@ -181,8 +181,11 @@ def test_odd_depths_and_windows_are_flagged(tmp_path, grey):
     u16 = grey.astype(np.uint16)
     flags = read.read_video(write(tmp_path / "a.dcm", "MONOCHROME2", u16)).flags
     assert flags == ("bits_unlike_header",)
-    path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, WindowCenter="9999", WindowWidth="2")
-    assert read.read_video(path).flags == ("implausible_window",)
+    for center, width in (("9999", "2"), ("2048", "4096")):  # the second is of 12 bits: it would leave 16 grey levels
+        path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, WindowCenter=center, WindowWidth=width)
+        video = read.read_video(path)
+        assert video.flags == ("implausible_window",)
+        np.testing.assert_array_equal(video.frames, grey)
 
 
 def test_colour_of_sixteen_bits(tmp_path, grey):
@@ -244,7 +247,46 @@ def test_jpeg_xl_is_decoded_by_what_is_installed(tmp_path, grey, monkeypatch):
     np.testing.assert_array_equal(read.read_video(path).frames, grey)
 
 
-@pytest.mark.parametrize("name", ["PixelRepresentation", "BitsStored", "Rows"])
-def test_what_the_header_lacks_is_named(tmp_path, grey, name):
-    with pytest.raises(VideoError, match=f"lacks {name}"):
-        read.read_video(write(tmp_path / "a.dcm", "MONOCHROME2", grey, **{name: None}))
+@pytest.mark.parametrize("bits,overlay", [(8, 8), (12, 12), (12, 15)])
+def test_an_overlay_in_the_bits_above_is_no_part_of_the_samples(tmp_path, grey, bits, overlay):
+    """PS3.5 8.1.2, retired, but what old scanners wrote is still there."""
+    drawn = (np.random.default_rng(0).random(grey.shape) > 0.9).astype(np.uint16) << overlay
+    path = write(
+        tmp_path / "a.dcm", "MONOCHROME2", grey.astype(np.uint16) * 2 ** (bits - 8) | drawn, BitsStored=bits,
+        HighBit=bits - 1,
+    )  # fmt: skip
+    ds = pydicom.dcmread(path)
+    ds.add_new(0x60020102, "US", overlay)
+    ds.save_as(path)
+    video = read.read_video(path)
+    assert np.abs(video.frames.astype(int) - grey).max() <= 1 and video.flags == ()
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("padding", [-2000, 30_000])
+def test_what_pads_a_picture_is_black_and_does_not_darken_it(tmp_path, grey, kind, padding):
+    samples = (255 - grey if kind == "MONOCHROME1" else grey).astype(np.int16)
+    samples[:, :, :8] = padding
+    path = write(tmp_path / "a.dcm", kind, samples, PixelPaddingValue=padding)
+    grey[:, :, :8] = 0
+    np.testing.assert_array_equal(read.read_video(path).frames, grey)
+
+
+def test_a_table_that_is_too_short_is_passed_over(tmp_path, grey):
+    for name in ("VOILUTSequence", "ModalityLUTSequence"):
+        items = sequence(0, 16, np.arange(100))
+        items[0].LUTDescriptor = [256, 0, 16]
+        path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, **{name: items})
+        np.testing.assert_array_equal(read.read_video(path).frames, grey)
+
+
+@pytest.mark.parametrize("change", ["missing", "short"])
+def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, change):
+    tags = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        tags[f"{name}PaletteColorLookupTableData"] = bytes(2 * (100 if change == "short" else 256))
+    if change == "missing":
+        del tags["RedPaletteColorLookupTableData"]
+    with pytest.raises(VideoError, match="RedPaletteColorLookupTableData is missing, or shorter"):
+        read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))

@@ -88,6 +88,38 @@ def test_times_between_frames(tmp_path, grey):
     assert video.frame_times is None and video.fps == pytest.approx(40)
 
 
+@pytest.mark.parametrize("points_at,fps", [("FrameTime", 25), ("FrameTimeVector", 50), (None, 50)])
+def test_the_header_may_say_which_of_two_times_counts(tmp_path, grey, points_at, fps):
+    pointer = {} if points_at is None else {"FrameIncrementPointer": pydicom.datadict.tag_for_keyword(points_at)}
+    path = write(tmp_path / "a.dcm", grey, FrameTime="40", FrameTimeVector=[0, 20, 20], **pointer)
+    assert read.read_video(path).fps == pytest.approx(fps)
+    path = write(tmp_path / "a.dcm", grey, FrameTime="0", FrameTimeVector=[0, 20, 20], **pointer)
+    assert read.read_video(path).fps == pytest.approx(50)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("lacks", ["preamble", "meta information", "transfer syntax"])
+def test_files_without_their_beginning(tmp_path, grey, lacks, implicit):
+    path = write(tmp_path / "a.dcm", grey)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+    ds.save_as(path)
+    data = path.read_bytes()
+    first, name = data.index(b"\x08\x00\x16\x00") if b"\x08\x00\x16\x00" in data else None, b"\x02\x00\x10\x00UI"
+    first = first or data.index(b"\x18\x00\x63\x10")
+    place = data.index(name)
+    (length,) = struct.unpack_from("<H", data, place + 6)
+    cut = {
+        "preamble": data[132:],
+        "meta information": data[:132] + data[first:],
+        "transfer syntax": data[:place] + data[place + 8 + length :],
+    }[lacks]
+    path.write_bytes(cut)
+    video = read.read_video(path)
+    np.testing.assert_array_equal(video.frames, grey)
+    assert video.fps == 25
+
+
 @pytest.mark.parametrize(
     "tags,aspect",
     [
@@ -162,9 +194,14 @@ def test_objects_of_other_classes_are_no_clips(tmp_path, grey, name, pixels, wor
 )
 def test_an_ultrasound_object_without_pixels_is_damaged(tmp_path, grey, name):
     assert len(read.read_video(write(tmp_path / "a.dcm", grey, SOPClassUID=getattr(uid, name))).frames) == 3
-    with pytest.raises(VideoError, match="no pixels; copy it again") as error:
+    with pytest.raises(VideoError, match="no pixels; export it again") as error:
         read.read_video(write(tmp_path / "a.dcm", grey, SOPClassUID=getattr(uid, name), PixelData=None))
     assert not isinstance(error.value, NotAClip)
+
+
+def test_a_makers_own_object_without_pixels_is_no_clip(tmp_path, grey):
+    with pytest.raises(NotAClip, match="a maker's own class"):
+        read.read_video(write(tmp_path / "a.dcm", grey, SOPClassUID="1.2.840.113543.6.6.1.3.10002", PixelData=None))
 
 
 @pytest.mark.parametrize("count", [1, 3])

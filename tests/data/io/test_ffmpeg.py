@@ -157,6 +157,88 @@ def test_what_is_transparent_is_black(tmp_path, frames):
     np.testing.assert_array_equal(read.read_video(tmp_path / "a.mov").frames, grey)
 
 
+def raw_avi(path, frames, fourth=0, rate=40, scale=1, microseconds=25_000):
+    """An AVI of 32 bits a pixel, whose fourth byte means nothing, as frame grabbers write it."""
+
+    def chunk(name, data):
+        return name + struct.pack("<I", len(data)) + data
+
+    pictures = [np.dstack([f, f, f, np.full_like(f, fourth)])[::-1].tobytes() for f in frames]
+    size = len(pictures[0])
+    main = struct.pack("<14I", microseconds, 0, 0, 0x10, len(frames), 0, 1, size, WIDTH, HEIGHT, 0, 0, 0, 0)
+    stream = b"vidsDIB " + struct.pack("<IHHIIIIIIIIhhhh", 0, 0, 0, 0, scale, rate, 0, len(frames), size, *[0] * 6)
+    picture = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 32, 0, size, 0, 0, 0, 0)
+    streams = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", picture))
+    header = chunk(b"LIST", b"hdrl" + chunk(b"avih", main) + streams)
+    movie = chunk(b"LIST", b"movi" + b"".join(chunk(b"00db", data) for data in pictures))
+    path.write_bytes(chunk(b"RIFF", b"AVI " + header + movie))
+    return path
+
+
+@pytest.mark.parametrize("fourth", [0, 255])
+def test_a_fourth_byte_that_is_never_opaque_is_no_alpha(tmp_path, frames, fourth):
+    video = read.read_video(raw_avi(tmp_path / "a.avi", frames, fourth))
+    np.testing.assert_array_equal(video.frames, frames)
+    assert video.fps == 40 and video.colour is None
+
+
+@pytest.mark.parametrize("rate,scale", [(0, 1), (25, 0)])
+def test_an_avi_without_a_rate(tmp_path, frames, rate, scale):
+    """FFmpeg would say 25 frames per second; that of the main header counts, if there is one."""
+    video = read.read_video(raw_avi(tmp_path / "a.avi", frames, rate=rate, scale=scale, microseconds=0))
+    assert np.isnan(video.fps) and video.frame_times is None and len(video.frames) == 24
+    assert read.read_video(raw_avi(tmp_path / "a.avi", frames, rate=rate, scale=scale)).fps == pytest.approx(40)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_bare_stream_has_the_rate_that_it_says_itself(tmp_path, frames, told):
+    options = {"crf": "5", "bf": "0"} | ({} if told else {"x264-params": "force-cfr=0:vfr-input=1"})
+    with av.open(str(tmp_path / "a.mp4"), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=40, options=options)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    assert read.read_video(tmp_path / "a.mp4").fps == pytest.approx(40)  # of FFmpeg's own: 25
+
+
+def test_a_thumbnail_is_not_the_video(tmp_path, frames):
+    for suffix in (".mp4", ".mkv"):
+        with av.open(str(tmp_path / f"a{suffix}"), "w") as container:
+            small, large = (container.add_stream("libx264", rate=40, options={"crf": "5"}) for _ in range(2))
+            for stream, step in ((small, 2), (large, 1)):
+                stream.height, stream.width, stream.pix_fmt = HEIGHT // step, WIDTH // step, "yuv420p"
+            for stream, count, step in ((small, 1, 2), (large, len(frames), 1)):
+                for frame in frames[:count, ::step, ::step]:
+                    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray")
+                    container.mux(stream.encode(picture.reformat(format="yuv420p")))
+                container.mux(stream.encode())
+        video = read.read_video(tmp_path / f"a{suffix}")
+        assert video.frames.shape == frames.shape and away(video, frames) < 2
+
+
+def test_an_mp4_in_fragments_that_is_cut_off_is_refused(tmp_path, frames):
+    """Nothing in it says how many there should be, but the last one is longer than the file."""
+    options = {"movflags": "frag_every_frame+empty_moov+default_base_moof"}
+    with av.open(str(tmp_path / "a.mp4"), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=40, options={"crf": "5", "bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    video = read.read_video(tmp_path / "a.mp4")
+    assert len(video.frames) == 24 and video.fps == pytest.approx(40)
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[: data.rindex(b"moof") + 20])
+    with pytest.raises(VideoError, match="a.mp4: the file ends before its last part does; it is cut off"):
+        read.read_video(tmp_path / "a.mp4")
+    # Something else that follows, and is cut off, costs no frame.
+    (tmp_path / "a.mp4").write_bytes(data + struct.pack(">I", 999) + b"free")
+    assert len(read.read_video(tmp_path / "a.mp4").frames) == 24
+
+
 @pytest.mark.parametrize(
     "suffix,codec,pix_fmt",
     [

@@ -1,3 +1,5 @@
+import struct
+
 import nibabel
 import numpy as np
 import pytest
@@ -36,6 +38,21 @@ def test_units_are_millimetres(tmp_path):
     array = np.zeros((2, 2), np.uint8)
     for unit, expected in (("meter", 300), ("micron", 0.0003), ("unknown", 0.3)):
         assert read_nifti(write(tmp_path / "a.nii", array, (0.3, 0.3), unit))[1] == pytest.approx((expected,) * 2)
+
+
+@pytest.mark.parametrize("kind,place,code", [(nibabel.Nifti1Image, 80, "<f"), (nibabel.Nifti2Image, 112, "<d")])
+def test_a_voxel_size_of_nothing_is_not_one_millimetre(tmp_path, kind, place, code):
+    """As nibabel would have it."""
+    image = kind(np.zeros((4, 4), np.uint8), np.eye(4))
+    image.header.set_zooms((0.5, 0.25))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    assert struct.unpack_from(code, data, place) == (0.5,)
+    for value in (0.0, -0.5):
+        struct.pack_into(code, data, place, value)
+        (tmp_path / "a.nii").write_bytes(data)
+        assert read_nifti(tmp_path / "a.nii")[1] == (0.25, abs(value))
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

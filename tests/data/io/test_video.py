@@ -51,6 +51,14 @@ def test_spacing_is_two_plausible_numbers_or_unknown(given, spacing, flags):
     assert video.flags == flags
 
 
+@pytest.mark.parametrize("spacing,known", [(0.03, False), (0.06, True), (0.8, True), (6.0, False)])
+def test_a_spacing_of_another_unit_is_seen_by_the_size_of_the_picture(spacing, known):
+    """Centimetres taken for millimetres make a heart of 4 mm, and the reverse one of half a metre."""
+    video = Video(np.zeros((2, 96, 128), np.uint8), pixel_spacing=(spacing, spacing / 2))
+    assert np.isnan(video.pixel_spacing).all() != known and video.pixel_aspect == pytest.approx(0.5)
+    assert video.flags == (() if known else ("implausible_pixel_spacing",))
+
+
 def test_pixels_have_the_shape_of_their_spacing_else_of_their_aspect():
     known = Video(frames(), pixel_spacing=(0.2, 0.3), pixel_aspect=1.2)
     assert known.pixel_aspect == pytest.approx(1.5) and known.pixel_size == (0.2, 0.3)
