@@ -11,6 +11,10 @@ STAMP := $(VENV)/.installed-$(LINE)
 # Python compiles what is imported when it is; compiling all that is installed takes longer than the rest.
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile $(addprefix -c ,$(CONSTRAINTS))
 
+# Nor is it compiled again by each of the processes that a test starts, where the machine asks for no bytecode on disk,
+# as many containers do: a start takes a second then, and not three.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo pretrain-phantom test test-newest test-long chaos fuzz lint docs constraints clean
 
 # Huge pages: a step touches the same large arrays again and again (docs/speed.md).

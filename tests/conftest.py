@@ -20,6 +20,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Before NumPy is imported. Matrices of tests are small: threads of linear algebra would wait more than they work.
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 # A program is compiled once for all tests, workers and processes that they start: the first process makes the folder.
 if "DISCOVR_TESTS_PROGRAMS" not in os.environ:
     os.environ["DISCOVR_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="discovr-tests-")

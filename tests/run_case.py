@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from threadpoolctl import threadpool_limits
 
 from discovr_jax import prepare, train
 from discovr_jax.configs import phantom
@@ -139,7 +138,7 @@ def evaluated(tiny, tmp_path_factory):
     Made when first asked for, and shared by the tests of a worker: they change copies only.
     """
     folder, run = session_folder(tmp_path_factory), tmp_path_factory.getbasetemp() / "evaluated"
-    with pytest.MonkeyPatch.context() as patch, compiled_programs(folder), threadpool_limits(1):
+    with pytest.MonkeyPatch.context() as patch, compiled_programs(folder):
         patch.setattr(mesh_lib, "make_mesh", one_device)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
         patch.setattr(report, "write_report", lambda *_, **__: "no report")

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from discovr_jax import prepare, train
 from discovr_jax.data import feed
@@ -36,7 +35,7 @@ MEASURED = {
 def quick(tmp_path_factory):
     """Runs take the first of the eight devices and compile once; nothing is drawn."""
     folder = run_case.session_folder(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
+    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         patch.setattr(evaluate.samples, "of_clips", lambda *_: {"clips": []})
         patch.setattr(report, "write_report", lambda *_, **__: "no report")

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 from matplotlib import pyplot
-from threadpoolctl import threadpool_limits
 
 import discovr_jax
 from discovr_jax import train
@@ -44,9 +43,9 @@ TOP_LEVEL = {"step", "commit", "n_test", "encoders", "paired", "trained_on"}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    """Runs take the first of the eight devices and compile once; the linear algebra here is too small for threads."""
+    """Runs take the first of the eight devices and compile once."""
     folder = run_case.session_folder(tmp_path_factory)
-    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder), threadpool_limits(1):
+    with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(folder):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
         run_case.traced_once(patch)
         yield

@@ -17,7 +17,7 @@ import pytest
 
 from discovr_jax import replay, train
 from discovr_jax.data import feed
-from discovr_jax.evaluation import evaluate
+from discovr_jax.evaluation import dry_run, evaluate
 from discovr_jax.method import experiment
 from discovr_jax.method import step as train_step
 from discovr_jax.parallel import mesh as mesh_lib
@@ -45,9 +45,10 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    """Runs take the first of the eight devices and compile once."""
+    """Runs take the first of the eight devices and compile once; no evaluators are rehearsed, for none will run."""
     with pytest.MonkeyPatch.context() as patch, run_case.compiled_programs(run_case.session_folder(tmp_path_factory)):
         patch.setattr(mesh_lib, "make_mesh", run_case.one_device)
+        patch.setattr(dry_run, "check_evaluators", lambda *_: None)
         run_case.traced_once(patch)
         yield
 
@@ -305,6 +306,17 @@ def test_sigterm_interrupts_an_evaluation_which_is_done_at_the_next_start(step, 
         assert not run(tmp_path).finished
     assert checkpoint.Checkpoints(tmp_path).steps()[-1] == step
     assert not any("eval/weights/sum" in row for row in run_case.rows(tmp_path) if row["step"] == step)
+    assert run(tmp_path).finished
+    assert_same_end(tmp_path, finished)
+
+
+def test_a_last_evaluation_that_fails_costs_no_training(run, finished, tmp_path, monkeypatch):
+    made = run_case.weight_metrics
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(run_case, "weight_metrics", lambda *a: made(*a) if a[3] < 9 else 1 / 0)
+        run(tmp_path)
+    assert checkpoint.Checkpoints(tmp_path).steps() == [3, 6, 9]
+    monkeypatch.setattr(feed, "device_batches", run_case.cut_short(0, lambda: pytest.fail("trained again")))
     assert run(tmp_path).finished
     assert_same_end(tmp_path, finished)
 

@@ -10,6 +10,7 @@ COMPILED_FAST = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_use_fusion_emitters=false",  # gone since jaxlib 0.11
+    "--xla_cpu_parallel_codegen_split_count=1",  # parts for threads, which have no core of their own here
 )
 _FOUND = "DISCOVR_TESTS_XLA_FLAGS"
 

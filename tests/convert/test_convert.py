@@ -33,10 +33,17 @@ def biased():
     return public_layout.state_dict(TINY, True)
 
 
-@pytest.fixture
-def converted(tmp_path, biased):
-    """A converted checkpoint on disk."""
-    source, ours = tmp_path / "source.safetensors", tmp_path / "ours"
+@pytest.fixture(scope="module")
+def arrays(biased):
+    """What the converter makes of `biased`."""
+    return state.from_torch(biased, HINTS).arrays
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, biased):
+    """A converted checkpoint on disk, beside its source."""
+    folder = tmp_path_factory.mktemp("converted")
+    source, ours = folder / "source.safetensors", folder / "ours"
     safetensors.numpy.save_file(biased, source)
     assert convert.main(["from-torch", str(source), f"--output={ours}", *FLAGS]) == 0
     return ours
@@ -82,9 +89,9 @@ def test_image_encoders_are_those_of_the_public_code(converted, biased, branch):
 
 
 @pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone."])
-def test_prefixes_are_ignored(biased, prefix):
+def test_prefixes_are_ignored(biased, arrays, prefix):
     found = state.from_torch({prefix + name: tensor for name, tensor in biased.items()}, HINTS)
-    assert_same(found.arrays, state.from_torch(biased, HINTS).arrays)
+    assert_same(found.arrays, arrays)
 
 
 def test_two_tensors_of_one_name_are_refused(biased):
@@ -93,12 +100,11 @@ def test_two_tensors_of_one_name_are_refused(biased):
         state.from_torch(twice, HINTS)
 
 
-def test_a_bare_encoder_becomes_the_video_teacher(biased):
+def test_a_bare_encoder_becomes_the_video_teacher(biased, arrays):
     start = "video_teacher."
     bare = {f"backbone.{name.removeprefix(start)}": x for name, x in biased.items() if name.startswith(start)}
     found = state.from_torch(bare, Hints(image_size=16))
-    whole = state.from_torch(biased, HINTS).arrays
-    assert_same(found.arrays, {n: x for n, x in whole.items() if n.startswith("teacher/video_encoder/")})
+    assert_same(found.arrays, {n: x for n, x in arrays.items() if n.startswith("teacher/video_encoder/")})
 
 
 def without_last_block(tensors):
@@ -165,9 +171,9 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, biased, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-def test_an_output_that_exists_is_left_alone(converted, tmp_path, capsys):
-    before = sorted(path.name for path in converted.iterdir())
-    assert convert.main(["from-torch", str(tmp_path / "source.safetensors"), f"--output={converted}", *FLAGS]) == 1
+def test_an_output_that_exists_is_left_alone(converted, capsys):
+    source, before = converted.parent / "source.safetensors", sorted(path.name for path in converted.iterdir())
+    assert convert.main(["from-torch", str(source), f"--output={converted}", *FLAGS]) == 1
     assert "exists" in capsys.readouterr().err
     assert sorted(path.name for path in converted.iterdir()) == before
 
