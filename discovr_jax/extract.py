@@ -81,7 +81,7 @@ def extract(
       The model card, with counts.
 
     Raises:
-      InputError, SourceError: no input, or a CSV that cannot be read.
+      InputError: no input, or a CSV that cannot be read.
       ExtractError: no file gave features, or an output of something else is in the way.
     """
     check_frame_rate(encoder, use_fps)

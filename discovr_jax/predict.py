@@ -77,7 +77,7 @@ def predict(
     Raises:
       HeadsError: the evaluation kept no heads, or they are of other weights.
       DicomError: DICOM files cannot be written, or some that were are gone.
-      InputError, SourceError, ExtractError: as `extract.extract`.
+      InputError, ExtractError: as `extract.extract`.
     """
     heads = encoder.predictor.heads
     extract_lib.check_frame_rate(encoder, use_fps)

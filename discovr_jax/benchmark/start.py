@@ -1,6 +1,6 @@
 """The start of training on very many records: seconds and memory until the first batch.
 
-The records are made up: one small frame each, all the same, under names of their own in the manifest. What a start
+The records are made up: two small frames each, all the same, under names of their own in the manifest. What a start
 reads of a record does not depend on its frames.
 """
 
@@ -88,7 +88,7 @@ def make(folder: pathlib.Path, count: int, shards: int) -> None:
     part.mkdir(parents=True)
     schema = records.features(SIDE)
     schema.save_config(part)
-    frames = np.zeros((1, SIDE, SIDE), np.uint8)
+    frames = np.zeros((2, SIDE, SIDE), np.uint8)
     record = records.make_record(frames, id="0", patient_id="0", ef=60.0, fps=50.0, view="A4C", dataset=DATASET)
     data = schema.serialize_example(schema.encode_example(record))
     lengths = [len(part) for part in np.array_split(np.arange(count), shards)]

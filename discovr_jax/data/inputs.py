@@ -1,11 +1,13 @@
 """What a command reads: the videos of a folder, of a CSV, or one file; and what it calls each."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from discovr_jax.data import file_listing, file_table, private, read
@@ -67,8 +69,7 @@ def find(source: str | os.PathLike, private_names: bool = True, csv: str | os.Pa
         takes it: a path, or one below the folder. Files without a row are taken too.
 
     Raises:
-      InputError: there are none, or no row of the table names one.
-      file_table.SourceError: a table cannot be read; says the line.
+      InputError: there are none, no row of a table names one, or a table cannot be read; says the line.
     """
     source = pathlib.Path(source)
     if source.is_dir():
@@ -94,16 +95,28 @@ def find(source: str | os.PathLike, private_names: bool = True, csv: str | os.Pa
 
 def _about(csv: str | os.PathLike, files: file_listing.Files, private_names: bool) -> tuple[dict[str, dict], int]:
     """{name of a file: what its row says}, and how many rows name no file."""
-    found, missing = {}, []
-    for name, cells, where in file_table.rows(file_table.locate(csv, files.root), files, ("path",), OPTIONAL):
-        if name in files.videos:
-            found[name] = _cells(cells, where)
-        else:
-            missing.append(name)
+    found, missing, table = {}, [], file_table.locate(csv, files.root)
+    if not table.is_file():
+        raise InputError(f"--csv={csv}: no such file")
+    with _named(f"--csv={csv}"):
+        for name, cells, where in file_table.rows(table, files, ("path",), OPTIONAL):
+            if name in files.videos:
+                found[name] = _cells(cells, where)
+            else:
+                missing.append(name)
     if not found:
         hint = files.hint(missing, private_names)
         raise InputError(f"--csv={csv}: none of its {len(missing)} rows names a file of --input.{hint}")
     return found, len(missing)
+
+
+@contextlib.contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Says which table it is that cannot be read."""
+    try:
+        yield
+    except file_table.SourceError as error:
+        raise InputError(f"{option}: {error}") from None
 
 
 def _cells(cells: dict[str, str], where: str) -> dict[str, Any]:
@@ -112,7 +125,8 @@ def _cells(cells: dict[str, str], where: str) -> dict[str, Any]:
 
 
 def _of_csv(source: pathlib.Path, private_names: bool) -> Inputs:
-    rows = [(cells["path"], _cells(cells, where)) for cells, where in file_table.read(source, ("path",), OPTIONAL)]
+    with _named(f"--input={source}"):
+        rows = [(cells["path"], _cells(cells, where)) for cells, where in file_table.read(source, ("path",), OPTIONAL)]
     # The folder of the table may hold a whole disk, so only the folders that are named are listed.
     folders = {source.parent: file_listing.list_files(source.parent, depth=0)}
     result, missing = [], []
