@@ -234,8 +234,8 @@ def test_cells_that_are_no_names(tmp_path, cell):
         assert "list.csv cannot be read" in str(error)
     try:
         assert len(inputs.find(tmp_path / "list.csv").files) == 2
-    except tables.SourceError as error:
-        assert "The CSV cannot be read" in str(error)
+    except inputs.InputError as error:
+        assert "list.csv: The CSV cannot be read" in str(error)
 
 
 def test_long_cells_are_not_repeated_and_long_paths_name_no_file(tmp_path):

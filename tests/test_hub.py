@@ -73,8 +73,8 @@ def test_there_and_back_the_numbers_are_the_same(server, tmp_path, capsys):
     repository = server.repositories["lab/phantom"]
     assert repository.private and len(repository.commits) == 2, "one commit after the first"
     assert set(repository.commits[-1][1]) == {
-        ".gitattributes", "README.md", "config.json", "checkpoints/step_4000/weights.safetensors",
-        "eval/4000/heads.safetensors", "eval/4000/results.json",
+        ".gitattributes", "README.md", "config.json", "checkpoints/step_8000/weights.safetensors",
+        "eval/8000/heads.safetensors", "eval/8000/results.json",
     }  # fmt: skip
     video = np.random.default_rng(0).integers(0, 256, (40, 60, 80)).astype(np.uint8)
     here, there = (discovr_jax.load_encoder(name) for name in ("phantom", "hf:lab/phantom@main"))

@@ -26,7 +26,7 @@ DATA = "Videos of nobody, under no licence."
 @pytest.fixture(scope="module")
 def results():
     """Of the encoder that comes with the package."""
-    return json.loads((PHANTOM / "eval" / "4000" / "results.json").read_bytes())
+    return json.loads((PHANTOM / "eval" / "8000" / "results.json").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def config():
 @pytest.fixture(scope="module")
 def run(make_tiny, results, tmp_path_factory):
     """A run on a private archive, its config and its evaluation full of names."""
-    folder = run_case.saved(make_tiny(**PLACES), tmp_path_factory.mktemp("push") / "run", step=4000)
+    folder = run_case.saved(make_tiny(**PLACES), tmp_path_factory.mktemp("push") / "run", step=8000)
     skipped = {"evaluator": "transfer", "encoder": "all", "reason": "No prepared records at /home/quillfeather"}
-    place = folder / "eval" / "4000"
+    place = folder / "eval" / "8000"
     place.mkdir(parents=True)
     (place / "results.json").write_text(json.dumps(results | {"skipped": [skipped]}))
-    shutil.copy(PHANTOM / "eval" / "4000" / "heads.safetensors", place)
+    shutil.copy(PHANTOM / "eval" / "8000" / "heads.safetensors", place)
     return folder
 
 
@@ -67,14 +67,14 @@ def names(folder):
 def test_what_is_sent_is_slims_folder_and_a_card(run, shared, tmp_path):
     small = slim.write(run, tmp_path / "slim", heads=False)
     assert names(shared) == names(small) | {"README.md"}
-    assert names(small) == {"checkpoints/step_4000/weights.safetensors", "config.json", "eval/4000/results.json"}
+    assert names(small) == {"checkpoints/step_8000/weights.safetensors", "config.json", "eval/8000/results.json"}
     assert all((shared / name).read_bytes() == (small / name).read_bytes() for name in names(small))
     assert all(hub._is_needed(name) for name in names(small) - {"config.json"})
 
 
 def test_heads_come_along_only_if_that_is_said(run, shared, tmp_path):
     with_heads = push.write(run, tmp_path / "with", "lab/adult", licence="other", data=DATA, heads=True)
-    assert names(with_heads) - names(shared) == {"eval/4000/heads.safetensors"}
+    assert names(with_heads) - names(shared) == {"eval/8000/heads.safetensors"}
     assert "hold the features and ids of all training videos" in (with_heads / "README.md").read_text()
     assert "heads are not part of this repository" in (shared / "README.md").read_text()
 
@@ -103,11 +103,13 @@ def test_the_card_tells_the_figures_with_intervals_beside_baselines(config, resu
     assert "simulated-data" in metadata["tags"]
     assert 'load_encoder("hf:lab/small")' in card and "For research use only" in card and DATA in card
     (row,) = [line for line in card.splitlines() if line.startswith("| probe AUROC")]
-    assert "0.833 (0.814 to 0.850)" in row and "pixels 0.825 (0.803 to 0.846)" in row
-    assert "to pixels +0.008 (-0.015 to +0.031), unclear" in row
+    assert "0.866 (0.850 to 0.884)" in row and "pixels 0.825 (0.804 to 0.846)" in row
+    assert "to pixels +0.041 (+0.019 to +0.065), better" in row
+    (row,) = [line for line in card.splitlines() if line.startswith("| kNN AUROC")]
+    assert "to pixels +0.003 (-0.027 to +0.036), unclear" in row
     (row,) = [line for line in card.splitlines() if line.startswith("| anomaly AUROC")]
     assert row.rstrip(" |").endswith("worse"), "what is worse is said too"
-    assert "Not scored beside it: untrained." in card and "95 % percentile bootstrap over patients" in card
+    assert "Not scored beside it" not in card and "95 % percentile bootstrap over patients" in card
     # The layout's name alone would say that these were videos of that dataset.
     assert card.count(model_card.SIMULATED) == 2 and "simulated in the layout of `echonet_dynamic`" in card
 
@@ -117,6 +119,9 @@ def test_the_card_of_real_data_and_of_weights_that_were_not_evaluated(config, re
     card = model_card.text("lab/small", real | {"init_from": "x"}, results, licence="other", data=DATA, heads=False)
     assert "imulated" not in card and "test videos of 2000 patients from `echonet_dynamic`" in card
     assert "started from other weights" in card
+    alone = results | {"encoders": {"discovr": results["encoders"]["discovr"]}}
+    card = model_card.text("lab/small", real, alone, licence="other", data=DATA, heads=False)
+    assert "Not scored beside it: untrained" in card
     card = model_card.text("lab/small", real, None, licence="other", data=DATA, heads=False)
     assert "These weights were not evaluated." in card and "AUROC" not in card
     assert "None" not in card
@@ -148,10 +153,10 @@ def test_licence_and_data_are_asked_for_and_not_guessed(run, capsys, missing):
 def test_a_damaged_or_foreign_weights_file_is_an_error_of_one_line(shared, tmp_path):
     from safetensors.numpy import save_file
 
-    folder = tmp_path / "copy" / "checkpoints" / "step_4000"
+    folder = tmp_path / "copy" / "checkpoints" / "step_8000"
     file = folder / "weights.safetensors"
     folder.mkdir(parents=True)
-    content = (shared / "checkpoints" / "step_4000" / file.name).read_bytes()
+    content = (shared / "checkpoints" / "step_8000" / file.name).read_bytes()
     flipped = content[:-1] + bytes([content[-1] ^ 1])
     kinds = {flipped: "1 arrays differ from what was saved", content[:-9]: "cannot be read", b"": "cannot be read"}
     for damaged, words in kinds.items():
