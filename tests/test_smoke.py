@@ -215,7 +215,7 @@ def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, ca
         summary = train.train_and_evaluate(config, str(tmp_path / "run"), evaluate.evaluate_state)
     skipped = {entry["evaluator"]: entry["reason"] for entry in summary.results["skipped"]}
     assert "no other dataset" in skipped.pop("transfer") and "set config" in skipped.pop("finetune")
-    assert "set config" in skipped.pop("reconstruction")
+    assert "set config" in skipped.pop("reconstruction") and "name some in" in skipped.pop("robustness")
     assert {name.partition("_")[0] for name in skipped} == {*FAMILIES, "attentive"}
     assert all(reason.startswith("no labels: ") for reason in skipped.values())
     found = {name.partition("/")[0] for metrics in summary.results["encoders"].values() for name in metrics}
