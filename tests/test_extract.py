@@ -122,7 +122,7 @@ def test_paths_are_shown_or_hidden_on_request(encoder, archive, tmp_path):
 
 
 def test_a_csv_gives_the_order(encoder, archive, tmp_path):
-    (archive / "list.csv").write_text("path,label\ntwo.avi,1\nmissing.avi,0\na/one.avi,0\n")
+    (archive / "list.csv").write_text("path,label\ntwo.avi,1\n , \nmissing.avi,0\na/one.avi,0\n")
     card = extract.extract(encoder, archive / "list.csv", tmp_path / "f.parquet")
     assert [(row["row"], row["id"]) for row in rows(tmp_path / "f.parquet")] == [(0, "two.avi"), (2, "a/one.avi")]
     assert card["quarantined"] == 1
