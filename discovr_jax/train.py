@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import logging
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -57,7 +58,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
     Raises:
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ConfigError: each says what to do.
     """
+    began = time.time()
     # Before records are looked for, or made; what the evaluation refuses, not after days of training.
+    began = time.time()
     experiment_lib.check_settings(config)
     if evaluate:
         from discovr_jax.evaluation import dry_run
@@ -137,8 +140,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 f"step {first} of {place} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
-        so_far = restored[2].get("clock") if restored else None
-        clock = Clock(config.batch_size, first, experiment.total, metrics_log.read_metrics(directory), so_far)
+        rows, so_far = metrics_log.read_metrics(directory), restored[2].get("clock") if restored else None
+        clock = Clock(config.batch_size, first, experiment.total, rows, so_far, began)
         log = metrics_log.MetricsLog(
             directory, first, writes, config.log.writers, config.log.project, written
         )
