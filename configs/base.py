@@ -168,6 +168,8 @@ def get_config() -> ConfigDict:
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1000 steps"
     c.checkpoint.keep = 3  # newest checkpoints kept
+    c.checkpoint.local_dir = ""  # folder on a disk of this machine, for a checkpoint in between; "" for none
+    c.checkpoint.local_seconds = 60.0  # from one checkpoint, of either kind, to the next one there
 
     c.log = ConfigDict()
     c.log.every = "50 steps"  # a line in metrics.jsonl and on the terminal

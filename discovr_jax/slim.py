@@ -29,7 +29,8 @@ from discovr_jax.progress import doing
 from discovr_jax.runs import checkpoint
 
 WITHHELD = "withheld"
-PLACES = ("data.data_dir", "init_from", "log.project")  # keys of the config that name what is not passed on
+# Keys of the config that name what is not passed on.
+PLACES = ("data.data_dir", "init_from", "checkpoint.local_dir", "log.project")
 ENCODERS = ("teacher/video_encoder/", "teacher/image_encoder/")
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import logging
 import pathlib
+import time
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ from discovr_jax.runs import collapse as collapse_lib
 from discovr_jax.runs import metrics_log, workdir
 from discovr_jax.runs.checkpoint import Checkpoints
 from discovr_jax.runs.clock import Clock
+from discovr_jax.runs.local_checkpoints import LocalCheckpoints
 from discovr_jax.runs.step_watch import StepWatch
 from discovr_jax.trees import path_name
 
@@ -56,7 +58,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
     Raises:
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ConfigError: each says what to do.
     """
+    began = time.time()
     # Before records are looked for, or made; what the evaluation refuses, not after days of training.
+    began = time.time()
     experiment_lib.check_settings(config)
     if evaluate:
         from discovr_jax.evaluation import dry_run
@@ -103,7 +107,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # Restore -----------------------------------------------------------------------------------------
         checkpoints = Checkpoints(directory, config.checkpoint.keep)
         closing.callback(checkpoints.close)
-        restored = checkpoints.restore_latest(abstract)
+        local = LocalCheckpoints(directory, config.checkpoint.local_dir, config.checkpoint.local_seconds)
+        closing.callback(local.close)
+        restored, place = local.restore_newer(checkpoints.steps(), abstract), local.directory
+        if restored is None:
+            restored, place = checkpoints.restore_latest(abstract), checkpoints.directory
+            local.clear()
         if restored is None:
             state, first = init_state(experiment, mesh, config.seed), 0
             if config.init_from:
@@ -111,8 +120,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         else:
             first, state, meta = restored
             differ = workdir.differences(meta["config"], written, defaults=defaults)
-            workdir.refuse(f"step {first} of {checkpoints.directory}", differ)
-            logger.info("resumed from step %d of %s", first, checkpoints.directory)
+            workdir.refuse(f"step {first} of {place}", differ)
+            logger.info("resumed from step %d of %s", first, place)
         # The data position is a function of the step: a run that resumes gets the batches that it would have had.
         batches = pipeline.train_batches(
             sources,
@@ -128,11 +137,11 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # A checkpoint of an earlier version says less of its data; what it says must agree.
         if restored is not None and meta["data"] != {name: position.get(name) for name in meta["data"]}:
             raise workdir.WorkdirError(
-                f"step {first} of {checkpoints.directory} was trained on other data or another order: saved "
+                f"step {first} of {place} was trained on other data or another order: saved "
                 f"{meta['data']}, now {position}. Restore the records, or start in another --workdir"
             )
-        so_far = restored[2].get("clock") if restored else None
-        clock = Clock(config.batch_size, first, experiment.total, metrics_log.read_metrics(directory), so_far)
+        rows, so_far = metrics_log.read_metrics(directory), restored[2].get("clock") if restored else None
+        clock = Clock(config.batch_size, first, experiment.total, rows, so_far, began)
         log = metrics_log.MetricsLog(
             directory, first, writes, config.log.writers, config.log.project, written
         )
@@ -151,11 +160,12 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         )
         closing.callback(watch.close)
 
-        def save(step, state):
+        def save(step, state, where=checkpoints):
             jax.block_until_ready(state)  # steps under way are steps, no saving
             so_far = clock.so_far(step)
             with clock.paused():
-                checkpoints.save(step, state, position | {"next_step": step}, written, so_far)
+                where.save(step, state, position | {"next_step": step}, written, so_far)
+            local.saved()
 
         if first < total:
             logger.info("training from step %d to %d; the first step compiles, which takes a while", first, total)
@@ -173,6 +183,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 due = should_run(step, experiment.checkpoint_every, total)
                 if step > first and (due or stop):
                     save(step, state)
+                elif step > first and local.due:
+                    save(step, state, local)
                 # After the checkpoint: what fails in a long evaluation costs no training.
                 at_end = step == total and config.eval.at_end
                 periodic = _periodic(step, experiment.eval_every)
@@ -203,6 +215,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 step += 1
                 clock.tick(step)
         checkpoints.wait()
+        local.remove()
         watch.finish(state)
         finished = step == total and not (stop and unscored)
         # Two runs are equal exactly if their last lines are.

@@ -125,12 +125,10 @@ def test_sigterm_saves_and_the_next_start_ends_as_one(step, run, finished, tmp_p
     assert "state_sha256" not in run_case.rows(tmp_path)[-1]
     checkpoints = checkpoint.Checkpoints(tmp_path)
     assert checkpoints.steps()[-1] == step
-    counted = [checkpoints.meta(step)["clock"]] + [json.loads(line) for line in _lines(tmp_path)]
-    assert counted[0]["perf/step_seconds"] == max(row["perf/step_seconds"] for row in counted)
+    seconds = checkpoints.meta(step)["clock"]["perf/step_seconds"]  # beyond the last line of the log
     assert run(tmp_path).finished
     assert_same_end(tmp_path, finished)
-    after = [row for row in map(json.loads, _lines(tmp_path)) if row["step"] > step and "perf/goodput" in row]
-    assert all(row["perf/step_seconds"] >= counted[0]["perf/step_seconds"] for row in after)
+    assert json.loads(_lines(tmp_path)[-2])["perf/step_seconds"] >= seconds
 
 
 @pytest.mark.long  # processes that trace and compile anew

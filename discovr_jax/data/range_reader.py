@@ -8,6 +8,7 @@ Source of the format: array_record's cpp/layout.proto, and Riegeli's records
 (https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md).
 """
 
+import array
 import logging
 import struct
 import tempfile
@@ -60,7 +61,7 @@ class RangeReader:
             self._size, self._end = size, {footer: index.rstrip(b"\0"), size - _BLOCK: end[-_BLOCK:].rstrip(b"\0")}
             self._count = self._through({}, lambda reader: reader.num_records())
             chunks = [_numbers(message) for message in _records(index, footer)[1:]]
-            self._starts = [chunk[1] for chunk in chunks] + [footer]
+            self._starts = array.array("Q", [*(chunk[1] for chunk in chunks), footer])
             self._records_per_chunk = chunks[0][3] if chunks else 1
         except RecordsError:
             raise

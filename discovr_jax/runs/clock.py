@@ -23,18 +23,20 @@ class Clock:
         total: int,
         rows: Sequence[Mapping[str, float]] = (),
         saved: Mapping[str, float] | None = None,
+        began: float | None = None,
     ):
         """
         Args:
           step: that this start begins with; total: of the run.
           rows: that earlier starts have logged.
           saved: `so_far` of the checkpoint that this start resumes from; None of an earlier version's.
+          began: Unix time of this start; None: now.
         """
         self._batch, self._total = batch_size, total
         self._mark, self._step, self._away, self._compiled = time.monotonic(), step, 0.0, False
         told = [row for row in rows if "perf/start_time" in row]
         told += [{"step": step, **saved}] if saved else []
-        self._start_time = told[0]["perf/start_time"] if told else time.time()
+        self._start_time = told[0]["perf/start_time"] if told else began or time.time()
         self._in_steps = max((row["perf/step_seconds"] for row in told if row["step"] <= step), default=0.0)
 
     def tick(self, step: int) -> None:

@@ -12,7 +12,8 @@ from discovr_jax.runs.writers.jsonl import METRICS_VERSION
 
 logger = logging.getLogger(__name__)
 
-PRIVATE = ("data.data_dir", "init_from")  # config keys that name folders: they stay on this machine
+# Config keys that name folders: they stay on this machine.
+PRIVATE = ("data.data_dir", "init_from", "checkpoint.local_dir")
 REMOTE = ("wandb", "mlflow")  # a server that fails ends no training
 
 

@@ -81,12 +81,12 @@ def main() -> None:
             ratios = [1 - without / full for without, full in zip(times, seconds["nothing"], strict=True)]
             print(f"| {name} | {100 * statistics.median(ratios):+.2f} % | steps without it |")
     with tempfile.TemporaryDirectory() as folder:
-        for name, each, every in _beside(pathlib.Path(folder), experiment, config, state, whole, batch, clock):
+        for name, each, every in _beside(pathlib.Path(folder), experiment, config, state, whole, batch, clock, step):
             share = 100 * each / every / step
             print(f"| {name} | {share:+.3f} % | {1000 * each:.1f} ms every {every} step(s) |")
 
 
-def _beside(folder, experiment, config, state, metrics, batch, clock):
+def _beside(folder, experiment, config, state, metrics, batch, clock, step):
     """(name, seconds, every how many steps) of what is done beside the step."""
     checkpoints = checkpoint.Checkpoints(folder)
     watch = step_watch.StepWatch(folder, state, 3, ["a"], checkpoints, {}, {})
@@ -98,6 +98,15 @@ def _beside(folder, experiment, config, state, metrics, batch, clock):
     row = {n: float(v) for n, v in metrics.items()}
     yield "a line of metrics, on disk", _time(lambda: log.write(next(number), row), clock), experiment.log_every
     checkpoints.close()
+    local = checkpoint.Checkpoints(folder / "local", keep=1)
+
+    def save():
+        local.save(next(number), state, {}, {})
+        local.wait()
+
+    every = round(config.checkpoint.local_seconds / step)
+    yield "a checkpoint on the local disk, started and written", _time(save, clock, repeats=10), every
+    local.close()
 
 
 def _time(function, clock, repeats: int = 30) -> float:

@@ -66,10 +66,14 @@ class Start:
       cold: compile everything anew.
       data_dir: other records than the laboratory's.
       small_files: it cannot write files above LARGEST_FILE.
+      module: with its arguments, in the place of discovr_jax.main.
       hold: (event, word) where it stops itself; see tests/chaos/held.py.
     """
 
-    def __init__(self, laboratory, workdir, log, *, workers=0, cold=False, data_dir=None, small_files=False, hold=()):
+    def __init__(
+        self, laboratory, workdir, log, *, workers=0, cold=False, data_dir=None, small_files=False,
+        module=("discovr_jax.main",), hold=(),
+    ):  # fmt: skip
         self.workdir, self._log = workdir, log
         data_dir = data_dir or laboratory.folder / "phantom"
         overrides = laboratory.overrides | {"data.workers": workers}
@@ -79,7 +83,7 @@ class Start:
         if small_files:  # nor may it leave half a program to the next
             environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
         log.parent.mkdir(exist_ok=True)
-        module = ["tests.chaos.held", *hold] if hold else ["discovr_jax.main"]
+        module = ("tests.chaos.held", *hold) if hold else module
         command = [sys.executable, "-m", *module, *flags, f"--workdir={workdir}"]
 
         self._leftovers = set(self._saves())

@@ -14,7 +14,8 @@ from array_record.python import array_record_module
 from ml_collections import ConfigDict
 
 from discovr_jax.benchmark import start
-from discovr_jax.data import mixture, range_reader, records, shards
+from discovr_jax.configs import base
+from discovr_jax.data import mixture, pipeline, range_reader, records, shards
 from discovr_jax.errors import RecordsError
 from tests import range_server
 
@@ -141,6 +142,24 @@ def test_a_web_server_as_data_dir(lab, tmp_path, monkeypatch):
         data = ConfigDict({"data_dir": f"{server.url}/nowhere", "frame_size": 16})
         with pytest.raises(RecordsError, match=f"{server.url}/nowhere"):
             mixture.open_source(data, "echonet_dynamic", "train")
+
+
+@pytest.mark.long  # a worker process
+def test_a_worker_makes_the_batches_of_the_folder(lab, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISCOVR_JAX_RECORDS", str(tmp_path))
+
+    def batches(data_dir, workers):
+        config = base.get_config()
+        config.batch_size = 8
+        config.data.update({"data_dir": data_dir, "frame_size": 16, "image_size": 16, "num_frames": 1})
+        config.data.update({"train_filter": "all", "workers": workers, "crop": "uniform"})
+        with pipeline.train_batches(mixture.open_training(config.data), config) as stream:
+            return [next(stream) for _ in range(7)]
+
+    with range_server.serving(lab) as server:
+        expected, found = batches(str(lab), 0), batches(server.url, 1)
+    for one, other in zip(expected, found, strict=True):
+        assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
 @pytest.mark.long

@@ -1,0 +1,95 @@
+"""Checkpoints on a disk of this machine, between those of the workdir: so a kill costs a minute, and not an hour.
+
+They are for a process that is killed or fails; a machine that is lost takes them along. Orbax's own local checkpoints
+(`experimental.emergency`) keep none where a job is one replica, and do not know the data position.
+"""
+
+import hashlib
+import logging
+import pathlib
+import shutil
+import time
+import uuid
+
+import jax
+
+from discovr_jax.errors import ConfigError
+from discovr_jax.runs import workdir as workdir_lib
+from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints
+
+logger = logging.getLogger(__name__)
+
+# In the workdir: names its local checkpoints, so that none of a run that was removed is taken for this one's.
+FILE = "local_checkpoints"
+
+
+class LocalCheckpoints:
+    """One checkpoint of a workdir, on a local disk, replaced every so many seconds.
+
+    Args:
+      workdir: of the run.
+      folder: on the local disk; "" for none, and then nothing is ever due.
+      seconds: from one save, of either kind, to the next.
+
+    Attributes:
+      directory: of the checkpoint; None without.
+
+    Raises:
+      ConfigError: there are several processes, each of which would have a part of the state on a disk of its own.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, folder: str, seconds: float):
+        self._seconds, self._saved = seconds, time.monotonic()
+        self.directory: pathlib.Path | None = None
+        self._checkpoints: Checkpoints | None = None
+        if not folder:
+            return
+        if jax.process_count() > 1:
+            raise ConfigError("checkpoint.local_dir is for a run of one process; with several, save more often")
+        path = pathlib.Path(workdir).resolve() / FILE
+        if not path.exists():
+            workdir_lib.write_atomically(path, f"{uuid.uuid4().hex}\n")
+        # A copy of the workdir has the same file, and is another run.
+        name = hashlib.sha256(f"{path} {path.read_text(encoding='utf-8')}".encode()).hexdigest()[:16]
+        self.directory = pathlib.Path(folder) / f"discovr_{name}"
+        self._checkpoints = Checkpoints(self.directory, keep=1)
+
+    @property
+    def due(self) -> bool:
+        return self._checkpoints is not None and time.monotonic() - self._saved >= self._seconds
+
+    def save(self, *arguments) -> None:
+        """See `Checkpoints.save`."""
+        assert self._checkpoints, "without a folder nothing is due"
+        self._checkpoints.save(*arguments)
+
+    def saved(self) -> None:
+        """A checkpoint was saved, here or in the workdir."""
+        self._saved = time.monotonic()
+
+    def restore_newer(self, steps: list[int], abstract_state):
+        """As `Checkpoints.restore_latest`, if it is of a step after all of `steps`; else, or if damaged, None."""
+        if self._checkpoints is None or self._checkpoints.steps()[-1:] <= steps[-1:]:
+            return None
+        try:
+            return self._checkpoints.restore_latest(abstract_state)
+        except CheckpointError as error:
+            logger.warning("%s; going on from the workdir's own", error)
+            return None
+
+    def clear(self) -> None:
+        """Removes what is not gone on from: of two checkpoints Orbax keeps the one of the later step."""
+        self.remove()
+        if self.directory:
+            self._checkpoints = Checkpoints(self.directory, keep=1)
+
+    def remove(self) -> None:
+        """At the end, when the workdir has all of it."""
+        if self._checkpoints and self.directory:
+            self._checkpoints.close()
+            shutil.rmtree(self.directory)
+
+    def close(self) -> None:
+        """Ends saving, on the way out."""
+        if self._checkpoints:
+            self._checkpoints.close()

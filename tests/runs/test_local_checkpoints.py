@@ -1,0 +1,143 @@
+"""The checkpoint on a local disk: when it is due, that only its own run goes on from it, and that it ends as one."""
+
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from discovr_jax import train
+from discovr_jax.data import feed
+from discovr_jax.errors import ConfigError
+from discovr_jax.parallel import mesh as mesh_lib
+from discovr_jax.runs import local_checkpoints
+from discovr_jax.runs.checkpoint import whole_steps
+from discovr_jax.runs.local_checkpoints import LocalCheckpoints
+from tests import run_case
+
+# A read that fails leaves coroutines of Orbax behind, which Python reports when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """`opened(name of a workdir)`: its local checkpoints; all are closed at the end."""
+    made = []
+
+    def open_one(name="run", seconds=0.0):
+        (tmp_path / name).mkdir(exist_ok=True)
+        made.append(LocalCheckpoints(tmp_path / name, str(tmp_path / "local"), seconds))
+        return made[-1]
+
+    yield open_one
+    for each in made:
+        each.close()
+
+
+def state(value):
+    return {"a": jnp.full((3, 4), value, jnp.float32)}
+
+
+def target():
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
+
+
+def save(local, step):
+    local.save(step, state(step), {"next_step": step}, {"seed": 0})
+    local.close()
+
+
+def test_the_newest_is_restored_where_the_workdir_has_none_as_new(opened):
+    assert opened().restore_newer([], target()) is None
+    save(opened(), 4)
+    save(opened(), 7)
+    step, restored, meta = opened().restore_newer([3, 6], target())
+    assert step == 7 and meta["data"] == {"next_step": 7}
+    np.testing.assert_array_equal(restored["a"], state(7)["a"])
+    assert [path.name for path in opened().directory.glob("checkpoints/step_*")] == ["step_7"]
+    assert opened().restore_newer([7], target()) is None
+    assert opened().restore_newer([], target())[0] == 7
+
+
+def test_no_other_run_goes_on_from_it(opened, tmp_path):
+    """Neither a copy of the workdir, nor one that was begun anew under the same name."""
+    save(opened(), 4)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert opened("copy").restore_newer([], target()) is None
+    assert opened().restore_newer([], target())[0] == 4
+    shutil.rmtree(tmp_path / "run")
+    assert opened().restore_newer([], target()) is None
+
+
+def test_one_of_a_later_step_is_in_nobodys_way(opened):
+    """A run that goes back to an earlier checkpoint saves steps before it."""
+    save(opened(), 9)
+    local = opened()
+    local.clear()
+    save(local, 2)
+    assert opened().restore_newer([], target())[0] == 2
+
+
+def test_a_damaged_one_is_passed_over(opened, caplog):
+    save(opened(), 4)
+    (folder,) = opened().directory.glob("checkpoints/step_4")
+    shutil.rmtree(folder / "state")
+    assert opened().restore_newer([3], target()) is None
+    assert "step_4 cannot be read" in caplog.text and "going on from the workdir's own" in caplog.text
+
+
+def test_it_is_due_so_many_seconds_after_any_checkpoint(opened, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(local_checkpoints.time, "monotonic", lambda: now[0])
+    local = opened(seconds=60.0)
+    now[0] += 59
+    assert not local.due
+    now[0] += 1
+    assert local.due
+    local.saved()
+    assert not local.due
+
+
+def test_without_a_folder_nothing_is_due_or_kept(tmp_path):
+    local = LocalCheckpoints(tmp_path, "", 0.0)
+    assert not local.due and local.restore_newer([], target()) is None
+    local.clear()
+    local.remove()
+    local.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_checkpoints.jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="local_dir is for a run of one process"):
+        LocalCheckpoints(tmp_path, str(tmp_path / "local"), 60.0)
+
+
+def test_a_run_that_fails_between_checkpoints_loses_nothing_and_ends_as_one(
+    tmp_path, tmp_path_factory, monkeypatch, caplog
+):
+    """A checkpoint every 3 of 9 steps, and a local one after each of the others."""
+    folder = run_case.session_folder(tmp_path_factory)
+    caplog.set_level("INFO")
+    monkeypatch.setattr(mesh_lib, "make_mesh", run_case.one_device)
+
+    def run(name, **overrides):
+        config = run_case.make_config(run_case.simulated(folder), {"eval.at_end": False} | overrides)
+        assert train.train_and_evaluate(config, str(tmp_path / name)).finished
+
+    local = {"checkpoint.local_dir": str(tmp_path / "local"), "checkpoint.local_seconds": 0.0}
+    with run_case.compiled_programs(folder):
+        run_case.traced_once(monkeypatch)
+        run("undisturbed")
+        for batches in (5, 3):
+            with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+                patch.setattr(feed, "device_batches", run_case.cut_short(batches, lambda: 1 / 0))
+                run("broken", **local)
+        run("broken", **local)
+    assert re.findall(rf"resumed from step (\d) of {tmp_path}/local", caplog.text) == ["5", "8"]
+    assert run_case.rows(tmp_path / "broken") == run_case.rows(tmp_path / "undisturbed")
+    assert "state_sha256" in run_case.rows(tmp_path / "broken")[-1]
+    assert whole_steps(tmp_path / "broken" / "checkpoints") == [3, 6, 9]
+    assert not list((tmp_path / "local").iterdir())
