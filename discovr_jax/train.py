@@ -58,7 +58,6 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
     Raises:
       RecordsError, WorkdirError, CheckpointError, WeightsError, NonFiniteError, ConfigError: each says what to do.
     """
-    began = time.time()
     # Before records are looked for, or made; what the evaluation refuses, not after days of training.
     began = time.time()
     experiment_lib.check_settings(config)
