@@ -42,11 +42,14 @@ def _self_distillation(inputs, name, student_logits, teacher_logits, rows) -> Re
     targets = teacher_targets(teacher_logits, center, inputs.teacher_temperature, options.centering, rows)
     per_view = cross_entropy(targets, student_logits, options.student_temperature)
     center = update_center(center, teacher_logits, targets, options.center_momentum, options.center_source, rows)
-    entropies = monitors.teacher_entropies(targets, rows)
+    monitored = monitors.teacher_entropies(targets, rows) | {
+        "predicted_share": monitors.predicted_share(teacher_logits, student_logits, rows),
+        "needed_share": inputs.teacher_temperature / options.student_temperature,
+    }
     return Result(
         weighted_mean(per_view, rows),
         inputs.memory.replace(centers=inputs.memory.centers | {name: center}),
-        {f"teacher/{name}/{key}": value for key, value in entropies.items()},
+        {f"teacher/{name}/{key}": value for key, value in monitored.items()},
     )
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 EPS = 1e-12
+SHARE_OUTPUTS = 256  # a correlation over these is as good, and costs nothing beside 65,536
 
 
 def entropy(counts: Float[Array, "*shape"], axis: int = -1) -> Float[Array, "*rest"]:
@@ -38,6 +39,34 @@ def teacher_entropies(
         "entropy_of_mean": entropy(mean),
         "entropy_max": jnp.log(float(targets.shape[-1])),
     }
+
+
+def predicted_share(
+    teacher: Float[Array, "rows outputs"],
+    student: Float[Array, "rows views outputs"],
+    weights: Float[Array, "rows"] | None = None,
+) -> Float[Array, ""]:
+    """Share of what differs between the teacher's outputs that the student's views predict: a squared correlation.
+
+    Near uniform targets this rho decides: the teacher's differences grow by (1 - m) (rho tau_s / tau_t - 1) per
+    step, so they die out where rho < tau_t / tau_s (measured: docs/notes/learning.md).
+
+    Args:
+      teacher: [N, K]; student: [N, M, K], M views of each row. The first `SHARE_OUTPUTS` outputs are read.
+      weights: [N], rows that count.
+
+    >>> rows = jnp.array([[1.0], [2.0], [3.0]])
+    >>> round(float(predicted_share(rows, 5 * rows[:, None])), 3)  # the student knows all, at another scale
+    1.0
+    """
+    weights = jnp.ones(teacher.shape[0]) if weights is None else weights
+    share = weights[:, None] / weights.sum()
+    teacher, student = teacher[:, :SHARE_OUTPUTS], student[..., :SHARE_OUTPUTS]
+    a = teacher - (share * teacher).sum(0)
+    b = student - (share[:, None] * student).sum((0, 1)) / student.shape[1]
+    both = (share[:, None] * a[:, None] * b).sum() / student.shape[1]
+    lengths = (share * a**2).sum() * (share[:, None] * b**2).sum() / student.shape[1]
+    return both**2 / jnp.maximum(lengths, EPS**2)
 
 
 def feature_rank(features: Float[Array, "clips width"]) -> Float[Array, ""]:

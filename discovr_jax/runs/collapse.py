@@ -35,6 +35,7 @@ def symptoms(row: Mapping[str, float], num_prototypes: int, centering: str) -> d
             result[f"{words} teacher's outputs are uniform (H = Hm = ln K)"] = (
                 "lower dino.teacher_temperature or head.outputs, raise optim.lr"
                 + ", set dino.center_momentum=0.99" * centre
+                + _law(row, name)
             )
     if row.get("scd/perplexity", math.inf) < 0.05 * num_prototypes:
         result["few prototypes are in use"] = "lower scd.epsilon or use more scd.iterations; try scd.standardise"
@@ -45,6 +46,17 @@ def symptoms(row: Mapping[str, float], num_prototypes: int, centering: str) -> d
     if row.get("features/rank", math.inf) < 1.5:
         result["clip features lie on one line (dimensional collapse)"] = "lower optim.lr, raise ema.momentum"
     return result
+
+
+def _law(row: Mapping[str, float], name: str) -> str:
+    """Why outputs become uniform, where the law of collapse says it (`losses.monitors.predicted_share`)."""
+    predicted, needed = (row.get(f"teacher/{name}/{key}", math.nan) for key in ("predicted_share", "needed_share"))
+    if not predicted < needed:  # also of runs that did not log them
+        return ""
+    return (
+        f", show more to the student (mask.ratio): its views predict {100 * predicted:.0f} % of what differs between "
+        f"clips, and tau_t / tau_s asks for {100 * needed:.0f} %"
+    )
 
 
 class Watch:

@@ -39,6 +39,26 @@ def test_dinos_three_states():
     np.testing.assert_allclose([found["entropy"], found["entropy_of_mean"]], [0, LN(2)], atol=1e-6)
 
 
+def test_predicted_share_is_a_squared_correlation_over_rows():
+    draw = np.random.default_rng(0)
+    teacher, student = draw.normal(size=(6, 3)), draw.normal(size=(6, 2, 3))
+    # Views and outputs are further pairs of numbers, each output about the mean of its own column.
+    a = np.repeat((teacher - teacher.mean(0))[:, None], 2, 1).reshape(-1)
+    b = (student - student.mean((0, 1))).reshape(-1)
+    expected = (a @ b) ** 2 / (a @ a * (b @ b))
+    share = jax.jit(monitors.predicted_share)
+    np.testing.assert_allclose(share(teacher, student), expected, rtol=1e-5)
+    # Rows without weight and outputs beyond the first 256 change nothing.
+    padded = np.r_[teacher, 9 * np.ones((1, 3))], np.r_[student, -7 * np.ones((1, 2, 3))]
+    np.testing.assert_allclose(share(*padded, jnp.array([1.0] * 6 + [0.0])), expected, rtol=1e-5)
+    wide = np.zeros((6, 300)), np.zeros((6, 2, 300))
+    wide[0][:, :256], wide[1][:, :, :256] = draw.normal(size=(6, 256)), draw.normal(size=(6, 2, 256))
+    before = share(*wide)
+    wide[0][:, 256:] = 5 * draw.normal(size=(6, 44))
+    np.testing.assert_allclose(share(*wide), before, rtol=1e-6)
+    assert float(share(np.ones((6, 3)), student)) == 0  # one output for every clip: nothing differs
+
+
 def test_feature_rank():
     assert float(feature_rank(jnp.ones((8, 4)))) == 0
     line = jnp.arange(8.0)[:, None] * jnp.array([[1.0, 2.0, 3.0, 4.0]])
@@ -132,6 +152,17 @@ def test_each_collapse_is_named_with_a_remedy(collapse, words):
     for word in words:
         (name,) = [name for name in found if name.startswith(word)]
         assert found[name], name
+
+
+def test_uniform_outputs_are_explained_where_the_law_of_collapse_holds():
+    uniform = row(targets=jnp.full((16, 32), 1 / 32))
+    said = "its views predict 22 % of what differs between clips, and tau_t / tau_s asks for 40 %"
+    for needed, explained in ((0.4, True), (0.2, False)):
+        law = {"teacher/vid/predicted_share": 0.22, "teacher/vid/needed_share": needed}
+        found = collapse_lib.symptoms(uniform | law, 24, "mean")
+        (video,), (image,) = ([what for name, what in found.items() if name.startswith(n)] for n in ("video", "image"))
+        assert (said.replace("40", f"{100 * needed:.0f}") in video) == explained
+        assert "its views predict" not in image  # of a run that did not log it
 
 
 def test_a_branch_that_does_not_train_has_no_symptoms():

@@ -41,7 +41,20 @@ _LOSSES = (
         _ENTROPY,
     ),
 )
+_SHARE = "How much of what tells clips apart in the teacher's output the student's views predict. While it lies below "
+_SHARE += "the dashed line, tau_t / tau_s, and outputs are near uniform, they become more so (uniform collapse)."
 _MONITORS = (
+    *(
+        (
+            f"What the {words} student's views predict",
+            {f"teacher/{name}/predicted_share": "predicted"},
+            {f"teacher/{name}/needed_share": "needed, tau_t / tau_s"},
+            "share (0 to 1)",
+            False,
+            _SHARE,
+        )
+        for name, words in (("vid", "video"), ("img", "image"))
+    ),
     (
         "Prototypes in use",
         {"scd/perplexity": "prototypes"},
