@@ -1,5 +1,6 @@
 """The pages of docs/: their links, the config of the tutorial, and what their hooks make."""
 
+import posixpath
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from discovr_jax.runs.workdir import flatten
 from docs.hooks import commands, config_keys, doctests, fetched, notebook, outside
 from tests.test_configs import ROOT
 
+DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tfds_builders/*/README.md")])
 
 
@@ -18,6 +20,37 @@ def test_links_lead_to_files(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for link in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_links_stay_in_the_site():
+    """`make docs` says the same, but needs packages that the tests do not."""
+    pages = {path.relative_to(DOCS).as_posix(): path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md")}
+    pages |= {page: source for source, page in outside.PAGES.items()}
+    for page, source in pages.items():
+        text = re.sub(r"```.*?```", "", (ROOT / source).read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", outside.moved(text, source, page)):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
+            assert target in pages or target == config_keys.PAGE or (DOCS / target).is_file(), (source, link)
+
+
+def test_every_page_from_outside_is_in_the_menu():
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page for page in outside.PAGES.values() if f": {page}\n" not in text] == []
+
+
+def test_code_in_lists_and_tables_is_shown_as_it_is_meant():
+    """In lists MkDocs wants four spaces, and a blank line above, where GitHub is content with less. In a cell GitHub
+    takes `\\|` for a pipe, MkDocs shows both: <code>&#124;</code> serves either.
+    """
+    wrong = []
+    for page in PAGES:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        wrong += [(page.name, line) for line in lines if re.match(r"( {1,3}|\s*(\d+\.|[-*]) +)```", line)]
+        wrong += [(page.name, line) for line in lines if re.match(r"\|.*`[^`]*\\\|[^`]*`", line)]
+        opening = [index for index, line in enumerate(lines) if line.startswith("    ```")][::2]
+        above = [lines[index - 1] for index in opening]
+        wrong += [(page.name, line) for line in above if line and not line.startswith("!!!")]
+    assert wrong == []
 
 
 def test_the_config_page_has_every_key_once_with_its_comment():
@@ -31,6 +64,10 @@ def test_the_config_page_has_every_key_once_with_its_comment():
     assert about["eval.evaluators"].startswith("name -> options") and about["eval.resamples"] == "of the bootstrap"
     assert "| `scd.targets` | by fidelity: `'soft'`, `'hard'` |" in page
     assert "| `optim.lr` | unset (float) |" in page
+    assert "`'cls_token|mask_token|prototypes'`" in page
+    assert config_keys._cell("a | b, `c|d`") == "a \\| b, `c|d`"
+    html = "<tr>\n<td><code>a.b.c</code></td>\n<td><code>0.5</code></td>"
+    assert config_keys.breakable(html) == html.replace("a.b.c", "a.<wbr>b.<wbr>c")
 
 
 def test_a_notebook_becomes_its_cells_and_outputs():
