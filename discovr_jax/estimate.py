@@ -1,23 +1,25 @@
 """What a run would need, without compiling it: seconds instead of the minutes of `--mode=plan`.
 
 python -m discovr_jax.estimate --config=adult --variants=ti,s,b,l,h --topologies=v5e:4x4,gpu:h200:8 [--output=ROWS]
+python -m discovr_jax.estimate --config=archive:gigabytes=8 --memory_gb=8
 
 The state's bytes are exact, FLOPs are those of the recipe (planning/flops.py). Activations are what the traced step
 keeps for its backward pass, before a compiler fuses or orders anything. Data parallelism: what is sent is the gradient
 of every parameter, once around a ring; Sinkhorn's vectors are less than a thousandth of it. Where not one clip fits so,
 all is cut over all devices (mesh.fsdp), and every matrix gathered twice.
+
+`--memory_gb` asks of one GPU, whatever its name, whether the config's batch fits its memory.
 """
 
 import argparse
 import dataclasses
-import importlib
 import json
 import math
 
 import jax
 from ml_collections import ConfigDict
 
-from discovr_jax import storage
+from discovr_jax import command_line, storage
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.method import views
@@ -25,6 +27,10 @@ from discovr_jax.planning import chips, flops
 
 REACHED = 0.4  # share of the peak that matrix products are taken to reach in the prediction of scaling
 SPARE = 0.1  # share of memory left free: temporaries, fragmentation, the runtime
+TAKEN = 0.75  # share of a GPU's memory that jax takes unless told otherwise
+# Of traced activations, what is left of them once NVIDIA's compiler has fused the step and cuDNN computes attention:
+# 0.49 to 0.50 by its plans of ViT-Ti and B (docs/tutorials/own_archive.md), 0.51 measured on an H200 with ViT-B.
+FUSED = 0.55
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +105,24 @@ def row(required: Requirements, topology: chips.Topology, clips: int | None = No
     }
 
 
+def one_gpu(required: Requirements, clips: int, memory_gb: float) -> dict:
+    """Whether a batch of `clips` fits one GPU of `memory_gb` GB, with attention by cuDNN (Ampere and newer, 16 bits).
+
+    Returns:
+      Sizes in bytes; `largest_clips` is the largest batch that fits.
+    """
+    clip, fixed = FUSED * required.clip_bytes, required.state_bytes + 4 * required.parameters
+    usable = TAKEN * memory_gb * 1e9
+    return {
+        "state_bytes": required.state_bytes,
+        "clips": clips,
+        "used_bytes": fixed + clips * clip,
+        "usable_bytes": usable,
+        "fits": fixed + clips * clip <= usable,
+        "largest_clips": max(math.floor((usable - fixed) / clip), 0),
+    }
+
+
 def _experiment(config: ConfigDict):
     config = ConfigDict(config.to_dict())
     if config.model.attention == "auto":
@@ -139,27 +163,40 @@ def _residuals(experiment, clips: int) -> int:
 
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", default="adult", help="name of a shipped config that takes variant=")
-    parser.add_argument("--variants", default="ti,s,b,l,h")
+    parser.add_argument("--config", default="adult", help="a config with its arguments, or one that takes variant=")
+    parser.add_argument("--variants", default="ti,s,b,l,h", help="where --config has no arguments")
     parser.add_argument("--topologies", default="v5e:4x4,v5p:4x4x4,v6e:8x8,gpu:h200:8")
-    parser.add_argument("--clips", type=int, help="on each device; default: as many as fit")
+    parser.add_argument("--memory_gb", type=float, help="memory of one GPU, in place of --topologies")
+    parser.add_argument("--clips", type=int, help="on each device; default: as many as fit; --memory_gb: the config's")
     parser.add_argument("--output", help="file for the rows, JSON lines")
     given = parser.parse_args(storage.expand_home(arguments))
     jax.config.update("jax_platforms", "cpu")
-    module = importlib.import_module(f"discovr_jax.configs.{given.config}")
-    topologies = {name: chips.parse_topology(name) for name in given.topologies.split(",")}
+    name, _, argument = given.config.partition(":")
+    wanted = [argument] if argument else [f"variant={variant}" for variant in given.variants.split(",")]
+    configs = {each: command_line.read_config(f"{name}:{each}", []) for each in wanted}
+    if given.memory_gb is not None:
+        rows = _print_one_gpu(configs, given.memory_gb, given.clips)
+    else:
+        rows = _print_topologies(configs, given.topologies.split(","), given.clips)
+    if given.output:
+        with open(given.output, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(each) + "\n" for each in rows)
+
+
+def _print_topologies(configs: dict[str, ConfigDict], names: list[str], clips: int | None) -> list[dict]:
+    topologies = {name: chips.parse_topology(name) for name in names}
     columns = "model|M parameters|state GB|MB per clip|topology|mesh|clips each|compute, ms|sent, ms|clips/s"
     print(f"| {columns.replace('|', ' | ')} |\n|" + " --- |" * 10)
     rows = []
-    for variant in given.variants.split(","):
-        required = requirements(module.get_config(f"variant={variant}"))
+    for arguments, config in configs.items():
+        model, required = arguments.removeprefix("variant="), requirements(config)
         for name, topology in topologies.items():
-            r = row(required, topology, given.clips)
+            r = row(required, topology, clips)
             if not r["largest_clips"]:
-                r = row(required, topology, given.clips, fsdp=True)
-            rows.append({"variant": variant, "topology": name, "parameters": required.parameters, **r})
+                r = row(required, topology, clips, fsdp=True)
+            rows.append({"variant": model, "topology": name, "parameters": required.parameters, **r})
             cells = [
-                variant,
+                model,
                 f"{required.parameters / 1e6:.1f}",
                 f"{required.state_bytes / 1e9:.2f}",
                 f"{required.clip_bytes / 1e6:.0f}",
@@ -171,9 +208,21 @@ def main(arguments=None) -> None:
                 f"{r['clips_per_second']:.0f}",
             ]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
-    if given.output:
-        with open(given.output, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(each) + "\n" for each in rows)
+    return rows
+
+
+def _print_one_gpu(configs: dict[str, ConfigDict], memory_gb: float, clips: int | None) -> list[dict]:
+    rows = []
+    for arguments, config in configs.items():
+        r = one_gpu(requirements(config), clips or config.batch_size, memory_gb)
+        rows.append({"config": arguments, "memory_gb": memory_gb, **r})
+        print(
+            f"{arguments}: {r['clips']} clips per step take {r['used_bytes'] / 1e9:.1f} GB; of {memory_gb:g} GB jax "
+            f"may use {r['usable_bytes'] / 1e9:.1f}: {'fits' if r['fits'] else 'DOES NOT FIT'} "
+            f"(at most {r['largest_clips']} clips)",
+            flush=True,
+        )
+    return rows
 
 
 if __name__ == "__main__":

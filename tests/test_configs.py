@@ -43,6 +43,7 @@ ARGUMENTS = {
     "camus": RECIPE | {"small": (False, True)},
     "multi": RECIPE | {name: (1.0, 0.0, 2.5) for name in ("adult", "pediatric", "rvenet")}
     | {name: (0.0, 0.5) for name in ("lvh", "camus", "fetal")},
+    "archive": {"gigabytes": (8, 16, 24)},
     "phantom": {"smoke": (False, True), "long": (False, True)},
     "baselines": {
         "method": ("discovr", *(m for m in baselines.METHODS if m != "discovr")), "recipe": ("phantom", "adult")
@@ -184,6 +185,11 @@ def test_what_the_arguments_say():
     assert (c.model.variant, c.data.num_frames) == ("s", 16)
     assert load("phantom", "smoke").duration == "60 steps"
     assert load("ablations", "trial=scd,steps=10").duration == "10 steps"
+    for gigabytes, variant, clips in ((8, "ti", 8), (16, "s", 16), (24, "b", 16)):
+        c = load("archive", f"gigabytes={gigabytes}")
+        assert (c.model.variant, c.batch_size, c.data.dataset) == (variant, clips, "echo_folder")
+    with pytest.raises(ValueError, match="gigabytes=12 must be one of 8, 16, 24"):
+        load("archive", "gigabytes=12")
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,22 @@ def test_its_table(capsys, tmp_path, monkeypatch):
     estimate.main(["--variants=ti,s", "--topologies=v5e:4x4,cpu:8", f"--output={tmp_path / 'rows.jsonl'}"])
     assert len(capsys.readouterr().out.splitlines()) == 2 + 4
     assert re.findall(r'"mesh": "(\w+)"', (tmp_path / "rows.jsonl").read_text()) == ["data", "fsdp"] * 2
+
+
+def test_whether_a_batch_fits_one_gpu(capsys, tmp_path, monkeypatch):
+    """jax takes 6 of 8 GB. State and gradient are 1.8 GB; of a clip's 1 GB traced 0.55 are counted: 7 clips fit."""
+    required = estimate.Requirements(200_000_000, 10**9, 10**9, 1e12)
+    fits = estimate.one_gpu(required, 7, 8)
+    assert (fits["used_bytes"], fits["usable_bytes"]) == (pytest.approx(1.8e9 + 7 * 0.55e9), 6e9)
+    assert fits["fits"] and fits["largest_clips"] == 7
+    assert not estimate.one_gpu(required, 8, 8)["fits"]
+    assert estimate.one_gpu(required, 1, 2)["largest_clips"] == 0
+    monkeypatch.setattr(estimate, "requirements", lambda config: required)
+    estimate.main(["--config=archive:gigabytes=8", "--memory_gb=8", f"--output={tmp_path / 'rows.jsonl'}"])
+    estimate.main(["--config=adult", "--variants=ti", "--clips=7", "--memory_gb=8"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "gigabytes=8: 8 clips per step take 6.2 GB; of 8 GB jax may use 6.0: DOES NOT FIT (at most 7 clips)"
+    )
+    assert second.startswith("variant=ti: 7 clips per step") and second.endswith(": fits (at most 7 clips)")
+    assert '"fits": false' in (tmp_path / "rows.jsonl").read_text()

@@ -3,6 +3,7 @@
 import ast
 import io
 import pathlib
+import re
 import tokenize
 
 from discovr_jax.configs import base
@@ -10,6 +11,7 @@ from discovr_jax.method import fidelity
 from discovr_jax.runs.workdir import flatten
 
 PAGE = "reference/config.md"
+_KEY = re.compile(r"(?<=<tr>\n<td><code>)[\w.]+(?=</code></td>)")  # in the first column
 _HEAD = """# Config keys
 
 Every key, made from `configs/base.py` when these pages are built. Set a key in a config file (`c.optim.lr = 3e-4`) or
@@ -28,6 +30,16 @@ def on_files(files, config, **_):
     from mkdocs.structure.files import File  # not above: tests read the rest without mkdocs
 
     files.append(File.generated(config, PAGE, content=page()))
+
+
+def on_page_content(html, page, **_):
+    """mkdocs: the HTML of the page, before its template."""
+    return breakable(html) if page.file.src_uri == PAGE else html
+
+
+def breakable(html: str) -> str:
+    """HTML whose keys may break after a dot: on a phone the longest would leave no room for what they do."""
+    return _KEY.sub(lambda found: found[0].replace(".", ".<wbr>"), html)
 
 
 def page() -> str:
@@ -100,14 +112,17 @@ def _is_section(source: str, line: int) -> bool:
 def _default(config, key: str, value) -> str:
     if key in fidelity.OPTIONS:
         paper, public = fidelity.OPTIONS[key]
-        return f"by fidelity: `{_cell(repr(paper))}`, `{_cell(repr(public))}`"
+        return f"by fidelity: `{paper!r}`, `{public!r}`"
     if value is None:
         section, _, name = key.rpartition(".")
         for part in filter(None, section.split(".")):
             config = config[part]
         return f"unset ({config.get_ref(name).get_type().__name__})"
-    return f"`{_cell(repr(value))}`"
+    return f"`{value!r}`"
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    """A comment whose pipes do not end the cell. Within code they do not anyway, and a backslash would be shown."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+    return "`".join(parts)

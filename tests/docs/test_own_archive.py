@@ -1,7 +1,6 @@
 """The commands and the recipe of docs/tutorials/own_archive.md, in order, on a tiny archive."""
 
 import pathlib
-import re
 import shlex
 import subprocess
 
@@ -28,14 +27,12 @@ def command(start: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the reader works: VIDEOS, and the recipe saved as the page says."""
+    """Where the reader works, with VIDEOS."""
     folder = tmp_path_factory.mktemp("archive")
     for number, rate in enumerate(RATES):
         path = folder / "VIDEOS" / "2021" / f"{number}.avi"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_video(path, moving_square(30, seed=number), fps=rate)
-    (recipe,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "get_config" in block]
-    (folder / "archive.py").write_text(recipe)
     return folder
 
 
@@ -43,7 +40,7 @@ def test_what_the_recipe_trains_on_is_read_and_extract_takes_what_it_leaves(fold
     """A step of training would take longer than all this: the checkpoint holds the tests' shared network."""
     monkeypatch.chdir(folder)
     assert prepare.main(command("prepare echo_folder")) == 0
-    given = dict(each.lstrip("-").split("=", 1) for each in command("main --config=archive.py"))
+    given = dict(each.lstrip("-").split("=", 1) for each in command("main --config=archive"))
     config = command_line.read_config(given["config"], ["--config.data.workers=0"])
     with pipeline.train_batches(mixture.open_training(config.data), config) as batches:
         assert next(batches)["frames"].shape == (config.batch_size, 64, 112, 112)
@@ -68,7 +65,7 @@ def test_git_sees_nothing_of_the_archive():
     folders = {each.split("=")[1] for each in command("prepare echo_folder") if "_dir=" in each}
     assert folders == {"VIDEOS", "data", "private"} and "--csv=LIST.csv" in PAGE and "data_dir=data2" in PAGE
     made = [f"{folder}/any/file" for folder in sorted({*folders, "data2", "runs"})]
-    made += ["LIST.csv", "archive.py", features, *beside]
+    made += ["LIST.csv", features, *beside]
     done = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == made
     tracked = ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"]

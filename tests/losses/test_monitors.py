@@ -184,7 +184,7 @@ def test_health_in_one_line_and_a_line_for_each_warning():
     gap = last["teacher/vid/entropy_max"] - last["teacher/vid/entropy"]
     alone = last["scd/agreement_position_only"]
     assert line == (
-        f"step 20: rank {last['features/rank']:.1f}; ln K - H: video {gap:.2f}, image {gap:.2f}; "
+        f"step 20: rank of clips {last['features/rank']:.1f}; ln K - H: video {gap:.2f}, image {gap:.2f}; "
         f"agreement 1.00 (position alone {alone:.2f}); no warnings"
     )
     assert collapse_lib.told([line]) == [f"health at {line}"]
@@ -195,14 +195,24 @@ def test_health_in_one_line_and_a_line_for_each_warning():
     rows += [{"step": step} | sick for step in (30, 40)]
     assert collapse_lib.health(rows, 24, "mean")[0].endswith("; no warnings")
     first, warning = collapse_lib.health([*rows, {"step": 50} | sick], 24, "mean")
-    assert first.startswith("step 50: rank 0.0;") and first.endswith("; 1 warning")
+    assert first.startswith("step 50: rank of clips 0.0;") and first.endswith("; 1 warning")
     assert warning.startswith("clip features lie on one line") and "try: lower optim.lr" in warning
     assert collapse_lib.told([first, warning])[1] == f"warning: {warning}"
     # VideoMAE logs no teacher and no prototypes.
     assert collapse_lib.health([{"step": 1, "features/rank": 9.0}], 24, "mean") == [
-        "step 1: rank 9.0; no warnings"
+        "step 1: rank of clips 9.0; no warnings"
     ]
     assert collapse_lib.health([{"step": 1, "loss/total": 2.0}], 24, "mean") == collapse_lib.told([]) == []
+
+
+def test_a_low_rank_is_a_warning_of_clips_and_is_explained_of_the_phase():
+    """The phase of the beat is one direction; clips on one line are a collapse."""
+    rows = [{"step": step, "phase/rank": 1.0} for step in range(collapse_lib.PATIENCE)]
+    (line,) = collapse_lib.health(rows, 24, "mean")
+    assert line == "step 2: rank of the phase 1.0 (near 1 is expected with few clips per batch); no warnings"
+    line, warning = collapse_lib.health([each | {"features/rank": 1.0} for each in rows], 24, "mean")
+    assert line.startswith("step 2: rank of clips 1.0; rank of the phase 1.0 (near 1 is") and "1 warning" in line
+    assert warning.startswith("clip features lie on one line")
 
 
 def test_the_remedies_name_keys_of_the_config(config):

@@ -80,12 +80,23 @@ _MONITORS = (
         "Agreement is worth something only as far as it lies above what position alone would give.",
     ),
     (
-        "Directions in use",
-        {"features/rank": "clips", "phase/rank": "frames less their clip's mean"},
+        "Directions of the clips' features",
+        {"features/rank": "clips"},
         {},
-        "number of directions",
+        "effective number",
         False,
-        "How many independent directions features span; near 1 means that all look alike but for one number.",
+        "How many independent directions the video CLS tokens of a batch span. Near 1 means dimensional collapse: "
+        "clips differ by one number only. A warning is given below 1.5.",
+    ),
+    (
+        "Directions of the phase",
+        {"phase/rank": "frames less their clip's mean"},
+        {},
+        "effective number",
+        False,
+        "How many independent directions the frames of a batch span once the mean of their clip is taken away. Near 1 "
+        "is expected with few clips per batch: the one direction is how far the ventricle has contracted. It gives no "
+        "warning. A collapse of the phase shows elsewhere: phase/invariance near 0 while phase/sigreg stays high.",
     ),
     (
         "Gradient norm",

@@ -11,6 +11,7 @@ from PIL import Image
 from discovr_jax.evaluation.metrics import masks as mask_metrics
 from discovr_jax.evaluation.report import plots, report, video_strips
 from discovr_jax.evaluation.report import scores as report_scores
+from discovr_jax.evaluation.report import training as report_training
 
 
 @pytest.fixture
@@ -274,3 +275,14 @@ def test_videos_are_projected_where_only_heads_on_tokens_ran(tmp_path):
     lvef["encoders"] = {"discovr": lvef["encoders"]["discovr"] | {"chosen": "tokens"}}
     text = _write(tmp_path, results=results | {"readouts": {"lvef": lvef}}, predictions=[])
     assert "cls&#x27;, projected on its two directions" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [("features/rank", "Near 1 means dimensional collapse"), ("phase/rank", "Near 1 is expected with few clips per")],
+)
+def test_each_rank_is_plotted_with_what_it_means(undrawn, metric, words):
+    """A low rank of the phase is no collapse, of clips it is: neither caption may speak of the other."""
+    _, monitors = report_training.sections([{"step": step, metric: 1.0} for step in (1, 2)])
+    captions = re.findall(r"Near 1[^.:]*", monitors)
+    assert len(captions) == 1 and captions[0].startswith(words)
