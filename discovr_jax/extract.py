@@ -2,6 +2,7 @@
 
 python -m discovr_jax.extract --checkpoint=runs/adult --input=DIR_OR_CSV --output=features.parquet
 python -m discovr_jax.extract --encoder=untrained:0 --config=phantom --input=DIR_OR_CSV --output=untrained.parquet
+python -m discovr_jax.extract --encoder=torch:echoprime --loader=FILE.py --weights=FILE --input=... --output=...
 
 Reads what `prepare echo_folder` reads, by the same rule; a CSV names the files, below its own folder, in a column
 `path`. Frames per second of files that do not say them stand in a column `fps`: of that CSV, or of the one that
@@ -13,6 +14,7 @@ id, and nothing of its header but the geometry of the pixels and the frame rate 
 --hide_paths hides all.
 --encoder gives the baselines of the same clips: initial weights, or what is read from pixels without a network. The
 clips are those of --checkpoint, or of a config, which may be changed: --config=phantom --config.data.image_size=64.
+torch:NAME is an encoder of others, which a function of yours builds: docs/how-to/other_encoders.md.
 """
 
 import argparse
@@ -35,13 +37,16 @@ from discovr_jax.evaluation.features import input_videos, pixels
 from discovr_jax.evaluation.features.feature_table import FeatureTable, write_json
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
+from discovr_jax.outside_encoders.encoder import OutsideEncoder
+from discovr_jax.outside_encoders.known import KNOWN
 from discovr_jax.pixel_encoder import PixelEncoder
 from discovr_jax.progress import Progress, doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
 CHUNK = 16  # files that are embedded, and then written, at a time
 QUARANTINE, SKIPPED = input_videos.QUARANTINE, input_videos.SKIPPED
-CHECKPOINT, PIXELS = "checkpoint", "pixels"  # values of --encoder, besides untrained:SEED
+CHECKPOINT, PIXELS, TORCH = "checkpoint", "pixels", "torch"  # values of --encoder, besides untrained:SEED
+Encoder = VideoEncoder | PixelEncoder | OutsideEncoder
 
 
 class ExtractError(ValueError):
@@ -49,7 +54,7 @@ class ExtractError(ValueError):
 
 
 def extract(
-    encoder: VideoEncoder | PixelEncoder,
+    encoder: Encoder,
     source: str | os.PathLike,
     output: str | os.PathLike,
     *,
@@ -64,7 +69,7 @@ def extract(
     """Embed every video of `source` and write the table, one row per video in the order of the input.
 
     Args:
-      encoder: see `load_encoder` and `PixelEncoder`.
+      encoder: see `load_encoder`, `PixelEncoder` and `OutsideEncoder`.
       source: a folder (searched to its depths), a CSV with a column `path`, or one file.
       output: the .parquet file; columns row, id, format, num_frames, height, width, fps, flags (see
         `data.sector`), features.
@@ -96,7 +101,7 @@ def extract(
     )  # fmt: skip
 
 
-def check_frame_rate(encoder: VideoEncoder | PixelEncoder, use_fps: bool) -> None:
+def check_frame_rate(encoder: Encoder, use_fps: bool) -> None:
     """Raises ExtractError if frames are to be taken at a rate that the checkpoint does not say."""
     if use_fps and not encoder.options["trained_fps"]:
         raise ExtractError(
@@ -198,7 +203,7 @@ def _start(out: FeatureTable, settings: dict, private_dir) -> bytes:
     return private.open_salt(out.partial if private_dir is None else private_dir)
 
 
-def _embed(encoder: VideoEncoder | PixelEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
+def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
     for one, result in zip(chunk, videos, strict=True):
@@ -240,7 +245,7 @@ def rate(row: dict, use_fps: bool) -> float | None:
     return (np.nan if row["fps"] is None else row["fps"]) if use_fps else None
 
 
-def _add_features(encoder: VideoEncoder | PixelEncoder, good: list) -> None:
+def _add_features(encoder: Encoder, good: list) -> None:
     features = encoder.embed(
         [video.frames for _, video, _ in good],
         fps=[fps for _, _, fps in good],
@@ -265,15 +270,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 if a table was written, 1 with the reason on stderr if not."""
     args, overrides = _parser().parse_known_args(storage.expand_home(argv))
     try:
+        encoder = open_encoder(args, overrides)
         card = extract(
-            open_encoder(args, overrides),
+            encoder,
             args.input,
             args.output,
             show_paths=args.show_paths,
             hide_paths=args.hide_paths,
             private_dir=args.private_dir,
             csv=args.csv,
-            use_fps=not args.ignore_fps,
+            use_fps=not args.ignore_fps and not isinstance(encoder, OutsideEncoder),
             whole_frame=args.whole_frame,
             workers=args.workers,
         )
@@ -301,25 +307,33 @@ def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
 
 
-def open_encoder(args: argparse.Namespace, overrides: list[str]) -> VideoEncoder | PixelEncoder:
+def open_encoder(args: argparse.Namespace, overrides: list[str]) -> Encoder:
     """The encoder that the arguments of the command name.
 
     Args:
       overrides: what the parser does not know, `--config.KEY=VALUE`.
 
     Raises:
-      ExtractError: arguments that do not fit each other; and as `load_encoder` and `command_line.read_config`.
+      ExtractError: arguments that do not fit each other; and as `load_encoder`, `OutsideEncoder` and
+        `command_line.read_config`.
     """
     kind, _, seed = args.encoder.partition(":")
+    if kind == TORCH:
+        ours = (args.checkpoint, args.config, args.readout, args.trained_fps, args.dtype, *overrides)
+        if any(ours) or not (args.loader and args.weights):
+            raise ExtractError(f"--encoder={args.encoder}: give --loader and --weights, and no flag of our encoders")
+        return OutsideEncoder(seed, args.loader, args.weights, args.clips, args.batch_size)
     if kind == "untrained" and seed.isdecimal():
         untrained: int | None = int(seed)
     elif args.encoder in (CHECKPOINT, PIXELS):
         # Pixels take the clips of an encoder, whose weights do not matter.
         untrained = 0 if args.encoder == PIXELS and args.config else None
     else:
-        raise ExtractError(f"--encoder={args.encoder}: it is {CHECKPOINT}, untrained:SEED (as untrained:0) or {PIXELS}")
+        raise ExtractError(f"--encoder={args.encoder}: it is {CHECKPOINT}, untrained:SEED, {PIXELS} or {TORCH}:NAME")
     if (args.checkpoint is None) == (args.config is None):
         raise ExtractError("give --checkpoint, or (for untrained weights and pixels) --config: one of them")
+    if args.loader or args.weights:
+        raise ExtractError("--loader and --weights are those of --encoder=torch:NAME")
     if args.encoder == CHECKPOINT and args.config:
         raise ExtractError("--config names no weights: give --checkpoint, or --encoder=untrained:SEED or pixels")
     if overrides and not args.config:
@@ -346,7 +360,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", help="workdir, converted checkpoint, checkpoints/step_N, .pth, .safetensors")
-    add("--encoder", default=CHECKPOINT, help=f"{CHECKPOINT}, untrained:SEED or {PIXELS} (default: %(default)s)")
+    kinds = f"{CHECKPOINT}, untrained:SEED, {PIXELS} or {TORCH}:NAME, of {', '.join(KNOWN)} (default: %(default)s)"
+    add("--encoder", default=CHECKPOINT, help=kinds)
+    add("--loader", help="of torch:NAME: a Python file with load(weights) -> torch.nn.Module, which is run")
+    add("--weights", help="of torch:NAME: the file or folder that its loader reads")
     add("--config", help="instead of --checkpoint, for untrained weights and pixels: a config by path or name")
     add("--input", required=True, help="folder, CSV with a column path (and fps), or one file")
     add("--output", required=True, help="the .parquet file")

@@ -8,6 +8,7 @@ RECORDS is the folder that holds manifest.csv. Kinds:
     flow     dense optical flow (Farneback, OpenCV) of frames of 64 x 64: over time, mean and standard deviation of
              speed and of both directions, in 4 x 4 grid cells
     phantom  the encoder of simulated hearts that comes with discovr_jax; or any other path of `load_encoder`
+    torch:NAME  an encoder of others, with --loader and --weights: docs/how-to/other_encoders.md
 
 One row per video: id, split, num_frames, features. An encoder takes clips as it was trained on, all others see
 16 evenly spaced frames of the whole video.
@@ -24,7 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.decomposition import PCA
 
+import discovr_jax
 from discovr_jax.data import manifest, records
+from discovr_jax.outside_encoders.encoder import OutsideEncoder
 from discovr_jax.progress import Progress
 
 SIDE, FRAMES, GRID, COMPONENTS, BINS = 64, 16, 4, 64, 9
@@ -92,13 +95,17 @@ def main(argv: list[str] | None = None) -> None:
     """Writes the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", type=pathlib.Path)
-    parser.add_argument("--kind", required=True, help="hog, pca, flow, phantom or a path of load_encoder")
+    parser.add_argument("--kind", required=True, help="hog, pca, flow, phantom, a path of load_encoder, torch:NAME")
+    parser.add_argument("--loader", help="of torch:NAME")
+    parser.add_argument("--weights", help="of torch:NAME")
     parser.add_argument("--output", required=True, help="the .parquet file")
     args = parser.parse_args(argv)
+    if args.kind.startswith("torch:") and not (args.loader and args.weights):
+        parser.error(f"--kind={args.kind} needs --loader and --weights")
     own, metadata = {"hog": hog, "flow": flow, "pca": pixels}, {}
-    if args.kind not in own:
-        import discovr_jax
-
+    if args.kind.startswith("torch:"):
+        encoder = OutsideEncoder(args.kind.removeprefix("torch:"), args.loader, args.weights)
+    elif args.kind not in own:
         encoder = discovr_jax.load_encoder(args.kind, readout=READOUTS)
         metadata["readouts"] = json.dumps(encoder.parts)
     columns: dict[str, list] = {"id": [], "split": [], "num_frames": []}

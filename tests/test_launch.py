@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -30,6 +31,18 @@ def assert_known(words):
     for flag in flags:
         name = flag.removeprefix("--").partition("=")[0]
         assert name in ("workdir", "config") or name.removeprefix("config.") in known, flag
+
+
+def test_nothing_ends_processes_by_name_or_empties_shared_memory():
+    """Another run on the same machine would die of it. What we end is ours, by its id."""
+    root = LAUNCH.parent
+    within = [root / folder for folder in ("discovr_jax", "tfds_builders", "launch", ".ci")]
+    files = [path for folder in within for path in folder.rglob("*") if path.suffix in (".py", ".sh", ".yaml", "")]
+    files = [path for path in files if path.is_file()]
+    assert len(files) > 200
+    for path in [*files, root / "Makefile"]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\b(pkill|killall|process_iter)\b|\b(rm|rmtree|unlink)\b.*/dev/shm", text), path
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -1,10 +1,12 @@
 """From predictions to entries: further outputs, seeds, patients with several videos, encoders that could not run."""
 
+import json
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from discovr_jax.evaluation import interface
+from discovr_jax.evaluation import interface, runner
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.metrics import bootstrap
 from discovr_jax.evaluation.metrics import videos as video_metrics
@@ -133,3 +135,25 @@ def test_one_video_a_patient_needs_no_second_table():
         kind="probe", field="label", readouts={"discovr": "cls"}, chosen_by="-",
     )  # fmt: skip
     assert evaluation.results["by_patient"] == {} and evaluation.results["n_test_patients"] == 2
+
+
+def test_results_are_not_written_without_their_predictions(tmp_path):
+    """An error while predictions are saved ends the evaluation: no results stand there that look complete."""
+    evaluation = _evaluation()
+    _add(evaluation, {"discovr": [_made(0)]})
+    (tmp_path / "eval" / "1" / "predictions.csv").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"predictions\.csv"):
+        runner.write(evaluation, tmp_path, 1)
+    assert not [*tmp_path.rglob("results.json")]
+
+
+def test_an_evaluation_leaves_those_of_other_steps_alone(tmp_path):
+    for step in (1, 2):
+        evaluation = _evaluation()
+        _add(evaluation, {"discovr": [_made(step)]})
+        runner.write(evaluation, tmp_path, step)
+        if step == 1:
+            first = {path: path.read_bytes() for path in (tmp_path / "eval" / "1").iterdir()}
+    assert {path.name for path in first} == {"predictions.csv", "results.json"}
+    assert all(path.read_bytes() == content for path, content in first.items())
+    assert json.loads((tmp_path / "results.json").read_text())["step"] == 2  # the newest stands above

@@ -3,6 +3,7 @@
 Heads and poolings are those that were fitted and chosen on clean training and validation clips; only test clips change
 (`features.perturbations`), and go through every encoder again. A drop is the clean metric minus that on the spoilt
 clips (of an error the other way round, so that above 0 is always worse), with both from the same resamples of patients.
+So are the differences of two encoders' drops.
 
 Source: the corruptions at graded strength of Hendrycks and Dietterich, arXiv 1903.12261, with those of ultrasound.
 """
@@ -46,9 +47,11 @@ def run(
         {"strengths": {perturbation: [in words, one per strength]},
          "heads": {part: {"metric": "auroc", "field": "label",
                           "clean": {encoder: entry},
-                          "spoilt", "drop": {encoder: {perturbation: [entry, one per strength]}}}}}
+                          "spoilt", "drop": {encoder: {perturbation: [entry, one per strength]}},
+                          "paired": {"discovr-ENCODER": {perturbation: [entry, one per strength]}}}}}
 
-    An entry is {"value", "low", "high"}, see `bootstrap.interval`.
+    An entry is {"value", "low", "high"}, see `bootstrap.interval`. "paired" is the studied encoder's drop minus the
+    other one's: below 0 the studied encoder loses less.
 
     Args:
       perturbations: names of `perturbations.KNOWN`.
@@ -77,19 +80,31 @@ def run(
         clean[part] = {encoder: head.values(predictions) for encoder, predictions in fitted.items()}
         entries = {encoder: head.entry(values) for encoder, values in clean[part].items()}
         entered[part] = {"metric": head.metric, "field": head.fitted.field, "clean": entries}
-        entered[part] |= {kind: {encoder: {} for encoder in entries} for kind in ("spoilt", "drop")}
+        entered[part] |= {"spoilt": {}, "drop": {}, "paired": {}}
     for name in perturbations:
         about = perturbations_lib.KNOWN[name]
         strengths[name] = [about.label.format(strength) for strength in about.strengths]
         features = _spoilt_features(evaluation, context, asked, name)
         for strength in about.strengths:
             for part, head in heads.items():
+                found: dict[str, dict[str, np.ndarray]] = {"spoilt": {}, "drop": {}}
                 for encoder, values in clean[part].items():
                     train = [seed["train"] for seed in evaluation.features[encoder]]
                     spoilt = head.values(head.predictions(encoder, train, features[encoder, strength]))
-                    for kind, of_kind in (("spoilt", spoilt), ("drop", head.sign * (values - spoilt))):
-                        entered[part][kind][encoder].setdefault(name, []).append(head.entry(of_kind))
+                    found["spoilt"][encoder], found["drop"][encoder] = spoilt, head.sign * (values - spoilt)
+                found["paired"] = _differences(found["drop"])
+                for kind, of_kind in found.items():
+                    for encoders, values in of_kind.items():
+                        of_encoders = entered[part][kind].setdefault(encoders, {})
+                        of_encoders.setdefault(name, []).append(head.entry(values))
     evaluation.results["robustness"] = {"strengths": strengths, "heads": entered}
+
+
+def _differences(drops: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{"discovr-ENCODER": drop of discovr minus that of another encoder}, [1 + R], inside each resample."""
+    studied = results_lib.STUDIED
+    others = [name for name in drops if name != studied]
+    return {f"{studied}-{name}": drops[studied] - drops[name] for name in others}
 
 
 @dataclasses.dataclass(frozen=True)

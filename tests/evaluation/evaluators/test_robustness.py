@@ -1,5 +1,7 @@
 """Robustness: drops are those of the heads that were scored, on clips that were spoilt, in the same resamples."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -70,6 +72,7 @@ def test_clips_that_are_not_changed_give_exactly_what_was_scored(case, monkeypat
             assert entry == evaluation.results["encoders"][encoder][f"{part}/{metric}"]
             assert heads[part]["spoilt"][encoder]["none"] == [entry] * 3
             assert heads[part]["drop"][encoder]["none"] == [{"value": 0.0, "low": 0.0, "high": 0.0}] * 3
+        assert heads[part]["paired"] == {"discovr-random": {"none": [{"value": 0.0, "low": 0.0, "high": 0.0}] * 3}}
     skips = [skip for skip in evaluation.results["skipped"] if skip["evaluator"] == "robustness"]
     assert [(skip["encoder"], skip["reason"]) for skip in skips] == [
         ("hog", "its file has no features of spoilt clips")
@@ -110,6 +113,24 @@ def test_drops_are_those_of_the_fitted_heads_on_spoilt_clips(case):
     assert ef["spoilt"]["discovr"]["crop"][2]["value"] == pytest.approx(
         ef["clean"]["discovr"]["value"] + ef["drop"]["discovr"]["crop"][2]["value"]
     )
+
+
+def test_drops_of_two_encoders_are_compared_in_the_same_resamples(case):
+    """Of an encoder against itself the difference is 0 in every resample, however wide its own interval is."""
+    evaluation, context = case
+    pooled, features, heads = dict(context.pooled), dict(evaluation.features), dict(evaluation.heads)
+    pooled["twin"], features["twin"] = pooled["discovr"], features["discovr"]
+    for part, head in heads.items():
+        heads[part] = dataclasses.replace(head, encoders={**head.encoders, "twin": head.encoders["discovr"]})
+    evaluation = dataclasses.replace(evaluation, features=features, heads=heads)
+    robustness.run(evaluation, "robustness", dataclasses.replace(context, pooled=pooled), perturbations=("gain",))
+    for head in evaluation.results["robustness"]["heads"].values():
+        assert head["paired"].keys() == {"discovr-random", "discovr-twin"}
+        assert head["paired"]["discovr-twin"]["gain"] == [{"value": 0.0, "low": 0.0, "high": 0.0}] * 3
+        # Noise loses nothing: what discovr loses more than it is all that discovr loses.
+        assert head["paired"]["discovr-random"] == head["drop"]["discovr"]
+    wide = evaluation.results["robustness"]["heads"]["lvef"]["drop"]["twin"]["gain"][2]
+    assert wide["high"] - wide["low"] > 0.1
 
 
 def test_the_second_time_nothing_is_encoded(case, monkeypatch):

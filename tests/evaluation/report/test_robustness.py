@@ -21,7 +21,9 @@ def results():
         drops["gain"][2] = entry(0.3, 0.25, 0.35)
         both = {"discovr": drops, "pixels": drops}
         clean = {encoder: entry(0.9, 0.8, 0.95) for encoder in both}
+        less = {name: [entry(-0.2, -0.3, -0.1)] * 3 for name in STRENGTHS}
         heads[part] = {"metric": metric, "field": field, "clean": clean, "spoilt": {}, "drop": both}
+        heads[part]["paired"] = {"discovr-pixels": less}
     readouts = {"lvef": {"family": "lvef", "field": "ef"}, "probe": {"family": "probe", "field": "label"}}
     return {"readouts": readouts, "robustness": {"strengths": STRENGTHS, "heads": heads}}
 
@@ -32,16 +34,22 @@ def test_every_strength_has_a_row_and_every_encoder_a_column(results):
     assert columns == [
         "Ejection fraction, mean absolute error (points): discovr",
         "Ejection fraction, mean absolute error (points): pixels",
+        "Ejection fraction, mean absolute error (points): discovr - pixels",
         "Linear probe, AUROC: discovr",
         "Linear probe, AUROC: pixels",
+        "Linear probe, AUROC: discovr - pixels",
     ]
     rows = re.findall('<td class="name">([^<]*)</td>', text)
     assert rows == ["clean", *(f"gain, {s}" for s in STRENGTHS["gain"]), *(
         f"frame rate, {s}" for s in STRENGTHS["frame_rate"]
     )]  # fmt: skip
-    assert text.count('class="worse"') == 4 and 'class="better"' not in text  # the strongest gain, in each column
+    assert text.count('class="worse"') == 4  # the strongest gain, in each column of an encoder
+    assert text.count('class="better"') == 2 * 6  # discovr loses less, always
     assert text.count("+0.25 to +0.35; worse") == 2 and text.count("+0.250 to +0.350; worse") == 2
-    assert text.count("<img") == 1 and "<h3>Linear probe, AUROC</h3>" in text
+    assert re.findall("<h3>([^<]*)</h3>", text) == [
+        "Linear probe, AUROC", "Linear probe, AUROC: differences of the drops"
+    ]  # fmt: skip
+    assert text.count("<img") == 2
 
 
 def test_what_was_not_evaluated_is_said(results, monkeypatch):
@@ -51,7 +59,9 @@ def test_what_was_not_evaluated_is_said(results, monkeypatch):
             nothing
         )
     del results["robustness"]["heads"]["probe"]
-    assert "<h3>Ejection fraction, mean absolute error (points)</h3>" in robustness.section(results)
+    del results["robustness"]["heads"]["lvef"]["paired"]  # as an older evaluation wrote it
+    text = robustness.section(results)
+    assert "<h3>Ejection fraction, mean absolute error (points)</h3>" in text and "discovr - pixels" not in text
 
 
 def test_the_chart_has_a_panel_per_perturbation_and_a_line_per_encoder(monkeypatch):
