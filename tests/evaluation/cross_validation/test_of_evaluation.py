@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from discovr_jax import progress
 from discovr_jax.data import class_labels
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import results as results_lib
-from discovr_jax.evaluation.cross_validation import of_evaluation, run
+from discovr_jax.evaluation.cross_validation import folds, of_evaluation, run
 from discovr_jax.evaluation.report import cross_validation as report
 from tests import evaluation_case
 
@@ -124,3 +125,17 @@ def test_splits_are_left_out_and_too_many_videos_refused():
     assert list(evaluation.results["cross_validation"]["targets"]) == ["view/side"]
     reasons = {skip["evaluator"]: skip["reason"] for skip in evaluation.results["skipped"]}
     assert reasons["cross_validation of lvef"].startswith("no labels: ef unknown for all 12 videos")
+
+
+def test_the_target_is_told_of_while_it_is_scored_and_where_it_has_no_folds(monkeypatch):
+    told = []
+
+    def predict_all(*_):
+        told.append(progress._works[-1][0])
+        raise folds.FoldsError("too few patients")
+
+    monkeypatch.setattr(run, "predict_all", predict_all)
+    evaluation = _evaluation(_config())
+    assert of_evaluation.add(evaluation, _config(), SEEN.get) == {}
+    assert sorted(told) == [f"cross-validation of {name}" for name in ("label", "lvef", "view/side")]
+    assert [one["reason"] for one in evaluation.results["skipped"]] == ["too few patients"] * 3
