@@ -106,10 +106,9 @@ def _targets(evaluation: results_lib.Evaluation, config) -> Iterator[tuple[str, 
             seen.add(part.field)
             if part.field == "label":
                 yield "label", "label", LABELS
-            elif name := class_labels.target_name(part.field):
-                yield name, part.field, tuple(part.options["classes"])
-            else:
-                yield part.name, part.field, ()
+            else:  # named as its metrics are: a column of an archive may be called "label" too
+                classes = part.options["classes"] if class_labels.target_name(part.field) else ()
+                yield part.name, part.field, tuple(classes)
 
 
 def _archive(evaluation, config, splits, field: str, classes: tuple[str, ...]) -> Archive:
