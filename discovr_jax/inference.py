@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from discovr_jax import hub, pretrained
 from discovr_jax.convert import read as weights_lib
-from discovr_jax.data import facts, frame_rates, video_arrays
+from discovr_jax.data import frame_rates, video_arrays
 from discovr_jax.evaluation import scored
 from discovr_jax.evaluation.features import video_clips
 from discovr_jax.evaluation.features.cache import join
@@ -135,7 +135,7 @@ def load_encoder(
         )
     if channels == 3 and config.model.motion != "none" and branch.startswith("video"):
         raise ValueError(f"channels=3 is not for weights of model.motion = {config.model.motion!r}: they read grey")
-    trained_fps = _trained_fps(config.data, loaded.frame_rates) if trained_fps is None else trained_fps
+    trained_fps = frame_rates.of_clips(config.data, loaded.frame_rates) if trained_fps is None else trained_fps
     options = {
         "branch": branch,
         "readout": readout,
@@ -181,19 +181,6 @@ def _weights(source, prefixes: tuple[str, ...], module: str, untrained) -> weigh
         return loaded
     initial = weights_lib.initial_weights(loaded.config, untrained, wanted)
     return dataclasses.replace(initial, frame_rates=loaded.frame_rates)
-
-
-def _trained_fps(data: ConfigDict, rates: Sequence[float] | None) -> float | None:
-    """Frames per second of the training clips: set, or those of (nearly) all training videos, by the stride; or None.
-
-    Args:
-      rates: of the training videos, as the checkpoint keeps them.
-    """
-    if data.target_fps:
-        return data.target_fps
-    about = facts.of(data.dataset)
-    video_fps = (about and about.nominal_fps) or frame_rates.common(rates)
-    return video_fps / data.stride if video_fps else None
 
 
 def _readout(path, readout: str | None, evaluated: scored.Scored | None) -> tuple[str, str]:

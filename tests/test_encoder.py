@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import discovr_jax
-from discovr_jax import extract, inference, slim
-from discovr_jax.data import video_arrays
+from discovr_jax import extract, slim
+from discovr_jax.data import frame_rates, video_arrays
 from discovr_jax.method import experiment
 from discovr_jax.models import positions, readouts
 from discovr_jax.runs.checkpoint import CheckpointError, Checkpoints, read_arrays
@@ -148,7 +148,7 @@ def test_frame_rate(workdir, video):
 
 def test_trained_frame_rate_is_known_or_asked_for(workdir, encoder, video, monkeypatch):
     assert encoder.options["trained_fps"] == pytest.approx(50 / 3)  # EchoNet-Dynamic at stride 3
-    monkeypatch.setattr(inference.facts, "known", dict)
+    monkeypatch.setattr(frame_rates.facts, "known", dict)
     unknown = discovr_jax.load_encoder(workdir)
     with pytest.raises(ValueError, match="trained_fps"):
         unknown.embed(video, fps=50)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from discovr_jax.data import records
+from discovr_jax.data import facts, records
 
 KEY = "frame_rates"  # in the data position of a checkpoint
 _SHARES = (0.05, 0.5, 0.95)
@@ -43,6 +44,37 @@ def common(rates: Sequence[float] | None) -> float | None:
     True
     """
     return rates[1] if rates and rates[2] <= _ALIKE * rates[0] else None
+
+
+def of_clips(data: ConfigDict, rates: Sequence[float] | None) -> float | None:
+    """Frames per second of the training clips: set, or those of (nearly) all training videos, by the stride; or None.
+
+    Args:
+      data: of the training; rates: as of `of_training`.
+    """
+    if data.target_fps:
+        return data.target_fps
+    about = facts.of(data.dataset)
+    video_fps = (about and about.nominal_fps) or common(rates)
+    return video_fps / data.stride if video_fps else None
+
+
+def of_others(trained_fps: float | None, data: ConfigDict, rates: Sequence[float] | None, dataset: str) -> str:
+    """A warning where clips of other videos show time at another speed than those of training; else "".
+
+    Args:
+      trained_fps: as of `of_clips`; data: how clips of the other videos are taken.
+      rates: of the other videos, as of `of_training`; dataset: their name.
+    """
+    if trained_fps is None or rates is None or data.target_fps:
+        return ""
+    fps = rates[1] / data.stride
+    if max(fps / trained_fps, trained_fps / fps) <= _ALIKE:
+        return ""
+    return (
+        f"clips of {dataset} have {fps:.3g} frames per second (median), those of the training had {trained_fps:.3g}: "
+        f"--config.data.target_fps={trained_fps:.6g} takes them as in training"
+    )
 
 
 def in_words(rates: Sequence[float] | None) -> str:

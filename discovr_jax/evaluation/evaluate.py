@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from discovr_jax import trees
-from discovr_jax.data import manifest, mixture, training_videos
+from discovr_jax.data import frame_rates, manifest, mixture, training_videos
 from discovr_jax.evaluation import samples
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
@@ -287,8 +287,14 @@ def evaluate_workdir(config: ConfigDict, directory, features: Sequence[str] = ()
     restored = checkpoints.restore_latest(abstract)
     if restored is None:
         raise CheckpointError(f"{checkpoints.directory} holds no checkpoint: train first")
-    step, state, _ = restored
+    step, state, meta = restored
     checkpoints.close()
+    trained = experiment_lib.saved_config(meta["config"]).data
+    dataset = mixture.scored(config)
+    rates = frame_rates.of_training({dataset: source}, {dataset: range(len(source))})
+    trained_fps = frame_rates.of_clips(trained, meta["data"].get(frame_rates.KEY))
+    if line := frame_rates.of_others(trained_fps, config.data, rates, dataset):
+        logger.warning("%s", line)
     return evaluate_state(config, directory, state, step, experiment, mesh, everything=True, outside=files)
 
 

@@ -1,6 +1,7 @@
 """The frame rate that a checkpoint's training videos have in common, if they have one."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from discovr_jax.data import frame_rates
 from tests.data.test_pipeline import NAN, make_source
@@ -33,3 +34,22 @@ def test_only_what_is_trained_on_counts_over_all_datasets():
     assert found == [50.0, 50.0, 51.0] and frame_rates.common(found) == 50.0
     assert frame_rates.in_words(of([25.0, 60.0])) == "; its training videos have 25 to 60"
     assert frame_rates.in_words(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("rates", "target_fps", "told"),
+    [
+        ([25.0] * 20, None, True),  # at the stride of the training half as fast
+        ([100.0] * 20, None, True),
+        ([48.0] * 20, None, False),
+        ([25.0] * 20, 12.5, False),
+        ([NAN] * 20, None, False),
+    ],
+)
+def test_clips_at_another_rate_than_in_training_are_told_of(rates, target_fps, told):
+    trained = ConfigDict({"dataset": "echonet_dynamic", "stride": 4, "target_fps": None})
+    fps = frame_rates.of_clips(trained, None)
+    assert fps == 12.5
+    line = frame_rates.of_others(fps, ConfigDict({"stride": 4, "target_fps": target_fps}), of(rates), "echo_folder")
+    assert bool(line) == told and ("--config.data.target_fps=12.5 " in line) == told
+    assert frame_rates.of_others(None, trained, of(rates), "echo_folder") == ""

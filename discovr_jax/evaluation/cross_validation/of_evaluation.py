@@ -19,7 +19,7 @@ from discovr_jax.evaluation.cross_validation import folds, run, summary
 from discovr_jax.evaluation.cross_validation.archive import Archive
 from discovr_jax.evaluation.features.extract import SPLITS, poolings
 from discovr_jax.evaluation.features.feature_files import FeatureFile
-from discovr_jax.progress import Progress
+from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +78,13 @@ def add(
         try:
             archive = _archive(evaluation, config, splits, field, classes)
             progress = Progress(f"repeats of cross-validation, {name}", how.repeats, logger.info, always=False)
-            made, cuts = run.predict_all(archive, how, progress)
+            with doing(f"cross-validation of {name}", logger.info):
+                made, cuts = run.predict_all(archive, how, progress)
+                summarised = summary.summarise(archive, how, made, {})
         except (interface.Skip, folds.FoldsError) as error:
             results_lib.skip(evaluation, f"cross_validation of {name}", str(error))
             continue
-        found["targets"][name] = {"field": field, **summary.summarise(archive, how, made, {})}
+        found["targets"][name] = {"field": field, **summarised}
         tables[f"cross_validation_{_UNSAFE.sub('_', name)}.csv"] = summary.predictions_csv(archive, made, cuts)
     evaluation.results["cross_validation"] = found
     return tables
@@ -104,10 +106,9 @@ def _targets(evaluation: results_lib.Evaluation, config) -> Iterator[tuple[str, 
             seen.add(part.field)
             if part.field == "label":
                 yield "label", "label", LABELS
-            elif name := class_labels.target_name(part.field):
-                yield name, part.field, tuple(part.options["classes"])
-            else:
-                yield part.name, part.field, ()
+            else:  # named as its metrics are: a column of an archive may be called "label" too
+                classes = part.options["classes"] if class_labels.target_name(part.field) else ()
+                yield part.name, part.field, tuple(classes)
 
 
 def _archive(evaluation, config, splits, field: str, classes: tuple[str, ...]) -> Archive:

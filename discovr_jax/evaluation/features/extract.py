@@ -83,7 +83,7 @@ def extract_splits(
             embeds = [encoders[members[index][0]][members[index][1]].embed for index in indices]
             progress = Progress(f"{split} videos under {len(embeds)} encoders", len(videos), logger.info, always=False)
             progress(0)
-            first = doing(f"{split} videos, whose first batch compiles", logger.info)
+            first = doing(f"{split} videos (the first batch compiles)", logger.info)
             with first, contextlib.closing(_batches(config, source, share)) as batches:
                 return feature_cache.extract_features(embeds, batches, len(videos), progress, directory)
 

@@ -221,7 +221,7 @@ def _cached(context: TokenContext, split: str, what: str, asked: Any, count: int
     def make(missing: Sequence[int]) -> list[Tokens]:
         progress = Progress(f"{what} of {split}, tokens of {len(missing)} encoders", count, logger.info, always=False)
         progress(0)
-        first = doing(f"{what} of {split}, whose first batch compiles", logger.info)
+        first = doing(f"{what} of {split} (the first batch compiles)", logger.info)
         with first, contextlib.closing(batches()) as loader:
             encoders = [members[index][2] for index in missing]
             return _fill(encoders, _whole(loader, context.share), encode, count, progress)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from discovr_jax import progress
 from discovr_jax.data import class_labels
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import results as results_lib
-from discovr_jax.evaluation.cross_validation import of_evaluation, run
+from discovr_jax.evaluation.cross_validation import folds, of_evaluation, run
 from discovr_jax.evaluation.report import cross_validation as report
 from tests import evaluation_case
 
@@ -29,12 +30,12 @@ def _config(**options):
     return ConfigDict({"seed": 0, "data": data, "eval": settings | {"cross_validation": folds}})
 
 
-def _evaluation(config):
+def _evaluation(config, column="view/side"):
     """Two videos per patient; only `cls` of discovr knows the EF; a view of two classes that nothing knows."""
     rng = np.random.default_rng(0)
     fields = evaluation_case.make_fields(COUNTS, lambda row: row // 2)
     texts = {
-        split: [class_labels.encode({"view/side": "ab"[row // 2 % 2]}) for row in range(n)]
+        split: [class_labels.encode({column: "ab"[row // 2 % 2]}) for row in range(n)]
         for split, n in COUNTS.items()
     }
     (view,) = class_labels.decode(texts)
@@ -59,13 +60,13 @@ def test_every_target_is_scored_on_the_videos_of_all_splits(evaluated):
     results, tables = evaluated[0].results, evaluated[1]
     found = results["cross_validation"]
     assert {name: one["field"] for name, one in found["targets"].items()} == {
-        "label": "label", "lvef": "ef", "view/side": "classes:view/side"
+        "label": "label", "lvef": "ef", "classes_view/side": "classes:view/side"
     }  # fmt: skip
-    assert sorted(tables) == [f"cross_validation_{name}.csv" for name in ("label", "lvef", "view_side")]
+    assert sorted(tables) == [f"cross_validation_{name}.csv" for name in ("classes_view_side", "label", "lvef")]
     for one in found["targets"].values():
         assert (one["videos"], one["groups"], one["folds"], one["repeats"]) == (48, 24, 3, 2)
         assert list(one["encoders"]) == ["discovr", "random", run.CONSTANT]
-    label, lvef, view = (found["targets"][name] for name in ("label", "lvef", "view/side"))
+    label, lvef, view = (found["targets"][name] for name in ("label", "lvef", "classes_view/side"))
     assert label["encoders"]["discovr"]["probe/auroc"]["value"] > 0.9
     assert list(label["classes"]) == ["normal", "abnormal"]
     assert label["paired"]["discovr - random"]["probe/auroc"]["low"] > 0
@@ -121,6 +122,31 @@ def test_splits_are_left_out_and_too_many_videos_refused():
         evaluation.fields["test"][field][:] = np.nan
     part = _config(splits=("test",), repeats=1)
     of_evaluation.add(evaluation, part, SEEN.get)
-    assert list(evaluation.results["cross_validation"]["targets"]) == ["view/side"]
+    assert list(evaluation.results["cross_validation"]["targets"]) == ["classes_view/side"]
     reasons = {skip["evaluator"]: skip["reason"] for skip in evaluation.results["skipped"]}
     assert reasons["cross_validation of lvef"].startswith("no labels: ef unknown for all 12 videos")
+
+
+def test_the_target_is_told_of_while_it_is_scored_and_where_it_has_no_folds(monkeypatch):
+    told = []
+
+    def predict_all(*_):
+        told.append(progress._works[-1][0])
+        raise folds.FoldsError("too few patients")
+
+    monkeypatch.setattr(run, "predict_all", predict_all)
+    evaluation = _evaluation(_config())
+    assert of_evaluation.add(evaluation, _config(), SEEN.get) == {}
+    assert sorted(told) == [f"cross-validation of {name}" for name in ("classes_view/side", "label", "lvef")]
+    assert [one["reason"] for one in evaluation.results["skipped"]] == ["too few patients"] * 3
+
+
+def test_a_column_called_label_is_a_target_beside_normal_and_abnormal():
+    config = _config(repeats=1)
+    evaluation = _evaluation(config, column="label")
+    tables = of_evaluation.add(evaluation, config, SEEN.get)
+    targets = evaluation.results["cross_validation"]["targets"]
+    assert {name: list(one["classes"]) for name, one in targets.items() if name != "lvef"} == {
+        "classes_label": ["a", "b"], "label": ["normal", "abnormal"]
+    }  # fmt: skip
+    assert {"cross_validation_classes_label.csv", "cross_validation_label.csv"} < set(tables)
