@@ -4,7 +4,7 @@
 set -euo pipefail
 out=$1 videos=${2:-/tmp/gpu_learn_videos}
 cd "$(dirname "$0")/.."
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2
 export XLA_PYTHON_CLIENT_PREALLOCATE=true XLA_PYTHON_CLIENT_MEM_FRACTION=${MEM_FRACTION:-.15}
 python=${PYTHON:-python3}
 sizes=(--train="${TRAIN:-2000}" --val="${VAL:-400}" --test="${TEST:-1200}")

@@ -1,5 +1,6 @@
 """The launch files: valid, complete on a dry run, and their flags known to the program."""
 
+import argparse
 import os
 import pathlib
 import re
@@ -10,11 +11,13 @@ import sys
 import pytest
 import yaml
 
+from discovr_jax import command_line
+from discovr_jax.benchmark import ablations, step
 from discovr_jax.configs import adult
 from discovr_jax.runs.workdir import flatten
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
-SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh", "gpu_learn.sh")
+SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh", "gpu_learn.sh", "gpu_bench.sh")
 FLAGS = ["--config=adult", "--config.duration=20 steps"]
 
 
@@ -91,6 +94,47 @@ def test_the_study_runs_every_method_at_every_seed():
         assert f"--workdir=/runs/study/{method}-{seed}" in words and f"--config.seed={seed}" in words
         assert f"--config=configs/baselines.py:method={method},recipe=phantom_long" in words
         assert "--config.duration=20 steps" in words
+
+
+def bench(out, *overrides, **environ):
+    """launch/gpu_bench.sh with this Python; returns what it printed, and its report."""
+    command = ["bash", str(LAUNCH / "gpu_bench.sh"), str(out), *overrides]
+    environ = os.environ | {"PYTHON": sys.executable} | environ
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, (out / "report.md").read_text()
+
+
+def test_gpu_bench_measures_the_most_valuable_first(tmp_path):
+    _, report = bench(tmp_path, "--config.model.depth=2", DRY_RUN="1", TORCH_STEP="python step.py")
+    parts = ["step-48", "step-32", "step-64", "step-96", "ablations", "parts", "learn", "torch"]
+    assert [line.removeprefix("## ") for line in report.splitlines() if line.startswith("## ")] == parts
+    commands = [shlex.split(line) for line in report.splitlines() if line.startswith("    ")]
+    for words in commands[:6]:
+        assert words[1:3] == ["-m", "discovr_jax.benchmark"]
+        parser = argparse.ArgumentParser()
+        {"step": step, "ablations": ablations}[words[3]].add_arguments(parser)
+        flags, overrides = parser.parse_known_args(words[4:])
+        assert command_line.read_config(flags.config, overrides).model.depth == 2
+        assert set(getattr(flags, "only", ())) <= set(ablations.ABLATIONS)
+    assert commands[6][-2:] == ["launch/gpu_learn.sh", str(tmp_path / "learn")]
+
+
+def test_gpu_bench_names_what_the_time_does_not_reach(tmp_path):
+    printed, report = bench(tmp_path, ROWS="step-48 parts", LIMIT="0")
+    assert printed == report == "step-48: not reached in 0 s\nparts: not reached in 0 s\n"
+
+
+@pytest.mark.long  # compiles two steps
+def test_gpu_bench_keeps_what_is_measured_when_a_later_part_fails(tmp_path):
+    tiny = {"model.depth": 1, "loss.scd": 0.0, "loss.img": 0.0, "loss.phase": 0.0, "data.num_frames": 4}
+    environ = {"CONFIG": "phantom", "ROWS": "step-8 ablations torch", "ABLATIONS": "last_block", "TIMED": "2"}
+    environ |= {"ABLATIONS_BATCH": "8", "WARMUP": "1", "TORCH_STEP": "echo timed; echo no such code >&2; exit 3"}
+    printed, report = bench(tmp_path, *(f"--config.{key}={value}" for key, value in tiny.items()), **environ)
+    assert printed.count("exit code 0") == 2 and "torch: done after" in printed
+    assert "| clips per second |" in report and "| loss of the first step |" in report
+    assert "| all tokens in the last block, though only CLS is read | " in report
+    assert report.endswith("timed\n\ntorch: exit code 3\n\n    no such code\n")
 
 
 def test_jobset_has_a_pod_for_every_host_of_the_slice():

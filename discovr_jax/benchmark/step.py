@@ -7,6 +7,7 @@ over the time and the peak of the devices (--peak, TFLOP/s per device). --parts 
 
 import argparse
 import dataclasses
+import time
 
 import jax
 import numpy as np
@@ -40,13 +41,16 @@ def run(given: argparse.Namespace) -> None:
     config = given.config
     ready = prepare(config)
     experiment, compiled, batch = ready.experiment, ready.compiled, ready.batch
+    loss = float(ready.run()["loss/total"])
     machine.reset_peak_memory()
     times = machine.timed(ready.run, given.steps, given.warmup)
     queued = machine.timed(lambda: ready.run(given.steps), 1, 0).median / given.steps
     nominal = flops.step_flops(experiment.model, experiment.masks)
     print(f"{machine.description()}; jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
     print(f"{config.model.variant}, {config.model.dtype}, batch {config.batch_size}, {given.steps} steps\n")
-    print(machine.table(("", "value"), _summary(times, queued, compiled, config.batch_size, nominal, given.peak)))
+    rows = _summary(times, queued, compiled, config.batch_size, nominal, given.peak)
+    rows += [("compiling", f"{ready.compile_seconds:.0f} s"), ("loss of the first step", f"{loss:.4f}")]
+    print(machine.table(("", "value"), rows))
     if given.profile:
         rows = trace_lib.top_operations(ready.run, given.profile, compiled.as_text())
         print(f"\nTrace in {given.profile}\n")
@@ -67,6 +71,7 @@ class Ready:
 
     experiment: experiment_lib.Experiment
     compiled: jax.stages.Compiled
+    compile_seconds: float
     state: train_step.TrainState
     batch: dict[str, jax.Array]
 
@@ -83,8 +88,9 @@ def prepare(config) -> Ready:
     mesh = mesh_lib.make_mesh(config.mesh)
     state = train.init_state(experiment, mesh, config.seed)
     batch = jax.device_put(noise(config, config.batch_size), mesh_lib.batch_sharding(mesh))
+    started = time.monotonic()
     compiled = experiment_lib.jit_train_step(experiment, config, mesh).lower(state, batch).compile()
-    return Ready(experiment, compiled, state, batch)
+    return Ready(experiment, compiled, time.monotonic() - started, state, batch)
 
 
 def noise(config, clips: int) -> dict[str, np.ndarray]:
