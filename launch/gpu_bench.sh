@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 report=$out/report.md python=${PYTHON:-python3} limit=${LIMIT:-540} config=${CONFIG:-adult}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export JAX_COMPILATION_CACHE_DIR=${CACHE:-$out/cache} # kernels that were tried for one program serve the others
-ablations=${ABLATIONS:-flash,packed,products,half_kernel,three_products,gradients,views_together,half_heads}
+ablations=${ABLATIONS:-flash,packed,exact_teachers,products,half_kernel,three_products,gradients,views_together,half_heads}
 steps=(--steps="${TIMED:-12}" --warmup="${WARMUP:-3}")
 
 wheels=("${WHEELS:-.whl}"/*.whl)

@@ -1,8 +1,9 @@
 """What each optimisation of the training step is worth: the step with one after the other taken away.
 
 Times each form on this machine's devices, on clips of noise; with --topology (as of --mode=plan) nothing runs, and what
-the program compiled for those chips does is counted. All forms compute the same loss and gradients. Not meant to train:
-they replace functions of the model while they are compiled.
+the program compiled for those chips does is counted. All forms compute the same loss and gradients, but for rounding.
+One is not part of the step, but to be tried: exact_teachers. Not meant to train: they replace functions of the model
+while they are compiled.
 """
 
 import argparse
@@ -170,6 +171,18 @@ def _traced_gradients() -> list[tuple]:
     return [(layers, "normalise", normalise), (layers, "gelu", lambda x: layers._gelu_and_slope(x)[0])]
 
 
+def _tanh_in_teachers() -> list[tuple]:
+    exact = layers.gelu
+
+    @jax.custom_jvp
+    def gelu(x):
+        # In bfloat16 arithmetic: only so XLA finds that cuBLAS can do it (docs/notes/speed.md).
+        return jax.nn.gelu(x, approximate=True) if x.dtype == jnp.bfloat16 else exact(x)
+
+    gelu.defjvp(layers._gelu_jvp)  # where a gradient is asked for it stays exact
+    return [(layers, "gelu", gelu)]
+
+
 def _one_product() -> list[tuple]:
     class Attention(layers.Attention):
         @nn.compact
@@ -216,6 +229,7 @@ ABLATIONS = {
     "views_together": Ablation("views one after the other, not in one call", _views_apart),
     "last_block": Ablation("all tokens in the last block, though only CLS is read", _all_tokens),
     "gradients": Ablation("LayerNorm and GELU with automatic gradients", _traced_gradients),
+    "exact_teachers": Ablation("GELU of the teachers by tanh, in the product before it", _tanh_in_teachers),
     "three_products": Ablation("one product for q, k and v, then cut", _one_product),
     "flash": Ablation("no flash attention of cuDNN", _flash(attention.reference)),
     "packed": Ablation("cuDNN, but no short sequences in its tiles", _flash(_unpacked)),

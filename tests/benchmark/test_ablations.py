@@ -9,7 +9,7 @@ from discovr_jax.benchmark import ablations
 from discovr_jax.benchmark.__main__ import main
 from discovr_jax.models import attention
 
-IN_HALF = ["flash", "packed", "half_heads", "half_kernel"]  # those that a step in float32 has not
+IN_HALF = ["exact_teachers", "flash", "packed", "half_heads", "half_kernel"]  # those that a step in float32 has not
 ALWAYS = [name for name in ablations.ABLATIONS if name not in IN_HALF]
 
 
