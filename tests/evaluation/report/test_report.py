@@ -274,3 +274,13 @@ def test_videos_are_projected_where_only_heads_on_tokens_ran(tmp_path):
     lvef["encoders"] = {"discovr": lvef["encoders"]["discovr"] | {"chosen": "tokens"}}
     text = _write(tmp_path, results=results | {"readouts": {"lvef": lvef}}, predictions=[])
     assert "cls&#x27;, projected on its two directions" in text
+
+
+def test_a_map_of_many_videos_shows_some_of_them(tmp_path, monkeypatch):
+    whole = _write(tmp_path)
+    assert "test videos.</p>" not in whole.split("A map of the test videos")[1]
+    seen = []
+    monkeypatch.setattr(report_scores, "_DRAWN", 4)
+    monkeypatch.setattr(plots, "projection", lambda coordinates, share, **_: seen.append(coordinates) or b"")
+    assert "directions of largest spread. 4 of 6 test videos." in _write(tmp_path)
+    assert {len(coordinates) for coordinates in seen} == {4}
