@@ -46,7 +46,7 @@ from discovr_jax.runs.checkpoint import CheckpointError
 CHUNK = 16  # files that are embedded, and then written, at a time
 QUARANTINE, SKIPPED = input_videos.QUARANTINE, input_videos.SKIPPED
 CHECKPOINT, PIXELS, TORCH = "checkpoint", "pixels", "torch"  # values of --encoder, besides untrained:SEED
-Encoder = VideoEncoder | PixelEncoder | OutsideEncoder
+AnyEncoder = VideoEncoder | PixelEncoder | OutsideEncoder
 
 
 class ExtractError(ValueError):
@@ -54,7 +54,7 @@ class ExtractError(ValueError):
 
 
 def extract(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     source: str | os.PathLike,
     output: str | os.PathLike,
     *,
@@ -101,7 +101,7 @@ def extract(
     )  # fmt: skip
 
 
-def check_frame_rate(encoder: Encoder, use_fps: bool) -> None:
+def check_frame_rate(encoder: AnyEncoder, use_fps: bool) -> None:
     """Raises ExtractError if frames are to be taken at a rate that the checkpoint does not say."""
     if use_fps and not encoder.options["trained_fps"]:
         raise ExtractError(
@@ -203,7 +203,7 @@ def _start(out: FeatureTable, settings: dict, private_dir) -> bytes:
     return private.open_salt(out.partial if private_dir is None else private_dir)
 
 
-def _embed(encoder: Encoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
+def _embed(encoder: AnyEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
     """Rows of the table without their id; one that could not be made holds `list` and `reason`, no `features`."""
     rows, good = [], []
     for one, result in zip(chunk, videos, strict=True):
@@ -245,7 +245,7 @@ def rate(row: dict, use_fps: bool) -> float | None:
     return (np.nan if row["fps"] is None else row["fps"]) if use_fps else None
 
 
-def _add_features(encoder: Encoder, good: list) -> None:
+def _add_features(encoder: AnyEncoder, good: list) -> None:
     features = encoder.embed(
         [video.frames for _, video, _ in good],
         fps=[fps for _, _, fps in good],
@@ -307,7 +307,7 @@ def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
 
 
-def open_encoder(args: argparse.Namespace, overrides: list[str]) -> Encoder:
+def open_encoder(args: argparse.Namespace, overrides: list[str]) -> AnyEncoder:
     """The encoder that the arguments of the command name.
 
     Args:

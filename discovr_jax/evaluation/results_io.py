@@ -1,33 +1,44 @@
 """Results on disk, written whole or not at all."""
 
+import contextlib
 import csv
-import io
 import json
 import math
 import os
 import pathlib
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 
 PREDICTION_COLUMNS = ("id", "encoder", "family", "output", "readout", "seed", "target", "prediction", "patient")
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file under its final name only once it is complete; directories are made."""
+@contextlib.contextmanager
+def _whole(path: pathlib.Path) -> Iterator[IO[str]]:
+    """A file of text that gets its name once it is complete, and is gone if it never is; directories are made."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8", newline=""
     ) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)  # a temporary file is 0600, which would hide results from the lab
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file under its final name only once it is complete; directories are made."""
+    with _whole(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)  # a temporary file is 0600, which would hide results from the lab
-    os.replace(file.name, path)
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
@@ -35,13 +46,12 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
-def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of predictions.csv; the header is there without rows too."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, PREDICTION_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+def write_csv(path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows of predictions.csv, of which a few are in memory; the header is there without rows too."""
+    with _whole(path) as file:
+        writer = csv.DictWriter(file, PREDICTION_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def plain(value: Any) -> Any:

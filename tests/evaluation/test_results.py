@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from discovr_jax.evaluation import interface, runner
+from discovr_jax.evaluation import interface, results_io, runner
 from discovr_jax.evaluation import results as results_lib
 from discovr_jax.evaluation.metrics import bootstrap
 from discovr_jax.evaluation.metrics import videos as video_metrics
@@ -157,3 +157,21 @@ def test_an_evaluation_leaves_those_of_other_steps_alone(tmp_path):
     assert {path.name for path in first} == {"predictions.csv", "results.json"}
     assert all(path.read_bytes() == content for path, content in first.items())
     assert json.loads((tmp_path / "results.json").read_text())["step"] == 2  # the newest stands above
+
+
+def test_predictions_are_written_row_by_row(tmp_path):
+    """Of a million videos they are too many for one text; a file that is not finished leaves nothing behind."""
+
+    def rows(stops):
+        for number in range(5000):
+            yield dict.fromkeys(results_io.PREDICTION_COLUMNS, number)
+        (unfinished,) = tmp_path.iterdir()
+        assert unfinished.suffix == ".tmp" and unfinished.stat().st_size > 100_000
+        if stops:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        results_io.write_csv(tmp_path / "predictions.csv", rows(stops=True))
+    assert not [*tmp_path.iterdir()]
+    results_io.write_csv(tmp_path / "predictions.csv", rows(stops=False))
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 5001

@@ -34,6 +34,7 @@ _ABOUT = {
 _REGRESSION = "A linear (ridge) regression on frozen features."
 _HEADS = {"knn": "kNN", "probe": "Linear probe", "regression": "Linear (ridge) head"}
 _HEADS |= {"attentive": "Attentive probe", "finetune": "Fine-tuned encoder"}
+_DRAWN = 5000  # points of a map at most: more are a blot, and their plane takes memory
 _APART = ("labels", "transfer")  # families whose parts have no charts of their own
 
 
@@ -248,14 +249,16 @@ def projection_section(results, features, fields) -> str:
         if STUDIED in entry["encoders"] and entry["encoders"][STUDIED]["chosen"] in readouts
     ]
     readout = chosen[0] if chosen else next(iter(readouts))
-    array = np.asarray(readouts[readout], np.float64)
+    count = len(readouts[readout])
+    some = np.linspace(0, count - 1, min(count, _DRAWN)).round().astype(int)
+    array = np.asarray(readouts[readout][some], np.float64)
     finite = np.isfinite(array).all(1)
     if finite.sum() < 3:
         return page.section(title, page.absent(f"finite features for {finite.sum()} test videos only"))
     coordinates, share = plots.principal_plane(array[finite])
     figures, parts = [], []
     caption = "One point per video; close points have similar features. "
-    label = np.asarray(values["label"], np.float64)[finite]
+    label = np.asarray(values["label"], np.float64)[some][finite]
     if np.isfinite(label).any():
         figures.append(
             page.figure(
@@ -268,14 +271,15 @@ def projection_section(results, features, fields) -> str:
         parts.append(page.absent("colours by label; no labels in this dataset"))
     for field in _predicted(results):
         name, unit, _ = interface.MEASUREMENTS[field]
-        measured = np.asarray(values[field], np.float64)[finite]
+        measured = np.asarray(values[field], np.float64)[some][finite]
         image = plots.projection(coordinates, share, measured=measured, name=f"{name} ({unit})")
         note = f"{caption}A smooth change of colour means that it is encoded."
         figures.append(page.figure(f"By {name}", note, (image, "png")))
     if not figures:
         image = plots.projection(coordinates, share, labels=np.full(len(coordinates), np.nan))
         figures.append(page.figure("All videos", caption, (image, "png")))
-    note = f"Pooling '{readout}', projected on its two directions of largest spread."
+    drawn = "" if len(some) == count else f" {len(some)} of {count} test videos."
+    note = f"Pooling '{readout}', projected on its two directions of largest spread.{drawn}"
     return page.section(title, page.text(note, "muted"), page.grid(figures), *parts)
 
 

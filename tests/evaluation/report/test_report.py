@@ -286,3 +286,13 @@ def test_each_rank_is_plotted_with_what_it_means(undrawn, metric, words):
     _, monitors = report_training.sections([{"step": step, metric: 1.0} for step in (1, 2)])
     captions = re.findall(r"Near 1[^.:]*", monitors)
     assert len(captions) == 1 and captions[0].startswith(words)
+
+
+def test_a_map_of_many_videos_shows_some_of_them(tmp_path, monkeypatch):
+    whole = _write(tmp_path)
+    assert "test videos.</p>" not in whole.split("A map of the test videos")[1]
+    seen = []
+    monkeypatch.setattr(report_scores, "_DRAWN", 4)
+    monkeypatch.setattr(plots, "projection", lambda coordinates, share, **_: seen.append(coordinates) or b"")
+    assert "directions of largest spread. 4 of 6 test videos." in _write(tmp_path)
+    assert {len(coordinates) for coordinates in seen} == {4}
