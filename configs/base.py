@@ -179,8 +179,8 @@ def get_config() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.at_end = True  # score the features and write the report when training ends
     c.eval.every = "0 steps"  # also during training; 0 for never
-    c.eval.dataset = optional(str)  # dataset that is scored, the results in WORKDIR/eval/STEP/DATASET; None:
-    # data.dataset, in WORKDIR/eval/STEP
+    c.eval.dataset = optional(str)  # dataset that is scored, the results in `WORKDIR/eval/STEP/DATASET`; None:
+    # data.dataset, in `WORKDIR/eval/STEP`
     c.eval.clips = 3  # evenly spaced clips of a video
     c.eval.batch_size = 16  # clips per batch
     c.eval.random_seeds = 3  # untrained encoders of the "random" baseline

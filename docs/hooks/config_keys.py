@@ -38,8 +38,8 @@ def on_page_content(html, page, **_):
 
 
 def breakable(html: str) -> str:
-    """HTML whose keys may break after a dot: on a phone the longest would leave no room for what they do."""
-    return _KEY.sub(lambda found: found[0].replace(".", ".<wbr>"), html)
+    """HTML whose keys may break between words: on a phone the longest would leave no room for what they do."""
+    return _KEY.sub(lambda found: re.sub(r"[._]", r"\g<0><wbr>", found[0]), html)
 
 
 def page() -> str:

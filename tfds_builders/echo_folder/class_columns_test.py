@@ -145,6 +145,9 @@ def test_a_split_stratified_by_a_column(source, tmp_path):
     ):
         with pytest.raises(SourceError, match=reason):
             Archive().prepare(source, tmp_path / "wrong", **wrong)
+    write_table(source / "list.csv", ("Path", "class"), [(name, "") for name in names])
+    with pytest.raises(SourceError, match="--stratify=class: nothing is known .* Give a column split"):
+        Archive().prepare(source, tmp_path / "wrong", split="stratified:1/1/1")
     write(source)
     with pytest.raises(SourceError, match="The CSV has a column split: leave it out"):
         Archive().prepare(source, tmp_path / "wrong", split="stratified:1/1/1")

@@ -112,7 +112,7 @@ def strata(rows: Sequence[Row], column: str | None, classes: Sequence[class_colu
     else:
         raise SourceError(f"--stratify={column}: give class, ef, or a column of --class_columns or --grade_columns.")
     if not any(found):
-        raise SourceError(f"--stratify={column}: nothing is known of it in any row.")
+        raise SourceError(f"--stratify={column}: nothing is known of it in any row. No labels? Give a column split.")
     return found
 
 
