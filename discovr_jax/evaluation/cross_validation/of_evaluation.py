@@ -118,7 +118,7 @@ def _archive(evaluation, config, splits, field: str, classes: tuple[str, ...]) -
         name: np.concatenate([np.asarray(fields[split][name]) for split in splits]) for name in ("id", field)
     }
     groups = np.concatenate([results_lib.patients_of(fields[split]) for split in splits])
-    known = interface.known_target("of the folds", columns[field], field)
+    known = interface.known_target(" + ".join(splits), columns[field], field)
     target = columns[field][known].astype(np.float64)
     there = np.unique(target) if classes else ()
     if classes and len(there) < 2:

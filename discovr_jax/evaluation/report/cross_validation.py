@@ -22,7 +22,7 @@ def tables(results: Mapping[str, Any]) -> str:
     shown = [name for name in names if name in HEADINGS]
     recalls = [name for name in names if name not in HEADINGS]
     first = next(iter(results["encoders"]))
-    sizes = ", ".join(f"{name} {n['videos']} of {n['groups']}" for name, n in results["classes"].items())
+    sizes = _sizes(results)
     what = f"{results['videos']} videos of {results['groups']} groups" + (f" ({sizes})" if sizes else "")
     how = f"{results['repeats']} times {results['folds']}-fold, 95 % intervals over groups"
     lines = [textwrap.fill(f"{what}; {how}.", WIDEST)]
@@ -44,6 +44,11 @@ def tables(results: Mapping[str, Any]) -> str:
             fits = len(table.partition("\n")[0]) <= WIDEST
             lines += ["", table if fits else f"Recall of the {len(recalls)} classes: encoders in results.json."]
     return "\n".join([*lines, *("\n" + textwrap.fill(note, WIDEST) for note in results["notes"])])
+
+
+def _sizes(results: Mapping[str, Any]) -> str:
+    """Videos and groups of each class; empty for a measurement."""
+    return ", ".join(f"{name} {n['videos']} of {n['groups']}" for name, n in results["classes"].items())
 
 
 def _cell(entry: Mapping[str, Any], *, signed: bool = False) -> str:
@@ -85,9 +90,10 @@ def section(results: Mapping[str, Any] | None) -> str:
     parts = [page.text(line, "muted") for line in seen_lines(found)]
     for name, one in found["targets"].items():
         what = f"{one['videos']:,} videos of {one['groups']:,} patients"
+        sizes = f"Videos of patients: {_sizes(one)}. " if one["classes"] else ""
         parts += [
             page.heading(f"{name}: {what}"),
-            page.text(f"{one['repeats']} times {one['folds']}-fold. {one['interval']}.", "muted"),
+            page.text(f"{sizes}{one['repeats']} times {one['folds']}-fold. {one['interval']}.", "muted"),
         ]
         first = next(iter(one["encoders"]))
         for head, called in HEADS.items():

@@ -98,6 +98,7 @@ def test_videos_that_the_encoder_was_trained_on_are_told(evaluated):
     assert len(told) == 4 and max(len(line) for part in told for line in part.splitlines()) <= report.WIDEST
     page = report.section(evaluated[0].results)
     assert "lvef: 48 videos of 24 patients" in page and "better</small>" in page
+    assert "Videos of patients: a 24 of 12, b 24 of 12. 2 times 3-fold." in page
     assert "no folds" in report.section({})
 
 
@@ -124,7 +125,7 @@ def test_splits_are_left_out_and_too_many_videos_refused():
     of_evaluation.add(evaluation, part, SEEN.get)
     assert list(evaluation.results["cross_validation"]["targets"]) == ["classes_view/side"]
     reasons = {skip["evaluator"]: skip["reason"] for skip in evaluation.results["skipped"]}
-    assert reasons["cross_validation of lvef"].startswith("no labels: ef unknown for all 12 videos")
+    assert reasons["cross_validation of lvef"] == "no labels: ef unknown for all 12 videos of split test"
 
 
 def test_the_target_is_told_of_while_it_is_scored_and_where_it_has_no_folds(monkeypatch):
