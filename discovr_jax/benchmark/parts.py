@@ -24,9 +24,8 @@ def parts(experiment: Experiment) -> dict[str, Callable]:
     decodes = bool(outputs & {"decoded", "pixels"})
     result: dict[str, Callable] = {}
     if outputs & {"image_logits", "image_tokens", "frame_amplitudes"}:
-        every = 1 if "image_logits" in outputs or model.scd_frames == "all" else model.grid.tubelet
         result["image teacher"] = lambda state, batch, masks, inputs: model.apply(
-            {"params": state.teacher}, *_clips(batch), every, method="encode_frames"
+            {"params": state.teacher}, *_clips(batch), model.image_teacher_every, method="encode_frames"
         )
     if "video_logits" in outputs:
         result["video teacher"] = lambda state, batch, masks, inputs: model.apply(

@@ -206,6 +206,16 @@ class Discovr(nn.Module):
         everywhere = jnp.broadcast_to(jnp.arange(self.grid.tokens), (tokens.shape[0], self.grid.tokens))
         return jnp.concatenate([tokens[:, :1], self.decoder(tokens[:, 1:], everywhere, self.clip_positions)], 1)
 
+    @property
+    def image_teacher_every(self) -> int:
+        """In training the image teacher sees every so many-th frame of a clip.
+
+        SCD and amplitudes alone need the first of each tubelet only; a single one has no amplitude.
+        """
+        one_tubelet = "frame_amplitudes" in self.outputs and self.grid.time == 1
+        all_frames = "image_logits" in self.outputs or self.scd_frames == "all" or one_tubelet
+        return 1 if all_frames else self.grid.tubelet
+
     def encode_frames(self, frames: jax.Array, num_valid: jax.Array, every: int = 1) -> jax.Array:
         """All tokens of single frames: [B, T, H, W] -> [B * F, 1 + positions, D]; token 0 is CLS."""
         return self.image_encoder(self.frame_patches(frames, num_valid, every), at=self.frame_positions)
@@ -218,9 +228,7 @@ class Discovr(nn.Module):
             video_logits = self.video_head(cls)
             cls = cls.astype(jnp.float32)
         if self.outputs & {"image_logits", "image_tokens", "frame_amplitudes"}:
-            # SCD and amplitudes alone need the first frame of each tubelet only.
-            all_frames = "image_logits" in self.outputs or self.scd_frames == "all"
-            every = 1 if all_frames else self.grid.tubelet
+            every = self.image_teacher_every
             tokens = self.encode_frames(frames, num_valid, every)
             if "image_logits" in self.outputs:
                 image_logits = self.image_head(tokens[:, 0])

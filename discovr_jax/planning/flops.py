@@ -46,8 +46,7 @@ def forward_flops(model: Discovr, masks: train_step.MaskOptions) -> dict[str, fl
         return embedded + transformer(sequences, 1 + visible, width, model.depth, model.mlp_dim)
 
     if outputs & {"image_logits", "image_tokens", "frame_amplitudes"}:
-        every_frame = "image_logits" in outputs or model.scd_frames == "all"
-        frames = grid.frames if every_frame else grid.time
+        frames = grid.frames // model.image_teacher_every
         result["image teacher"] = encode(frames, grid.num_positions, grid.num_positions, 1)
     if "video_logits" in outputs:
         result["video teacher"] = encode(1, grid.tokens, grid.tokens, grid.tubelet)

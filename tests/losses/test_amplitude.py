@@ -28,6 +28,19 @@ def test_the_teacher_gives_frame_std_of_real_frames(make_tiny):
     np.testing.assert_allclose(found[0], np.std(cls[0], 0), atol=1e-5)
 
 
+def test_two_frames_of_one_tubelet_have_an_amplitude(make_tiny):
+    """ED and ES alone, as of `configs/camus.py:small`: half their distance, not the nothing of one frame."""
+    tiny = make_tiny(**TERMS | {"loss.amplitude": 1.0, "loss.scd": 1.0, "data.num_frames": 2})
+    model, params = tiny.experiment.model, {"params": jax.tree.map(jnp.asarray, tiny.state.teacher)}
+    frames, num_valid = jnp.asarray(tiny.batch["frames"]), jnp.full(len(tiny.batch["frames"]), 2)
+    assert model.grid.time == 1
+    found = model.apply(params, frames, num_valid, method="teacher").frame_amplitudes
+    cls = model.apply(params, frames, num_valid, method="encode_frames")[:, 0].reshape(-1, 2, model.width)
+    np.testing.assert_allclose(found, np.abs(cls[:, 0] - cls[:, 1]) / 2, atol=1e-5)
+    _, metrics = jax.jit(tiny.step)(tiny.state, tiny.batch)
+    assert float(metrics["loss/amplitude"]) < 1e4  # millions where the amplitude was that of one frame
+
+
 def test_it_trains_the_video_branch_alone_and_costs_nothing_at_weight_zero(make_tiny):
     tiny = make_tiny(**TERMS, **{"loss.amplitude": 1.0})
     assert tiny.experiment.model.outputs == {"frame_amplitudes"}
