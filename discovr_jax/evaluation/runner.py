@@ -361,7 +361,8 @@ def _run_readout(job: _Task, encoder: str, group, readout: str, remembered: dict
         train, val, test = inputs
         for subset in job.subsets:
             try:
-                predictions.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
+                made = job.module.evaluate(train.take(subset), val, test, **job.part.options)
+                predictions += made if isinstance(made, list) else [made]  # a list: of several trainings of a head
             except (interface.Skip, ConfigError):
                 raise
             except Exception as error:
