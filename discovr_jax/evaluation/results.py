@@ -203,7 +203,7 @@ def metrics_of(rows: Rows, scores: Metrics, predictions: Sequence[interface.Pred
 
 
 def _over_trainings(values: np.ndarray) -> np.ndarray:
-    """Mean over the trainings of a head, `values` [S, 1 + R]; in each resample over S - 1 of them, drawn with replacement.
+    """Mean over the trainings of a head, `values` [S, 1 + R]; in each resample over S - 1, drawn with replacement.
 
     One fewer than there are, so that the variance is that of a mean over S; of S draws it would be (S - 1) / S of
     that. All metrics and encoders get the same draws.
