@@ -203,7 +203,7 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.probe = ConfigDict({"Cs": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
     c.eval.evaluators.classes = ConfigDict({"targets": (), "Cs": (1e-3, 1e-2, 1e-1, 1.0, 10.0)})
     # targets: columns of classes, grades or labels that records hold (prepare echo_folder --class_columns); (): all
-    c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.1, 1.0), "draws": 3, "at_end": True})
+    c.eval.evaluators.labels = ConfigDict({"fractions": (0.01, 0.05, 0.1, 1.0), "draws": 3, "at_end": True})
     c.eval.evaluators.retrieval = ConfigDict({"at_end": True})
     c.eval.evaluators.transfer = ConfigDict({"source_dataset": "", "at_end": True})  # that heads are fitted on
     c.eval.evaluators.segmentation = ConfigDict({"at_end": True, "heads_used": ("linear", "decoder")})
@@ -211,9 +211,12 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.segmentation.linear = head(steps=600, batch=32, weight_decays=(1.0, 10.0), learning_rate=1e-2)
     # linear: one layer for every token
     c.eval.evaluators.segmentation.decoder = head(steps=300, batch=16, weight_decays=(1e-2,))  # light, convolutional
-    c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 4})
+    c.eval.evaluators.attentive = ConfigDict({"at_end": True, "heads_of_query": 32, "head_width": 8})
     c.eval.evaluators.attentive.max_gib = 4.0  # likewise
-    c.eval.evaluators.attentive.fit = head(steps=300, batch=32, weight_decays=(1.0, 10.0, 100.0))  # see there
+    c.eval.evaluators.attentive.fit = grid(batch=32, weight_decays=(0.3, 3.0))  # see there
+    c.eval.evaluators.mlp = ConfigDict({"at_end": True, "widths": (16, 64), "components": 128})  # on pooled features
+    c.eval.evaluators.mlp.fit = grid(batch=64, weight_decays=(0.1, 1.0, 10.0))
+    c.eval.evaluators.pca = ConfigDict({"at_end": True, "components": 512})  # linear heads on so many of every encoder
     c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
     c.eval.evaluators.finetune.fit = ConfigDict(
         {"steps": 0, "every": 50, "batch": 16, "learning_rate": 1e-3, "layer_decay": 0.75, "weight_decay": 0.05}
@@ -228,15 +231,15 @@ def get_config() -> ConfigDict:
 
 def measure(c: ConfigDict, **fields: str) -> None:
     """Evaluators that predict measurements, {name: record field}, in the place of others; labels and the like use the
-    first, the probes of tokens all."""
+    first, nonlinear heads all."""
     evaluators = c.eval.evaluators
     for name in [name for name, options in evaluators.items() if options.get("type") == "regression"]:
         del evaluators[name]
     for name, field in fields.items():
         evaluators[name] = regression(field)
-    for name in ("labels", "retrieval", "transfer"):
+    for name in ("labels", "pca", "retrieval", "transfer"):
         evaluators[name].field = next(iter(fields.values()))
-    for name in ("attentive", "finetune"):
+    for name in ("attentive", "finetune", "mlp"):
         evaluators[name].fields = ("label", *fields.values())
 
 
@@ -249,6 +252,13 @@ def head(steps: int, batch: int, weight_decays: tuple[float, ...], learning_rate
     """How a head on frozen tokens trains: `HeadOptions` of evaluators/heads.py; validation is looked at 6 times."""
     options = {"steps": steps, "every": steps // 6, "batch": batch}
     return ConfigDict(options | {"learning_rate": learning_rate, "weight_decays": weight_decays})
+
+
+def grid(batch: int, weight_decays: tuple[float, ...]) -> ConfigDict:
+    """How a nonlinear head on frozen features trains, `seeds` times at each point of a grid: `GridOptions` of
+    evaluators/grid.py."""
+    options = {"steps": 300, "epochs": 10, "batch": batch, "learning_rates": (1e-3, 3e-3)}
+    return ConfigDict(options | {"weight_decays": weight_decays, "seeds": 3})
 
 
 def parse_arg(arg: str | None, **defaults):

@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "segmentation": {
         f"{head}.{old}": f"{head}.{new}" for head in ("linear", "decoder") for old, new in _OF_A_HEAD.items()
     },
-    "attentive": {f"fit.{old}": f"fit.{new}" for old, new in _OF_A_HEAD.items()},
+    "attentive": {"fit.decays": "fit.weight_decays"},
     "finetune": {"fit.rate": "fit.learning_rate"},
     "reconstruction": {"rate": "learning_rate"},
 }

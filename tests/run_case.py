@@ -71,7 +71,11 @@ TINY_HEADS = {
     "eval.evaluators.labels.draws": 1,
     "eval.evaluators.segmentation.heads_used": ("linear",),
     "eval.evaluators.segmentation.linear.steps": 6,
+    "eval.evaluators.attentive.fields": ("label", "ef"),
     "eval.evaluators.attentive.fit.steps": 6,
+    "eval.evaluators.mlp.fields": ("label", "ef"),
+    "eval.evaluators.mlp.fit.steps": 6,
+    "eval.evaluators.mlp.widths": (4,),
 }
 # What else phantom.py changes of a config of full size.
 FULL_SIZE = {
@@ -93,7 +97,8 @@ def shrunk(name, data_dir, overrides=()):
     """A shipped config of full size shrunk likewise, its own data and evaluators kept."""
     config = importlib.import_module(f"discovr_jax.configs.{name}").get_config().lock()
     sizes = {key: value for key, value in TINY.items() if key != "data.abnormal_rule"}
-    heads = {key: value for key, value in TINY_HEADS.items() if key.split(".")[2] in config.eval.evaluators}
+    own = [key for key in TINY_HEADS if key.split(".")[2] in config.eval.evaluators and not key.endswith(".fields")]
+    heads = {key: TINY_HEADS[key] for key in own}
     config.update_from_flattened_dict(sizes | heads | FULL_SIZE | {"data.data_dir": str(data_dir)} | dict(overrides))
     return config
 

@@ -29,6 +29,7 @@ FAMILIES = {
     "anomaly": {"auroc", "sensitivity_at_90"},
     "labels": {"auroc_1", "mae_10", "auroc_100"},
     "retrieval": {"precision_at_10", "difference"},
+    "mlp": {"auroc", "macro_f1_threshold", "ef_mae"},
 }
 # Of tokens, which pixels have not; the mean training mask is scored as a segmentation only.
 TOKEN_FAMILIES = {"segmentation": {"dice", "dice_ed", "iou_es"}, "attentive": {"auroc", "ef_mae"}}
@@ -93,9 +94,10 @@ def test_results_follow_the_schema(smoke):
     assert results == json.loads(json.dumps(results_io.plain(summary.results)))
     assert results.keys() >= TOP_LEVEL
     assert results["trained_on"] == {"test_videos": 5, "trained_on": 0, "patients_trained_on": 0}
-    # No other dataset is named; nothing was asked to train the encoder, nor to spoil clips.
+    # No other dataset is named; ten videos have no 512 components; nothing was asked to train the encoder, nor to spoil
+    # clips.
     skipped = [skip["evaluator"] for skip in results["skipped"]]
-    assert skipped == ["transfer", "finetune", "reconstruction", "robustness"]
+    assert skipped == ["transfer", "pca", "finetune", "reconstruction", "robustness"]
     assert results["step"] == 9 and results["n_test"] == 5 and re.fullmatch("[0-9a-f]{40}|unknown", results["commit"])
     manifest = records.records_dir(config.data.data_dir, "echonet_dynamic", "112") / "manifest.csv"
     assert results["manifest_sha256"] == hashlib.sha256(manifest.read_bytes()).hexdigest()
@@ -215,7 +217,8 @@ def test_evaluators_say_that_there_are_no_labels(native, tmp_path, no_report, ca
         summary = train.train_and_evaluate(config, str(tmp_path / "run"), evaluate.evaluate_state)
     skipped = {entry["evaluator"]: entry["reason"] for entry in summary.results["skipped"]}
     assert "no other dataset" in skipped.pop("transfer") and "set config" in skipped.pop("finetune")
-    assert "set config" in skipped.pop("reconstruction") and "name some in" in skipped.pop("robustness")
+    assert "10 training videos" in skipped.pop("pca") and "set config" in skipped.pop("reconstruction")
+    assert "name some in" in skipped.pop("robustness")
     assert {name.partition("_")[0] for name in skipped} == {*FAMILIES, "attentive"}
     assert all(reason.startswith("no labels: ") for reason in skipped.values())
     found = {name.partition("/")[0] for metrics in summary.results["encoders"].values() for name in metrics}

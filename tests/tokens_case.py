@@ -69,7 +69,8 @@ def patches(frames):
 
 
 class Seeing:
-    """Tokens are the pixels of the asked frame (of the first frame of each tubelet, for clips); counts its calls."""
+    """Tokens are the pixels of the asked frame; of clips, mean and standard deviation of those of the first frame of
+    each tubelet. Counts its calls."""
 
     def __init__(self):
         self.calls = 0
@@ -80,8 +81,8 @@ class Seeing:
 
     def of_clip(self, frames, num_valid):
         self.calls += 1
-        found = patches(frames[:, ::2]).reshape(len(frames), -1, PATCH**2).astype(np.float32)
-        return np.concatenate([np.zeros_like(found[:, :1]), found], axis=1)
+        found = patches(frames[:, ::2]).astype(np.float32)
+        return np.concatenate([np.zeros_like(found[:, 0, :1]), found.mean(1), found.std(1)], axis=1)
 
 
 class Blind(Seeing):

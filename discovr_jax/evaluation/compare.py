@@ -210,7 +210,8 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
                 comparison["notes"].append(f"{family}: no predictions of {run.encoder} in {run.name}.")
                 return
             try:
-                ids, patients, target, per_seed = _tabulate(mine, run.name, family)
+                trainings = run.results["readouts"][family].get("head_seeds", 1)  # older results: 1
+                ids, patients, target, per_seed = _tabulate(mine, run.name, family, trainings)
             except ValueError as error:
                 raise WorkdirError(f"{run.name}: predictions.csv is damaged ({family}: {error})") from None
             if rows is None:
@@ -225,8 +226,11 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
         comparison["paired"].setdefault(f"{two} - {one}", {}).update(pair)
 
 
-def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
-    """Rows of predictions.csv of one encoder and family -> ids, patients, target [N], [Predictions, one per seed]."""
+def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str, trainings: int):
+    """Rows of predictions.csv of one encoder and family -> ids, patients, target [N], [Predictions, one per seed].
+
+    Seeds of an encoder have so many `trainings` of a head each, one after another.
+    """
     seeds: dict[str, dict[str, list[Mapping[str, str]]]] = {}
     for line in lines:
         seeds.setdefault(line["seed"], {}).setdefault(line["output"], []).append(line)
@@ -235,9 +239,10 @@ def _tabulate(lines: Sequence[Mapping[str, str]], name: str, family: str):
     if any([line["id"] for line in part] != ids for part in every) or len(set(ids)) < len(ids):
         raise WorkdirError(f"{name}: predictions.csv does not list the same videos for every seed of {family}")
     per_seed = []
-    for outputs in seeds.values():
+    for number, outputs in enumerate(seeds.values()):
         values = {key: np.array([float(line["prediction"]) for line in part]) for key, part in outputs.items()}
-        per_seed.append(interface.Predictions(None, values.pop("", None), outputs=values))
+        test = values.pop("", None)
+        per_seed.append(interface.Predictions(None, test, outputs=values, head_seed=number % trainings))
     target = np.array([float(line["target"]) for line in every[0]])
     return np.array(ids), np.array([int(line["patient"]) for line in every[0]]), target, per_seed
 

@@ -55,13 +55,17 @@ def make_token_encoder(model: Discovr, mesh):
     batch = mesh_lib.batch_sharding(mesh)
     places = {"out_shardings": mesh_lib.replicated(mesh)}
 
+    def tokens_of(params, frames, num_valid):
+        return model.apply({"params": params}, frames, num_valid, method="encode_video")
+
     def of_clip(params, frames, num_valid):
-        # The cache keeps float16; the CPU backend has none of its own to compute in.
-        return model.apply({"params": params}, frames, num_valid, method="encode_video").astype(jnp.float16)
+        return readouts.over_time(tokens_of(params, frames, num_valid), num_valid, model.grid)
 
     def of_frame(params, frames, num_valid, position):
         grid = model.grid
-        by_time = of_clip(params, frames, num_valid)[:, 1:].reshape(len(frames), grid.time, grid.num_positions, -1)
+        # The cache keeps float16; the CPU backend has none of its own to compute in.
+        by_time = tokens_of(params, frames, num_valid)[:, 1:].astype(jnp.float16)
+        by_time = by_time.reshape(len(frames), grid.time, grid.num_positions, -1)
         return jnp.take_along_axis(by_time, (position // grid.tubelet)[:, None, None, None], axis=1)[:, 0]
 
     clips = jax.jit(of_clip, in_shardings=(None, batch, batch), **places)

@@ -69,6 +69,7 @@ class Predictions:
         where one does not apply.
       report: what the report draws; written into results.json for the chosen pooling and the first seed.
       fitted: {name: array}, what the evaluator's `apply` needs to predict for other videos; empty without one.
+      head_seed: 0, 1, ... of a head that was trained several times on the same features (`results.metrics_of`).
     """
 
     val: np.ndarray | None
@@ -77,6 +78,7 @@ class Predictions:
     outputs: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fitted: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    head_seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,10 @@ def _pack(table: Table) -> dict[str, np.ndarray]:
         if isinstance(group, interface.Skip):
             rest[readout] = str(group)
             continue
-        rest[readout] = [results_io.plain({"details": each.details, "report": each.report}) for each in group]
+        rest[readout] = [
+            results_io.plain({"details": each.details, "report": each.report, "head_seed": each.head_seed})
+            for each in group
+        ]
         for number, each in enumerate(group):
             named = {"val": each.val, "test": each.test} | {f"output {n}": v for n, v in each.outputs.items()}
             named |= {f"fitted {n}": v for n, v in each.fitted.items()}
@@ -94,5 +97,5 @@ def _unpack(packed: Mapping[str, np.ndarray]) -> Table:
                 {name.removeprefix(kind): each for name, each in arrays.items() if name.startswith(kind)}
                 for kind in ("output ", "fitted ")
             )
-            result.append(interface.Predictions(val, test, rest["details"], outputs, rest["report"], fitted))
+            result.append(interface.Predictions(val, test, outputs=outputs, fitted=fitted, **rest))
     return table

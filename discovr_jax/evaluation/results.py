@@ -1,7 +1,8 @@
 """From predictions of several encoders to the entries of results.json: metrics, intervals, pairs, patients.
 
     predictions of every encoder and seed, for the same test rows (videos, or frames of videos)
-      -> metrics with bootstrap intervals over patients, seeds averaged inside each resample
+      -> metrics with bootstrap intervals over patients, seeds averaged inside each resample; a head that was trained
+     several times is resampled too
       -> differences to the studied encoder in the same resamples
       -> the same by study and by patient, where one has several rows: the mean of what is predicted for them
       -> rows of predictions.csv
@@ -24,7 +25,7 @@ STUDIED = "discovr"
 # Levels of results.json above that of the rows, and what is counted there.
 COUNTED = {"by_study": "studies", "by_patient": "patients"}
 
-# {encoder: [predictions, one per seed]}
+# {encoder: [predictions, one per seed; where heads have seeds of their own, those of a seed one after another]}
 ByEncoder = Mapping[str, Sequence[interface.Predictions]]
 Metrics = Mapping[str, bootstrap.Metric]
 MetricValues = dict[str, np.ndarray]
@@ -180,7 +181,11 @@ def skip(
 def metrics_of(rows: Rows, scores: Metrics, predictions: Sequence[interface.Predictions]) -> MetricValues:
     """Every metric and its resamples, averaged over the seeds of one encoder.
 
-    A metric of an output (`video_metrics.On`) that some seed has not is left out.
+    A metric of an output (`video_metrics.On`) that some seed has not is left out. Where heads were trained several
+    times, a metric is the mean over the trainings, and each resample draws trainings as it draws patients.
+
+    Args:
+      predictions: of the seeds; the trainings of a seed's head (`head_seed` from 0 on) one after another.
 
     Returns:
       {metric: float64 [1 + R]}, see `bootstrap.distribution`.
@@ -189,7 +194,27 @@ def metrics_of(rows: Rows, scores: Metrics, predictions: Sequence[interface.Pred
     known = {name: values for name, values in known.items() if all(value is not None for value in values)}
     wanted = [(scores[name], value) for name, values in known.items() for value in values]
     found = iter(bootstrap.distributions(wanted, rows.target, rows.weights))
-    return {name: np.mean([next(found) for _ in values], 0) for name, values in known.items()}
+    starts = [number for number, each in enumerate(predictions) if each.head_seed == 0]
+    result = {}
+    for name, values in known.items():
+        by_seed = np.split(np.stack([next(found) for _ in values]), starts[1:])
+        result[name] = np.mean([_over_trainings(each) for each in by_seed], 0)
+    return result
+
+
+def _over_trainings(values: np.ndarray) -> np.ndarray:
+    """Mean over the trainings of a head, `values` [S, 1 + R]; in each resample over S - 1, drawn with replacement.
+
+    One fewer than there are, so that the variance is that of a mean over S; of S draws it would be (S - 1) / S of
+    that. All metrics and encoders get the same draws.
+
+    Source: Rao and Wu, "Resampling inference with complex survey data", 1988.
+    """
+    count, resamples = len(values), values.shape[1] - 1
+    if count == 1:
+        return values[0]
+    drawn = np.random.default_rng(count).multinomial(count - 1, np.full(count, 1 / count), resamples)
+    return np.r_[values[:, 0].mean(), np.einsum("rs,sr->r", drawn / (count - 1), values[:, 1:])]
 
 
 def summary(values: MetricValues, num_patients: int) -> dict[str, dict[str, Any]]:
@@ -239,6 +264,7 @@ def add(
         "field": field,
         "chosen_by": chosen_by,
         "metrics": dict(names or {name: name for name in scores}),
+        "head_seeds": 1 + max((each.head_seed for group in predictions.values() for each in group), default=0),
         "encoders": {
             encoder: {
                 "chosen": readouts[encoder],
@@ -291,7 +317,10 @@ def _add_level(
     def average(each: interface.Predictions) -> interface.Predictions:
         test = None if each.test is None else _mean_of_unit(each.test, index)[agree]
         return interface.Predictions(
-            None, test, outputs={n: _mean_of_unit(v, index)[agree] for n, v in each.outputs.items()}
+            None,
+            test,
+            outputs={n: _mean_of_unit(v, index)[agree] for n, v in each.outputs.items()},
+            head_seed=each.head_seed,
         )
 
     result = {

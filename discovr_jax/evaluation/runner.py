@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of results.json
 # Modules of evaluators/: those that are run on pooled features, and the others, which see clips.
-TYPES = ("anomaly", "classes", "knn", "labels", "probe", "regression", "retrieval", "transfer")
+TYPES = ("anomaly", "classes", "knn", "labels", "mlp", "pca", "probe", "regression", "retrieval", "transfer")
 TOKEN_TYPES = ("attentive", "segmentation", "finetune", "reconstruction", "robustness")
 _FEW = 2000  # training videos below which the threads of linear algebra wait for each other more than they work
 _LARGE = 50_000_000  # numbers above which a split's features are not copied as float64: 400 MB
@@ -361,7 +361,8 @@ def _run_readout(job: _Task, encoder: str, group, readout: str, remembered: dict
         train, val, test = inputs
         for subset in job.subsets:
             try:
-                predictions.append(job.module.evaluate(train.take(subset), val, test, **job.part.options))
+                made = job.module.evaluate(train.take(subset), val, test, **job.part.options)
+                predictions += made if isinstance(made, list) else [made]  # a list: of several trainings of a head
             except (interface.Skip, ConfigError):
                 raise
             except Exception as error:

@@ -96,10 +96,7 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
     """
     if map_side < 1:
         raise ConfigError(f"eval.map_side = {map_side} must be at least 1")
-    tokens = tokens.astype(jnp.float32)
-    by_position = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.num_positions, -1)
-    valid = jnp.arange(grid.time) * grid.tubelet < num_valid[:, None]
-    share = (valid / valid.sum(1, keepdims=True))[:, :, None, None]
+    tokens, by_position, share = _by_position(tokens, num_valid, grid)
 
     def pooled_to_cells(x):
         x = x.reshape(x.shape[0], grid.rows, grid.cols, -1)
@@ -116,6 +113,27 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
         "mean_map": pooled_to_cells(mean),
         "std_map": pooled_to_cells(motion),
     }
+
+
+def over_time(tokens: jax.Array, num_valid: jax.Array, grid) -> jax.Array:
+    """CLS, then the mean over time of the token of each patch position, then its standard deviation.
+
+    Args:
+      tokens, num_valid, grid: as of `readouts`.
+
+    Returns:
+      float32 [B, 1 + 2 positions, D].
+    """
+    tokens, by_position, share = _by_position(tokens, num_valid, grid)
+    return jnp.concatenate([tokens[:, :1], *_moments(by_position, share)], axis=1)
+
+
+def _by_position(tokens: jax.Array, num_valid: jax.Array, grid) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Tokens as float32, as [B, time, positions, D] without CLS, and the share of each tubelet, 0 of a padded one."""
+    tokens = tokens.astype(jnp.float32)
+    by_position = tokens[:, 1:].reshape(tokens.shape[0], grid.time, grid.num_positions, -1)
+    valid = jnp.arange(grid.time) * grid.tubelet < num_valid[:, None]
+    return tokens, by_position, (valid / valid.sum(1, keepdims=True))[:, :, None, None]
 
 
 def cell_weights(positions: int, most: int) -> np.ndarray:

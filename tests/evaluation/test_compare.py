@@ -19,6 +19,7 @@ from tests import evaluation_case
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNTS = {"train": 40, "val": 30, "test": 50}
+FIT = {"steps": 5, "epochs": 0, "batch": 20, "learning_rates": (1e-2,), "weight_decays": (0.1,), "seeds": 3}
 EVALUATORS = {
     "knn": {"k": 5},
     "anomaly": {"k": 5},
@@ -26,6 +27,7 @@ EVALUATORS = {
     "lvef": {"type": "regression", "field": "ef"},
     "retrieval": {"field": "ef"},
     "labels": {"fractions": (0.2, 1.0), "draws": 2, "field": "ef"},
+    "mlp": {"fields": ("label", "ef"), "widths": (4,), "components": 4, "fit": FIT},
 }
 FEW = {name: EVALUATORS[name] for name in ("knn", "lvef")}
 

@@ -14,6 +14,7 @@ def _table():
         {"C": np.float64(0.1), "sweep": (1, 2)},
         {"probability": np.array([1.0, 0.0, 1 / 3])},
         {"bins": [{"from": 0.5}]},
+        head_seed=2,
     )
     return {"cls": [found, found], "mean": interface.Skip("features not finite: 3 of 4")}
 
@@ -31,7 +32,7 @@ def test_predictions_come_back_as_they_were(tmp_path):
         one = found["cls"][1]
         np.testing.assert_array_equal(one.val, [0.25, np.nan])
         np.testing.assert_array_equal(one.outputs["probability"], [1.0, 0.0, 1 / 3])
-        assert one.test is None and one.report == {"bins": [{"from": 0.5}]}
+        assert one.test is None and one.head_seed == 2 and one.report == {"bins": [{"from": 0.5}]}
         assert results_io.plain(one.details) == {"C": 0.1, "sweep": [1, 2]}
     assert calls == [1]
     store.table("discovr-probe", {"k": 4}, [np.arange(3)], make)

@@ -1,5 +1,6 @@
 """From predictions to entries: further outputs, seeds, patients with several videos, encoders that could not run."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -55,6 +56,31 @@ def test_figures_pairs_and_seeds_by_hand():
     assert pair == bootstrap.interval(own - np.mean(each, 0), 4)
     entry = evaluation.results["readouts"]["head"]
     assert entry["encoders"]["random"]["report"] == {"seed": 1} and entry["type"] == "probe"
+
+
+def test_trainings_of_a_head_are_resampled_and_those_of_an_encoder_averaged():
+    """Two encoder seeds with a head of three trainings each; constant errors, so that only trainings differ."""
+    errors = np.array([[1.0, 2.0, 6.0], [10.0, 20.0, 60.0]])
+    made = [
+        interface.Predictions(None, LABEL + error, head_seed=training)
+        for of_seed in errors
+        for training, error in enumerate(of_seed)
+    ]
+    evaluation = _evaluation()
+    rows = _add(evaluation, {"discovr": made, "random": made[:3]}, scores={"mae": video_metrics.mae})
+    many = dataclasses.replace(rows, weights=np.ones((20_000, 6), int))
+    values = results_lib.metrics_of(many, {"mae": video_metrics.mae}, made)["mae"]
+    means = errors.mean(0)  # of the encoder's seeds
+    assert values[0] == pytest.approx(means.mean())
+    assert set(values[1:].round(3)) == {round((a + b) / 2, 3) for a in means for b in means}  # two of three are drawn
+    assert values[1:].var() == pytest.approx(means.var(ddof=1) / 3, rel=0.03)
+    found = evaluation.results["encoders"]
+    assert found["discovr"]["head/mae"]["low"] < found["discovr"]["head/mae"]["value"] == pytest.approx(means.mean())
+    assert evaluation.results["readouts"]["head"]["head_seeds"] == 3
+    # Both encoders get the same draws: here one has exactly 5.5 times the error of the other in each.
+    difference = evaluation.results["paired"]["discovr-random"]["head/mae"]
+    assert difference["high"] == pytest.approx(4.5 * found["random"]["head/mae"]["high"])
+    assert evaluation.results["by_patient"]["encoders"]["discovr"]["head/mae"]["low"] < means.mean()
 
 
 def test_a_metric_of_an_output_that_is_not_there_is_left_out():

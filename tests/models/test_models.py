@@ -16,7 +16,7 @@ from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.encoders import Encoder
 from discovr_jax.models.layers import Transformer
 from discovr_jax.models.patches import PatchEmbed
-from discovr_jax.models.readouts import NAMES, cell_weights, readouts
+from discovr_jax.models.readouts import NAMES, cell_weights, over_time, readouts
 
 F32 = jnp.dtype("float32")
 
@@ -282,6 +282,8 @@ def test_readouts_by_hand():
     }
     np.testing.assert_allclose(found["mean_map"], [[1.0, 5.0]])
     np.testing.assert_allclose(found["std_map"], [[1.0, 3.0]], rtol=1e-5)
+    by_token = over_time(tokens, jnp.array([4]), grid)[0, :, 0]
+    np.testing.assert_allclose(by_token, [7, 1, 5, 1, 3], rtol=1e-5)  # CLS, means, standard deviations
     one_cell = readouts(tokens, jnp.array([4]), grid, 1)
     np.testing.assert_allclose(one_cell["mean_map"], found["mean"])
     np.testing.assert_allclose(one_cell["std_map"], found["mean_of_std"], rtol=1e-6)

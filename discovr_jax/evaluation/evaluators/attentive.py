@@ -1,9 +1,13 @@
-"""Attentive probe: one learned query attends to all frozen tokens of a clip, a linear layer reads the weighted mean.
+"""Attentive probe: one block of cross-attention with an MLP reads where, and how much, the frozen tokens change.
 
-The query of an attention head times its keys is a learned direction in which tokens are scored, and its values times
-the output layer a linear layer of the weighted mean token; so neither keys nor values are computed for each token.
+Its tokens are CLS and, of each patch position, mean and standard deviation over time (`models.readouts.over_time`). Of
+all tokens of a clip, a block of this size learns some hundred training videos by heart (docs/evaluation.md).
 
-Source: the attentive probe of V-JEPA, arXiv 2404.08471, with one query and no MLP.
+The query of an attention head times its keys is a learned direction in which tokens are scored, and a position has a
+learned score of its own; so keys are not computed for each token.
+
+Source: the attentive probe of V-JEPA, arXiv 2404.08471, with one query, and without the block's residual connection
+from that query, which is the same for all videos.
 """
 
 import functools
@@ -18,33 +22,56 @@ import numpy as np
 from discovr_jax import trees
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation import results as results_lib
-from discovr_jax.evaluation.evaluators import heads, targets
+from discovr_jax.evaluation.evaluators import grid, heads, targets
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
 
 METRICS = targets.METRICS
+_POSITION_STD = 2.0  # of the initial scores of positions: each attention head begins with a few of them
 
 
 class AttentiveHead(nn.Module):
-    """{"tokens": [B, N, D], "valid": bool [B, N]} -> [B]. Tokens that are not `valid` get no attention."""
+    """Tokens [B, N, D] -> [B].
+
+    Attributes:
+      heads: of the attention; width: of what each passes on.
+    """
 
     heads: int
+    width: int
 
     @nn.compact
-    def __call__(self, inputs: dict[str, jax.Array]) -> jax.Array:
-        x = inputs["tokens"].astype(jnp.float32)
-        scores = nn.Dense(self.heads, use_bias=False, name="query")(x)
-        weights = jax.nn.softmax(scores, axis=1, where=inputs["valid"][:, :, None])
-        gathered = jnp.einsum("bnh,bnd->bhd", weights, x)
-        out = nn.Dense(1, kernel_init=nn.initializers.zeros, name="out")
-        return out(gathered.reshape(len(x), -1))[:, 0]
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        positions = self.param("positions", nn.initializers.normal(_POSITION_STD), (x.shape[1], self.heads))
+        scores = nn.Dense(self.heads, use_bias=False, name="query")(x) + positions
+        gathered = jnp.einsum("bnh,bnd->bhd", jax.nn.softmax(scores, axis=1), x)
+        init = nn.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=0)
+        values = jnp.einsum("bhd,hdk->bhk", gathered, self.param("values", init, (self.heads, x.shape[2], self.width)))
+        z = nn.Dense(x.shape[2], name="attended")(values.reshape(len(x), -1))
+        z += nn.Dense(x.shape[2], name="down")(nn.gelu(nn.Dense(2 * x.shape[2], name="up")(nn.LayerNorm()(z))))
+        return nn.Dense(1, kernel_init=nn.initializers.normal(0.02), name="out")(nn.LayerNorm()(z))[:, 0]
 
 
-def valid_tokens(num_valid: np.ndarray, grid) -> np.ndarray:
-    """Which tokens of clips are of real frames, CLS always: bool [N, 1 + tokens]."""
-    real = np.arange(grid.time) * grid.tubelet < np.asarray(num_valid)[:, None]
-    return np.concatenate([np.ones((len(real), 1), bool), np.repeat(real, grid.num_positions, axis=1)], axis=1)
+def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Tokens [N, 1 + 2 positions, D] less their mean over the training videos, by a standard deviation.
+
+    The mean is that of each token; there is one standard deviation of CLS, one of all means over time and one of all
+    standard deviations over time, per feature.
+
+    Args:
+      train: float16, finite; others: likewise, by the same numbers.
+
+    Returns:
+      float16, in their order.
+    """
+    positions = (train.shape[1] - 1) // 2
+    mean, scale = train.mean(0, dtype=np.float64).astype(np.float32), np.empty(train.shape[1:], np.float32)
+    for part in (slice(0, 1), slice(1, 1 + positions), slice(1 + positions, None)):
+        std = np.sqrt(np.mean([np.square(row[part] - mean[part]).mean(0) for row in train], 0, dtype=np.float64))
+        scale[part] = np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-30), std, 1.0)
+    return [heads.scaled(array, mean, scale) for array in (train, *others)]
 
 
 def run(
@@ -54,6 +81,7 @@ def run(
     *,
     fields: tuple[str, ...],
     heads_of_query: int,
+    head_width: int,
     fit: dict[str, Any],
     max_gib: float,
 ) -> None:
@@ -62,16 +90,18 @@ def run(
     Raises:
       interface.Skip: the tokens take more than `max_gib`.
     """
-    grid = context.members[0][2].grid
+    if not fields:
+        raise interface.NotSetUp(f"off unless asked for: set config.eval.evaluators.{family}.fields")
     counts = [len(context.sources[split]) for split in feature_extraction.SPLITS]
-    tokens.require_space(context, counts, 1 + grid.tokens, max_gib, f"eval.evaluators.{family}.max_gib")
-    options = heads.HeadOptions(**fit)
-    clips = functools.cache(partial(tokens.of_clips, context))  # read only where something is to be trained
+    positions = context.members[0][2].grid.num_positions
+    tokens.require_space(context, counts, 1 + 2 * positions, max_gib, f"eval.evaluators.{family}.max_gib")
+    head, options = AttentiveHead(heads_of_query, head_width), grid.GridOptions(**fit)
+    videos = functools.cache(partial(tokens.of_videos, context))  # read only where something is to be trained
     for field in fields:
         part = family if field == targets.LABEL else f"{family}_{field}"
         try:
             target = targets.read_target(context, field)
-            predictions = _all_predictions(context, part, target, clips, heads_of_query, options)
+            predictions = _all_predictions(context, part, target, videos, head, options)
         except interface.Skip as skip:
             results_lib.skip(evaluation, part, skip)
             continue
@@ -90,50 +120,30 @@ def run(
         )
 
 
-def _all_predictions(
-    context, part: str, target: targets.Target, clips, heads_of_query: int, options: heads.HeadOptions
-):
-    """{encoder: [interface.Predictions, one per seed]}; what is not cached is trained."""
+def _all_predictions(context, part: str, target: targets.Target, videos, head: AttentiveHead, options):
+    """{encoder: [predictions, of each seed all trainings]}; what is not cached is trained."""
     predictions: dict[str, list[interface.Predictions]] = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for number, (name, seed, encoder) in enumerate(context.members):
-        settings = {"heads": heads_of_query, "options": str(options), "seed": context.config.seed, "targets": digest}
-        inputs = [[context.key(split, "middle clip")] for split in feature_extraction.SPLITS]
-        key = feature_cache.cache_key(encoder.key, settings | {"version": heads.HEADS_VERSION}, inputs)
+        settings = {"head": str(head), "options": str(options), "seed": context.config.seed, "targets": digest}
+        settings |= {"clips": context.config.eval.clips, "version": grid.GRID_VERSION}
+        inputs = [[context.key(split, "over time")] for split in feature_extraction.SPLITS]
+        key = feature_cache.cache_key(encoder.key, settings, inputs)
 
         def make(_, number=number):
-            return [_train(context, number, target, clips, heads_of_query, options)]
+            return [_train(context, number, target, videos, head, options)]
 
         file = f"{context.dataset}-{name}-{seed}-test-{part}"
         (result,) = feature_cache.cached(context.directory, [file], [key], make, context.share)
-        details = {name: result[name].item() for name in ("decay", "steps")}
-        predictions.setdefault(name, []).append(interface.Predictions(result["val"], result["test"], details))
+        predictions.setdefault(name, []).extend(grid.predictions(target, result))
     return predictions
 
 
-def _train(context, number: int, target: targets.Target, clips, heads_of_query: int, options: heads.HeadOptions):
+def _train(context, number: int, target: targets.Target, videos, head: AttentiveHead, options: grid.GridOptions):
     """The probe on the tokens of one of `context.members`."""
-    name, seed, encoder = context.members[number]
-    result = [clips(split)[number] for split in feature_extraction.SPLITS]
-    tokens.finite(name, seed, *(each["tokens"] for each in result))
-    arrays = heads.standardise(*(each["tokens"] for each in result))
-    train, val, test = (
-        {
-            "tokens": array[target.known[split]],
-            "valid": valid_tokens(each["num_valid"][target.known[split]], encoder.grid),
-        }
-        for split, array, each in zip(feature_extraction.SPLITS, arrays, result, strict=True)
-    )
-    head = AttentiveHead(heads_of_query)
-    apply = heads.applied(head)
-
-    def predict(params, inputs):
-        return target.predicted(heads.outputs(apply, params, inputs, options.batch))
-
-    def score(params):
-        return target.score(predict(params, val))
-
-    wanted = target.weighted()[target.known["train"]]
-    fitted = heads.fit(head, target.loss(), score, train, wanted, options, context.config.seed)
-    split_predictions = {"val": predict(fitted.params, val), "test": predict(fitted.params, test)}
-    return split_predictions | {name: np.asarray(value) for name, value in fitted.details.items()}
+    name, seed, _ = context.members[number]
+    arrays = [videos(split)[number] for split in feature_extraction.SPLITS]
+    tokens.finite(name, seed, *arrays)
+    known = (target.known[split] for split in feature_extraction.SPLITS)
+    arrays = [array[rows] for rows, array in zip(known, standardise(*arrays), strict=True)]
+    return grid.fit(head, target, arrays, options, context.config.seed)

@@ -10,7 +10,7 @@ from discovr_jax.evaluation import interface
 
 
 def parts(
-    name: str, *, fractions: tuple[float, ...] = (0.01, 0.1, 1.0), draws: int = 3, field: str = "ef"
+    name: str, *, fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 1.0), draws: int = 3, field: str = "ef"
 ) -> list[interface.Part]:
     """A probe and a regression for each share of the training patients: metrics auroc_PERCENT and mae_PERCENT.
 

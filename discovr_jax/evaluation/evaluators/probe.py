@@ -18,11 +18,13 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.evaluators import principal
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "label"
 METRICS = {
     "macro_f1": video_metrics.macro_f1,
+    "macro_f1_threshold": video_metrics.On("at_threshold", video_metrics.macro_f1),
     "balanced_accuracy": video_metrics.balanced_accuracy,
     "auroc": video_metrics.auroc,
     "average_precision": video_metrics.average_precision,
@@ -46,12 +48,14 @@ def evaluate(
     *,
     Cs: tuple[float, ...] = C_VALUES,
     max_iter: int = 2000,
+    components: int = 0,
 ) -> interface.Predictions:
     """Probability of "abnormal" for validation and test videos.
 
     Args:
       Cs: values of C (inverse of the L2 penalty) that are tried; ties keep the smaller, which is plainer.
       max_iter: L-BFGS iterations; a C that has not converged by then is not a candidate.
+      components: of the standardised features only so many principal components are read; 0: all.
 
     Raises:
       ConfigError: if a C is not positive.
@@ -59,13 +63,20 @@ def evaluate(
     """
     candidates = interface.penalties("a probe", Cs)
     mean, scale = interface.scaling(train.features)
+    vectors, _ = principal.directions(train.features, mean, scale, components)
+    read, shift, unit = train.features, mean, scale
+    if components:
+        read = interface.project(read, mean, scale, vectors.T)
+        shift, unit = np.zeros(len(vectors)), np.ones(len(vectors))  # components keep their variances
     ones = np.ones((1, len(val.target)))
     best, best_score, dropped = None, -np.inf, []
     for c in candidates:
-        weights = logistic(train.features, train.target, c, mean, scale, max_iter)
+        weights = logistic(read, train.target, c, shift, unit, max_iter)
         if weights is None:
             dropped.append(c)
             continue
+        if components:  # as weights of the features
+            weights = np.append(weights[:-1] @ vectors, weights[-1])
         found = interface.project(val.features, mean, scale, weights[:-1]) + weights[-1]
         score = video_metrics.auroc(val.target, found, ones)[0]
         if score > best_score:
@@ -82,7 +93,10 @@ def evaluate(
         expit(val_score),
         expit(test_score),
         details,
-        outputs={"probability": probability},
+        outputs={
+            "probability": probability,
+            "at_threshold": video_metrics.at_best_f1(val.target, expit(val_score), expit(test_score)),
+        },
         report={"reliability": reliability(test.target, probability)},
         fitted={"mean": mean, "scale": scale, "weights": best[:-1], "intercept": best[-1:], "platt": curve},
     )

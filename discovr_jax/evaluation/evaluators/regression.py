@@ -32,37 +32,44 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
         raise interface.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
 
 
-def ridge(x: np.ndarray, y: np.ndarray, alphas, mean=0.0, scale=1.0) -> np.ndarray:
+def ridge(x: np.ndarray, y: np.ndarray, alphas, mean=0.0, scale=1.0, components: int = 0) -> np.ndarray:
     """Coefficients minimising |y - z w|^2 + alpha |w|^2 for each alpha in `alphas`, z = (x - mean) / scale.
 
     One decomposition serves all.
 
     Args:
       x: float [N, D], z centred; y: float64 [N], centred; alphas: [P] penalties, each > 0.
+      components: w is a sum of so many principal components of z, the largest; 0: any w.
 
     Returns:
       float64 [P, D].
     """
-    alphas = np.asarray(alphas, np.float64)[:, None]
+    alphas, largest = np.asarray(alphas, np.float64)[:, None], slice(-components if components else None, None)
     if x.shape[0] >= x.shape[1]:
         gram, projected = 0.0, 0.0
         for rows, block in interface.blocks(x):
             z = (block - mean) / scale
             gram, projected = gram + z.T @ z, projected + z.T @ y[rows]
-        eigenvalues, vectors = np.linalg.eigh(gram)
+        eigenvalues, vectors = (each[..., largest] for each in np.linalg.eigh(gram))
         return ((vectors.T @ projected) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T
     z = (np.asarray(x, np.float64) - mean) / scale
-    eigenvalues, vectors = np.linalg.eigh(z @ z.T)
+    eigenvalues, vectors = (each[..., largest] for each in np.linalg.eigh(z @ z.T))
     return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T @ z
 
 
 def evaluate(
-    train: interface.Split, val: interface.Split, test: interface.Split, *, alphas: tuple[float, ...] = ALPHAS
+    train: interface.Split,
+    val: interface.Split,
+    test: interface.Split,
+    *,
+    alphas: tuple[float, ...] = ALPHAS,
+    components: int = 0,
 ) -> interface.Predictions:
     """Predicted measurement of validation and test videos (not clipped to what is possible).
 
     Args:
       alphas: ridge penalties tried on standardised features; ties keep the larger (plainer) one.
+      components: of the standardised features only so many principal components are read; 0: all.
 
     Raises:
       ConfigError: if a penalty is not positive.
@@ -72,7 +79,7 @@ def evaluate(
         raise ConfigError(f"the alphas of a regression must be positive, got {alphas}")
     centre, scale = interface.scaling(train.features)
     mean = train.target.mean()
-    coefficients = ridge(train.features, train.target - mean, alphas, centre, scale)
+    coefficients = ridge(train.features, train.target - mean, alphas, centre, scale, components)
     errors = np.abs(mean + interface.project(val.features, centre, scale, coefficients.T) - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
     fitted = {"mean": centre, "scale": scale, "weights": coefficients[chosen], "intercept": np.array([mean])}

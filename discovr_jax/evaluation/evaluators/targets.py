@@ -35,13 +35,13 @@ class Target:
     Attributes:
       field: "label", or one of `interface.MEASUREMENTS`.
       known: {split: bool [videos]}; values: {split: float64 [known]}.
-      rows: the known test videos.
+      rows: the known test videos; None where another scores them.
     """
 
     field: str
     known: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
-    rows: results_lib.Rows
+    rows: results_lib.Rows | None = None
 
     @property
     def chosen_by(self) -> str:

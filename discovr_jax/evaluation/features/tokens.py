@@ -1,4 +1,5 @@
-"""Frozen tokens of labelled frames and of whole clips: read from disk, or made in one pass for all encoders."""
+"""Frozen tokens of labelled frames, and of videos their mean and standard deviation over time: read from disk, or made
+in one pass for all encoders."""
 
 import contextlib
 import dataclasses
@@ -29,7 +30,7 @@ class TokenEncoder:
     Attributes:
       of_frame: (frames uint8 [b, T, H, W], num_valid int32 [b], position int32 [b]) -> [b, positions, D], tokens of the
         tubelet that holds the frame at `position`, in raster order; NumPy arrays, as of `of_clip`.
-      of_clip: (frames, num_valid) -> [b, 1 + tokens, D], token 0 is CLS.
+      of_clip: (frames, num_valid) -> float32 [b, 1 + 2 positions, D], see `models.readouts.over_time`.
       key: as of `feature_cache.FeatureEncoder`.
       grid: `models.discovr.ClipGrid` of its tokens; patch: pixels of a patch side; width: D.
     """
@@ -144,39 +145,58 @@ def labelled(context: TokenContext, split: str) -> Labelled:
 
 def of_frames(context: TokenContext, split: str, frames: Labelled) -> list[np.ndarray]:
     """Tokens of the tubelet that holds each labelled frame, of each of `context.members`: float16 [N, positions, D]."""
+    members, count = context.members, len(frames.record)
+    rows = list(zip(frames.record.tolist(), frames.frame.tolist(), strict=True))
 
-    tubelet = context.members[0][2].grid.tubelet
-
-    def batches():
-        asked = list(zip(frames.record.tolist(), frames.frame.tolist(), strict=True))
-        return pipeline.labelled_batches(
-            context.sources[split], context.config, asked, tubelet=tubelet, **_loading(context)
+    def make(missing: Sequence[int]) -> list[Tokens]:
+        progress = Progress(f"frames of {split}, tokens of {len(missing)} encoders", count, logger.info, always=False)
+        progress(0)
+        first = doing(f"frames of {split} (the first batch compiles)", logger.info)
+        batches = pipeline.labelled_batches(
+            context.sources[split], context.config, rows, tubelet=members[0][2].grid.tubelet, **_loading(context)
         )
-
-    def encode(encoder: TokenEncoder, batch):
-        return {"tokens": encoder.of_frame(batch["frames"], batch["num_valid"], batch["position"])}
+        with first, contextlib.closing(batches) as loader:
+            encoders = [members[index][2] for index in missing]
+            return _fill(encoders, _whole(loader, context.share), count, progress)
 
     asked = ["read apart", frames.record.tolist(), frames.frame.tolist()]
-    return [each["tokens"] for each in _cached(context, split, "frames", asked, len(frames.record), batches, encode)]
+    return [each["tokens"] for each in _cached(context, split, "frames", asked, make)]
 
 
-def of_clips(context: TokenContext, split: str) -> list[Tokens]:
-    """All tokens of the middle clip of each video, of each of `context.members`.
+def of_videos(context: TokenContext, split: str) -> list[np.ndarray]:
+    """`TokenEncoder.of_clip` of each video, mean over its clips, of each of `context.members`.
 
     Returns:
-      {"tokens": float16 [N, 1 + tokens, D], "num_valid": int32 [N]} each.
+      float16 [N, 1 + 2 positions, D] each.
     """
+    source, members = context.sources[split], context.members
 
-    def batches():
-        config = context.config.copy_and_resolve_references()
-        config.eval.clips = 1
-        return pipeline.eval_batches(context.sources[split], config, **_loading(context))
+    def make(missing: Sequence[int]) -> list[Tokens]:
+        what = f"{split} videos, tokens of {len(missing)} encoders"
+        progress = Progress(what, len(source), logger.info, always=False)
+        progress(0)
+        first = doing(f"tokens of {split} videos (the first batch compiles)", logger.info)
+        with first, contextlib.closing(pipeline.eval_batches(source, context.config, **_loading(context))) as loader:
+            embeds = [_flat(members[index][2]) for index in missing]
+            batches = _whole(loader, context.share)
+            made = feature_cache.extract_features(embeds, batches, len(source), progress, context.directory)
+        return [{"tokens": each["tokens"].astype(np.float16)} for each in made]
 
-    def encode(encoder: TokenEncoder, batch):
-        return {"tokens": encoder.of_clip(batch["frames"], batch["num_valid"]), "num_valid": batch["all_valid"]}
+    found = _cached(context, split, "clips", ["over time", context.config.eval.clips], make)
+    return [
+        each["tokens"].reshape(len(source), -1, encoder.width)
+        for each, (_, _, encoder) in zip(found, members, strict=True)
+    ]
 
-    count = len(context.sources[split])
-    return _cached(context, split, "clips", "middle clip", count, batches, encode)
+
+def _flat(encoder: TokenEncoder) -> feature_cache.Embed:
+    """`of_clip` as a pooled feature: [b, (1 + 2 positions) * D]."""
+
+    def embed(frames, num_valid):
+        tokens = np.asarray(encoder.of_clip(frames, num_valid))
+        return {"tokens": tokens.reshape(len(tokens), -1)}
+
+    return embed
 
 
 def require_space(context: TokenContext, counts: Sequence[int], tokens: int, limit: float, option: str) -> None:
@@ -207,49 +227,35 @@ def _loading(context: TokenContext) -> dict[str, int]:
     return {"batch_size": context.config.eval.batch_size, "process_index": share.index, "process_count": share.count}
 
 
-def _cached(context: TokenContext, split: str, what: str, asked: Any, count: int, batches, encode) -> list[Tokens]:
-    """What `encode` returns for `count` rows under each encoder; the missing ones are made in one pass.
-
-    Args:
-      batches: () -> loader, each batch with `record` (the row) and `weight`.
-      encode: (encoder, batch) -> {name: [b, ...]}; floats are stored as float16.
-    """
+def _cached(context: TokenContext, split: str, what: str, asked: Any, make) -> list[Tokens]:
+    """What `make` returns for each of `context.members`, for those (by number) that are not on disk."""
     members = context.members
     names = [f"{context.dataset}-{name}-{seed}-{split}-{what}" for name, seed, _ in members]
     keys = [context.key(split, encoder.key, asked) for _, _, encoder in members]
-
-    def make(missing: Sequence[int]) -> list[Tokens]:
-        progress = Progress(f"{what} of {split}, tokens of {len(missing)} encoders", count, logger.info, always=False)
-        progress(0)
-        first = doing(f"{what} of {split} (the first batch compiles)", logger.info)
-        with first, contextlib.closing(batches()) as loader:
-            encoders = [members[index][2] for index in missing]
-            return _fill(encoders, _whole(loader, context.share), encode, count, progress)
-
     return feature_cache.cached(context.directory, names, keys, make, context.share)
 
 
 def _whole(loader, share: feature_cache.Share) -> Iterable[dict[str, np.ndarray]]:
-    """Batches with the bookkeeping of all processes' rows; frames and positions stay this process's."""
+    """Batches with the bookkeeping of all processes' rows; what an encoder takes stays this process's."""
     for batch in loader:
-        rows = share.gather({name: batch[name] for name in ("record", "weight", "num_valid")})
-        yield batch | {"record": rows["record"], "weight": rows["weight"], "all_valid": rows["num_valid"]}
+        yield batch | share.gather({name: batch[name] for name in ("record", "weight")})
 
 
-def _fill(encoders: Sequence[TokenEncoder], batches, encode, count: int, progress) -> list[dict[str, np.ndarray]]:
-    """Rows in their order; a row of weight 0 is padding and is left out."""
-    arrays_of: list[dict[str, np.ndarray]] = [{} for _ in encoders]
+def _fill(encoders: Sequence[TokenEncoder], batches, count: int, progress) -> list[Tokens]:
+    """Tokens of frames in their order, as float16; a row of weight 0 is padding and is left out."""
+    arrays: list[np.ndarray] = []
     filled = np.zeros(count, bool)
     for batch in batches:
         real = batch["weight"] > 0
         rows = batch["record"][real]
         filled[rows] = True
-        for encoder, arrays in zip(encoders, arrays_of, strict=True):
-            for name, values in encode(encoder, batch).items():
-                values = np.asarray(values)[real]
-                kind = values.dtype if np.issubdtype(values.dtype, np.integer) else np.float16
-                arrays.setdefault(name, np.zeros((count, *values.shape[1:]), kind))[rows] = values.astype(kind)
+        clips = batch["frames"], batch["num_valid"], batch["position"]
+        for number, encoder in enumerate(encoders):
+            values = np.asarray(encoder.of_frame(*clips))[real]
+            if number == len(arrays):
+                arrays.append(np.zeros((count, *values.shape[1:]), np.float16))
+            arrays[number][rows] = values
         progress(int(filled.sum()))
     if not filled.all():
         raise ValueError(f"{int((~filled).sum())} of {count} rows had no clip: the batches do not cover the split")
-    return arrays_of
+    return [{"tokens": array} for array in arrays]

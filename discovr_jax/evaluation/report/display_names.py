@@ -12,7 +12,9 @@ from discovr_jax.evaluation import interface
 FAMILIES = {
     "knn": "kNN",
     "probe": "Linear probe",
+    "mlp": "MLP probe",
     "attentive": "Attentive probe",
+    "pca": "Linear heads, equal width",
     "anomaly": "Anomaly score",
     "labels": "Few labels",
     "finetune": "Fine-tuning",
@@ -55,6 +57,7 @@ _METRICS = {
 _BEFORE = {"knn": "kNN", "probe": "probe", "decoder": "decoder"}
 _AFTER = {
     "swept": "tuned on validation",
+    "threshold": "threshold chosen on validation",
     "myocardium": "myocardium",
     "left_atrium": "left atrium",
     "ed": "end-diastole",

@@ -19,7 +19,9 @@ _INTRODUCTION = (
 _ABOUT = {
     "knn": "Each test video gets the diagnosis of the most similar training videos. Nothing is trained.",
     "probe": "A logistic regression on frozen features. Brier score and calibration error: 0 is best.",
-    "attentive": "A small head that chooses where to look; the encoder stays frozen.",
+    "mlp_probe": "A network with one hidden layer on frozen features.",
+    "attentive": "A small head that chooses where to look, and sees what moves there; the encoder stays frozen.",
+    "pca": "Linear heads on equally many principal components of every encoder.",
     "anomaly": "How unlike the normal training videos a test video is; no abnormal video is learned from.",
     "labels": "The same heads with a share of the training labels.",
     "finetune": "The encoder itself is trained further on the labels.",
@@ -35,7 +37,8 @@ _REGRESSION = "A linear (ridge) regression on frozen features."
 _HEADS = {"knn": "kNN", "probe": "Linear probe", "regression": "Linear (ridge) head"}
 _HEADS |= {"attentive": "Attentive probe", "finetune": "Fine-tuned encoder"}
 _DRAWN = 5000  # points of a map at most: more are a blot, and their plane takes memory
-_APART = ("labels", "transfer")  # families whose parts have no charts of their own
+_HEADS |= {"mlp_probe": "MLP probe", "mlp_regression": "MLP probe"}
+_APART = ("labels", "pca", "transfer")  # families whose parts have no charts of their own
 
 
 def results_section(results) -> str:
@@ -200,6 +203,8 @@ def _confusion_table(target: np.ndarray, prediction: np.ndarray) -> str:
 
 
 def _sweep_table(sweep: Sequence[Mapping[str, float]]) -> str:
+    space = max(sweep, key=lambda one: one["val_auroc"]).get("space", "raw")  # older results have one
+    sweep = [one for one in sweep if one.get("space", "raw") == space]
     temperatures = list(dict.fromkeys(one["temperature"] for one in sweep))
     result = {(one["k"], one["temperature"]): one["val_auroc"] for one in sweep}
     best = max(result, key=result.get)
@@ -207,7 +212,9 @@ def _sweep_table(sweep: Sequence[Mapping[str, float]]) -> str:
         [page.cell(k), *(page.cell(f"{result[k, t]:.3f}", "best" if (k, t) == best else "") for t in temperatures)]
         for k in dict.fromkeys(one["k"] for one in sweep)
     ]
-    note = "AUROC on validation videos by number of neighbours (rows) and temperature (columns)."
+    features = {"raw": "as they are", "centred": "centred"}.get(space) or f"PCA-{space.replace('_', ', ')} components"
+    note = "AUROC on validation videos by number of neighbours (rows) and temperature (columns). "
+    note += f"Features {features}, which is best of all that were tried."
     head = ["neighbours", *(f"{t:g}" for t in temperatures)]
     return page.details("kNN: other numbers of neighbours", page.text(note, "muted"), page.table(head, body))
 

@@ -16,6 +16,7 @@ _CLASSES = (
     ("probe/macro_f1", "probe macro F1", 3),
     ("probe/auroc", "probe AUROC", 3),
     ("labels/auroc_10", "10 % labels AUROC", 3),
+    ("mlp/auroc", "MLP AUROC", 3),
     ("attentive/auroc", "attentive AUROC", 3),
     ("anomaly/auroc", "anomaly AUROC", 3),
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import logit
 from sklearn.calibration import _SigmoidCalibration
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -11,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from discovr_jax.evaluation import interface, neighbours
-from discovr_jax.evaluation.evaluators import anomaly, knn, labels, probe, regression, retrieval, transfer
+from discovr_jax.evaluation.evaluators import anomaly, knn, labels, pca, probe, regression, retrieval, transfer
 from discovr_jax.evaluation.metrics import videos as video_metrics
 from tests import evaluation_case
 
@@ -67,22 +68,77 @@ def test_knn_vote_by_hand_and_k_cut_to_the_reference_set():
 def test_knn_sweep_is_chosen_on_validation_and_equals_sklearn():
     train, val, test = evaluation_case.make_splits(gap=0.8)
     made = knn.evaluate(train, val, test, k=3, temperature=0.1, neighbours=(1, 7, 500), temperatures=(0.05, 0.5))
-    assert [(row["k"], row["temperature"]) for row in made.report["sweep"]] == [
-        (120, 0.5), (120, 0.05), (7, 0.5), (7, 0.05), (1, 0.5), (1, 0.05)
-    ]  # fmt: skip
+    spaces = {"raw": lambda x: x, "centred": StandardScaler(with_std=False).fit(train.features).transform}
+    spaces["whitened_16"] = PCA(16, whiten=True).fit(train.features).transform  # all; 64 are too many for 120 videos
+    assert [(row["space"], row["k"], row["temperature"]) for row in made.report["sweep"]] == [
+        (space, k, heat) for space in spaces for k in (120, 7, 1) for heat in (0.5, 0.05)
+    ]
     for row in made.report["sweep"]:
-        heat = row["temperature"]
+        heat, space = row["temperature"], spaces[row["space"]]
         model = KNeighborsClassifier(
             row["k"], metric="cosine", weights=lambda d, t=heat: np.exp((1 - d) / t), algorithm="brute"
         )
-        expected = model.fit(train.features, train.target).predict_proba(val.features)[:, 1]
+        expected = model.fit(space(train.features), train.target).predict_proba(space(val.features))[:, 1]
         assert row["val_auroc"] == pytest.approx(roc_auc_score(val.target, expected.round(12)))
         if row == made.details["swept"]:
-            chosen = model.predict_proba(test.features)[:, 1]
+            chosen = model.predict_proba(space(test.features))[:, 1]
     assert made.details["swept"]["val_auroc"] == max(row["val_auroc"] for row in made.report["sweep"])
     np.testing.assert_allclose(made.outputs["swept"], chosen, atol=1e-9)
     flipped = interface.Split("test", test.features, 1 - test.target)
     assert knn.evaluate(train, val, flipped).details == knn.evaluate(train, val, test).details
+
+
+def test_knn_finds_in_another_space_what_the_features_as_they_are_hide():
+    """Far out along the feature that knows the label, an angle hardly sees it; beside wide features no angle does."""
+    far, wide = np.r_[50.0, np.zeros(15)], np.r_[1.0, np.full(15, 40.0)]
+    for offset, factor, counts, space in ((far, 1.0, (), "centred"), (0.0, wide, (16,), "whitened_16")):
+        splits = [
+            interface.Split(split.name, split.features * factor + offset, split.target)
+            for split in evaluation_case.make_splits(gap=2.5)
+        ]
+        made = knn.evaluate(*splits, whitened=counts)
+        assert made.details["swept"]["space"] == space
+        assert _auroc(made, splits[2]) < 0.7
+        assert video_metrics.auroc(splits[2].target, made.outputs["swept"], np.ones((1, 200)))[0] > 0.8
+    few = [interface.Split(s.name, s.features, s.target, searches=neighbours.Searches(30)) for s in splits]
+    assert {row["space"] for row in knn.evaluate(*few).report["sweep"]} == {"raw"}  # approximate ones
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_linear_heads_on_principal_components_equal_sklearn(count):
+    """Of fewer videos than features, and of more; the components keep their variances."""
+    rng = np.random.default_rng(0)
+    splits = []
+    for name, rows in (("train", count), ("val", 60), ("test", 50)):
+        split = evaluation_case.make_split(name, rng, rows, gap=0.7, dim=90)
+        mixed = split.features @ np.random.default_rng(1).normal(size=(90, 90)) + 7
+        splits.append(interface.Split(name, mixed, split.target))
+    train, test = splits[0].features, splits[2].features
+    reduce = make_pipeline(StandardScaler(), PCA(12, svd_solver="full")).fit(train)
+    made = probe.evaluate(*splits, Cs=(0.1,), components=12)
+    model = LogisticRegression(C=0.1, class_weight="balanced", tol=1e-6).fit(reduce.transform(train), splits[0].target)
+    np.testing.assert_allclose(made.test, model.predict_proba(reduce.transform(test))[:, 1], atol=1e-3)
+    np.testing.assert_allclose(probe.apply(made.fitted, test), made.outputs["probability"])
+    measured = [interface.Split(s.name, s.features, s.features[:, 80] + s.target) for s in splits]
+    made = regression.evaluate(*measured, alphas=(5.0,), components=12)
+    model = Ridge(5.0).fit(reduce.transform(train), measured[0].target)
+    np.testing.assert_allclose(made.test, model.predict(reduce.transform(test)), rtol=1e-6)
+    every = regression.evaluate(*measured, alphas=(5.0,)).test
+    np.testing.assert_allclose(regression.evaluate(*measured, alphas=(5.0,), components=999).test, every)
+    assert np.abs(made.test - every).max() > 0.01
+
+
+def test_parts_of_equal_width():
+    fields = {"train": {"id": np.arange(513)}}
+    parts = pca.parts("pca", fields=fields, components=512, field="rvef")
+    assert [(part.name, part.kind, part.field) for part in parts] == [
+        ("pca_label", "probe", "label"), ("pca_rvef", "regression", "rvef")
+    ]  # fmt: skip
+    assert all(part.options == {"components": 512} and part.family == "pca" for part in parts)
+    with pytest.raises(interface.NotSetUp, match="off .*: 513 training videos have fewer than 513"):
+        pca.parts("pca", fields=fields, components=513)
+    with pytest.raises(ValueError, match="components >= 1"):
+        pca.parts("pca", fields=fields, components=0)
 
 
 def test_heads_read_features_in_blocks(monkeypatch):

@@ -199,3 +199,21 @@ def test_missing_intervals_say_why():
     assert bootstrap.interval(np.array([np.nan, np.nan]), 9)["value"] is None
     with pytest.raises(ValueError, match="needs videos"):
         bootstrap.patient_weights(np.array([]), 10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_threshold_of_best_f1_is_that_of_a_search(seed):
+    rng = np.random.default_rng(seed)
+    target, score = (rng.random(40) < 0.3).astype(float), rng.random(40).round(1 if seed % 2 else 3)
+    score = np.clip(score + 0.2 * target, 0, 1)
+    found = video_metrics.at_best_f1(target, score, score)
+    best = max(reference.f1_score(target, score > cut, average="macro", zero_division=0) for cut in np.unique(score))
+    assert video_metrics.macro_f1(target, found, np.ones((1, 40)))[0] == pytest.approx(best)
+
+
+def test_the_threshold_of_best_f1_is_near_the_usual_one_where_that_is_as_good():
+    target = np.array([0.0, 0, 1, 1])
+    score = np.array([0.1, 0.4, 0.8, 0.9])
+    np.testing.assert_allclose(video_metrics.at_best_f1(target, score, np.array([0.7])), [0.7 - 0.6 + 0.5])
+    same = video_metrics.at_best_f1(target, np.full(4, 0.3), np.array([0.3]))
+    assert same.tolist() == [0.3]  # nothing to choose from
