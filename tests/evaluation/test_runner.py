@@ -146,8 +146,8 @@ def test_predictions_file(evaluation, tmp_path):
     runner.write(evaluation, tmp_path, 1)
     with open(tmp_path / "eval" / "1" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    # Evaluators with their further outputs, encoders with seeds, videos.
-    assert len(rows) == (4 + 1 + 2 + 1) * (1 + 3 + 1) * 40
+    # Evaluators with their further outputs (of anomaly, kNN and probe), encoders with seeds, videos.
+    assert len(rows) == (4 + 2 + 2 + 2) * (1 + 3 + 1) * 40
     assert tuple(rows[0]) == results_io.PREDICTION_COLUMNS
     assert {row["id"] for row in rows} == set(evaluation.fields["test"]["id"])
 
