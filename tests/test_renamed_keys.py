@@ -84,14 +84,14 @@ def test_options_of_evaluators_are_renamed_by_their_type(monkeypatch, caplog):
             holder = options[section[0]] if section else options
             holder[old.split(".")[-1]] = holder.pop(last)
             named[f"eval.evaluators.{evaluator}.{old}"] = f"eval.evaluators.{evaluator}.{new}"
-    assert len(named) == 11 and before != now  # the shipped evaluators have every option of the table
+    assert len(named) == 10 and before != now  # the shipped evaluators have every option of the table
     assert renamed_keys.current(before) == now and not caplog.records
     given, expected = ([f"--config.{key}=1" for key in keys] for keys in (named, named.values()))
     with caplog.at_level(logging.WARNING):
         assert renamed_keys.flags([*given, "--config.eval.evaluators.knn.k=3"]) == [
             *expected, "--config.eval.evaluators.knn.k=3"
         ]  # fmt: skip
-    assert len(caplog.records) == 11
+    assert len(caplog.records) == 10
     # One whose name says nothing of its type, and a damaged file.
     own = {"eval": {"evaluators": {"rvef": {"type": "regression", "strengths": (1.0,)}}}}
     assert renamed_keys.current(own) == {"eval": {"evaluators": {"rvef": {"type": "regression", "alphas": (1.0,)}}}}
