@@ -18,6 +18,7 @@ class Progress:
     """Tells how many are done of how many, how many per second, and the time left; without a total what it can.
 
     `EVERY` counts from the last line of any of them, so that many short works in a row are told of too.
+    Without a total it also counts from the start of this one.
 
     >>> progress = Progress("videos", 3, say=print, every=0)
     >>> for done in range(1, 4):
@@ -49,7 +50,9 @@ class Progress:
         self._done, now = done, time.monotonic()
         self._total = self._total if total is None else total
         ended = self._total is not None and done >= self._total
-        if now - Progress._last < self._every and not (ended and self._tells_end):
+        # Without a total, one that has just begun has no rate yet that says anything.
+        since = Progress._last if self._total is not None else max(Progress._last, self._start)
+        if now - since < self._every and not (ended and self._tells_end):
             return
         Progress._last, self._tells_end = now, not ended
         rate = done / max(now - self._start, 1e-9)
