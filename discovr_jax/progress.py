@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 EVERY = 5.0  # seconds between two lines
+_NO_RATE = 0.1  # seconds after its start in which a rate says nothing
 
 
 def to_stderr(line: str) -> None:
@@ -18,7 +19,6 @@ class Progress:
     """Tells how many are done of how many, how many per second, and the time left; without a total what it can.
 
     `EVERY` counts from the last line of any of them, so that many short works in a row are told of too.
-    Without a total it also counts from the start of this one.
 
     >>> progress = Progress("videos", 3, say=print, every=0)
     >>> for done in range(1, 4):
@@ -50,9 +50,8 @@ class Progress:
         self._done, now = done, time.monotonic()
         self._total = self._total if total is None else total
         ended = self._total is not None and done >= self._total
-        # Without a total, one that has just begun has no rate yet that says anything.
-        since = Progress._last if self._total is not None else max(Progress._last, self._start)
-        if now - since < self._every and not (ended and self._tells_end):
+        early = now - Progress._last < self._every or now - self._start < min(self._every, _NO_RATE)
+        if early and not (ended and self._tells_end):
             return
         Progress._last, self._tells_end = now, not ended
         rate = done / max(now - self._start, 1e-9)
