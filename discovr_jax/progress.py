@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 EVERY = 5.0  # seconds between two lines
+_NO_RATE = 0.1  # seconds after its start in which a rate says nothing
 
 
 def to_stderr(line: str) -> None:
@@ -49,7 +50,8 @@ class Progress:
         self._done, now = done, time.monotonic()
         self._total = self._total if total is None else total
         ended = self._total is not None and done >= self._total
-        if now - Progress._last < self._every and not (ended and self._tells_end):
+        early = now - Progress._last < self._every or now - self._start < min(self._every, _NO_RATE)
+        if early and not (ended and self._tells_end):
             return
         Progress._last, self._tells_end = now, not ended
         rate = done / max(now - self._start, 1e-9)

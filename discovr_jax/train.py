@@ -6,6 +6,7 @@ import hashlib
 import logging
 import pathlib
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -31,6 +32,8 @@ from discovr_jax.runs.step_watch import StepWatch
 from discovr_jax.trees import path_name
 
 logger = logging.getLogger(__name__)
+
+_FEW = 8  # batches per epoch below which a run warns
 
 
 @dataclasses.dataclass
@@ -84,6 +87,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         sources = mixture.open_training(config.data)
         chosen = pipeline.training_records(sources, config.data)
         logger.info("training videos: %s", ", ".join(f"{name} {len(rows)}" for name, rows in chosen.items()))
+        warn_of_few(sum(map(len, chosen.values())), config.batch_size)
         # An epoch is as many clips as there are videos to train on, so the data decide how many steps there are.
         experiment = experiment_lib.make_experiment(config, sum(map(len, chosen.values())))
         mesh = mesh_lib.make_mesh(config.mesh)
@@ -175,7 +179,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                 if metrics and (should_run(step, experiment.log_every, total) or stop):
                     row = {name: float(value) for name, value in jax.device_get(metrics).items()}
                     row |= clock.read(step)
-                    _report(step, total, row)
+                    _report(step, total, row, experiment.options.weights)
                     collapse.look(step, row)
                     if should_run(step, experiment.log_every, total):
                         log.write(step, row)
@@ -260,11 +264,32 @@ def _eval_metrics(results: dict) -> dict:
     return {f"eval/{name}": metric["value"] for name, metric in trained.items()}
 
 
-def _report(step: int, total: int, row: dict) -> None:
-    terms = " ".join(f"{n} {row[f'loss/{n}']:.3f}" for n in TERMS if f"loss/{n}" in row)
+def warn_of_few(videos: int, batch_size: int) -> None:
+    """Says in the log that there are few training videos for so many clips per step."""
+    if videos >= _FEW * batch_size:
+        return
+    repeated = "each batch holds a video several times" if videos < batch_size else "batches hold much the same videos"
+    logger.warning(
+        "few training videos: %d, with %d clips per step, are %.1f batches per epoch, so %s. The run goes on; to learn "
+        "from it, prepare more videos or give a smaller --config.batch_size (%d batches per epoch or more)",
+        *(videos, batch_size, videos / batch_size, repeated, _FEW),
+    )
+
+
+def loss_terms(row: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """The terms of a row of metrics for the log, each with its weight if that is not 1, so that they add up.
+
+    >>> loss_terms({"loss/scd": 6.872, "loss/amplitude": 0.225}, {"scd": 1.0, "amplitude": 3.0})
+    'scd 6.872 amplitude 3 x 0.225'
+    """
+    factors = {name: "" if weight == 1 else f"{weight:g} x " for name, weight in weights.items()}
+    return " ".join(f"{name} {factors[name]}{row[f'loss/{name}']:.3f}" for name in TERMS if f"loss/{name}" in row)
+
+
+def _report(step: int, total: int, row: dict, weights: Mapping[str, float]) -> None:
     minutes, seconds = divmod(int(row["perf/eta_seconds"]), 60)
     logger.info(
         "step %d/%d  loss %.4f (%s)  grad %.2f  %.1f clips/s  ETA %d:%02d",
-        *(step, total, row["loss/total"], terms, row["optim/grad_norm"], row["perf/clips_per_second"]),
-        *(minutes, seconds),
+        *(step, total, row["loss/total"], loss_terms(row, weights)),
+        *(row["optim/grad_norm"], row["perf/clips_per_second"], minutes, seconds),
     )

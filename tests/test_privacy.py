@@ -301,4 +301,4 @@ def test_the_contact_sheet_shows_what_is_stored_and_no_more(made, tmp_path):
     contact_sheet.write(tmp_path / "sheet.png", pairs)
     sheet = next((root / "out" / "data").rglob("contact_sheet.png")).read_bytes()
     assert sheet == (tmp_path / "sheet.png").read_bytes()
-    assert sheet != (root / "private" / "contact_sheet_112.png").read_bytes()
+    assert sheet != (root / "private" / "contact_sheet_112_data.png").read_bytes()

@@ -59,6 +59,21 @@ def test_without_a_total_it_says_what_it_knows(clock):
     assert lines == ["200 files looked at, 20.0 per second"]
 
 
+def test_what_has_just_begun_is_not_told_of(clock):
+    """After the seconds that imports take, the first file was told of with a rate of thousands."""
+    lines = []
+    left = "10 of 20 files (50 %), 2.0 per second, 0 min 5 s left"
+    for total, told in ((None, "10 files, 2.0 per second"), (20, left)):
+        clock(20.0, 20.001, 20.002, 25.0)
+        progress = Progress("files", total, lines.append)
+        progress.add()
+        progress.add()
+        assert not lines
+        progress.add(8)
+        assert lines == [told]
+        lines.clear()
+
+
 def test_many_short_works_in_a_row_are_told_of(clock):
     lines = []
     clock(0.0, 3.0, 3.0, 6.0)

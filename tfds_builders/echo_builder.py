@@ -317,7 +317,9 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return
         stored = [dataclasses.replace(pair, before=None) for pair in pairs]
         contact_sheet.write(self.data_path / "contact_sheet.png", stored)
-        private = self.private_dir / f"contact_sheet_{size}.png"
+        # Records of several folders may share a private one: each has a sheet of its own.
+        owner = pathlib.Path(self._data_dir_root).name
+        private = self.private_dir / f"contact_sheet_{size}_{owner}.png"
         private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # without a salt nothing has made it yet
         private.touch()
         private.chmod(0o600)

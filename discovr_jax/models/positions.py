@@ -1,4 +1,8 @@
-"""Fixed sinusoid positions: of a flattened token grid, or along each of its axes."""
+"""Fixed sinusoid positions: of a flattened token grid, or along each of its axes.
+
+They are added to the tokens. Rotary embeddings (RoPE) would go into the attention of models/layers.py:
+see docs/extending.md.
+"""
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped

@@ -234,8 +234,10 @@ class TestEchoFolder(BuilderCase):
         ).read_text().replace('"', "")
 
     def test_paths_are_shown_and_the_raw_contact_sheet_is_kept_apart(self, source, tmp_path):
-        self.prepare(source, tmp_path / "records", show_paths=True, private_dir=str(tmp_path / "apart/from/all"))
-        assert [path.name for path in (tmp_path / "apart/from/all").iterdir()] == ["contact_sheet_112.png"]
+        for data_dir in ("records", "records2"):  # which share the folder and keep a sheet each
+            self.prepare(source, tmp_path / data_dir, show_paths=True, private_dir=str(tmp_path / "apart/from/all"))
+        names = sorted(path.name for path in (tmp_path / "apart/from/all").iterdir())
+        assert names == ["contact_sheet_112_records.png", "contact_sheet_112_records2.png"]
 
     @pytest.mark.parametrize("form", ["bom", "crlf", "case", "integers", "quotes", "absolute", "backslash"])
     def test_forms_of_the_same_csv(self, source, prepared, tmp_path, form):

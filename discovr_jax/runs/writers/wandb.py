@@ -1,6 +1,7 @@
 """Weights & Biases (extra `wandb`): metrics and config, to its server, or to disk with WANDB_MODE=offline.
 
-Nothing else is sent: no code, no terminal output, no names of machines and folders.
+Switched on by `log.writers=("wandb",)`. Nothing else is sent: no code, no terminal output, no names of machines and
+folders.
 """
 
 import pathlib
