@@ -5,7 +5,6 @@ import functools
 import gc
 import json
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -92,22 +91,6 @@ def test_metrics_have_one_line_a_step_and_end_with_the_state(finished):
         assert ("eval/weights/sum" in row) == (row["step"] in (4, 8, 9))
     assert all({"perf/clips_per_second", "perf/goodput"} <= json.loads(line).keys() for line in _lines(finished)[:-1])
     assert checkpoint.Checkpoints(finished).steps() == [3, 6, 9]
-
-
-def test_terms_of_the_log_add_up_to_the_loss():
-    row = {"loss/total": 7.674, "loss/scd": 6.872, "loss/phase": 0.127, "loss/amplitude": 0.225}
-    terms = train.loss_terms(row, {"scd": 1.0, "phase": 1.0, "amplitude": 3.0})
-    assert terms == "scd 6.872 phase 0.127 amplitude 3 x 0.225"
-
-
-@pytest.mark.parametrize(
-    "videos, told",
-    [(5, "5, with 8 clips .* holds a video several times"), (63, "63, .* 7.9 batches per epoch"), (64, "")],
-)
-def test_few_training_videos_are_warned_of_once(videos, told, caplog):
-    train.warn_of_few(videos, 8)
-    assert len(caplog.records) == bool(told)
-    assert re.search(told, caplog.text)
 
 
 def test_two_runs_are_equal_bit_for_bit(run, finished, tmp_path, monkeypatch):
