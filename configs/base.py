@@ -215,7 +215,7 @@ def get_config() -> ConfigDict:
     c.eval.evaluators.attentive.max_gib = 4.0  # likewise
     c.eval.evaluators.attentive.fit = grid(batch=32, weight_decays=(0.3, 3.0))  # see there
     c.eval.evaluators.mlp = ConfigDict({"at_end": True, "widths": (16, 64), "components": 128})  # on pooled features
-    c.eval.evaluators.mlp.fit = grid(batch=64, weight_decays=(0.1, 1.0, 10.0))
+    c.eval.evaluators.mlp.fit = grid(batch=64, weight_decays=(0.1, 1.0, 10.0))  # likewise
     c.eval.evaluators.pca = ConfigDict({"at_end": True, "components": 512})  # linear heads on so many of every encoder
     c.eval.evaluators.finetune = ConfigDict({"at_end": True, "blocks": (3, -1)})  # the last so many; -1: all
     c.eval.evaluators.finetune.fit = ConfigDict(

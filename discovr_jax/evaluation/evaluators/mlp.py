@@ -29,11 +29,13 @@ class MlpHead(nn.Module):
         return nn.Dense(1, kernel_init=nn.initializers.zeros, name="out")(x)[:, 0]
 
 
-def parts(name: str, *, fields: tuple[str, ...], **options: Any) -> list[interface.Part]:
+def parts(
+    name: str, *, fields: tuple[str, ...], widths: tuple[int, ...], components: int, fit: Mapping[str, Any]
+) -> list[interface.Part]:
     """A part per field: the metrics of the probe under their names, those of a measurement under FIELD_METRIC.
 
     Args:
-      fields: "label" and measurements; options: of `evaluate`.
+      fields: "label" and measurements; widths, components, fit: of `trainings`.
 
     Raises:
       interface.NotSetUp: no fields.
@@ -41,6 +43,7 @@ def parts(name: str, *, fields: tuple[str, ...], **options: Any) -> list[interfa
     """
     if not fields:
         raise interface.NotSetUp(f"off unless asked for: set config.eval.evaluators.{name}.fields")
+    options = {"widths": widths, "components": components, "fit": fit}
     check(name, options)
     result = []
     for field in fields:
