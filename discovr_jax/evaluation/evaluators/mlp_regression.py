@@ -1,25 +1,12 @@
 """A measurement by an MLP (`mlp`) on a frozen pooled feature."""
 
-from collections.abc import Mapping
-from typing import Any
+import functools
 
-from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import mlp, regression
 
 TARGET = regression.TARGET
 METRICS = regression.METRICS
 SELECT_BY, LARGER_IS_BETTER = regression.SELECT_BY, regression.LARGER_IS_BETTER
 require = regression.require
-
-
-def evaluate(
-    train: interface.Split,
-    val: interface.Split,
-    test: interface.Split,
-    *,
-    widths: tuple[int, ...],
-    components: int,
-    fit: Mapping[str, Any],
-) -> list[interface.Predictions]:
-    """The measurement of validation and test videos, one per training; arguments as of `mlp.trainings`."""
-    return mlp.trainings(train, val, test, TARGET, widths, components, fit)
+# Arguments and result as of `mlp.trainings`.
+evaluate = functools.partial(mlp.trainings, field=TARGET)
