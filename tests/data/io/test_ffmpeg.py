@@ -22,10 +22,13 @@ def frames():
     return frames
 
 
-def write(path, frames, codec="libx264", pix_fmt="yuv420p", times=None, **stream_values):
-    """Encodes uint8 [T, H, W] as good as lossless; times in milliseconds, else 40 frames per second."""
+def write(path, frames, codec="libx264", pix_fmt="yuv420p", times=None, opened=None, **stream_values):
+    """Encodes uint8 [T, H, W] as good as lossless; times in milliseconds, else 40 frames per second.
+
+    `opened`: keywords of `av.open`.
+    """
     options = {"crf": "5", "g": "6", "bf": "0"} if codec == "libx264" else {"q": "1"}
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", **(opened or {})) as container:
         stream = container.add_stream(codec, rate=40 if times is None else 1000, options=options)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
         if times is not None:
@@ -66,13 +69,7 @@ def test_an_edit_list_leaves_frames_out(tmp_path, frames, suffix, first, count):
 
 def test_an_mp4_that_is_cut_off_is_refused(tmp_path, frames):
     options = {"movflags": "faststart"}  # the index comes first, so that the file opens
-    with av.open(str(tmp_path / "a.mp4"), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=40)
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    write(tmp_path / "a.mp4", frames, opened={"options": options})
     data = (tmp_path / "a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
     (tmp_path / "a.mp4").write_bytes(data[: -(len(data) - data.index(b"mdat")) // 2])
@@ -191,14 +188,8 @@ def test_an_avi_without_a_rate(tmp_path, frames, rate, scale):
 
 
 def test_a_bare_stream_has_the_rate_that_it_says_itself(tmp_path, frames):
-    with av.open(str(tmp_path / "a.mp4"), "w", format="h264") as container:
-        stream = container.add_stream("libx264", rate=40, options={"crf": "5", "bf": "0"})
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    assert read.read_video(tmp_path / "a.mp4").fps == pytest.approx(40)  # of FFmpeg's own: 25
+    path = write(tmp_path / "a.mp4", frames, opened={"format": "h264"})
+    assert read.read_video(path).fps == pytest.approx(40)  # of FFmpeg's own: 25
 
 
 def test_a_thumbnail_is_not_the_video(tmp_path, frames):
@@ -219,13 +210,7 @@ def test_a_thumbnail_is_not_the_video(tmp_path, frames):
 def test_an_mp4_in_fragments_that_is_cut_off_is_refused(tmp_path, frames):
     """Nothing in it says how many there should be, but the last one is longer than the file."""
     options = {"movflags": "frag_every_frame+empty_moov+default_base_moof"}
-    with av.open(str(tmp_path / "a.mp4"), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=40, options={"crf": "5", "bf": "0"})
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="gray").reformat(format="yuv420p")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+    write(tmp_path / "a.mp4", frames, opened={"options": options})
     video = read.read_video(tmp_path / "a.mp4")
     assert len(video.frames) == 24 and video.fps == pytest.approx(40)
     data = (tmp_path / "a.mp4").read_bytes()
