@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
-    parser.add_argument("--ratios", type=float, nargs="*", default=[0.9, 0.5], help="share that is hidden")
+    parser.add_argument("--ratios", type=float, nargs="*", default=[0.9, 0.5], help="share that is masked")
     parser.add_argument("--temperatures", type=float, nargs="*", default=[0.01, 0.02, 0.04, 0.08], help="teacher's")
     parser.add_argument("--steps", type=int, default=300)
     flags = parser.parse_args()

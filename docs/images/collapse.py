@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).parent
 ROWS = HERE.parent / "notes" / "results" / "collapse.jsonl"
 COLOURS = {0.01: "#9cc9fb", 0.02: "#1f6fe5", 0.04: "#f59b00", 0.08: "#d8430f"}  # of the teacher's temperature
 UNIFORM = 0.5  # ln K - H; the law is for less
-MARKERS = {0.9: "o", 0.5: "s"}  # of the share that is hidden
+MARKERS = {0.9: "o", 0.5: "s"}  # of the share that is masked
 
 
 def rates(run: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def draw(rows: pathlib.Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     handles = [plt.Line2D([], [], color=c, label=f"tau_t {t:g}, needs rho > {10 * t:g}") for t, c in COLOURS.items()]
     grey = {"color": "grey", "linestyle": ""}
-    handles += [plt.Line2D([], [], marker=m, label=f"{100 * r:g} % hidden", **grey) for r, m in MARKERS.items()]
+    handles += [plt.Line2D([], [], marker=m, label=f"{100 * r:g} % masked", **grey) for r, m in MARKERS.items()]
     handles += [plt.Line2D([], [], marker="o", fillstyle="none", label=f"ln K - H above {UNIFORM:g}", **grey)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(HERE / "collapse.png", dpi=100)
