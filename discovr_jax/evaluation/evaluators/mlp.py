@@ -64,10 +64,13 @@ def check(name: str, options: Mapping[str, Any], depth: int = 0) -> None:
         raise ConfigError(f"eval.evaluators.{name}: no field {unknown[0]!r}; there are {known}")
     try:
         grid.GridOptions(**options["fit"])
-        if min(*options["widths"], options["components"]) < 1:
-            raise ConfigError(f"an MLP needs widths and components >= 1, got {options}")
+        least = min(*options["widths"], options["components"])
+    except ConfigError as error:
+        raise ConfigError(f"eval.evaluators.{name}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"eval.evaluators.{name}: it needs widths, components and fit ({error})") from None
+    if least < 1:
+        raise ConfigError(f"eval.evaluators.{name} needs widths and components >= 1, got {options}")
 
 
 def trainings(
@@ -80,6 +83,8 @@ def trainings(
     fit: Mapping[str, Any],
 ) -> list[interface.Predictions]:
     """One per training of the head whose width, learning rate and weight decay validation chose.
+
+    Trainings have the seeds 0, 1, ..., whatever `config.seed`, so that encoders are compared on the same ones.
 
     Args:
       field: "label", or a measurement.
