@@ -19,7 +19,7 @@ _INTRODUCTION = (
 _ABOUT = {
     "knn": "Each test video gets the diagnosis of the most similar training videos. Nothing is trained.",
     "probe": "A logistic regression on frozen features. Brier score and calibration error: 0 is best.",
-    "mlp_probe": "A network with one hidden layer on frozen features.",
+    "mlp": "A network with one hidden layer on frozen features.",
     "attentive": "A small head that chooses where to look, and sees what moves there; the encoder stays frozen.",
     "pca": "Linear heads on equally many principal components of every encoder.",
     "anomaly": "How unlike the normal training videos a test video is; no abnormal video is learned from.",
@@ -36,8 +36,8 @@ _ABOUT = {
 _REGRESSION = "A linear (ridge) regression on frozen features."
 _HEADS = {"knn": "kNN", "probe": "Linear probe", "regression": "Linear (ridge) head"}
 _HEADS |= {"attentive": "Attentive probe", "finetune": "Fine-tuned encoder"}
-_DRAWN = 5000  # points of a map at most: more are a blot, and their plane takes memory
 _HEADS |= {"mlp_probe": "MLP probe", "mlp_regression": "MLP probe"}
+_DRAWN = 5000  # points of a map at most: more are a blot, and their plane takes memory
 _APART = ("labels", "pca", "transfer")  # families whose parts have no charts of their own
 
 
@@ -332,8 +332,9 @@ def parts_with_charts(results) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def rows_of(predictions, part: str) -> list[Mapping[str, Any]]:
-    """The studied encoder's predictions of a part."""
-    return [row for row in predictions if (row["encoder"], row["family"], row["output"]) == (STUDIED, part, "")]
+    """The studied encoder's predictions of a part, one row per test video: of a head's trainings the first."""
+    rows = [row for row in predictions if (row["encoder"], row["family"], row["output"]) == (STUDIED, part, "")]
+    return [row for row in rows if row["seed"] == rows[0]["seed"]]
 
 
 def _how_many(rows) -> str:

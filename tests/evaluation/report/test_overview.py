@@ -59,7 +59,7 @@ def test_warnings_stand_below_the_health():
 
 def test_the_picture_is_the_best_that_there_is(pictures):
     mask = np.zeros((8, 8), np.uint8)
-    row = {"encoder": "discovr", "family": "lvef", "output": "", "target": 50.0, "prediction": 51.0}
+    row = {"encoder": "discovr", "family": "lvef", "output": "", "seed": 0, "target": 50.0, "prediction": 51.0}
     outlines = {("none", "mean_mask"): mask, ("linear", "discovr"): mask}
     overlay = {"title": "v", "phase": "ED", "frame": mask, "truth": mask, "predictions": outlines}
     assert "Predicted ejection fraction" in _section(_scored(), predictions=[row])

@@ -75,7 +75,7 @@ def _write(tmp_path, **changes):
     features = {"discovr": [{"test": {"cls": rng.normal(size=(6, 4))}}]}
     ef = np.array([30.0, 40, 50, 60, 70, np.nan])
     fields = {"test": {"ef": ef, "label": np.where(np.isnan(ef), np.nan, ef < 50)}}
-    common = {"encoder": "discovr", "output": ""}
+    common = {"encoder": "discovr", "output": "", "seed": 0}
     predictions = [
         common | {"family": "lvef", "target": value, "prediction": value + 1, "patient": i // 2}
         for i, value in enumerate(ef[:5])
@@ -286,6 +286,17 @@ def test_each_rank_is_plotted_with_what_it_means(undrawn, metric, words):
     _, monitors = report_training.sections([{"step": step, metric: 1.0} for step in (1, 2)])
     captions = re.findall(r"Near 1[^.:]*", monitors)
     assert len(captions) == 1 and captions[0].startswith(words)
+
+
+def test_a_head_that_was_trained_several_times_counts_each_video_once():
+    rows = [
+        {"encoder": "discovr", "family": "mlp", "output": "", "seed": seed, "id": name, "prediction": seed}
+        for seed in (0, 1, 2)
+        for name in "ab"
+    ]
+    found = report_scores.rows_of([*rows, rows[0] | {"encoder": "random"}], "mlp")
+    assert [(row["id"], row["prediction"]) for row in found] == [("a", 0), ("b", 0)]
+    assert report_scores.rows_of(rows, "knn") == []
 
 
 def test_a_map_of_many_videos_shows_some_of_them(tmp_path, monkeypatch):
