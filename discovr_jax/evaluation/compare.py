@@ -37,6 +37,11 @@ _SAME = {
     "label_rule": "rule for abnormal videos",
     "manifest_sha256": "records or splits (manifest)",
 }
+# Metrics that mean something else since results have "head_seeds": module, what changed.
+_CHANGED = {
+    "attentive": "the head and the tokens that it reads are others",
+    "knn": "metrics named swept choose among more spaces",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +206,11 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
     entry = first.results["readouts"][family]
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{entry['type']}")
     scores = {f"{entry['family']}/{name}": module.METRICS[metric] for name, metric in entry["metrics"].items()}
+    entries = [run.results["readouts"].get(family, {}) for group in groups.values() for run in group]
+    # Older results do not say how often heads were trained.
+    if entry["type"] in _CHANGED and len({"head_seeds" in each for each in entries if each}) > 1:
+        changed = _CHANGED[entry["type"]]
+        comparison["notes"].append(f"{family}: {changed} since the older of these evaluations. Score both again.")
     rows, bootstrapped = None, {}
     for name, group in groups.items():
         predictions = []

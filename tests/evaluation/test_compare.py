@@ -159,6 +159,20 @@ def test_other_settings_are_named(runs, tmp_path):
     assert note == f"Other evaluation settings in {tmp_path / 'wide'}: eval.evaluators.knn.k 40, in the first 5."
 
 
+def test_metrics_that_have_changed_their_meaning_are_named(runs, tmp_path):
+    _write(tmp_path / "old", 1, 5, config=_config(evaluators=FEW))
+    found = compare.compare_runs([runs["good"][0], str(tmp_path / "old")], tmp_path)
+    assert not any("Score both again" in note for note in found["notes"])
+    for path in (tmp_path / "old").rglob("results.json"):
+        results = json.loads(path.read_text())
+        for entry in results["readouts"].values():
+            del entry["head_seeds"]  # as an earlier version wrote it
+        path.write_text(json.dumps(results))
+    found = compare.compare_runs([runs["good"][0], str(tmp_path / "old")], tmp_path)
+    (note,) = [note for note in found["notes"] if "Score both again" in note]
+    assert note.startswith("knn: metrics named swept choose among more spaces")
+
+
 def _other_test(count):
     fields = {split: dict(columns) for split, columns in _fields().items()}
     fields["test"] = {name: column[:count] for name, column in fields["test"].items()}
