@@ -59,17 +59,20 @@ def of_clips(data: ConfigDict, rates: Sequence[float] | None) -> float | None:
     return video_fps / data.stride if video_fps else None
 
 
-def of_others(trained_fps: float | None, data: ConfigDict, rates: Sequence[float] | None, dataset: str) -> str:
+def of_others(trained_fps: float | None, data: ConfigDict, source: records.RecordSource, dataset: str) -> str:
     """A warning where clips of other videos show time at another speed than those of training; else "".
 
     Args:
       trained_fps: as of `of_clips`; data: how clips of the other videos are taken.
-      rates: of the other videos, as of `of_training`; dataset: their name.
+      source: records of the other videos, whose rates are read only where they decide; dataset: their name.
     """
-    if trained_fps is None or rates is None or data.target_fps:
+    if trained_fps is None:
         return ""
-    fps = rates[1] / data.stride
-    if max(fps / trained_fps, trained_fps / fps) <= _ALIKE:
+    fps = data.target_fps
+    if not fps:
+        rates = of_training({dataset: source}, {dataset: range(len(source))})
+        fps = rates and rates[1] / data.stride
+    if not fps or max(fps / trained_fps, trained_fps / fps) <= _ALIKE:
         return ""
     return (
         f"clips of {dataset} have {fps:.3g} frames per second (median), those of the training had {trained_fps:.3g}: "

@@ -294,10 +294,8 @@ def evaluate_workdir(config: ConfigDict, directory, features: Sequence[str] = ()
     step, state, meta = restored
     checkpoints.close()
     trained = experiment_lib.saved_config(meta["config"]).data
-    dataset = mixture.scored(config)
-    rates = frame_rates.of_training({dataset: source}, {dataset: range(len(source))})
     trained_fps = frame_rates.of_clips(trained, meta["data"].get(frame_rates.KEY))
-    if line := frame_rates.of_others(trained_fps, config.data, rates, dataset):
+    if line := frame_rates.of_others(trained_fps, config.data, source, mixture.scored(config)):
         logger.warning("%s", line)
     return evaluate_state(config, directory, state, step, experiment, mesh, everything=True, outside=files)
 

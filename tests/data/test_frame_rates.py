@@ -43,6 +43,7 @@ def test_only_what_is_trained_on_counts_over_all_datasets():
         ([100.0] * 20, None, True),
         ([48.0] * 20, None, False),
         ([25.0] * 20, 12.5, False),
+        ([50.0] * 20, 25.0, True),  # asked for, and not what the encoder has seen
         ([NAN] * 20, None, False),
     ],
 )
@@ -50,6 +51,7 @@ def test_clips_at_another_rate_than_in_training_are_told_of(rates, target_fps, t
     trained = ConfigDict({"dataset": "echonet_dynamic", "stride": 4, "target_fps": None})
     fps = frame_rates.of_clips(trained, None)
     assert fps == 12.5
-    line = frame_rates.of_others(fps, ConfigDict({"stride": 4, "target_fps": target_fps}), of(rates), "echo_folder")
+    source, data = make_source([4] * len(rates), fps=rates), ConfigDict({"stride": 4, "target_fps": target_fps})
+    line = frame_rates.of_others(fps, data, source, "echo_folder")
     assert bool(line) == told and ("--config.data.target_fps=12.5 " in line) == told
-    assert frame_rates.of_others(None, trained, of(rates), "echo_folder") == ""
+    assert frame_rates.of_others(None, trained, source, "echo_folder") == ""
