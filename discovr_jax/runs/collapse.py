@@ -10,6 +10,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = 3  # logged rows in a row that must look sick before a warning
 SAME = 0.02  # relative difference below which two entropies count as equal
 _TEACHERS = {"vid": "video", "img": "image"}
+_MASKS = {"vid": "mask.ratio", "img": "mask.image_ratio"}  # how much is masked to its student
 _MONITORS = ("features/rank", "phase/rank", "scd/agreement", *(f"teacher/{name}/entropy" for name in _TEACHERS))
 
 
@@ -54,8 +55,8 @@ def _law(row: Mapping[str, float], name: str) -> str:
     if not predicted < needed:  # also of runs that did not log them
         return ""
     return (
-        f", show more to the student (mask.ratio): its views predict {100 * predicted:.0f} % of what differs between "
-        f"clips, and tau_t / tau_s asks for {100 * needed:.0f} %"
+        f", show more to the student ({_MASKS[name]}): its views predict {100 * predicted:.0f} % of what differs "
+        f"between clips, and tau_t / tau_s asks for {100 * needed:.0f} %"
     )
 
 

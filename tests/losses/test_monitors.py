@@ -159,6 +159,9 @@ def test_uniform_outputs_are_explained_where_the_law_of_collapse_holds():
     said = "its views predict 22 % of what differs between clips, and tau_t / tau_s asks for 40 %"
     for needed, explained in ((0.4, True), (0.2, False)):
         law = {"teacher/vid/predicted_share": 0.22, "teacher/vid/needed_share": needed}
+        other = {name.replace("vid", "img"): value for name, value in law.items()}
+        found = collapse_lib.symptoms(uniform | other, 24, "mean").values()
+        assert [("mask.image_ratio" in what) for what in found] == [False, explained]
         found = collapse_lib.symptoms(uniform | law, 24, "mean")
         (video,), (image,) = ([what for name, what in found.items() if name.startswith(n)] for n in ("video", "image"))
         assert (said.replace("40", f"{100 * needed:.0f}") in video) == explained
