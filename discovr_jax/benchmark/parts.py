@@ -80,11 +80,10 @@ def random_inputs(experiment: Experiment, batch_size: int) -> dict[str, jax.Arra
     masks = jax.eval_shape(
         lambda key: train_step.draw_masks(key, model, experiment.masks, batch_size), jax.random.key(0)
     )
-    every = "image_logits" in model.outputs or model.scd_frames == "all"
     shapes = {
         "encoded": (*masks.decoder_view.shape, width),
         "decoded": (batch_size, grid.tokens, width),
-        "image_tokens": (batch_size, grid.frames if every else grid.time, grid.num_positions, width),
+        "image_tokens": (batch_size, grid.frames // model.image_teacher_every, grid.num_positions, width),
         "video_cls": (batch_size, len(masks.local_views), width),
         "image_cls": (batch_size * grid.frames, len(masks.image_views), width),
     }

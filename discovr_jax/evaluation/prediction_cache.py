@@ -18,11 +18,13 @@ from discovr_jax.evaluation.features import cache as feature_cache
 # {readout: predictions, one per seed and draw; or why there are none}
 Table = dict[str, list[interface.Predictions] | interface.Skip]
 
+_LIBRARIES = ("numpy", "scikit-learn", "scipy", "jax", "flax", "optax")  # heads are fitted with
+
 
 @functools.cache
 def code() -> str:
     """SHA-256 of what decides how heads are fitted: the evaluators' source, and the libraries' versions."""
-    result = hashlib.sha256(" ".join(map(version, ("numpy", "scikit-learn", "scipy"))).encode())
+    result = hashlib.sha256(" ".join(map(version, _LIBRARIES)).encode())
     here = pathlib.Path(__file__).parent
     files = [here / name for name in ("interface.py", "neighbours.py", "runner.py")]
     files += [path for folder in ("evaluators", "metrics") for path in (here / folder).rglob("*.py")]

@@ -254,9 +254,14 @@ def add(
       chosen_by: "validation auroc", say.
       part: name of the part, where a family has several, each with its own pooling; else the family's.
       names: {METRIC: its name in the module's METRICS} where that is another.
+      bootstrapped: {encoder: `metrics_of` its predictions}, where that was computed already.
     """
     results, part = evaluation.results, part or family
-    result = {encoder: metrics_of(rows, scores, group) for encoder, group in predictions.items()}
+    known = bootstrapped or {}
+    result = {
+        encoder: known[encoder] if encoder in known else metrics_of(rows, scores, group)
+        for encoder, group in predictions.items()
+    }
     _enter(results["encoders"], results["paired"], family, result, rows.num_patients)
     results["readouts"][part] = {
         "family": family,

@@ -25,7 +25,8 @@ from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
-# Part of every cache key of head predictions: raise it when the same inputs would give other predictions.
+# Part of the attentive probe's cache key: raise it when the same tokens would give other predictions. (The MLP's key
+# holds the source itself, see `prediction_cache.code`.)
 GRID_VERSION = 1
 _ROWS = 64  # of videos that a head is applied to at once
 _WARMUP = 0.1  # of the steps

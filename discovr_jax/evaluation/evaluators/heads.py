@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Part of every cache key of head predictions: raise it when the same tokens would give other predictions.
 HEADS_VERSION = 2
 _BETAS = (0.9, 0.99)
-_BLOCK = 2**25  # numbers that `standardise` holds in float32 at once: 128 MB
+_BLOCK = 2**25  # numbers that `scaling` and `scaled` hold in float32 at once: 128 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,18 +156,9 @@ def outputs(apply: Callable[[Any, Any], Any], params: Any, inputs: Any, batch: i
 
 
 @functools.lru_cache
-def applied(head: nn.Module, after: Callable[[Any], Any] = lambda x: x) -> Callable[[Any, Any], Any]:
+def applied(head: nn.Module, after: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     """(params, inputs) -> after(head(inputs)), jitted once for equal heads."""
     return jax.jit(lambda params, inputs: after(head.apply(params, inputs)))
-
-
-def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Each of the D features to zero mean and unit standard deviation *on the training split*, as float16.
-
-    Args:
-      train: float16 [N, ..., D], finite; others: [M, ..., D], brought there by the same numbers.
-    """
-    return [scaled(array, *scaling(train)) for array in (train, *others)]
 
 
 def scaling(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -118,7 +118,7 @@ def evaluate(
             for heat in sorted(temperatures, reverse=True):
                 score = video_metrics.auroc(val.target, vote(*of_val, each, heat), ones)[0]
                 sweep.append({"space": space, "k": each, "temperature": heat, "val_auroc": float(score)})
-                if not score <= best_score:  # so that there is one where no score is a number
+                if len(sweep) == 1 or score > best_score:  # the first, even where no score is a number
                     best, best_score, swept = sweep[-1], score, vote(*of_test, each, heat)
     val_vote, test_vote = (vote(*of_split, k, temperature) for of_split in raw[1:])
     return interface.Predictions(

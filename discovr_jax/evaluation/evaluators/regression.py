@@ -10,6 +10,7 @@ import numpy as np
 
 from discovr_jax.errors import ConfigError
 from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.evaluators import principal
 from discovr_jax.evaluation.metrics import videos as video_metrics
 
 TARGET = "ef"  # or the option "field": any of interface.MEASUREMENTS
@@ -32,28 +33,27 @@ def require(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> None:
         raise interface.Skip(f"one value only: all {len(train)} measured videos of split train have {train[0]:g}")
 
 
-def ridge(x: np.ndarray, y: np.ndarray, alphas, mean=0.0, scale=1.0, components: int = 0) -> np.ndarray:
+def ridge(x: np.ndarray, y: np.ndarray, alphas, mean=0.0, scale=1.0) -> np.ndarray:
     """Coefficients minimising |y - z w|^2 + alpha |w|^2 for each alpha in `alphas`, z = (x - mean) / scale.
 
     One decomposition serves all.
 
     Args:
       x: float [N, D], z centred; y: float64 [N], centred; alphas: [P] penalties, each > 0.
-      components: w is a sum of so many principal components of z, the largest; 0: any w.
 
     Returns:
       float64 [P, D].
     """
-    alphas, largest = np.asarray(alphas, np.float64)[:, None], slice(-components if components else None, None)
+    alphas = np.asarray(alphas, np.float64)[:, None]
     if x.shape[0] >= x.shape[1]:
         gram, projected = 0.0, 0.0
         for rows, block in interface.blocks(x):
             z = (block - mean) / scale
             gram, projected = gram + z.T @ z, projected + z.T @ y[rows]
-        eigenvalues, vectors = (each[..., largest] for each in np.linalg.eigh(gram))
+        eigenvalues, vectors = np.linalg.eigh(gram)
         return ((vectors.T @ projected) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T
     z = (np.asarray(x, np.float64) - mean) / scale
-    eigenvalues, vectors = (each[..., largest] for each in np.linalg.eigh(z @ z.T))
+    eigenvalues, vectors = np.linalg.eigh(z @ z.T)
     return ((vectors.T @ y) / (np.maximum(eigenvalues, 0) + alphas)) @ vectors.T @ z
 
 
@@ -79,7 +79,12 @@ def evaluate(
         raise ConfigError(f"the alphas of a regression must be positive, got {alphas}")
     centre, scale = interface.scaling(train.features)
     mean = train.target.mean()
-    coefficients = ridge(train.features, train.target - mean, alphas, centre, scale, components)
+    if components:
+        vectors, _ = principal.directions(train.features, centre, scale, components)
+        read = interface.project(train.features, centre, scale, vectors.T)
+        coefficients = ridge(read, train.target - mean, alphas) @ vectors  # as weights of the features
+    else:
+        coefficients = ridge(train.features, train.target - mean, alphas, centre, scale)
     errors = np.abs(mean + interface.project(val.features, centre, scale, coefficients.T) - val.target[:, None]).mean(0)
     chosen = int(np.argmin(errors))
     fitted = {"mean": centre, "scale": scale, "weights": coefficients[chosen], "intercept": np.array([mean])}
