@@ -22,7 +22,7 @@ from discovr_jax.progress import Progress, doing
 logger = logging.getLogger(__name__)
 
 # Part of every cache key of head predictions: raise it when the same tokens would give other predictions.
-HEADS_VERSION = 2
+HEADS_VERSION = 3
 _BETAS = (0.9, 0.99)
 _BLOCK = 2**25  # numbers that `scaling` and `scaled` hold in float32 at once: 128 MB
 

@@ -1,7 +1,8 @@
 """Segmentation of labelled frames from frozen tokens, by one linear layer per token and by a light decoder.
 
     expert masks -> a clip that shows each labelled frame -> tokens of the tubelet that holds it
-      -> head (weight decay and steps chosen on validation Dice) -> classes of every pixel at the record's frame size
+      -> head (weight decay and steps chosen on validation Dice) -> classes of every pixel at the record's frame size,
+         of each class its largest region
       -> Dice, IoU, Hausdorff 95 by frame, ED and ES apart and together
 
 Beside the encoders stands `mean_mask`, the mean training mask of the frame's phase, which sees no picture.
@@ -22,7 +23,7 @@ from discovr_jax import trees
 from discovr_jax.data import records, transforms
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation import results as results_lib
-from discovr_jax.evaluation.evaluators import heads
+from discovr_jax.evaluation.evaluators import heads, mask_ef
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
@@ -36,7 +37,7 @@ _MEASURES = ("dice", "iou", "hausdorff95_mm", "hausdorff95_px")
 _PHASES = ("", *(f"_{phase}" for phase in tokens.PHASES))
 METRICS = video_metrics.means(
     *("".join(name) for name in itertools.product(_PREFIX.values(), _MEASURES, _SUFFIX.values(), _PHASES)),
-    *(f"{prefix}mask_ef_error" for prefix in _PREFIX.values()),
+    *(f"{prefix}mask_ef_error{suffix}" for prefix in _PREFIX.values() for suffix in ("", "_calibrated")),
 )
 MEAN_MASK = "mean_mask"
 _FITTED = "fitted "  # in front of the names of a head's arrays
@@ -171,12 +172,13 @@ def run(
     ids = [f"{columns['id'][r]}:{f}" for r, f in zip(test.record, test.frame, strict=True)]
     patients = results_lib.patients_of(columns)[test.record]
     rows = results_lib.make_rows(ids, patients, np.full(len(ids), np.nan), context.config)
-    constant = mean_masks(frames["train"], test.phase, classes)
+    constant, val_constant = (mean_masks(frames["train"], frames[each].phase, classes) for each in ("test", "val"))
+    of_constant = _measured(test, classes, constant, _line(frames["val"], val_constant))
     for head in heads_used:
         predictions = {
             name: [_predictions(test, classes, head, one) for one in group] for name, group in by_head[head].items()
         }
-        predictions[MEAN_MASK] = [_predictions(test, classes, head, _measured(test, classes, constant))]
+        predictions[MEAN_MASK] = [_predictions(test, classes, head, of_constant)]
         results_lib.add(
             evaluation,
             family,
@@ -219,21 +221,20 @@ def mean_masks(train: tokens.Labelled, phase: np.ndarray, classes: Sequence[int]
     return np.stack([result[one] for one in phase])
 
 
-def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) -> dict[str, np.ndarray]:
+def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int], line=None) -> dict[str, np.ndarray]:
     """Dice, IoU and Hausdorff 95 of each frame and class; and what the cavity's masks of a video make of its EF.
 
     The distance is in mm where the spacing of every frame is known, else in pixels, and its name says so.
 
     Args:
       maps: uint8 [N, S, S], classes of `records.MASK_CLASSES`.
+      line: `mask_ef.calibration`, where there is one.
 
     Returns:
       {"dice", "iou", "hausdorff95_mm" or "hausdorff95_px", each with the suffix of the class and with those of
-      `tokens.PHASES`; and those of `mask_ef_error`: float64 [N], NaN where it does not apply}.
+      `tokens.PHASES`; and those of `mask_ef.errors`: float64 [N], NaN where it does not apply}.
     """
-    known = bool(np.isfinite(truth.spacing).all() and (truth.spacing > 0).all())
-    spacing, unit = (truth.spacing, "mm") if known else (np.ones_like(truth.spacing), "px")
-    result = {}
+    result, (spacing, unit) = {}, mask_ef.spacing(truth)
     for one in classes:
         wanted, got = truth.masks == one, maps == one
         values = {"dice": mask_metrics.dice(wanted, got), "iou": mask_metrics.iou(wanted, got)}
@@ -243,31 +244,7 @@ def measure(truth: tokens.Labelled, maps: np.ndarray, classes: Sequence[int]) ->
             for number, phase in enumerate(tokens.PHASES):
                 if (truth.phase == number).any():
                     result[f"{name}{_SUFFIX[one]}_{phase}"] = np.where(truth.phase == number, column, np.nan)
-    return result | mask_ef_error(truth, maps, spacing)
-
-
-def mask_ef_error(truth: tokens.Labelled, maps: np.ndarray, spacing: np.ndarray) -> dict[str, np.ndarray]:
-    """How far the EF by the predicted masks of end-diastole and end-systole lies from that by the expert's.
-
-    Both by the method of discs in this one plane. A cavity that the prediction misses has no volume, so that EF is 100
-    where it is missed at end-systole, 0 at end-diastole; where the expert drew none at end-diastole there is no EF.
-
-    Args:
-      spacing: float [N, 2], of all frames in one unit.
-
-    Returns:
-      {"mask_ef_error": float64 [N], absolute, in EF points, at each video's first end-systolic frame, else NaN}; empty
-      where no video has both.
-    """
-    wanted, got = (mask_metrics.disc_volume(masks == CAVITY, spacing) for masks in (truth.masks, maps))
-    result = np.full(len(maps), np.nan)
-    for record in np.unique(truth.record):
-        rows = [np.flatnonzero((truth.record == record) & (truth.phase == phase)) for phase in (0, 1)]
-        if all(map(len, rows)) and wanted[rows[0][0]] > 0:
-            ed, es = (each[0] for each in rows)
-            expert, ours = (100 * (1 - v[es] / v[ed]) if v[ed] > 0 else 0.0 for v in (wanted, got))
-            result[es] = abs(ours - expert)
-    return {"mask_ef_error": result} if np.isfinite(result).any() else {}
+    return result | mask_ef.errors(truth, truth.masks == CAVITY, maps == CAVITY, line)
 
 
 def _by_head(context, family, frames, classes, options: Mapping[str, heads.HeadOptions]) -> dict[str, dict[str, list]]:
@@ -316,7 +293,8 @@ def _train(
     params = flax.traverse_util.flatten_dict(fitted.params, sep="/")
     arrays_of_head = {"mean": mean, "scale": scale} | {f"head/{n}": np.asarray(each) for n, each in params.items()}
     details |= {_FITTED + name: each for name, each in arrays_of_head.items()}
-    return _measured(frames["test"], classes, maps(fitted.params, test)) | details
+    line = _line(frames["val"], maps(fitted.params, val))
+    return _measured(frames["test"], classes, maps(fitted.params, test), line) | details
 
 
 def apply(
@@ -340,11 +318,16 @@ def apply(
 
 def _classes(head: nn.Module, params, inputs: np.ndarray, classes: Sequence[int], size: int, batch: int) -> np.ndarray:
     every = np.array([0, *classes], np.uint8)
-    return every[heads.outputs(heads.applied(head, _to_maps(size)), params, inputs, batch)]
+    maps = every[heads.outputs(heads.applied(head, _to_maps(size)), params, inputs, batch)]
+    return mask_metrics.largest_regions(maps)
 
 
-def _measured(truth: tokens.Labelled, classes, maps: np.ndarray) -> dict[str, np.ndarray]:
-    return {"maps": maps, **measure(truth, maps, classes)}
+def _line(val: tokens.Labelled, maps: np.ndarray) -> np.ndarray | None:
+    return mask_ef.calibration(val, val.masks == CAVITY, maps == CAVITY)
+
+
+def _measured(truth: tokens.Labelled, classes, maps: np.ndarray, line: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {"maps": maps, **measure(truth, maps, classes, line)}
 
 
 def _predictions(truth: tokens.Labelled, classes, head: str, result: Mapping[str, np.ndarray]) -> interface.Predictions:

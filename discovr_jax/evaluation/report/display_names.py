@@ -58,6 +58,7 @@ _BEFORE = {"knn": "kNN", "probe": "probe", "decoder": "decoder"}
 _AFTER = {
     "swept": "tuned on validation",
     "threshold": "threshold chosen on validation",
+    "calibrated": "calibrated on validation",
     "myocardium": "myocardium",
     "left_atrium": "left atrium",
     "ed": "end-diastole",

@@ -178,22 +178,3 @@ def test_classes_phases_and_units():
     np.testing.assert_array_equal(found["dice_myocardium"], [0, 0, np.nan])  # missed twice, not there once
     np.testing.assert_array_equal(found["hausdorff95_px_myocardium"], [np.nan] * 3)
     assert not any(name.startswith("hausdorff95_mm") for name in found) and set(found) <= set(segmentation.METRICS)
-
-
-def test_ef_by_masks_of_both_phases():
-    """Boxes 12 long stand for cylinders: EF = 1 - (width at ES / width at ED) ** 2."""
-    widths = [(8, 4), (6, 6), (8, 0), (0, 8), (8, 4)]
-    wanted, got = np.zeros((10, 16, 16), np.uint8), np.zeros((10, 16, 16), np.uint8)
-    for video, pair in enumerate(widths):
-        for phase, width in enumerate(pair):
-            wanted[2 * video + phase, 2:14, : (8, 4)[phase]] = 1
-            got[2 * video + phase, 2:14, :width] = 1
-    wanted[8] = 0  # the expert drew no cavity at end-diastole: there is no EF to miss
-    record, phase = np.repeat(np.arange(5), 2), np.tile([0, 1], 5)
-    spacing = np.where(np.arange(10)[:, None] % 2, np.nan, 0.3)  # known at end-diastole alone: pixels throughout
-    truth = tokens.Labelled(record, np.zeros(10, int), phase, wanted, np.broadcast_to(spacing, (10, 2)))
-    found = segmentation.measure(truth, got, [1])["mask_ef_error"]
-    np.testing.assert_allclose(found[1::2], [0, 75, 25, 75, np.nan], atol=1e-9)
-    assert np.isnan(found[::2]).all()
-    alone = tokens.Labelled(record, np.zeros(10, int), np.zeros(10, int), wanted, spacing)
-    assert "mask_ef_error" not in segmentation.measure(alone, got, [1])

@@ -60,3 +60,13 @@ def test_volume_of_a_cylinder_and_a_ball():
     y, x = np.mgrid[:61, :61] - 30.0
     ball = (x**2 + (y * 1.01) ** 2 <= 25**2)[None]
     np.testing.assert_allclose(mask_metrics.disc_volume(ball, np.ones((1, 2))), 4 / 3 * np.pi * 25**3, rtol=0.03)
+
+
+def test_the_largest_region_of_each_class_stays():
+    both = [[1, 1, 0, 1], [1, 0, 0, 1], [0, 1, 2, 0], [2, 0, 2, 2]]
+    maps = np.array([both, [[0, 0, 0, 0]] * 4, [[3, 0, 0, 0], *[[0, 0, 0, 3]] * 3]], np.uint8)
+    kept = mask_metrics.largest_regions(maps)
+    # Pixels that touch at a corner are apart; class 2 keeps its three, class 3 its column.
+    assert kept[0].tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 2, 0], [0, 0, 2, 2]]
+    assert kept[1].tolist() == maps[1].tolist() and kept[2].tolist() == [[0, 0, 0, 0], *[[0, 0, 0, 3]] * 3]
+    assert kept.dtype == np.uint8 and maps[0, 0, 3] == 1  # a copy

@@ -36,6 +36,7 @@ MASK_EF = "error of the EF by ED and ES masks (points)"
         ("transfer/knn_macro_f1", "Transfer", "kNN: macro F1", 3, True),
         ("segmentation/decoder_dice_ed", "Segmentation", "decoder: Dice, end-diastole", 3, True),
         ("segmentation/mask_ef_error", "Segmentation", MASK_EF, 2, False),
+        ("segmentation/mask_ef_error_calibrated", "Segmentation", f"{MASK_EF}, calibrated on validation", 2, False),
         ("segmentation/decoder_mask_ef_error", "Segmentation", f"decoder: {MASK_EF}", 2, False),
         ("finetune/ef_mae", "Fine-tuning", EF, 2, False),
         ("finetune/last3_ef_mae", "Fine-tuning", f"{EF}, last 3 blocks tuned", 2, False),
