@@ -1,7 +1,7 @@
 """Nearest neighbours by cosine: exact in blocks, or of many training videos those of the nearest clusters alone.
 
 An evaluation searches once for all its evaluators (`Searches`): kNN, anomaly detection and retrieval ask for the
-neighbours of the same videos.
+neighbours of the same videos. Another distance than cosine: row "Euclidean kNN" of docs/extending.md.
 """
 
 import dataclasses

@@ -14,7 +14,7 @@ from discovr_jax.losses.sinkhorn import sinkhorn
 from discovr_jax.method import experiment as experiment_lib
 from discovr_jax.method import step as train_step
 from discovr_jax.models.discovr import Discovr
-from discovr_jax.models.layers import attention_weights
+from discovr_jax.models.transformer import attention_weights
 from discovr_jax.parallel import mesh as mesh_lib
 
 CLIPS = 4  # painted

@@ -1,6 +1,7 @@
 """The whole objective: the sum of its terms, and what goes into the state for the next step.
 
-Pure: options and arrays in, losses and monitors out. Each option of `config.fidelity` acts in the file of its term.
+A new term: `losses/terms.py`. Pure: options and arrays in, losses and monitors out. Each option of `config.fidelity`
+acts in the file of its term.
 """
 
 import dataclasses

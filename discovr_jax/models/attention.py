@@ -1,6 +1,6 @@
 """Softmax attention, and the forms of it that suit one machine or another; all compute the same.
 
-Functions of q, k and v only; the module with weights is `Attention` in `models/layers.py`.
+Functions of q, k and v only; the module with weights is `Attention` in `models/transformer.py`.
 
 Source: Vaswani et al., arXiv 1706.03762 (attention); Rabe and Staats, arXiv 2112.05682 (memory-efficient);
 FlashAttention, arXiv 2205.14135 (flash).

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from discovr_jax.models import positions
-from discovr_jax.models.layers import Transformer, xavier
+from discovr_jax.models.transformer import Transformer, xavier
 
 
 class Decoder(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from discovr_jax.models import patches, positions
-from discovr_jax.models.layers import Transformer
+from discovr_jax.models.transformer import Transformer
 
 
 class Encoder(nn.Module):

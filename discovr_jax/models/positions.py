@@ -1,7 +1,7 @@
 """Fixed sinusoid positions: of a flattened token grid, or along each of its axes.
 
-They are added to the tokens. Rotary embeddings (RoPE) would go into the attention of models/layers.py:
-see docs/extending.md.
+They are added to the tokens. Rotary positions (RoPE) would begin here, with a kind in `KINDS`; q and k are turned in
+`Attention` of models/transformer.py, and docs/extending.md names the files in between.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The pre-norm Vision Transformer block that encoders and decoder share."""
+"""The pre-norm Vision Transformer that encoders and decoder share: `Attention`, which makes q, k and v, and blocks."""
 
 import math
 from functools import partial

@@ -8,7 +8,7 @@ import pytest
 
 from discovr_jax.data import records
 from discovr_jax.evaluation import samples
-from discovr_jax.models import layers
+from discovr_jax.models import transformer
 
 
 def test_spread():
@@ -20,11 +20,11 @@ def test_spread():
 @pytest.mark.parametrize("qkv_bias", ["none", "qv"])
 def test_the_weights_are_those_that_attention_uses(qkv_bias):
     rng = np.random.default_rng(0)
-    module = layers.Attention(heads=3, qkv_bias=qkv_bias, dtype=np.float32)
+    module = transformer.Attention(heads=3, qkv_bias=qkv_bias, dtype=np.float32)
     x = rng.normal(size=(2, 5, 12)).astype(np.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
-    weights = layers.attention_weights(params, x, heads=3, rows=2)
+    weights = transformer.attention_weights(params, x, heads=3, rows=2)
     assert weights.shape == (2, 3, 2, 5)
     v = x @ params["qkv"][:, 2] + params.get("v_bias", 0)
     mixed = np.einsum("bhnm,bmhd->bnhd", weights, v.reshape(2, 5, 3, 4)).reshape(2, 2, 12)

@@ -14,9 +14,9 @@ from discovr_jax.models import positions
 from discovr_jax.models.decoder import Decoder
 from discovr_jax.models.discovr import ClipGrid
 from discovr_jax.models.encoders import Encoder
-from discovr_jax.models.layers import Transformer
 from discovr_jax.models.patches import PatchEmbed
 from discovr_jax.models.readouts import NAMES, cell_weights, over_time, readouts
+from discovr_jax.models.transformer import Transformer
 
 F32 = jnp.dtype("float32")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.losses import interface, scd
-from discovr_jax.models.layers import Transformer
+from discovr_jax.models.transformer import Transformer
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import aot, hlo
 
