@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from discovr_jax.benchmark import machine, step
 from discovr_jax.losses import scd
 from discovr_jax.losses.sinkhorn import sinkhorn
-from discovr_jax.models import attention, discovr, encoders, layers, patches
+from discovr_jax.models import attention, discovr, encoders, patches, transformer
 from discovr_jax.parallel import mesh as mesh_lib
 from discovr_jax.planning import aot, chips
 
@@ -160,35 +160,35 @@ def _views_apart() -> list[tuple]:
 
 
 def _all_tokens() -> list[tuple]:
-    some = layers.Transformer.__call__
-    return [(layers.Transformer, "__call__", lambda self, x, rows=None: some(self, x)[:, :rows])]
+    some = transformer.Transformer.__call__
+    return [(transformer.Transformer, "__call__", lambda self, x, rows=None: some(self, x)[:, :rows])]
 
 
 def _traced_gradients() -> list[tuple]:
     def normalise(x, scale, bias, eps):
-        return layers._normalise_forward(x, scale, bias, eps)[0]
+        return transformer._normalise_forward(x, scale, bias, eps)[0]
 
-    return [(layers, "normalise", normalise), (layers, "gelu", lambda x: layers._gelu_and_slope(x)[0])]
+    return [(transformer, "normalise", normalise), (transformer, "gelu", lambda x: transformer._gelu_and_slope(x)[0])]
 
 
 def _tanh_in_teachers() -> list[tuple]:
-    exact = layers.gelu
+    exact = transformer.gelu
 
     @jax.custom_jvp
     def gelu(x):
         # In bfloat16 arithmetic: only so XLA finds that cuBLAS can do it (docs/notes/speed.md).
         return jax.nn.gelu(x, approximate=True) if x.dtype == jnp.bfloat16 else exact(x)
 
-    gelu.defjvp(layers._gelu_jvp)  # where a gradient is asked for it stays exact
-    return [(layers, "gelu", gelu)]
+    gelu.defjvp(transformer._gelu_jvp)  # where a gradient is asked for it stays exact
+    return [(transformer, "gelu", gelu)]
 
 
 def _one_product() -> list[tuple]:
-    class Attention(layers.Attention):
+    class Attention(transformer.Attention):
         @nn.compact
         def __call__(self, x):
             width = x.shape[-1]
-            kernel = self.param("qkv", layers.xavier_qkv, (width, 3, width)).astype(self.dtype)
+            kernel = self.param("qkv", transformer.xavier_qkv, (width, 3, width)).astype(self.dtype)
             bias = jnp.zeros((3, width), self.dtype)
             if self.qkv_bias == "qv":
                 for part, name in ((0, "q_bias"), (2, "v_bias")):
@@ -198,13 +198,13 @@ def _one_product() -> list[tuple]:
             q, k, v = (parts[:, :, part].reshape(split) for part in range(3))
             out = attention.IMPLEMENTATIONS[self.attention](q[:, : self.rows], k, v)
             out = out.reshape(*out.shape[:2], width)
-            return nn.Dense(width, kernel_init=layers.xavier, dtype=self.dtype, name="proj")(out)
+            return nn.Dense(width, kernel_init=transformer.xavier, dtype=self.dtype, name="proj")(out)
 
-    return [(layers, "Attention", Attention)]
+    return [(transformer, "Attention", Attention)]
 
 
 def _flash(form) -> Callable[[], list[tuple]]:
-    return lambda: [(layers, "IMPLEMENTATIONS", attention.IMPLEMENTATIONS | {"flash": form})]
+    return lambda: [(transformer, "IMPLEMENTATIONS", attention.IMPLEMENTATIONS | {"flash": form})]
 
 
 def _unpacked(q, k, v):
