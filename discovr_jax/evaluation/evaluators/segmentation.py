@@ -280,7 +280,7 @@ def _train(
     head = HEADS[head_name](encoder.grid.rows, encoder.grid.cols, encoder.patch, 1 + len(classes))
 
     def maps(params, inputs):
-        return _classes(head, params, inputs, classes, context.sources["test"].frame_size, options.batch)
+        return class_maps(head, params, inputs, classes, context.sources["test"].frame_size, options.batch)
 
     def score(params):
         result = maps(params, val)
@@ -313,10 +313,16 @@ def apply(
     params = {name.removeprefix("head/"): each for name, each in fitted.items() if name.startswith("head/")}
     head = HEADS[head_name](grid.rows, grid.cols, patch, 1 + len(classes))
     inputs = heads.scaled(tokens, fitted["mean"], fitted["scale"])
-    return _classes(head, flax.traverse_util.unflatten_dict(params, sep="/"), inputs, classes, size, _BATCH)
+    return class_maps(head, flax.traverse_util.unflatten_dict(params, sep="/"), inputs, classes, size, _BATCH)
 
 
-def _classes(head: nn.Module, params, inputs: np.ndarray, classes: Sequence[int], size: int, batch: int) -> np.ndarray:
+def class_maps(head: nn.Module, params, inputs: Any, classes: Sequence[int], size: int, batch: int) -> np.ndarray:
+    """The likeliest class of each pixel, of each class its largest region: uint8 [N, size, size].
+
+    Args:
+      head: inputs -> logits [B, h, w, 1 + classes]; inputs: NumPy arrays [N, ...], taken `batch` at a time.
+      classes: of `records.MASK_CLASSES`, without background.
+    """
     every = np.array([0, *classes], np.uint8)
     maps = every[heads.outputs(heads.applied(head, _to_maps(size)), params, inputs, batch)]
     return mask_metrics.largest_regions(maps)
