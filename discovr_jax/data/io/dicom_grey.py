@@ -84,13 +84,14 @@ def looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _without_overlays(header, values: np.ndarray) -> np.ndarray:
-    """Samples without the bits that hold a drawing (PS3.5 8.1.2, as old scanners still write it)."""
-    stored = int(header.BitsStored)
-    for name in _OVERLAY_BITS:
-        bit = int((numbers(header, name) or [0])[0])
-        if stored <= bit < 8 * values.itemsize:
-            values = values & values.dtype.type(np.iinfo(values.dtype).max ^ 1 << bit)
-    return values
+    """Samples without the bits that hold a drawing (PS3.5 8.1.2, as old scanners still write it).
+
+    From the lowest of those bits on nothing is of the samples, so that a sign is carried on from below it.
+    """
+    places = [int((numbers(header, name) or [0])[0]) for name in _OVERLAY_BITS]
+    width = 8 * values.itemsize
+    spare = width - min((place for place in places if int(header.BitsStored) <= place < width), default=width)
+    return values << spare >> spare if spare else values
 
 
 def _padding(header, values: np.ndarray) -> np.ndarray | None:

@@ -247,14 +247,15 @@ def test_jpeg_xl_is_decoded_by_what_is_installed(tmp_path, grey, monkeypatch):
     np.testing.assert_array_equal(read.read_video(path).frames, grey)
 
 
+@pytest.mark.parametrize("dtype,carried", [(np.uint16, False), (np.int16, False), (np.int16, True)])
 @pytest.mark.parametrize("bits,overlay", [(8, 8), (12, 12), (12, 15)])
-def test_an_overlay_in_the_bits_above_is_no_part_of_the_samples(tmp_path, grey, bits, overlay):
-    """PS3.5 8.1.2, retired, but what old scanners wrote is still there."""
-    drawn = (np.random.default_rng(0).random(grey.shape) > 0.9).astype(np.uint16) << overlay
-    path = write(
-        tmp_path / "a.dcm", "MONOCHROME2", grey.astype(np.uint16) * 2 ** (bits - 8) | drawn, BitsStored=bits,
-        HighBit=bits - 1,
-    )  # fmt: skip
+def test_an_overlay_in_the_bits_above_is_no_part_of_the_samples(tmp_path, grey, bits, overlay, dtype, carried):
+    """PS3.5 8.1.2, retired, but what old scanners wrote is still there; some carry the sign on around the drawing."""
+    samples = (grey.astype(np.int16) - (128 if dtype == np.int16 else 0)) * 2 ** (bits - 8)
+    drawn = (np.random.default_rng(0).random(grey.shape) > 0.9).astype(np.uint16)
+    above = samples.astype(np.uint16) & ~np.uint16(2**bits - 1 | 1 << overlay) if carried else 0
+    samples = samples.astype(np.uint16) & np.uint16(2**bits - 1) | above | drawn << overlay
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", samples.view(dtype), BitsStored=bits, HighBit=bits - 1)
     ds = pydicom.dcmread(path)
     ds.add_new(0x60020102, "US", overlay)
     ds.save_as(path)
