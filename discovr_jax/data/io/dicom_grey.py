@@ -199,14 +199,33 @@ def palette(header, values: np.ndarray) -> np.ndarray:
     """Indices [N] as red, green, blue, uint8 [N, 3]; entries of 16 bits may be filled to 255 only."""
     import pydicom.pixels
 
+    is_little = header.file_meta.TransferSyntaxUID.is_little_endian
     for described, name in zip(_PALETTES[::2], _PALETTES[1::2], strict=True):
-        if f"Segmented{name}" not in header and not _is_whole(header.get(described) or (), header.get(name) or b""):
+        if f"Segmented{name}" in header:
+            continue
+        descriptor, data = numbers(header, described) or [], header.get(name)
+        size = _palette_bytes(descriptor, data)
+        if not size:
             raise ValueError(f"{name} is missing, or shorter than its descriptor says")
-    if not header.file_meta.TransferSyntaxUID.is_little_endian:
-        for name in _PALETTES[1::2]:  # pydicom takes them for little endian
-            if name in header and isinstance(header[name].value, bytes) and header[name].VR == "OW":
-                header[name].value = np.frombuffer(header[name].value, ">u2").astype("<u2").tobytes()
+        if not is_little and header[name].VR == "OW":  # pydicom takes them for little endian
+            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+        header[name].value = data[:size]  # pydicom goes by its length
     rgb = pydicom.pixels.apply_color_lut(values, header)[..., :3]
     if rgb.dtype == np.uint8 or rgb.max() <= 255:
         return rgb.astype(np.uint8)
     return np.rint(rgb * (255 / 65535)).astype(np.uint8)
+
+
+def _palette_bytes(descriptor: list[float], data) -> int:
+    """The bytes that are a palette's entries; 0 if they are not whole.
+
+    Entries that are bytes may be called 16 bits wide: then only their number, filled to an even one, tells them from
+    such a palette that is cut off.
+    """
+    if len(descriptor) != 3 or not isinstance(data, bytes):
+        return 0
+    entries = int(descriptor[0]) or 2**16
+    if len(data) >= 2 * entries:
+        return 2 * entries
+    is_packed = len(data) >= entries if descriptor[2] <= 8 else len(data) in (entries, entries + entries % 2)
+    return entries if is_packed else 0

@@ -194,15 +194,17 @@ def test_colour_of_sixteen_bits(tmp_path, grey):
     assert np.abs(video.frames.astype(int) - grey).max() <= 1 and video.colour is None
 
 
-@pytest.mark.parametrize("depth,factor", [(16, 1), (16, 257), (8, 1)])
+@pytest.mark.parametrize("entries", [256, 255])  # 255 bytes are filled to 256
+@pytest.mark.parametrize("said,depth,factor", [(16, 16, 1), (16, 16, 257), (8, 8, 1), (16, 8, 1)])
 @pytest.mark.parametrize("order", "<>")
-def test_a_palette_has_the_depth_that_is_used_in_either_byte_order(tmp_path, grey, depth, factor, order):
+def test_a_palette_has_the_depth_that_is_used(tmp_path, grey, said, depth, factor, order, entries):
+    grey = np.minimum(grey, entries - 1)
     table = (np.arange(256) * factor).astype(f"{order}u{depth // 8}")
     if depth == 8 and order == ">":
         table = table.view("<u2").byteswap()  # OW: two entries a word
     tags = {}
     for name in ("Red", "Green", "Blue"):
-        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, depth]
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [entries, 0, said]
         tags[f"{name}PaletteColorLookupTableData"] = table.tobytes()
     path = write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags)
     if order == ">":
@@ -281,13 +283,13 @@ def test_a_table_that_is_too_short_is_passed_over(tmp_path, grey):
         np.testing.assert_array_equal(read.read_video(path).frames, grey)
 
 
-@pytest.mark.parametrize("change", ["missing", "short"])
-def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, change):
+@pytest.mark.parametrize("length", [None, 200, 400, 510])
+def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, length):
     tags = {}
     for name in ("Red", "Green", "Blue"):
         tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-        tags[f"{name}PaletteColorLookupTableData"] = bytes(2 * (100 if change == "short" else 256))
-    if change == "missing":
+        tags[f"{name}PaletteColorLookupTableData"] = bytes(length or 512)
+    if length is None:
         del tags["RedPaletteColorLookupTableData"]
     with pytest.raises(VideoError, match="RedPaletteColorLookupTableData is missing, or shorter"):
         read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))
