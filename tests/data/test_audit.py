@@ -115,6 +115,15 @@ def test_values_that_cannot_be(tmp_path, monkeypatch, fields, problem):
     assert len(problems) == 1 and problems[0].startswith("train record b: ") and problem in problems[0]
 
 
+def test_a_heart_that_is_larger_in_systole(tmp_path, monkeypatch):
+    """Nothing says which of the two volumes is wrong: both are named."""
+    monkeypatch.setattr(echo_builder, "_plausible", lambda clips, notes: clips)
+    problems = problems_with(tmp_path, clip("b", "train", "p1", edv=80.0, esv=90.0))
+    assert [problem.split(" of a heart")[0] for problem in problems] == [
+        "train record b: edv is 80: edv is", "train record b: esv is 90: esv is",
+    ]  # fmt: skip
+
+
 def test_another_schema_in_a_record(tmp_path):
     # TFDS's shuffling puts b first; the first record stops the opening of a split.
     problems = problems_with(tmp_path / "b", clip("b", "train", "p1", schema_version=7))
