@@ -115,9 +115,10 @@ def _check_class(path: pathlib.Path, header) -> None:
     if shown is not None:
         raise NotAClip(f"{path}: its regions show {shown}, and no B-mode picture.")
     if not header.get("PixelData"):
-        if not clip:
+        if name and not clip:
             raise NotAClip(f"{path}: of a maker's own class, without pixel data that the standard knows.")
-        raise VideoError(f"{path}: the object holds no pixels; export it again, with its pixel data.")
+        remedy = "export it again, with its pixel data" if name else "and does not say what it is: copy it again"
+        raise VideoError(f"{path}: the object holds no pixels; {remedy}.")
 
 
 def _is_bare(content) -> bool:

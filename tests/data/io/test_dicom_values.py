@@ -204,6 +204,17 @@ def test_a_makers_own_object_without_pixels_is_no_clip(tmp_path, grey):
         read.read_video(write(tmp_path / "a.dcm", grey, SOPClassUID="1.2.840.113543.6.6.1.3.10002", PixelData=None))
 
 
+def test_what_a_damaged_bare_file_leaves_is_no_class_of_a_maker(tmp_path, grey):
+    """Cut off, or damaged near its start: `skipped.csv` is for sound files."""
+    data = write(tmp_path / "a.dcm", grey, SOPClassUID=uid.UltrasoundMultiFrameImageStorage).read_bytes()
+    bare = data[data.index(b"\x08\x00\x16\x00") :]
+    for content in (b"\x08\x00" + bytes(200), bare[:8] + b"\xff" * 200):
+        (tmp_path / "b.dcm").write_bytes(content)
+        with pytest.raises(VideoError, match="b.dcm.*copy it again") as error:
+            read.read_video(tmp_path / "b.dcm")
+        assert not isinstance(error.value, NotAClip)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_stills_are_no_clips(tmp_path, grey, count):
     path = write(tmp_path / "a.dcm", np.repeat(grey[:1], count, 0), NumberOfFrames=count)
