@@ -108,7 +108,8 @@ def _jpeg_frame(data: bytes, place: int, marker: int, jfif: bool, adobe: int | N
         signed = False if precision <= 8 else None  # samples are shifted before the transform: they have no sign
     if components != 3 or marker not in _DCT:
         return Codestream(height, width, components, precision, kind=kind, signed=signed)
-    names, sampling = zip(*struct.iter_unpack(">BBx", data[place + 10 : place + 19]), strict=True)
+    parts = struct.unpack_from(">BBxBBxBBx", data, place + 10)
+    names, sampling = parts[::2], parts[1::2]
     named_rgb = bytes(names).upper() == b"RGB"
     space = None
     if jfif:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pydicom
 from pydicom import encaps, uid
 
-from discovr_jax.data.io import dicom_codestream, video
-from discovr_jax.data.io.dicom_values import numbers
+from discovr_jax.data.io import dicom_codestream, dicom_errors, video
+from discovr_jax.data.io.dicom_values import numbers, text
 from discovr_jax.data.io.video import NotAClip, VideoError, check_size
 
 _NATIVE = (
@@ -66,7 +66,7 @@ def arrange(path: pathlib.Path, header: pydicom.Dataset) -> Layout:
       VideoError: the header lacks what decoders need, or announces what no echocardiogram has.
     """
     said = int((numbers(header, "NumberOfFrames") or [1])[0])
-    space = str(header.get("PhotometricInterpretation") or "none").strip().upper()
+    space = (text(header, "PhotometricInterpretation") or "none").strip().upper()
     header.pop("PhotometricInterpretation", None)  # it could be there as something that holds no text
     header.PhotometricInterpretation = space
     layout = _compressed(path, header, said) if _is_encapsulated(header) else _native(path, header, said)
@@ -121,7 +121,8 @@ def _pictures(data: bytes, said: int) -> list[bytes]:
     fragments = list(items(data))
     kind = dicom_codestream.kind_of(fragments[0]) if fragments else None
     if kind is None:
-        return list(encaps.generate_frames(data, number_of_frames=max(said, 1))) if fragments else []
+        with dicom_errors.library():
+            return list(encaps.generate_frames(data, number_of_frames=max(said, 1))) if fragments else []
     pictures: list[list[bytes]] = []
     for fragment in fragments:
         if not pictures or dicom_codestream.kind_of(fragment) == kind:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from discovr_jax.data.io.dicom_values import BAD_VALUE, numbers
+from discovr_jax.data.io import dicom_errors
+from discovr_jax.data.io.dicom_values import BAD_VALUE, numbers, text
 
 _PALETTES = tuple(
     f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
@@ -74,7 +75,7 @@ def grey(header, values: np.ndarray, apply_lookups: bool = True) -> tuple[np.nda
 def per_value(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`function` of every number that samples of 8 or 16 bits can have, in the order of `looked_up`."""
     if values.itemsize > 2:
-        raise ValueError(f"palettes have up to 16 bits, not {8 * values.itemsize}")
+        raise dicom_errors.Undecodable(f"palettes have up to 16 bits, not {8 * values.itemsize}")
     every = np.arange(2 ** (8 * values.itemsize), dtype=f"u{values.itemsize}")
     return function(every.view(values.dtype.newbyteorder("=")))
 
@@ -137,9 +138,14 @@ def _modality(header) -> Callable[[np.ndarray], np.ndarray] | None:
     table = _has_table(header, "ModalityLUTSequence")
     if not table and "ModalityLUTSequence" in header:
         del header["ModalityLUTSequence"]  # pydicom would prefer it
-    if rescaled and len(slope) == len(intercept) == 1 or table:
-        return lambda values: pydicom.pixels.apply_modality_lut(values, header)
-    return None
+    if not (rescaled and len(slope) == len(intercept) == 1 or table):
+        return None
+
+    def look_up(values: np.ndarray) -> np.ndarray:
+        with dicom_errors.library():
+            return pydicom.pixels.apply_modality_lut(values, header)
+
+    return look_up
 
 
 def _voi(header) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -149,17 +155,19 @@ def _voi(header) -> Callable[[np.ndarray], np.ndarray] | None:
     if _has_table(header, "VOILUTSequence"):
         entries, start = (int(number) for number in header.VOILUTSequence[0].LUTDescriptor[:2])
         ends = start, start + (entries or 2**16) - 1
-        table = pydicom.pixels.apply_voi(np.arange(ends[0], ends[1] + 1), header)
+        with dicom_errors.library():
+            table = pydicom.pixels.apply_voi(np.arange(ends[0], ends[1] + 1), header)
         top = 2 ** max(8, int(table.max()).bit_length()) - 1
 
         def look_up(values: np.ndarray) -> np.ndarray:
-            # Clipped: pydicom would wrap them round.
-            result = pydicom.pixels.apply_voi(np.clip(np.rint(values), *ends).astype(np.int64), header)
+            with dicom_errors.library():
+                # Clipped: pydicom would wrap them round.
+                result = pydicom.pixels.apply_voi(np.clip(np.rint(values), *ends).astype(np.int64), header)
             return np.rint(result * (255 / top)).astype(np.uint8)
 
         return look_up
     center, width = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
-    function = str(header.get("VOILUTFunction") or "LINEAR")
+    function = text(header, "VOILUTFunction") or "LINEAR"
     if not center or not width or not math.isfinite(center[0]) or not 0 < width[0] < math.inf:
         return None
     return lambda values: _window(values.astype(np.float64), center[0], width[0], function)
@@ -203,14 +211,16 @@ def palette(header, values: np.ndarray) -> np.ndarray:
     for described, name in zip(_PALETTES[::2], _PALETTES[1::2], strict=True):
         if f"Segmented{name}" in header:
             continue
-        descriptor, data = numbers(header, described) or [], header.get(name)
-        size = _palette_bytes(descriptor, data)
+        with dicom_errors.library():
+            data = header.get(name)
+        size = _palette_bytes(numbers(header, described) or [], data)
         if not size:
-            raise ValueError(f"{name} is missing, or shorter than its descriptor says")
+            raise dicom_errors.Undecodable(f"{name} is missing, or shorter than its descriptor says")
         if not is_little and header[name].VR == "OW":  # pydicom takes them for little endian
             data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
         header[name].value = data[:size]  # pydicom goes by its length
-    rgb = pydicom.pixels.apply_color_lut(values, header)[..., :3]
+    with dicom_errors.library():
+        rgb = pydicom.pixels.apply_color_lut(values, header)[..., :3]
     if rgb.dtype == np.uint8 or rgb.max() <= 255:
         return rgb.astype(np.uint8)
     return np.rint(rgb * (255 / 65535)).astype(np.uint8)

@@ -114,6 +114,9 @@ def test_what_codestreams_say_of_themselves(grey):
     ds = pydicom.dcmread(pydicom.data.get_testdata_file("SC_rgb_gdcm_KY.dcm"))
     found = dicom_codestream.parse(next(encaps.generate_frames(ds.PixelData, number_of_frames=1)))
     assert (found.height, found.width, found.components, found.precision) == (100, 100, 3, 8)
+    data = jpeg(rgb)
+    for end in range(len(data)):
+        assert dicom_codestream.parse(data[:end]) in (None, dicom_codestream.parse(data))
     assert dicom_codestream.parse(b"\xff\xd8\xff") is None and dicom_codestream.parse(b"\xff\x4f\xff\x51\0") is None
 
 
@@ -247,6 +250,14 @@ def test_jpeg_xl_is_decoded_by_what_is_installed(tmp_path, grey, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagecodecs", decoder)
     path = jpeg_xl(tmp_path / "a.dcm", grey, [b"\xff\x0a" + bytes([number, 0]) for number in range(3)], b"111")
     np.testing.assert_array_equal(read.read_video(path).frames, grey)
+
+
+def test_pictures_of_different_sizes_are_named(tmp_path, grey, monkeypatch):
+    decoder = types.SimpleNamespace(jpegxl_decode=lambda data: grey[data[2], : HEIGHT - data[2]])
+    monkeypatch.setitem(sys.modules, "imagecodecs", decoder)
+    path = jpeg_xl(tmp_path / "a.dcm", grey, [b"\xff\x0a" + bytes([number, 0]) for number in range(3)], b"111")
+    with pytest.raises(VideoError, match=r"a.dcm: frame 1 is \(47, 64\), frame 0 is \(48, 64\)"):
+        read.read_video(path)
 
 
 @pytest.mark.parametrize("dtype,carried", [(np.uint16, False), (np.int16, False), (np.int16, True)])
