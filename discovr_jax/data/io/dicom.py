@@ -46,6 +46,7 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
     Grey goes through the object's modality and VOI look-up (rescale, window); MONOCHROME1 is inverted; YBR gives its Y
     as it is stored. The picture's place on the screen and its spacing are those of the largest two-dimensional
     ultrasound region. Where one is of colour flow, `colour_doppler` is among the flags, also of frames without colour.
+    A stream of video that holds fewer frames than the header counts has the flag `fewer_frames_than_declared`.
 
     Args:
       decode_video: (path, content) decodes a stream of video, for objects that hold one.
@@ -62,6 +63,9 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
         _check_class(path, header)
         if str(header.file_meta.get("TransferSyntaxUID")).startswith(_VIDEO):
             clip = decode_video(path, io.BytesIO(dicom_pixels.video_stream(path, header)))
+            said = (dicom_values.numbers(header, "NumberOfFrames") or [0])[0]
+            if len(clip.frames) < said:
+                clip = dataclasses.replace(clip, flags=(*clip.flags, "fewer_frames_than_declared"))
         else:
             frames, tint, flags = dicom_pixels.decode(path, header)
             times = dicom_values.frame_times(header, len(frames))

@@ -103,7 +103,7 @@ def items(data: bytes) -> Iterator[bytes]:
     for number, (start, end) in enumerate(_places(data)):
         item = data[start:end]
         # Some writers leave the table out.
-        is_table = number == 0 and dicom_codestream.kind_of(item) is None
+        is_table = number == 0 and dicom_codestream.kind_of(item) is None and not dicom_codestream.begins_video(item)
         if item and not is_table:
             yield item
 

@@ -228,6 +228,8 @@ def test_stills_are_no_clips(tmp_path, grey, count):
         ("libx264", ".mp4", "MPEG4HP41"),
         ("mpeg2video", ".mpg", "MPEG2MPML"),
         ("libx264", ".mkv", "MPEG4HP41BD"),
+        ("libx264", ".ts", "MPEG4HP41BD"),
+        ("libx264", ".h264", "MPEG4HP41"),
     ],
 )
 def test_video_streams_in_an_object(tmp_path, codec, container, syntax):
@@ -244,6 +246,14 @@ def test_video_streams_in_an_object(tmp_path, codec, container, syntax):
     video = read.read_video(path)
     assert video.frames.shape == frames.shape and np.abs(video.frames.astype(int) - frames).mean() < 3
     assert video.fps == 25 and video.region == (1, 2, 81, 91)  # the stream's rate, which a player shows
+    assert video.flags == ()
+    (table,) = struct.unpack_from("<I", ds.PixelData, 4)
+    ds.PixelData = ds.PixelData[8 + table :]  # as some writers do, who leave the table of offsets out
+    ds.NumberOfFrames = 25
+    ds.save_as(path, enforce_file_format=True)
+    again = read.read_video(path)
+    np.testing.assert_array_equal(again.frames, video.frames)
+    assert again.flags == ("fewer_frames_than_declared",)
     ds.PixelData = encaps.encapsulate([b"no stream at all" * 20])
     ds.save_as(path, enforce_file_format=True)
     with pytest.raises(VideoError, match="a.dcm.*decoding failed"):
