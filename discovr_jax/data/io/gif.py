@@ -60,7 +60,7 @@ def _pictures(path: pathlib.Path, content: bytes) -> Iterator[tuple[np.ndarray, 
                     image.seek(number)
                 except EOFError:
                     break
-    except _BAD_DATA as error:
+    except (*_BAD_DATA, Image.DecompressionBombError) as error:
         if isinstance(error, VideoError):
             raise
         kind = type(error).__name__
