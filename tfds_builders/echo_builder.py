@@ -7,6 +7,7 @@ import abc
 import collections
 import dataclasses
 import functools
+import hashlib
 import itertools
 import math
 import os
@@ -318,8 +319,8 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         stored = [dataclasses.replace(pair, before=None) for pair in pairs]
         contact_sheet.write(self.data_path / "contact_sheet.png", stored)
         # Records of several folders may share a private one: each has a sheet of its own.
-        owner = pathlib.Path(self._data_dir_root).name
-        private = self.private_dir / f"contact_sheet_{size}_{owner}.png"
+        folder = hashlib.sha256(os.fsencode(os.path.realpath(self._data_dir_root))).hexdigest()[:8]
+        private = self.private_dir / f"contact_sheet_{self.name}_{size}_{folder}.png"
         private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # without a salt nothing has made it yet
         private.touch()
         private.chmod(0o600)

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 from discovr_jax.data import contents, file_listing
-from discovr_jax.data.file_table import SourceError
+from discovr_jax.data.file_table import UNKNOWN, SourceError
 
 _ARRAYS = (".npy", ".npz", ".nii", ".nii.gz")
 _QUOTED = 300  # characters of a file that a message repeats at most
@@ -115,7 +115,7 @@ def number(row: dict[str, str], column: str) -> float:
       SourceError: any other text, or an infinite value.
     """
     text = row[column]
-    if text.lower() in file_listing.UNKNOWN:
+    if text.lower() in UNKNOWN:
         return math.nan
     try:
         value = float(text)

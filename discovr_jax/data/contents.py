@@ -33,7 +33,8 @@ _KNOWN: tuple[tuple[int, bytes, str, str, str | None], ...] = (
     (0, b"\xd0\xcf\x11\xe0", "an Excel workbook or another Office document", ".xls", _EXPORT),
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "", "git lfs pull fetches that"),
 )
-_OFFICE = b"[Content_Types].xml"  # the first member of an Office document, which is a ZIP archive
+# How the first member is called of an Office document, and of an .npz, which are ZIP archives.
+_OFFICE, _ARRAY = b"[Content_Types].xml", b".npy"
 _WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml)", re.IGNORECASE)
 _START = 4096
 
@@ -48,8 +49,11 @@ def told(path: pathlib.Path, suffixes: tuple[str, ...]) -> str:
         start = file.read(_START)
     for place, mark, what, suffix, remedy in _KNOWN:
         if start[place : place + len(mark)] == mark:
-            if _OFFICE in start[:100]:
+            member = start[30 : 30 + int.from_bytes(start[26:28], "little")] if suffix == ".npz" else b""
+            if member == _OFFICE:
                 what, suffix, remedy = "an Office document, as of Excel", ".xlsx", _EXPORT
+            elif member.endswith(_ARRAY):
+                what, remedy = "an archive of NumPy arrays", None
             return "" if suffix in suffixes else f"its content is {what}: {remedy or f'rename it to {suffix}'}"
     if _WEB_PAGE.match(start):
         return "its content is a web page or XML, as where a download needs a login: download it again"

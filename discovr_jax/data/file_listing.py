@@ -24,8 +24,6 @@ _KNOWN = (
     ".wmv .mkv .flv .vob .ts .m2ts .mts .3gp .ogv .asf .m4v .divx .vol .mha .mhd .nrrd .mat .hdf5 .raw .dat .xlsx .xls "
     ".docx .ini .log .md .db .dcm .jp2 .jxl .zst .7z .rar .parquet"
 ).split()
-# Cells of a table, in small letters, that say that nothing is known.
-UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
 _BYTE = re.compile("[\udc80-\udcff]")
 NO_SUFFIX, OTHER, LINKED, CLOSED = "without suffix", "of another suffix", "linked folders", "folders not opened"
 SAME_NAME = "of a name that another file has"

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from discovr_jax.data import contents, file_listing, measurements
 
+# Cells, in small letters, that say that nothing is known.
+UNKNOWN = ("", "nan", "na", "n/a", "none", "null")
+
 
 class SourceError(ValueError):
     """Files or their tables are not laid out as they must be; says file, row and remedy."""
@@ -103,7 +106,7 @@ def read(
 def name(cells: dict[str, str], column: str) -> str:
     """The cell in Unicode's composed form, so that one name is one; empty if unknown or without such a column."""
     text = unicodedata.normalize("NFC", cells.get(column, ""))
-    return "" if text.lower() in file_listing.UNKNOWN else text
+    return "" if text.lower() in UNKNOWN else text
 
 
 def number(cells: dict[str, str], column: str, where: str) -> float:
@@ -113,7 +116,7 @@ def number(cells: dict[str, str], column: str, where: str) -> float:
       SourceError: it is no number, or none that the measurement can have.
     """
     text = cells.get(column, "").lower()
-    if text in file_listing.UNKNOWN:
+    if text in UNKNOWN:
         return math.nan
     try:
         value = float(text)

@@ -25,11 +25,14 @@ class Measurement:
     high: float
     mistakes: tuple[tuple[float, str], ...] = ()
 
+    def holds(self, value: float) -> bool:
+        """Whether a value is plausible; False for NaN."""
+        return self.low <= value <= self.high
+
 
 _FRACTION = (100.0, "a fraction of 1")
 _MILLIMETRES, _METRES = (0.1, "in millimetres"), (100.0, "in metres")
 _LITRES = (1000.0, "in litres")
-_VOLUMES = ("edv", "esv")
 PLAUSIBLE = {
     "ef": Measurement("percent", 2, 100, (_FRACTION,)),
     "rvef": Measurement("percent", 2, 100, (_FRACTION,)),
@@ -50,12 +53,14 @@ def implausible(field: str, values: Mapping[str, float]) -> str:
       values: of one video by field; those of other fields may be absent.
     """
     known, value = PLAUSIBLE[field], values[field]
-    if not (math.isnan(value) or known.low <= value <= known.high):
+    if not (math.isnan(value) or known.holds(value)):
         words = f"{field} is outside {known.low:g} to {known.high:g} {known.unit}"
         for factor, unit in known.mistakes:
-            if known.low <= value * factor <= known.high:
+            if known.holds(value * factor):
                 return f"{words}; it seems to be {unit}: give {known.unit} (times {factor:g})"
         return words
-    if field in _VOLUMES and values.get("esv", math.nan) > values.get("edv", math.nan):
+    edv, esv = (values.get(name, math.nan) for name in ("edv", "esv"))
+    # A volume that is wrong by itself says nothing of the other.
+    if field in ("edv", "esv") and PLAUSIBLE["edv"].holds(edv) and PLAUSIBLE["esv"].holds(esv) and esv > edv:
         return f"{field} is of a heart that is larger in systole than in diastole; are esv and edv exchanged?"
     return ""

@@ -70,8 +70,12 @@ class Shards:
 
 def open_reader(path: str) -> Reader:
     """A reader of one file, here or at an address."""
+    return RangeReader(path) if _is_in_ranges(path) else open_file(path)
+
+
+def _is_in_ranges(path: str) -> bool:
     # array_record has a client of Google's storage, which takes half of the processor time.
-    return RangeReader(path) if "://" in path and not path.startswith("gs://") else open_file(path)
+    return "://" in path and not path.startswith("gs://")
 
 
 def _problem(file: tuple[str, int]) -> str:
@@ -79,13 +83,15 @@ def _problem(file: tuple[str, int]) -> str:
     distant = "://" in path
     if not distant and not os.path.isfile(path):
         return f"Records are incomplete: {path} is missing."
+    # The C++ reader raises several kinds, by the damage; ours this one, and another is an error of ours.
+    damage = RecordsError if _is_in_ranges(path) else Exception
     try:
         reader = open_reader(path)
         count = reader.num_records()
         reader.close()
     except (ImportError, TypeError, AttributeError):
         raise  # no damage, but an error of ours or of what is installed
-    except Exception as error:  # The C++ reader raises several kinds, by the damage.
+    except damage as error:
         if distant:
             return f"{path} cannot be opened ({error}). It takes this machine's credentials; gs:// array-record 0.8.6."
         return f"Records are damaged: {path} cannot be opened ({error})."

@@ -90,6 +90,9 @@ def test_a_frame_that_cannot_be_decoded(built, monkeypatch):
         ({"ef": 0.5}, "it seems to be a fraction of 1: give percent (times 100)."),
         ({"fps": 0.0}, "fps is 0: fps is outside 1 to 1000 frames per second."),
         ({"ivsd": 11.0}, "it seems to be in millimetres: give cm (times 0.1)."),
+        ({"edv": 1200.0, "esv": 40.0}, "edv is 1200: edv is outside 0.35 to 1000 mL."),
+        ({"edv": 0.09, "esv": 40.0}, "edv is 0.09: edv is outside 0.35 to 1000 mL; it seems to be in litres"),
+        ({"edv": 90.0, "esv": 4000.0}, "esv is 4000: esv is outside 0.02 to 1000 mL."),
         ({"source_label": 2}, "source_label is 2, not -1, 0 or 1."),
         ({"ed_frame": 5}, "ed_frame is 5, there are 5 frames."),
         ({"es_frame": -2}, "es_frame is -2, there are 5 frames."),
@@ -110,6 +113,15 @@ def test_values_that_cannot_be(tmp_path, monkeypatch, fields, problem):
     monkeypatch.setattr(echo_builder, "_plausible", lambda clips, notes: clips)
     problems = problems_with(tmp_path, clip("b", "train", "p1", **fields))
     assert len(problems) == 1 and problems[0].startswith("train record b: ") and problem in problems[0]
+
+
+def test_a_heart_that_is_larger_in_systole(tmp_path, monkeypatch):
+    """Nothing says which of the two volumes is wrong: both are named."""
+    monkeypatch.setattr(echo_builder, "_plausible", lambda clips, notes: clips)
+    problems = problems_with(tmp_path, clip("b", "train", "p1", edv=80.0, esv=90.0))
+    assert [problem.split(" of a heart")[0] for problem in problems] == [
+        "train record b: edv is 80: edv is", "train record b: esv is 90: esv is",
+    ]  # fmt: skip
 
 
 def test_another_schema_in_a_record(tmp_path):

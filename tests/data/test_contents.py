@@ -21,6 +21,7 @@ def archive(name):
 
 OTHER = {  # content, what it is said to be, and the remedy
     "zip": (archive("IM0001"), "a ZIP archive", "unpack it"),
+    "arrays": (archive("frames.npy"), "an archive of NumPy arrays", "rename it to .npz"),
     "workbook": (archive("[Content_Types].xml"), "an Office document", "convert it"),
     "gzip": (gzip.compress(b"x" * 500, mtime=0), "a gzip file", "unpack it"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4\n", "Git LFS", "git lfs pull"),
@@ -41,7 +42,8 @@ def test_what_a_file_is_and_what_to_do(tmp_path, suffix, kind):
     path.write_bytes(content)
     with pytest.raises(VideoError) as error:
         read.read_video(path)
-    own = {"dicom": ".dcm", "array": ".npy", "zip": ".npz"}.get(kind) == suffix  # damaged, but what it is called
+    known = {"dicom": ".dcm", "array": ".npy", "zip": ".npz", "arrays": ".npz"}
+    own = known.get(kind) == suffix  # damaged, but what it is called
     assert (what in str(error.value) and remedy in str(error.value)) != own
     assert "copy it again" not in str(error.value).replace(remedy, "") or own
 

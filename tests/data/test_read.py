@@ -242,6 +242,27 @@ def test_an_error_of_the_program_is_not_told_of_the_file(avi, monkeypatch, error
     assert "test_read.py" in str(caught.value)  # where it was raised
 
 
+@pytest.mark.parametrize("name", ["clip.gif", "clip.npy", "clip.npz"])
+def test_an_error_in_our_own_numbers_is_not_told_of_the_file(tmp_path, monkeypatch, name):
+    """Also one of a kind that libraries raise for damaged files."""
+    rgb = np.repeat(moving_square(4, 40, 40)[..., None], 3, -1)
+    if name == "clip.gif":
+        from PIL import Image
+
+        first, *others = (Image.fromarray(frame) for frame in rgb)
+        first.save(tmp_path / name, save_all=True, append_images=others)
+    else:
+        {"clip.npy": np.save, "clip.npz": np.savez}[name](tmp_path / name, rgb)
+    assert len(read_video(tmp_path / name).frames) == 4
+
+    def broken(rgb):
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr("discovr_jax.data.colour.luma", broken)
+    with pytest.raises(VideoError, match=rf"{name}: an error inside the program.*ValueError at .*test_read.py"):
+        read_video(tmp_path / name)
+
+
 def test_a_file_that_may_not_be_opened(avi, monkeypatch):
     """The tests may run as root, who may read all."""
     real = builtins.open

@@ -71,3 +71,16 @@ def test_files_that_are_not_as_they_should_be(files, tmp_path):
         shards.Shards([(path, 4), *others]).check()
     with pytest.raises(RecordsError, match="incomplete: .*none is missing"):
         shards.Shards([*files, (str(tmp_path / "none"), 1)]).check()
+
+
+def test_an_error_of_the_program_is_not_told_of_the_records(monkeypatch):
+    def broken(path):
+        raise error
+
+    monkeypatch.setattr(shards, "RangeReader", broken)
+    error = RecordsError("s3://a/b has a damaged index")
+    with pytest.raises(RecordsError, match="cannot be opened .*damaged index"):
+        shards.Shards([("s3://a/b", 1)]).check()
+    error = ValueError("a mistake of ours")
+    with pytest.raises(ValueError, match="^a mistake of ours$"):
+        shards.Shards([("s3://a/b", 1)]).check()

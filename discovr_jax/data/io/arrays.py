@@ -1,12 +1,13 @@
 """Reads NumPy arrays (.npy, .npz) as grey frames. Pickled objects are never loaded."""
 
+import contextlib
 import io
 import math
 import pathlib
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,8 +16,11 @@ from discovr_jax.data.io.video import Video, VideoError, check_axes, check_size,
 
 # Names by which an .npz may call its frames, and its other entries that are read, if they are there.
 FRAMES, FPS, SPACING = "frames", "fps", "spacing"
-# What NumPy and zipfile raise for damaged files.
-_BAD_DATA = (ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+# What NumPy and zipfile raise for damaged files, and the last two for another method of packing and for a password.
+_BAD_DATA = (
+    ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
 _HEADER = 2**14  # bytes that hold the header of any array of numbers
 
 
@@ -35,37 +39,36 @@ def read_npz(path: pathlib.Path) -> Video:
 
     NaN, what no echocardiogram can have, and what is no such number, is unknown.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # Of two members of one name only one would be looked at.
-            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            name = FRAMES if FRAMES in members else next(iter(members), FRAMES)
-            if name not in members or (name != FRAMES and len(members) > 1):
-                raise VideoError(f"{path}: holds {len(members)} arrays and none is called '{FRAMES}'.")
+    with _damage_told(path, ".npz file"):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        # Of two members of one name only one would be looked at.
+        members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        name = FRAMES if FRAMES in members else next(iter(members), FRAMES)
+        if name not in members or (name != FRAMES and len(members) > 1):
+            raise VideoError(f"{path}: holds {len(members)} arrays and none is called '{FRAMES}'.")
 
-            def read(key: str, check: Callable) -> np.ndarray:
-                with archive.open(members[key]) as file:
-                    return _read(path, file, check)
+        def read(key: str, check: Callable) -> np.ndarray:
+            with _damage_told(path, ".npz file"):
+                file = archive.open(members[key])
+            with file:
+                return _read(path, file, check)
 
-            def numbers(key: str, count: int) -> list[float]:
-                if key not in members:
-                    return [math.nan] * count
+        def numbers(key: str, count: int) -> list[float]:
+            if key not in members:
+                return [math.nan] * count
 
-                def check(path, shape, dtype):
-                    if math.prod(shape) != count or dtype.kind not in "iuf":
-                        raise VideoError(f"{path}: '{key}' is {dtype} {shape}; {FPS} is one number, {SPACING} two.")
+            def check(path, shape, dtype):
+                if math.prod(shape) != count or min(shape, default=0) < 0 or dtype.kind not in "iuf":
+                    raise VideoError(f"{path}: '{key}' is {dtype} {shape}; {FPS} is one number, {SPACING} two.")
 
-                try:
-                    return [float(value) for value in read(key, check).ravel()]
-                except VideoError:  # it is optional, and costs no frames: `Video` takes this as unknown, and flags it
-                    return [math.inf] * count
+            try:
+                return [float(value) for value in read(key, check).ravel()]
+            except VideoError:  # it is optional, and costs no frames: `Video` takes this as unknown, and flags it
+                return [math.inf] * count
 
-            (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
-            return _video(path, read(name, _check_frames), fps, spacing)
-    except (*_BAD_DATA, NotImplementedError, RuntimeError) as error:  # the last two: another method, or a password
-        if isinstance(error, VideoError):
-            raise
-        raise VideoError(f"{path}: not a readable .npz file ({type(error).__name__}).") from None
+        (fps,), spacing = numbers(FPS, 1), numbers(SPACING, 2)
+        return _video(path, read(name, _check_frames), fps, spacing)
 
 
 def _video(path, values: np.ndarray, fps: float = math.nan, spacing=(math.nan, math.nan)) -> Video:
@@ -88,22 +91,28 @@ def _check_frames(path, shape: tuple[int, ...], dtype: np.dtype) -> None:
 def _read(path, file, check: Callable[[pathlib.Path, tuple[int, ...], np.dtype], None]) -> np.ndarray:
     """An array from a file of NumPy's format, after `check` of what its header says it is."""
     # The header says how long it is; no more than this is read for it (an archive's member could go on for ever).
-    start = io.BytesIO(file.read(_HEADER))
-    try:
+    with _damage_told(path, "NumPy array"):
+        start = io.BytesIO(file.read(_HEADER))
         version = np.lib.format.read_magic(start)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, order, dtype = read(start)
-        if dtype.hasobject:
-            raise VideoError(f"{path}: it holds Python objects, which are never loaded.")
-        check(path, shape, dtype)
-        values = np.empty(math.prod(shape), dtype)
-        raw = memoryview(values.view(np.uint8))
+    if dtype.hasobject:
+        raise VideoError(f"{path}: it holds Python objects, which are never loaded.")
+    check(path, shape, dtype)
+    values = np.empty(math.prod(shape), dtype)
+    raw = memoryview(values.view(np.uint8))
+    with _damage_told(path, "NumPy array"):
         result = start.readinto(raw)
         result += file.readinto(raw[result:])
-        if result < len(raw):
-            raise VideoError(f"{path}: cut off, {result} of {len(raw)} bytes; copy it again.")
-    except _BAD_DATA as error:  # NumPy's own words would quote the file
-        if isinstance(error, VideoError):
-            raise
-        raise VideoError(f"{path}: not a readable NumPy array ({type(error).__name__}).") from None
+    if result < len(raw):
+        raise VideoError(f"{path}: cut off, {result} of {len(raw)} bytes; copy it again.")
     return values.reshape(shape, order="F" if order else "C")
+
+
+@contextlib.contextmanager
+def _damage_told(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Raises VideoError for what NumPy and zipfile raise; no code of ours belongs inside."""
+    try:
+        yield
+    except _BAD_DATA as error:  # their own words would quote the file
+        raise VideoError(f"{path}: not a readable {what} ({type(error).__name__}).") from None

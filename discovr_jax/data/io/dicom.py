@@ -4,6 +4,7 @@ So nothing that names a patient enters the process, and no error message can rep
 pixels must be right; all else is optional: a value that cannot be read is unknown, and never costs the pixels.
 """
 
+import contextlib
 import dataclasses
 import io
 import logging
@@ -13,7 +14,7 @@ import pathlib
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import pydicom
@@ -45,6 +46,7 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
     Grey goes through the object's modality and VOI look-up (rescale, window); MONOCHROME1 is inverted; YBR gives its Y
     as it is stored. The picture's place on the screen and its spacing are those of the largest two-dimensional
     ultrasound region. Where one is of colour flow, `colour_doppler` is among the flags, also of frames without colour.
+    A stream of video that holds fewer frames than the header counts has the flag `fewer_frames_than_declared`.
 
     Args:
       decode_video: (path, content) decodes a stream of video, for objects that hold one.
@@ -55,22 +57,15 @@ def read_dicom(path: pathlib.Path, decode_video: Callable[[pathlib.Path, BinaryI
     """
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it logs, like its warnings, quotes values
     with warnings.catch_warnings(action="ignore"):
-        try:
-            # Mapped: asked for the gigabytes that a damaged length says, a file would first make room for them.
-            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                _check_deflated(path, content)
-                header = pydicom.dcmread(content, specific_tags=list(TAGS), force=_is_bare(content))
-            header.ensure_file_meta()
-            _check_class(path, header)
-        except _BAD_DATA as error:
-            if isinstance(error, VideoError):
-                raise
-            remedy = "copy it again"
-            if isinstance(error, InvalidDicomError):
-                remedy = "rename it if it is of another format, else copy it again"
-            raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); {remedy}.") from None
+        with _mapped(path) as content:
+            _check_deflated(path, content)
+            header = _parsed(path, content)
+        _check_class(path, header)
         if str(header.file_meta.get("TransferSyntaxUID")).startswith(_VIDEO):
             clip = decode_video(path, io.BytesIO(dicom_pixels.video_stream(path, header)))
+            said = (dicom_values.numbers(header, "NumberOfFrames") or [0])[0]
+            if len(clip.frames) < said:
+                clip = dataclasses.replace(clip, flags=(*clip.flags, "fewer_frames_than_declared"))
         else:
             frames, tint, flags = dicom_pixels.decode(path, header)
             times = dicom_values.frame_times(header, len(frames))
@@ -90,7 +85,7 @@ def read_study(path: pathlib.Path) -> str:
     """The StudyInstanceUID of an object, "" if it cannot be read. It names a study: never write it anywhere."""
     with warnings.catch_warnings(action="ignore"):
         try:
-            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            with _mapped(path) as content:
                 _check_deflated(path, content)
                 header = pydicom.dcmread(
                     content, stop_before_pixels=True, specific_tags=["StudyInstanceUID"], force=_is_bare(content)
@@ -100,11 +95,40 @@ def read_study(path: pathlib.Path) -> str:
             return ""
 
 
+@contextlib.contextmanager
+def _damage_told(path: pathlib.Path) -> Iterator[None]:
+    """Raises VideoError for what libraries raise of damaged files; no code of ours belongs inside."""
+    try:
+        yield
+    except _BAD_DATA as error:
+        remedy = "copy it again"
+        if isinstance(error, InvalidDicomError):
+            remedy = "rename it if it is of another format, else copy it again"
+        raise VideoError(f"{path}: not a readable DICOM file ({type(error).__name__}); {remedy}.") from None
+
+
+def _mapped(path: pathlib.Path) -> mmap.mmap:
+    """A file's content. Asked for the gigabytes that a damaged length says, a file would first make room for them."""
+    with _damage_told(path), open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _parsed(path: pathlib.Path, content: mmap.mmap) -> pydicom.Dataset:
+    """The header, with those of `TAGS` that are there."""
+    is_bare = _is_bare(content)
+    with _damage_told(path):
+        header = pydicom.dcmread(content, specific_tags=list(TAGS), force=is_bare)
+        header.ensure_file_meta()
+        header.get("PixelData")  # which pydicom makes of the file's bytes when it is first asked for it
+    return header
+
+
 def _check_class(path: pathlib.Path, header) -> None:
     """Raises NotAClip if an object is not of a kind that holds B-mode clips."""
     from pydicom import uid
 
-    name = uid.UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""))
+    texts = dicom_values.text(header, "SOPClassUID"), dicom_values.text(header.file_meta, "MediaStorageSOPClassUID")
+    name = uid.UID(texts[0] or texts[1])
     clip = any(name == known or name.startswith(f"{known}.") for known in _CLIPS)
     if name == _VOLUME:
         raise NotAClip(f"{path}: a three-dimensional volume, no clip of a plane.")
@@ -115,9 +139,10 @@ def _check_class(path: pathlib.Path, header) -> None:
     if shown is not None:
         raise NotAClip(f"{path}: its regions show {shown}, and no B-mode picture.")
     if not header.get("PixelData"):
-        if not clip:
+        if name and not clip:
             raise NotAClip(f"{path}: of a maker's own class, without pixel data that the standard knows.")
-        raise VideoError(f"{path}: the object holds no pixels; export it again, with its pixel data.")
+        remedy = "export it again, with its pixel data" if name else "and does not say what it is: copy it again"
+        raise VideoError(f"{path}: the object holds no pixels; {remedy}.")
 
 
 def _is_bare(content) -> bool:
@@ -140,7 +165,8 @@ def _check_deflated(path: pathlib.Path, content) -> None:
         place += 0 if inflate.unconsumed_tail else len(data)
         if not data:
             break
-        total += len(inflate.decompress(data, _CHUNK))
+        with _damage_told(path):
+            total += len(inflate.decompress(data, _CHUNK))
         if total > video.MAX_BYTES:
             raise VideoError(f"{path}: more than {video.MAX_BYTES} bytes when inflated; this is no echocardiogram.")
 

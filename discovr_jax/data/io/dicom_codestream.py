@@ -1,6 +1,7 @@
 """What a JPEG, JPEG-LS or JPEG 2000 codestream says of itself, before a decoder sees it."""
 
 import dataclasses
+import re
 import struct
 
 # Kinds of compressed pictures.
@@ -11,6 +12,9 @@ _CHUNK = 2**20  # bytes of a file in which a JPEG 2000 codestream must begin
 _DCT = (0xC0, 0xC1, 0xC2)  # frames of JPEG whose colour may have been turned into YCbCr; lossless ones are as they are
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # markers among the frames' that are none
 _LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
+# How a stream of video begins: with a start code (MPEG-2, H.264, HEVC, program stream), as MP4, as Matroska, or with
+# two packets of a transport stream, on a Blu-ray each after four bytes more.
+_VIDEO = re.compile(rb"\0{2,3}\x01|.{4}ftyp|\x1a\x45\xdf\xa3|\x47.{187}\x47|.{4}\x47.{191}\x47", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,11 @@ def kind_of(data: bytes) -> str | None:
     if len(data) >= 64 and 1 <= int.from_bytes(data[:4], "little") <= 15 and data[4:8] == b"\x40\0\0\0":
         return RUN_LENGTHS
     return None
+
+
+def begins_video(data: bytes) -> bool:
+    """Whether data begin as a stream of video does, and not as a table of offsets, whose first four bytes are zeros."""
+    return _VIDEO.match(data) is not None
 
 
 def parse(data: bytes) -> Codestream | None:
@@ -108,7 +117,8 @@ def _jpeg_frame(data: bytes, place: int, marker: int, jfif: bool, adobe: int | N
         signed = False if precision <= 8 else None  # samples are shifted before the transform: they have no sign
     if components != 3 or marker not in _DCT:
         return Codestream(height, width, components, precision, kind=kind, signed=signed)
-    names, sampling = zip(*struct.iter_unpack(">BBx", data[place + 10 : place + 19]), strict=True)
+    parts = struct.unpack_from(">BBxBBxBBx", data, place + 10)
+    names, sampling = parts[::2], parts[1::2]
     named_rgb = bytes(names).upper() == b"RGB"
     space = None
     if jfif:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pydicom
 from pydicom import encaps, uid
 
-from discovr_jax.data.io import dicom_codestream, video
-from discovr_jax.data.io.dicom_values import numbers
+from discovr_jax.data.io import dicom_codestream, dicom_errors, video
+from discovr_jax.data.io.dicom_values import numbers, text
 from discovr_jax.data.io.video import NotAClip, VideoError, check_size
 
 _NATIVE = (
@@ -37,7 +37,7 @@ LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422")
 COLOUR = ("RGB", "YBR_RCT", "YBR_ICT")  # the last two are undone by the JPEG 2000 decoder
 PALETTE = "PALETTE COLOR"
 KINDS = (*GREY, *LUMA_FIRST, *COLOUR, PALETTE)
-_ITEM = b"\xfe\xff\x00\xe0"
+_ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
 _CHUNK = 2**20  # bytes
 # Pixel data so many times as long as the header says are of another depth, or have other samples per pixel.
 _OTHER_PIXELS = (2, 3, 4, 6)
@@ -66,7 +66,7 @@ def arrange(path: pathlib.Path, header: pydicom.Dataset) -> Layout:
       VideoError: the header lacks what decoders need, or announces what no echocardiogram has.
     """
     said = int((numbers(header, "NumberOfFrames") or [1])[0])
-    space = str(header.get("PhotometricInterpretation") or "none").strip().upper()
+    space = (text(header, "PhotometricInterpretation") or "none").strip().upper()
     header.pop("PhotometricInterpretation", None)  # it could be there as something that holds no text
     header.PhotometricInterpretation = space
     layout = _compressed(path, header, said) if _is_encapsulated(header) else _native(path, header, said)
@@ -100,20 +100,30 @@ def _compressed(path: pathlib.Path, header, said: int) -> Layout:
 
 def items(data: bytes) -> Iterator[bytes]:
     """The fragments of encapsulated pixel data, without the table of offsets."""
-    place, first = 0, True
-    while data[place : place + 4] == _ITEM:
-        length = int.from_bytes(data[place + 4 : place + 8], "little")
-        item = data[place + 8 : place + 8 + length]
+    for number, (start, end) in enumerate(_places(data)):
+        item = data[start:end]
         # Some writers leave the table out.
-        if item and not (first and dicom_codestream.kind_of(item) is None):
+        is_table = number == 0 and dicom_codestream.kind_of(item) is None and not dicom_codestream.begins_video(item)
+        if item and not is_table:
             yield item
-        place, first = place + 8 + length, False
+
+
+def _places(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where each item begins and ends, the table of offsets included."""
+    end = 0
+    while data[end : end + 4] == _ITEM:
+        start = end + 8
+        end = start + int.from_bytes(data[end + 4 : start], "little")
+        yield start, end
 
 
 def _is_encapsulated(header) -> bool:
-    return header.PixelData[:4] == _ITEM and (
-        header["PixelData"].is_undefined_length or header.file_meta.get("TransferSyntaxUID", "") not in _NATIVE
-    )
+    """Whether the pixels lie in items; those of a native syntax may also begin with the bytes of one by chance."""
+    data, ends = header.PixelData, [end for _, end in _places(header.PixelData)]
+    if not ends or header["PixelData"].is_undefined_length:
+        return bool(ends)
+    is_native = header.file_meta.get("TransferSyntaxUID", "") in _NATIVE
+    return not is_native or ends[-1] == len(data) or data[ends[-1] :] == _END
 
 
 def _pictures(data: bytes, said: int) -> list[bytes]:
@@ -121,7 +131,8 @@ def _pictures(data: bytes, said: int) -> list[bytes]:
     fragments = list(items(data))
     kind = dicom_codestream.kind_of(fragments[0]) if fragments else None
     if kind is None:
-        return list(encaps.generate_frames(data, number_of_frames=max(said, 1))) if fragments else []
+        with dicom_errors.library():
+            return list(encaps.generate_frames(data, number_of_frames=max(said, 1))) if fragments else []
     pictures: list[list[bytes]] = []
     for fragment in fragments:
         if not pictures or dicom_codestream.kind_of(fragment) == kind:
@@ -135,8 +146,12 @@ def _name_compressed(path: pathlib.Path, header, kind: str | None) -> None:
     syntax = header.file_meta.get("TransferSyntaxUID") or ""
     if kind is not None and syntax not in _OF_KIND[kind]:
         header.file_meta.TransferSyntaxUID = _OF_KIND[kind][0]
-    elif not syntax:
-        raise VideoError(f"{path}: its header names no transfer syntax, nor do its pictures; export it again.")
+    elif not syntax or syntax in _NATIVE:
+        named = "names no transfer syntax" if not syntax else "says that its pixels are not compressed"
+        raise VideoError(
+            f"{path}: its pixels lie in fragments, its header {named}, and they begin as no known picture does; export "
+            "it again."
+        )
 
 
 def _name_native(header) -> None:

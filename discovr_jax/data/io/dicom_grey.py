@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from discovr_jax.data.io.dicom_values import BAD_VALUE, numbers
+from discovr_jax.data.io import dicom_errors
+from discovr_jax.data.io.dicom_values import BAD_VALUE, numbers, text
 
 _PALETTES = tuple(
     f"{name}PaletteColorLookupTable{part}" for name in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
@@ -74,7 +75,7 @@ def grey(header, values: np.ndarray, apply_lookups: bool = True) -> tuple[np.nda
 def per_value(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`function` of every number that samples of 8 or 16 bits can have, in the order of `looked_up`."""
     if values.itemsize > 2:
-        raise ValueError(f"palettes have up to 16 bits, not {8 * values.itemsize}")
+        raise dicom_errors.Undecodable(f"palettes have up to 16 bits, not {8 * values.itemsize}")
     every = np.arange(2 ** (8 * values.itemsize), dtype=f"u{values.itemsize}")
     return function(every.view(values.dtype.newbyteorder("=")))
 
@@ -84,13 +85,14 @@ def looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _without_overlays(header, values: np.ndarray) -> np.ndarray:
-    """Samples without the bits that hold a drawing (PS3.5 8.1.2, as old scanners still write it)."""
-    stored = int(header.BitsStored)
-    for name in _OVERLAY_BITS:
-        bit = int((numbers(header, name) or [0])[0])
-        if stored <= bit < 8 * values.itemsize:
-            values = values & values.dtype.type(np.iinfo(values.dtype).max ^ 1 << bit)
-    return values
+    """Samples without the bits that hold a drawing (PS3.5 8.1.2, as old scanners still write it).
+
+    From the lowest of those bits on nothing is of the samples, so that a sign is carried on from below it.
+    """
+    places = [int((numbers(header, name) or [0])[0]) for name in _OVERLAY_BITS]
+    width = 8 * values.itemsize
+    spare = width - min((place for place in places if int(header.BitsStored) <= place < width), default=width)
+    return values << spare >> spare if spare else values
 
 
 def _padding(header, values: np.ndarray) -> np.ndarray | None:
@@ -136,9 +138,14 @@ def _modality(header) -> Callable[[np.ndarray], np.ndarray] | None:
     table = _has_table(header, "ModalityLUTSequence")
     if not table and "ModalityLUTSequence" in header:
         del header["ModalityLUTSequence"]  # pydicom would prefer it
-    if rescaled and len(slope) == len(intercept) == 1 or table:
-        return lambda values: pydicom.pixels.apply_modality_lut(values, header)
-    return None
+    if not (rescaled and len(slope) == len(intercept) == 1 or table):
+        return None
+
+    def look_up(values: np.ndarray) -> np.ndarray:
+        with dicom_errors.library():
+            return pydicom.pixels.apply_modality_lut(values, header)
+
+    return look_up
 
 
 def _voi(header) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -148,17 +155,19 @@ def _voi(header) -> Callable[[np.ndarray], np.ndarray] | None:
     if _has_table(header, "VOILUTSequence"):
         entries, start = (int(number) for number in header.VOILUTSequence[0].LUTDescriptor[:2])
         ends = start, start + (entries or 2**16) - 1
-        table = pydicom.pixels.apply_voi(np.arange(ends[0], ends[1] + 1), header)
+        with dicom_errors.library():
+            table = pydicom.pixels.apply_voi(np.arange(ends[0], ends[1] + 1), header)
         top = 2 ** max(8, int(table.max()).bit_length()) - 1
 
         def look_up(values: np.ndarray) -> np.ndarray:
-            # Clipped: pydicom would wrap them round.
-            result = pydicom.pixels.apply_voi(np.clip(np.rint(values), *ends).astype(np.int64), header)
+            with dicom_errors.library():
+                # Clipped: pydicom would wrap them round.
+                result = pydicom.pixels.apply_voi(np.clip(np.rint(values), *ends).astype(np.int64), header)
             return np.rint(result * (255 / top)).astype(np.uint8)
 
         return look_up
     center, width = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
-    function = str(header.get("VOILUTFunction") or "LINEAR")
+    function = text(header, "VOILUTFunction") or "LINEAR"
     if not center or not width or not math.isfinite(center[0]) or not 0 < width[0] < math.inf:
         return None
     return lambda values: _window(values.astype(np.float64), center[0], width[0], function)
@@ -198,14 +207,35 @@ def palette(header, values: np.ndarray) -> np.ndarray:
     """Indices [N] as red, green, blue, uint8 [N, 3]; entries of 16 bits may be filled to 255 only."""
     import pydicom.pixels
 
+    is_little = header.file_meta.TransferSyntaxUID.is_little_endian
     for described, name in zip(_PALETTES[::2], _PALETTES[1::2], strict=True):
-        if f"Segmented{name}" not in header and not _is_whole(header.get(described) or (), header.get(name) or b""):
-            raise ValueError(f"{name} is missing, or shorter than its descriptor says")
-    if not header.file_meta.TransferSyntaxUID.is_little_endian:
-        for name in _PALETTES[1::2]:  # pydicom takes them for little endian
-            if name in header and isinstance(header[name].value, bytes) and header[name].VR == "OW":
-                header[name].value = np.frombuffer(header[name].value, ">u2").astype("<u2").tobytes()
-    rgb = pydicom.pixels.apply_color_lut(values, header)[..., :3]
+        if f"Segmented{name}" in header:
+            continue
+        with dicom_errors.library():
+            data = header.get(name)
+        size = _palette_bytes(numbers(header, described) or [], data)
+        if not size:
+            raise dicom_errors.Undecodable(f"{name} is missing, or shorter than its descriptor says")
+        if not is_little and header[name].VR == "OW":  # pydicom takes them for little endian
+            data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+        header[name].value = data[:size]  # pydicom goes by its length
+    with dicom_errors.library():
+        rgb = pydicom.pixels.apply_color_lut(values, header)[..., :3]
     if rgb.dtype == np.uint8 or rgb.max() <= 255:
         return rgb.astype(np.uint8)
     return np.rint(rgb * (255 / 65535)).astype(np.uint8)
+
+
+def _palette_bytes(descriptor: list[float], data) -> int:
+    """The bytes that are a palette's entries; 0 if they are not whole.
+
+    Entries that are bytes may be called 16 bits wide: then only their number, filled to an even one, tells them from
+    such a palette that is cut off.
+    """
+    if len(descriptor) != 3 or not isinstance(data, bytes):
+        return 0
+    entries = int(descriptor[0]) or 2**16
+    if len(data) >= 2 * entries:
+        return 2 * entries
+    is_packed = len(data) >= entries if descriptor[2] <= 8 else len(data) in (entries, entries + entries % 2)
+    return entries if is_packed else 0

@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 from pydicom import uid
-from pydicom.errors import BytesLengthException
 
 from discovr_jax.data import colour
-from discovr_jax.data.io import dicom_frames, dicom_grey
+from discovr_jax.data.io import dicom_errors, dicom_frames, dicom_grey
 from discovr_jax.data.io.video import VideoError, check_size
 
 TAGS = (
@@ -41,9 +40,6 @@ DECODERS = {
 # Samples whose planes show by their values that the header names the wrong colour space: this share of the pixels is
 # that near to it, in a picture of at least that standard deviation.
 _SHARE, _AWAY, _PICTURE = 0.8, 6, 8.0
-_WORDS = 400  # characters of a library's message that are passed on
-# What pydicom and the decoders raise for pixels that cannot be decoded.
-_BAD_PIXELS = (ValueError, RuntimeError, NotImplementedError, BytesLengthException)
 
 
 def decode(path: pathlib.Path, header) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
@@ -64,13 +60,9 @@ def decode(path: pathlib.Path, header) -> tuple[np.ndarray, np.ndarray | None, t
         else:
             values, space = _decode(path, header, layout)
         return _luma(header, values, space)
-    except _BAD_PIXELS as error:
-        if isinstance(error, VideoError):
-            raise
+    except dicom_errors.Undecodable as error:
         syntax = uid.UID(header.file_meta.get("TransferSyntaxUID") or "")
-        # Pydicom's messages hold numbers of the pixels' description, no other text of the header.
-        words = " ".join(str(error).split())[:_WORDS]
-        raise VideoError(f"{path}: its frames ({syntax.name}) cannot be decoded: {words}") from None
+        raise VideoError(f"{path}: its frames ({syntax.name}) cannot be decoded: {error}") from None
 
 
 def video_stream(path: pathlib.Path, header) -> bytes:
@@ -88,10 +80,11 @@ def _decode(path: pathlib.Path, header, layout: dicom_frames.Layout) -> tuple[np
     stream, plugin = layout.stream, _plugin(header)
     if stream is not None and stream.named_rgb and plugin == "pillow":
         plugin, header.PhotometricInterpretation = "gdcm", "RGB"  # pydicom asks Pillow for the impossible
-    # All at once: frame by frame pydicom 3.0 misreads uncompressed YBR_FULL_422.
-    values, result = pydicom.pixels.get_decoder(header.file_meta.TransferSyntaxUID).as_array(
-        header, raw=True, decoding_plugin=plugin, correct_unused_bits=False
-    )
+    with dicom_errors.library():
+        # All at once: frame by frame pydicom 3.0 misreads uncompressed YBR_FULL_422.
+        values, result = pydicom.pixels.get_decoder(header.file_meta.TransferSyntaxUID).as_array(
+            header, raw=True, decoding_plugin=plugin, correct_unused_bits=False
+        )
     if values.ndim == 3:
         return values, None
     space = "YBR" if result["photometric_interpretation"] in dicom_frames.LUMA_FIRST else "RGB"
@@ -105,9 +98,12 @@ def _decode_jpeg_xl(path: pathlib.Path, layout: dicom_frames.Layout) -> tuple[np
     decode_picture = _jpeg_xl_decoder(path)
     pictures = []
     for picture in layout.pictures or []:
-        pictures.append(decode_picture(picture))
+        with dicom_errors.library():
+            pictures.append(decode_picture(picture))
         size = pictures[-1].shape
         check_size(path, layout.count, *size[:2], math.prod(size[2:]) * pictures[-1].itemsize)
+        if size != pictures[0].shape:
+            raise VideoError(f"{path}: frame {len(pictures) - 1} is {size}, frame 0 is {pictures[0].shape}.")
     values = np.stack(pictures)
     return values, None if values.ndim == 3 else "RGB"
 

@@ -43,6 +43,14 @@ def numbers(dataset, name: str | int) -> list[float] | None:
         return None
 
 
+def text(dataset, name: str) -> str:
+    """The text of an element, "" if it is absent, empty or cannot be read."""
+    try:
+        return str(dataset.get(name) or "")
+    except BAD_VALUE:
+        return ""
+
+
 def frame_times(header, count: int) -> np.ndarray | None:
     """Seconds of `count` frames, float64 [T], from the times between them.
 

@@ -42,13 +42,14 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
     if not path.is_file():
         raise VideoError(f"{path}: no such file.")
     try:
-        _check_offset(path)
+        start = _start(path)
+        _check_offset(path, start)
         image = nibabel.load(path)
         frames, height, width = math.prod(image.shape[2:]), *image.shape[1::-1]
         item, scaled = image.get_data_dtype().itemsize, (image.dataobj.slope, image.dataobj.inter) != (1, 0)
         check_size(path, frames, height, width, max(8, item) if scaled else item)
         values = np.asanyarray(image.dataobj)
-        across, down = _zooms(path)
+        across, down = _zooms(start)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_BAD_DATA) as error:
         if isinstance(error, VideoError):
             raise
@@ -64,25 +65,28 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
     return np.ascontiguousarray(frames.T), (down * millimetres, across * millimetres)
 
 
-def _check_offset(path: pathlib.Path) -> None:
+def _start(path: pathlib.Path) -> bytes:
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(path) as file:
+        return file.read(_START)
+
+
+def _check_offset(path: pathlib.Path, start: bytes) -> None:
     """Raises VideoError if the pixels begin far into the file: nibabel reads all that lies before them."""
-    for offset in _header(path, (108, "f4"), (168, "i8"), 1):  # vox_offset of NIfTI-1, and of NIfTI-2
+    for offset in _header(start, (108, "f4"), (168, "i8"), 1):  # vox_offset of NIfTI-1, and of NIfTI-2
         if not 0 <= offset <= _MOST_OFFSET:
             raise VideoError(f"{path}: its pixels begin at byte {offset}; the file is damaged, copy it again.")
 
 
-def _zooms(path: pathlib.Path) -> tuple[float, float]:
+def _zooms(start: bytes) -> tuple[float, float]:
     """Across and down, as the header says, without sign: nibabel would make 1 of 0. NaN if that is not known."""
-    steps = [abs(float(step)) for step in _header(path, (80, "f4"), (112, "f8"), 2)]  # pixdim[1:3] of both
+    steps = [abs(float(step)) for step in _header(start, (80, "f4"), (112, "f8"), 2)]  # pixdim[1:3] of both
     return (steps[0], steps[1]) if steps else (math.nan, math.nan)
 
 
-def _header(path: pathlib.Path, first: tuple[int, str], second: tuple[int, str], count: int) -> np.ndarray:
+def _header(start: bytes, first: tuple[int, str], second: tuple[int, str], count: int) -> np.ndarray:
     """Numbers of the header of NIfTI-1 or NIfTI-2 at a place and of a kind, in either byte order; none if neither."""
-    from nibabel.openers import ImageOpener
-
-    with ImageOpener(path) as file:
-        start = file.read(_START)
     for size, (place, kind) in ((348, first), (540, second)):
         for order in "<>":
             if start[:4] == np.array(size, f"{order}i4").tobytes():

@@ -19,6 +19,9 @@ FPS, SPACING, ASPECT = (1.0, 1000.0), (0.005, 10.0), (0.25, 4.0)
 # Millimetres that the longer side of a picture can have, from a small animal's heart to the widest view of a fetus: a
 # spacing beyond is of another unit. Pictures of fewer pixels may be details.
 _EXTENT, _WHOLE = (5.0, 500.0), 64
+# Frames with a side of so many pixels may be a scanner's whole screen, which is up to so many times as long as the
+# picture on it: only where a file gives no region is that not known.
+_SCREEN, _TIMES_PICTURE = 600, 3
 # No picture has fewer pixels one way, and so many times as many the other.
 _NARROW, _LONG = 32, 3
 # Rates that differ by less are one rate, seen through rounded time stamps.
@@ -111,8 +114,12 @@ class Video:
     def _is_plausible_spacing(self, row: float, column: float) -> bool:
         if not (is_plausible(row, SPACING) and is_plausible(column, SPACING) and is_plausible(column / row, ASPECT)):
             return False
-        height, width = self.frames.shape[1:]
-        return max(height, width) < _WHOLE or is_plausible(max(height * row, width * column), _EXTENT)
+        top, left, bottom, right = self.region or (0, 0, *self.frames.shape[1:])
+        height, width = bottom - top, right - left
+        shortest, longest = _EXTENT
+        if self.region is None and max(height, width) >= _SCREEN:
+            longest *= _TIMES_PICTURE
+        return max(height, width) < _WHOLE or is_plausible(max(height * row, width * column), (shortest, longest))
 
     @property
     def pixel_size(self) -> tuple[float, float] | None:

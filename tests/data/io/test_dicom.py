@@ -260,6 +260,26 @@ def test_damaged_files_are_refused_without_quoting_the_header(tmp_path, grey, da
         assert {"still": "a still", "absurd": "no echocardiogram"}[damage] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "ours",
+    ["dicom._meta", "dicom_values.no_picture", "dicom_frames._complete", "dicom_grey._stored_range", "colour.luma"],
+)
+def test_an_error_of_ours_is_not_told_of_the_file(tmp_path, grey, monkeypatch, ours):
+    """Also one of a kind that pydicom raises for damaged files."""
+
+    def broken(*args):
+        raise ValueError("secret-4711")
+
+    module, name = ours.split(".")
+    monkeypatch.setattr(f"discovr_jax.data.{'' if module == 'colour' else 'io.'}{ours}", broken)
+    rgb = np.repeat(grey[..., None], 3, -1)
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", grey.tobytes())
+    if module == "colour":
+        write(path, "RGB", rgb.tobytes(), samples=3)
+    with pytest.raises(VideoError, match=r"a.dcm: an error inside the program.*ValueError at .*test_dicom\.py"):
+        read.read_video(path)
+
+
 @pytest.mark.parametrize("name", ["IM0001", "1.2.840.113619.2", "clip.dcm"])
 def test_dicom_is_known_by_its_content(tmp_path, grey, name):
     path = write(tmp_path / name, "MONOCHROME2", grey.tobytes())

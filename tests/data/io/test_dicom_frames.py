@@ -95,6 +95,25 @@ def test_pictures_say_how_they_are_compressed(tmp_path, grey, kind, syntax):
     assert close(renamed(path, syntax), grey)
 
 
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, ""])
+@pytest.mark.parametrize("undefined", [True, False])
+def test_fragments_of_no_known_kind_are_not_taken_for_pixels(tmp_path, grey, syntax, undefined):
+    """Uncompressed frames in items, of a header that knows nothing of items: their headers would be pixels."""
+    data = encaps.encapsulate([frame.tobytes() for frame in grey])
+    ds = pydicom.dcmread(rewrite(write(tmp_path / "a.dcm", grey), data))
+    ds.file_meta.TransferSyntaxUID, implicit = syntax or uid.ExplicitVRLittleEndian, syntax.endswith("1.2")
+    ds["PixelData"].is_undefined_length = undefined
+    pydicom.dcmwrite(path := tmp_path / "b.dcm", ds, force_encoding=True, implicit_vr=implicit, little_endian=True)
+    with pytest.raises(VideoError, match="pixels lie in fragments"):
+        read.read_video(renamed(path, syntax))
+
+
+@pytest.mark.parametrize("length", [100, 2**32 - 1])
+def test_pixels_that_begin_as_an_item_by_chance(tmp_path, grey, length):
+    grey[0, 0, :8] = np.frombuffer(ITEM + struct.pack("<I", length), np.uint8)
+    np.testing.assert_array_equal(read.read_video(write(tmp_path / "a.dcm", grey)).frames, grey)
+
+
 @pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.RLELossless, ""])
 def test_pixels_that_are_not_compressed_though_the_header_says_so(tmp_path, grey, syntax):
     np.testing.assert_array_equal(read.read_video(renamed(write(tmp_path / "a.dcm", grey), syntax)).frames, grey)

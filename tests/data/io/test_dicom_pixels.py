@@ -114,6 +114,9 @@ def test_what_codestreams_say_of_themselves(grey):
     ds = pydicom.dcmread(pydicom.data.get_testdata_file("SC_rgb_gdcm_KY.dcm"))
     found = dicom_codestream.parse(next(encaps.generate_frames(ds.PixelData, number_of_frames=1)))
     assert (found.height, found.width, found.components, found.precision) == (100, 100, 3, 8)
+    data = jpeg(rgb)
+    for end in range(len(data)):
+        assert dicom_codestream.parse(data[:end]) in (None, dicom_codestream.parse(data))
     assert dicom_codestream.parse(b"\xff\xd8\xff") is None and dicom_codestream.parse(b"\xff\x4f\xff\x51\0") is None
 
 
@@ -194,15 +197,17 @@ def test_colour_of_sixteen_bits(tmp_path, grey):
     assert np.abs(video.frames.astype(int) - grey).max() <= 1 and video.colour is None
 
 
-@pytest.mark.parametrize("depth,factor", [(16, 1), (16, 257), (8, 1)])
+@pytest.mark.parametrize("entries", [256, 255])  # 255 bytes are filled to 256
+@pytest.mark.parametrize("said,depth,factor", [(16, 16, 1), (16, 16, 257), (8, 8, 1), (16, 8, 1)])
 @pytest.mark.parametrize("order", "<>")
-def test_a_palette_has_the_depth_that_is_used_in_either_byte_order(tmp_path, grey, depth, factor, order):
+def test_a_palette_has_the_depth_that_is_used(tmp_path, grey, said, depth, factor, order, entries):
+    grey = np.minimum(grey, entries - 1)
     table = (np.arange(256) * factor).astype(f"{order}u{depth // 8}")
     if depth == 8 and order == ">":
         table = table.view("<u2").byteswap()  # OW: two entries a word
     tags = {}
     for name in ("Red", "Green", "Blue"):
-        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, depth]
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [entries, 0, said]
         tags[f"{name}PaletteColorLookupTableData"] = table.tobytes()
     path = write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags)
     if order == ">":
@@ -247,14 +252,23 @@ def test_jpeg_xl_is_decoded_by_what_is_installed(tmp_path, grey, monkeypatch):
     np.testing.assert_array_equal(read.read_video(path).frames, grey)
 
 
+def test_pictures_of_different_sizes_are_named(tmp_path, grey, monkeypatch):
+    decoder = types.SimpleNamespace(jpegxl_decode=lambda data: grey[data[2], : HEIGHT - data[2]])
+    monkeypatch.setitem(sys.modules, "imagecodecs", decoder)
+    path = jpeg_xl(tmp_path / "a.dcm", grey, [b"\xff\x0a" + bytes([number, 0]) for number in range(3)], b"111")
+    with pytest.raises(VideoError, match=r"a.dcm: frame 1 is \(47, 64\), frame 0 is \(48, 64\)"):
+        read.read_video(path)
+
+
+@pytest.mark.parametrize("dtype,carried", [(np.uint16, False), (np.int16, False), (np.int16, True)])
 @pytest.mark.parametrize("bits,overlay", [(8, 8), (12, 12), (12, 15)])
-def test_an_overlay_in_the_bits_above_is_no_part_of_the_samples(tmp_path, grey, bits, overlay):
-    """PS3.5 8.1.2, retired, but what old scanners wrote is still there."""
-    drawn = (np.random.default_rng(0).random(grey.shape) > 0.9).astype(np.uint16) << overlay
-    path = write(
-        tmp_path / "a.dcm", "MONOCHROME2", grey.astype(np.uint16) * 2 ** (bits - 8) | drawn, BitsStored=bits,
-        HighBit=bits - 1,
-    )  # fmt: skip
+def test_an_overlay_in_the_bits_above_is_no_part_of_the_samples(tmp_path, grey, bits, overlay, dtype, carried):
+    """PS3.5 8.1.2, retired, but what old scanners wrote is still there; some carry the sign on around the drawing."""
+    samples = (grey.astype(np.int16) - (128 if dtype == np.int16 else 0)) * 2 ** (bits - 8)
+    drawn = (np.random.default_rng(0).random(grey.shape) > 0.9).astype(np.uint16)
+    above = samples.astype(np.uint16) & ~np.uint16(2**bits - 1 | 1 << overlay) if carried else 0
+    samples = samples.astype(np.uint16) & np.uint16(2**bits - 1) | above | drawn << overlay
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", samples.view(dtype), BitsStored=bits, HighBit=bits - 1)
     ds = pydicom.dcmread(path)
     ds.add_new(0x60020102, "US", overlay)
     ds.save_as(path)
@@ -280,13 +294,13 @@ def test_a_table_that_is_too_short_is_passed_over(tmp_path, grey):
         np.testing.assert_array_equal(read.read_video(path).frames, grey)
 
 
-@pytest.mark.parametrize("change", ["missing", "short"])
-def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, change):
+@pytest.mark.parametrize("length", [None, 200, 400, 510])
+def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, length):
     tags = {}
     for name in ("Red", "Green", "Blue"):
         tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-        tags[f"{name}PaletteColorLookupTableData"] = bytes(2 * (100 if change == "short" else 256))
-    if change == "missing":
+        tags[f"{name}PaletteColorLookupTableData"] = bytes(length or 512)
+    if length is None:
         del tags["RedPaletteColorLookupTableData"]
     with pytest.raises(VideoError, match="RedPaletteColorLookupTableData is missing, or shorter"):
         read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))

@@ -204,6 +204,17 @@ def test_a_makers_own_object_without_pixels_is_no_clip(tmp_path, grey):
         read.read_video(write(tmp_path / "a.dcm", grey, SOPClassUID="1.2.840.113543.6.6.1.3.10002", PixelData=None))
 
 
+def test_what_a_damaged_bare_file_leaves_is_no_class_of_a_maker(tmp_path, grey):
+    """Cut off, or damaged near its start: `skipped.csv` is for sound files."""
+    data = write(tmp_path / "a.dcm", grey, SOPClassUID=uid.UltrasoundMultiFrameImageStorage).read_bytes()
+    bare = data[data.index(b"\x08\x00\x16\x00") :]
+    for content in (b"\x08\x00" + bytes(200), bare[:8] + b"\xff" * 200):
+        (tmp_path / "b.dcm").write_bytes(content)
+        with pytest.raises(VideoError, match="b.dcm.*copy it again") as error:
+            read.read_video(tmp_path / "b.dcm")
+        assert not isinstance(error.value, NotAClip)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_stills_are_no_clips(tmp_path, grey, count):
     path = write(tmp_path / "a.dcm", np.repeat(grey[:1], count, 0), NumberOfFrames=count)
@@ -217,6 +228,8 @@ def test_stills_are_no_clips(tmp_path, grey, count):
         ("libx264", ".mp4", "MPEG4HP41"),
         ("mpeg2video", ".mpg", "MPEG2MPML"),
         ("libx264", ".mkv", "MPEG4HP41BD"),
+        ("libx264", ".ts", "MPEG4HP41BD"),
+        ("libx264", ".h264", "MPEG4HP41"),
     ],
 )
 def test_video_streams_in_an_object(tmp_path, codec, container, syntax):
@@ -233,6 +246,14 @@ def test_video_streams_in_an_object(tmp_path, codec, container, syntax):
     video = read.read_video(path)
     assert video.frames.shape == frames.shape and np.abs(video.frames.astype(int) - frames).mean() < 3
     assert video.fps == 25 and video.region == (1, 2, 81, 91)  # the stream's rate, which a player shows
+    assert video.flags == ()
+    (table,) = struct.unpack_from("<I", ds.PixelData, 4)
+    ds.PixelData = ds.PixelData[8 + table :]  # as some writers do, who leave the table of offsets out
+    ds.NumberOfFrames = 25
+    ds.save_as(path, enforce_file_format=True)
+    again = read.read_video(path)
+    np.testing.assert_array_equal(again.frames, video.frames)
+    assert again.flags == ("fewer_frames_than_declared",)
     ds.PixelData = encaps.encapsulate([b"no stream at all" * 20])
     ds.save_as(path, enforce_file_format=True)
     with pytest.raises(VideoError, match="a.dcm.*decoding failed"):

@@ -75,3 +75,12 @@ def test_a_file_that_lacks_its_last_byte_is_whole(tmp_path, frames):
     assert data[-1:] == b"\x3b"
     (tmp_path / "a.gif").write_bytes(data[:-1])
     np.testing.assert_array_equal(read_gif(tmp_path / "a.gif").frames, frames)
+
+
+def test_a_picture_larger_than_the_screen_that_it_is_drawn_on_is_damage(tmp_path, frames):
+    data = bytearray(write(tmp_path / "a.gif", frames).read_bytes())
+    place = data.rindex(b"\x2c\0\0\0\0")  # the last picture's corner; its width and height follow
+    data[place + 5 : place + 9] = b"\xff" * 4
+    (tmp_path / "a.gif").write_bytes(data)
+    with pytest.raises(VideoError, match="a.gif: decoding failed at frame .*copy it again"):
+        read_gif(tmp_path / "a.gif")

@@ -59,6 +59,17 @@ def test_a_spacing_of_another_unit_is_seen_by_the_size_of_the_picture(spacing, k
     assert video.flags == (() if known else ("implausible_pixel_spacing",))
 
 
+@pytest.mark.parametrize("height,width,spacing", [(1080, 1920, 0.3), (708, 1016, 0.5), (960, 1280, 0.4)])
+def test_a_whole_screen_is_larger_than_the_picture_on_it(height, width, spacing):
+    """The picture is 200 mm high; a unit that is ten times too large is seen all the same."""
+    screen, high = np.zeros((2, height, width), np.uint8), round(200 / spacing)
+    for region in ((20, 30, 20 + high, 30 + high), None):
+        video = Video(screen, pixel_spacing=(spacing, spacing), region=region)
+        assert video.pixel_spacing == (spacing, spacing) and video.flags == ()
+        wrong = Video(screen, pixel_spacing=(10 * spacing, 10 * spacing), region=region)
+        assert np.isnan(wrong.pixel_spacing).all() and wrong.flags == ("implausible_pixel_spacing",)
+
+
 def test_pixels_have_the_shape_of_their_spacing_else_of_their_aspect():
     known = Video(frames(), pixel_spacing=(0.2, 0.3), pixel_aspect=1.2)
     assert known.pixel_aspect == pytest.approx(1.5) and known.pixel_size == (0.2, 0.3)
