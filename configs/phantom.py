@@ -61,13 +61,12 @@ def get_config(arg: str | None = None):
     # SCD trains the decoder's tokens, the phase term the CLS tokens of frames.
     c.eval.readouts = (*c.eval.readouts, "decoder_mean_map", "decoder_std_map", "frame_mean", "frame_std")
 
-    # The demo is to end soon: one clip per video, one untrained encoder, and of the heads that train for long one
-    # training per encoder (docs/evaluation.md has their CPU seconds).
-    c.eval.clips, c.eval.random_seeds = (3, 3) if args.long else (1, 1)
-    if not args.long:
-        c.eval.evaluators.mlp.fields, c.eval.evaluators.attentive.fields = (), ("ef",)
-        fit = c.eval.evaluators.attentive.fit
-        fit.learning_rates, fit.weight_decays, fit.seeds = (3e-3,), (3.0,), 1
+    # To end soon: one untrained encoder, and of the heads that train for long one training per encoder
+    # (docs/evaluation.md has their CPU seconds).
+    c.eval.clips, c.eval.random_seeds = 3 if args.long else 1, 1
+    c.eval.evaluators.mlp.fields, c.eval.evaluators.attentive.fields = (), () if args.long else ("ef",)
+    fit = c.eval.evaluators.attentive.fit
+    fit.learning_rates, fit.weight_decays, fit.seeds = (3e-3,), (3.0,), 1
 
     if args.smoke and args.long:
         raise ValueError("config arguments smoke and long exclude each other")
