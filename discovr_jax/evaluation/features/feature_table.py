@@ -6,8 +6,7 @@ import json
 import os
 import pathlib
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -61,13 +60,19 @@ class FeatureTable:
         pq.write_table(pa.Table.from_pylist(rows, schema=self._schema(width, whole=False)), temporary)
         os.replace(temporary, path)
 
-    def done(self) -> dict[int, int]:
-        """Rows of each part that is whole; one that a full disk cut short is removed."""
+    def numbers(self) -> set[int]:
+        """Of the parts that are there."""
+        return {number for number, _ in self._parts()}
+
+    def done(self, wanted: Container[int]) -> dict[int, int]:
+        """Rows of each of these parts that is whole; one that a full disk cut short is removed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         result = {}
         for number, path in self._parts():
+            if number not in wanted:
+                continue
             try:
                 result[number] = pq.read_metadata(path).num_rows
             except (pa.ArrowInvalid, OSError):
@@ -78,7 +83,7 @@ class FeatureTable:
         """Table, lists and card from the parts; the table, which says that all is done, comes last.
 
         Returns:
-          The card with "rows", "quarantined" and "skipped"; of no rows nothing is kept but the parts.
+          The card with "rows", "quarantined" and "skipped"; of no rows there are only the lists. The parts stay.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -114,7 +119,6 @@ class FeatureTable:
         if counts["rows"]:
             write_json(self.card, card, indent=1)
             os.replace(temporary, self.table)
-            shutil.rmtree(self.partial)
         return card
 
     def _schema(self, width: int, whole: bool):
