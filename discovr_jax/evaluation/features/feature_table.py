@@ -93,6 +93,7 @@ class FeatureTable:
             schema = schema.with_metadata((schema.metadata or {}) | {READOUTS: json.dumps(card["readouts"])})
         temporary, counts = self.partial / "table.parquet", dict.fromkeys(("rows", *LISTS), 0)
         waiting: list[pa.Table] = []
+        size = 0  # of these in bytes, counted along: to ask each of them at every part is quadratic
         lists = {kind: _List(self.list_of(kind)) for kind in LISTS}
         with pq.ParquetWriter(temporary, schema) as writer:
 
@@ -110,8 +111,10 @@ class FeatureTable:
                 good = part.filter(pa.array([kind is None for kind in named])).select(schema.names)
                 counts["rows"] += len(good)
                 waiting.append(good)
-                if sum(table.nbytes for table in waiting) >= _ROW_GROUP:
+                size += good.nbytes
+                if size >= _ROW_GROUP:
                     flush()
+                    size = 0
             flush()
         for each in lists.values():
             each.close()
