@@ -218,7 +218,7 @@ def _begin(out: FeatureTable, settings: dict, shard: Shard | None) -> int:
         write_json(path, settings | {"shards": asked})
         return asked
     begun = json.loads(path.read_text())
-    shards = begun.pop("shards")
+    shards = begun.pop("shards", 1)  # what an earlier version began does not say it, and is refused
     if begun != json.loads(json.dumps(settings)):
         raise ExtractError(
             f"{out.partial} was begun with other weights, settings or inputs: remove it, or choose another --output"

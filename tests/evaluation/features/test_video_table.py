@@ -200,6 +200,17 @@ def test_shards_must_be_of_one_table(archive, tmp_path):
         run(archive, alone, "1/2")
 
 
+def test_what_an_earlier_version_began_is_refused(archive, tmp_path):
+    """It did not note the files' names, so that others may have been listed."""
+    run(archive, tmp_path / "f.parquet", "1/2")
+    begun = tmp_path / "f.parquet.partial" / "settings.json"
+    kept = {key: value for key, value in json.loads(begun.read_text()).items() if key not in ("shards", "names")}
+    begun.write_text(json.dumps(kept))
+    for shard in ("2/2", None):
+        with pytest.raises(ExtractError, match="other weights, settings or inputs"):
+            run(archive, tmp_path / "f.parquet", shard)
+
+
 def test_another_machine_must_list_the_same_files(archive, tmp_path):
     """As many, but one has another name: row numbers would mean other files."""
     folder = tmp_path / "copy"
