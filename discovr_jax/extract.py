@@ -9,48 +9,39 @@ Reads what `prepare echo_folder` reads, by the same rule; a CSV names the files,
 `prepare` took of the folder (--csv). As in its records, all but the ultrasound sector is cut off (--whole_frame leaves
 it). Beside the table: NAME.card.json (weights, preprocessing), NAME.quarantine.csv (files that could not be read, with
 the reasons) and NAME.skipped.csv (sound files that hold no clip: stills and the like).
-Killed, the same command goes on where it stopped. DICOM is private: its rows are named by row number and a salted
-id, and nothing of its header but the geometry of the pixels and the frame rate is read. --show_paths names them,
---hide_paths hides all.
+Killed, the same command goes on where it stopped. Several processes share the work, also on several machines with a
+common disk: each gets the same command and --shard=1/N to --shard=N/N. The one that ends last writes the table.
+DICOM is private: its rows are named by row number and a salted id, and nothing of its header but the geometry of the
+pixels and the frame rate is read. --show_paths names them, --hide_paths hides all.
 --encoder gives the baselines of the same clips: initial weights, or what is read from pixels without a network. The
 clips are those of --checkpoint, or of a config, which may be changed: --config=phantom --config.data.image_size=64.
 torch:NAME is an encoder of others, which a function of yours builds: docs/how-to/other_encoders.md.
 """
 
 import argparse
-import concurrent.futures
-import csv
-import json
 import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from discovr_jax import command_line, storage
-from discovr_jax.data import file_listing, frame_rates, private
-from discovr_jax.data import inputs as inputs_lib
+from discovr_jax.data import file_listing, frame_rates
 from discovr_jax.data.inputs import Input
-from discovr_jax.evaluation.features import input_videos, pixels
-from discovr_jax.evaluation.features.feature_table import FeatureTable, write_json
+from discovr_jax.evaluation.features import pixels, video_table
+from discovr_jax.evaluation.features.feature_table import FeatureTable
+from discovr_jax.evaluation.features.video_table import QUARANTINE, SKIPPED, ExtractError, Shard
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.models import readouts
 from discovr_jax.outside_encoders.encoder import OutsideEncoder
 from discovr_jax.outside_encoders.known import KNOWN
 from discovr_jax.pixel_encoder import PixelEncoder
-from discovr_jax.progress import Progress, doing
+from discovr_jax.progress import doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
-CHUNK = 16  # files that are embedded, and then written, at a time
-QUARANTINE, SKIPPED = input_videos.QUARANTINE, input_videos.SKIPPED
 CHECKPOINT, PIXELS, TORCH = "checkpoint", "pixels", "torch"  # values of --encoder, besides untrained:SEED
 AnyEncoder = VideoEncoder | PixelEncoder | OutsideEncoder
-
-
-class ExtractError(ValueError):
-    """Nothing to read or nowhere to write; the message says what to do."""
 
 
 def extract(
@@ -65,6 +56,7 @@ def extract(
     use_fps: bool = True,
     whole_frame: bool = False,
     workers: int = 4,
+    shard: Shard | None = None,
 ) -> dict:
     """Embed every video of `source` and write the table, one row per video in the order of the input.
 
@@ -81,23 +73,26 @@ def extract(
         encoder was trained at a set frame rate: such files go on the quarantine list.
       whole_frame: embed frames as they are, with whatever the scanner wrote around the sector.
       workers: files decoded at once.
+      shard: which this is of several processes that share the work, all with the same `output`; the one that ends
+        last writes it. None: the only process; where others have begun shards, it writes the table if all are done.
 
     Returns:
-      The model card, with counts.
+      The model card, with counts; of a shard that ends before others without counts, and with "unfinished_shards".
 
     Raises:
       InputError: no input, or a CSV that cannot be read.
-      ExtractError: no file gave features, or an output of something else is in the way.
+      ExtractError: no file gave features; an output of something else is in the way; another process writes the same;
+        or, without `shard`, some shards are not done.
     """
     check_frame_rate(encoder, use_fps)
 
     def make(chunk: Sequence[Input], videos: list, _: bytes) -> list[dict]:
         return _embed(encoder, chunk, videos, use_fps)
 
-    return write_table(
-        open_table(output), source, encoder.card() | {"use_fps": use_fps}, make,
+    return video_table.write_table(
+        video_table.open_table(output), source, encoder.card() | {"use_fps": use_fps}, make,
         show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, csv=csv, whole_frame=whole_frame,
-        workers=workers,
+        workers=workers, shard=shard,
     )  # fmt: skip
 
 
@@ -109,98 +104,6 @@ def check_frame_rate(encoder: AnyEncoder, use_fps: bool) -> None:
             f"{frame_rates.in_words(encoder.frame_rates)}: set --trained_fps, or --ignore_fps to take frames at "
             f"the stride of the training, {encoder.options['stride']}"
         )
-
-
-def open_table(output: str | os.PathLike, *columns_and_notice) -> FeatureTable:
-    """The table of --output; other arguments as of `FeatureTable`.
-
-    Raises:
-      ExtractError: its name does not end in .parquet, or it is that of a folder.
-    """
-    path = pathlib.Path(output).absolute()
-    if path.suffix != ".parquet" or path.is_dir():
-        is_folder = " is a folder" if path.is_dir() else ""
-        raise ExtractError(f"--output={output}{is_folder}: the table is Parquet, give a file that ends in .parquet")
-    return FeatureTable(path, *columns_and_notice)
-
-
-def write_table(
-    out: FeatureTable,
-    source: str | os.PathLike,
-    settings: dict,
-    make: Callable[[Sequence[Input], list, bytes], list[dict]],
-    *,
-    show_paths: bool,
-    hide_paths: bool,
-    private_dir: str | os.PathLike | None,
-    csv: str | os.PathLike | None,
-    whole_frame: bool,
-    workers: int,
-) -> dict:
-    """Read every video of `source`, and write what `make` says of it; arguments and errors as of `extract`.
-
-    Args:
-      settings: of the card; a table or a part of one that was made with others is refused.
-      make: (files, what `input_videos` read of each, salt) -> a row for each, without its id; one that goes on a list
-        holds `list` and `reason`.
-    """
-    given = inputs_lib.find(source, private_names=not show_paths, csv=csv)
-    files = given.files
-    _check_private(private_dir, out)
-    settings = settings | {"whole_frame": whole_frame, "inputs": len(files)} | given.of_table()
-    if out.table.exists():
-        return _finished(out, settings)
-    salt = _start(out, settings, private_dir)
-    ids = [inputs_lib.identity(one, salt, show_paths, hide_paths) for one in files]
-    if private_dir is not None:
-        names = {key: str(one.path.absolute()) for key, one in zip(ids, files, strict=True) if one.path is not None}
-        private.write_map(private_dir, private.ID_MAP, "path", names)
-    progress = Progress("files", len(files))
-    done = out.done()
-    progress(sum(done.values()))
-    with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
-        waiting = [(first // CHUNK, files[first : first + CHUNK]) for first in range(0, len(files), CHUNK)]
-        waiting = [(number, chunk) for number, chunk in waiting if number not in done]
-        for number, chunk, videos in input_videos.read_ahead(pool, waiting, whole_frame):
-            rows = make(chunk, videos, salt)
-            out.write_part(number, [row | {"id": ids[row["row"]]} for row in rows], settings["features"])
-            progress.add(len(chunk))
-    card = out.finish(settings | {"not_read": given.not_read})
-    if not card["rows"]:
-        shutil.rmtree(out.partial)  # another try reads them again
-        kind = QUARANTINE if card["quarantined"] else SKIPPED
-        raise ExtractError(
-            f"none of the {len(files)} files gave a row: {card['quarantined']} could not be read, {card['skipped']} "
-            f"hold no clip; the first reason: {_first_reason(out.list_of(kind))} (all are in {out.list_of(kind)})"
-        )
-    return card
-
-
-def _first_reason(path: pathlib.Path) -> str:
-    with open(path, newline="", encoding="utf-8") as file:
-        return next(csv.DictReader(file))["reason"]
-
-
-def _check_private(private_dir, out: FeatureTable) -> None:
-    if private_dir is not None and pathlib.Path(private_dir).absolute() == out.table.parent:
-        raise ExtractError(f"--private_dir={private_dir} is the output's folder: ids and names must be kept apart")
-
-
-def _start(out: FeatureTable, settings: dict, private_dir) -> bytes:
-    """Begin, or go on with, a partial extraction; returns the salt.
-
-    Raises:
-      ExtractError: what is there was made with other weights, settings or inputs.
-    """
-    out.partial.mkdir(parents=True, exist_ok=True)
-    begun = out.partial / "settings.json"
-    if not begun.exists():
-        write_json(begun, settings)
-    elif json.loads(begun.read_text()) != json.loads(json.dumps(settings)):
-        raise ExtractError(
-            f"{out.partial} was begun with other weights, settings or inputs: remove it, or choose another --output"
-        )
-    return private.open_salt(out.partial if private_dir is None else private_dir)
 
 
 def _embed(encoder: AnyEncoder, chunk: Sequence[Input], videos: list, use_fps: bool) -> list[dict]:
@@ -255,21 +158,12 @@ def _add_features(encoder: AnyEncoder, good: list) -> None:
         row["features"] = vector
 
 
-def _finished(out: FeatureTable, settings: dict) -> dict:
-    """The card of a table that is there already, if this command made it."""
-    card = json.loads(out.card.read_text()) if out.card.exists() else {}
-    if any(card.get(key) != value for key, value in json.loads(json.dumps(settings)).items()):
-        raise ExtractError(
-            f"--output={out.table} exists, from other weights, settings or inputs: choose another, or remove it"
-        )
-    return card
-
-
 @doing("extracting features")
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 0 if a table was written, 1 with the reason on stderr if not."""
+    """Run the command; 0 if a table or its shard of one was written, 1 with the reason on stderr if not."""
     args, overrides = _parser().parse_known_args(storage.expand_home(argv))
     try:
+        shard = None if args.shard is None else Shard.parse(args.shard)
         encoder = open_encoder(args, overrides)
         card = extract(
             encoder,
@@ -282,10 +176,14 @@ def main(argv: list[str] | None = None) -> int:
             use_fps=not args.ignore_fps and not isinstance(encoder, OutsideEncoder),
             whole_frame=args.whole_frame,
             workers=args.workers,
+            shard=shard,
         )
     except (ValueError, CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if unfinished := card.get(video_table.UNFINISHED):
+        print(f"shard {shard} is done; not yet: {video_table.in_words(unfinished)}. The last one writes {args.output}")
+        return 0
     print(f"{card['rows']} rows of {card['features']} features in {args.output}")
     tell_lists(card, pathlib.Path(args.output))
     return 0
@@ -379,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")
     add("--dtype", choices=("float32", "bfloat16"), help="of activations (default: as evaluated, else float32)")
     add("--batch_size", type=int, default=8, help="clips per batch (default: %(default)s)")
+    add("--shard", metavar="I/N", help="this is the I-th of N processes, from 1, that share --output")
     add_file_flags(parser)
     return parser
 

@@ -30,6 +30,7 @@ from discovr_jax.data.io.video import Video
 from discovr_jax.dicom_output import files as dicom_files
 from discovr_jax.dicom_output.algorithm import Algorithm
 from discovr_jax.evaluation import interface
+from discovr_jax.evaluation.features import video_table
 from discovr_jax.evaluation.fitted_heads import RESEARCH_USE
 from discovr_jax.inference import VideoEncoder, load_encoder
 from discovr_jax.prediction_pictures import measured, picture
@@ -81,7 +82,7 @@ def predict(
     """
     heads = encoder.predictor.heads
     extract_lib.check_frame_rate(encoder, use_fps)
-    out = extract_lib.open_table(
+    out = video_table.open_table(
         output, lambda _: _types(heads.of_kind("regression"), dicom is not None), RESEARCH_USE
     )
     folder, reports = (None if each is None else pathlib.Path(each) for each in (pictures, dicom))
@@ -116,7 +117,7 @@ def predict(
         usable = []
         for one, file, row in zip(chunk, files, rows, strict=True):
             if "list" not in row and _shows_doppler(*file[:2]):
-                row["list"], row["reason"] = extract_lib.SKIPPED, DOPPLER
+                row["list"], row["reason"] = video_table.SKIPPED, DOPPLER
             elif "list" not in row:
                 row["study"] = _study(one, salt, show_paths)
                 usable.append((row, file, one))
@@ -128,7 +129,7 @@ def predict(
         "heads": {name: heads.about[name] for name in _OF_HEADS},
     }  # fmt: skip
     settings |= {} if reports is None else {"dicom": True}  # a table without it has no such column
-    card = extract_lib.write_table(
+    card = video_table.write_table(
         out, source, settings, make,
         show_paths=show_paths, hide_paths=hide_paths, private_dir=private_dir, csv=csv, whole_frame=whole_frame,
         workers=workers,

@@ -64,7 +64,7 @@ def test_loading_needs_no_file_locks():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == (
-        "OSError: training and preparing records need the file locks of Linux or macOS; on Windows run them in WSL"
+        "OSError: training, prepare and --shard need the file locks of Linux or macOS; on Windows run them in WSL"
     )
 
 

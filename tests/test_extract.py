@@ -15,7 +15,7 @@ import discovr_jax
 from discovr_jax import extract
 from discovr_jax.data import inputs, read, sector
 from discovr_jax.data import private as private_names
-from discovr_jax.evaluation.features import feature_table
+from discovr_jax.evaluation.features import feature_table, video_table
 from tests import run_case
 from tests.builder_case import moving_square, write_video
 
@@ -195,9 +195,10 @@ def test_parts_are_put_together_in_their_order_whatever_their_number(tmp_path):
         row = {"row": number, "id": str(number), "format": "npy"}
         bad = row | {"row": -number, "list": "quarantine", "reason": f"reason {number}"}
         table.write_part(number, [row | {"features": vector}, bad], 4)
-    assert table.done() == {99_999: 2, 100_000: 2, 1_000_000: 2}
+    assert table.done(range(2_000_000)) == {99_999: 2, 100_000: 2, 1_000_000: 2}
+    assert table.done(range(100_000)) == {99_999: 2}
     (table.partial / "part-7.parquet").write_bytes((table.partial / "part-99999.parquet").read_bytes()[:100])
-    assert table.done() == {99_999: 2, 100_000: 2, 1_000_000: 2} and not (table.partial / "part-7.parquet").exists()
+    assert 7 not in table.done(range(2_000_000)) and not (table.partial / "part-7.parquet").exists()
     assert table.finish({"features": 4, "readouts": {"cls": 4}})["rows"] == 3
     found = rows(tmp_path / "f.parquet")
     assert [row["row"] for row in found] == [99_999, 100_000, 1_000_000]
@@ -293,7 +294,7 @@ def test_frame_rates_come_from_a_csv(encoder, archive, tmp_path, monkeypatch):
 
 def test_resumes_where_it_was_stopped(encoder, archive, tmp_path, monkeypatch):
     """Chunks of one file; stopped before the third, only what is left is embedded, and the result is the same."""
-    monkeypatch.setattr(extract, "CHUNK", 1)
+    monkeypatch.setattr(video_table, "CHUNK", 1)
     extract.extract(encoder, archive, tmp_path / "whole.parquet", hide_paths=True, private_dir=tmp_path / "private")
     embed, calls = encoder.embed, []
 
@@ -342,6 +343,25 @@ def test_command(workdir, archive, tmp_path, capsys):
     assert "choose another" in capsys.readouterr().err
     assert extract.main([arguments[0].replace("run", "gone"), *arguments[1:]]) == 1
     assert "no checkpoint here" in capsys.readouterr().err
+
+
+def test_shards_by_command(workdir, archive, tmp_path, monkeypatch, capsys):
+    """The real encoder in two shards: the features of one process to the bit, in the same order."""
+    monkeypatch.setattr(video_table, "CHUNK", 2)
+    arguments = [f"--checkpoint={workdir}", f"--input={archive}", f"--private_dir={tmp_path / 'private'}"]
+    assert extract.main([*arguments, f"--output={tmp_path / 'whole.parquet'}"]) == 0
+    arguments.append(f"--output={tmp_path / 'f.parquet'}")
+    assert extract.main([*arguments, "--shard=2/2"]) == 0
+    assert "shard 2/2 is done; not yet: 1/2. The last one writes" in capsys.readouterr().out
+    assert extract.main(arguments) == 1
+    assert "in 2 shards; not done: 1/2. Run them" in capsys.readouterr().err
+    assert extract.main([*arguments, "--shard=1/2"]) == 0
+    out = capsys.readouterr().out
+    assert "4 rows of 16 features" in out and "f.quarantine.csv" in out
+    for kind in ("parquet", "card.json", "quarantine.csv"):
+        assert (tmp_path / f"f.{kind}").read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
+    assert extract.main(["--checkpoint=gone", *arguments[1:], "--shard=3/2"]) == 1
+    assert "of N processes the first is --shard=1/N" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"the real clips are not at {REAL}")

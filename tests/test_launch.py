@@ -11,13 +11,13 @@ import sys
 import pytest
 import yaml
 
-from discovr_jax import command_line
+from discovr_jax import command_line, extract
 from discovr_jax.benchmark import ablations, step
 from discovr_jax.configs import adult
 from discovr_jax.runs.workdir import flatten
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
-SCRIPTS = ("tpu_vm.sh", "slurm.sh", "study.sh", "gpu_learn.sh", "gpu_bench.sh")
+SCRIPTS = ("tpu_vm.sh", "slurm.sh", "slurm_extract.sh", "study.sh", "gpu_learn.sh", "gpu_bench.sh")
 FLAGS = ["--config=adult", "--config.duration=20 steps"]
 
 
@@ -83,6 +83,27 @@ def test_slurm_runs_one_task_a_gpu():
     assert_known(words[2:])
     head = (LAUNCH / "slurm.sh").read_text()
     assert "--ntasks-per-node=8" in head and "--gpus-per-node=8" in head
+
+
+def extraction(**environ):
+    """launch/slurm_extract.sh, dry, as SLURM starts a task of an array."""
+    flags = ["--checkpoint=runs/adult", "--input=/shared/videos", "--output=/shared/f.parquet"]
+    command = ["bash", str(LAUNCH / "slurm_extract.sh"), *flags]
+    return subprocess.run(command, env=os.environ | {"DRY_RUN": "1"} | environ, capture_output=True, text=True)
+
+
+def test_slurm_extracts_a_shard_per_task():
+    task = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "8", "SLURM_CPUS_PER_TASK": "6"}
+    done = extraction(**task)
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    assert words[1:4] == ["-u", "-m", "discovr_jax.extract"]
+    args, others = extract._parser().parse_known_args(words[4:])
+    assert (args.shard, args.workers, args.output, others) == ("3/8", 6, "/shared/f.parquet", [])
+    # A task that failed, alone: its array ends at itself.
+    again = extraction(**task | {"SLURM_ARRAY_TASK_MAX": "3", "SHARDS": "8"})
+    assert "--shard=3/8" in shlex.split(again.stdout)
+    assert "sbatch --array=1-N" in extraction().stderr
 
 
 def test_the_study_runs_every_method_at_every_seed():

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pathlib
-import socket
 import tempfile
 
 from discovr_jax import file_lock, renamed_keys, storage
@@ -35,14 +34,11 @@ def locked(workdir: str | pathlib.Path):
         raise WorkdirError(f"--workdir={workdir} cannot be written ({error.strerror}): choose another") from None
     try:
         try:
-            file_lock.lock(handle, wait=False)
-        except BlockingIOError:
-            owner = os.read(handle, 256).decode(errors="replace").strip() or "unknown"
+            file_lock.claim(handle)
+        except file_lock.InUseError as error:
             raise WorkdirError(
-                f"--workdir={workdir} is in use by process {owner}: wait for it, stop it, or choose another workdir"
+                f"--workdir={workdir} is in use by process {error}: wait for it, stop it, or choose another workdir"
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         if problem := storage.rename_problem(workdir):
             raise WorkdirError(f"--workdir={problem}")
         yield

@@ -6,8 +6,7 @@ import json
 import os
 import pathlib
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 _PART = re.compile(r"part-(\d+)\.parquet")
@@ -61,13 +60,19 @@ class FeatureTable:
         pq.write_table(pa.Table.from_pylist(rows, schema=self._schema(width, whole=False)), temporary)
         os.replace(temporary, path)
 
-    def done(self) -> dict[int, int]:
-        """Rows of each part that is whole; one that a full disk cut short is removed."""
+    def numbers(self) -> set[int]:
+        """Of the parts that are there."""
+        return {number for number, _ in self._parts()}
+
+    def done(self, wanted: Container[int]) -> dict[int, int]:
+        """Rows of each of these parts that is whole; one that a full disk cut short is removed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         result = {}
         for number, path in self._parts():
+            if number not in wanted:
+                continue
             try:
                 result[number] = pq.read_metadata(path).num_rows
             except (pa.ArrowInvalid, OSError):
@@ -78,7 +83,7 @@ class FeatureTable:
         """Table, lists and card from the parts; the table, which says that all is done, comes last.
 
         Returns:
-          The card with "rows", "quarantined" and "skipped"; of no rows nothing is kept but the parts.
+          The card with "rows", "quarantined" and "skipped"; of no rows there are only the lists. The parts stay.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -88,6 +93,7 @@ class FeatureTable:
             schema = schema.with_metadata((schema.metadata or {}) | {READOUTS: json.dumps(card["readouts"])})
         temporary, counts = self.partial / "table.parquet", dict.fromkeys(("rows", *LISTS), 0)
         waiting: list[pa.Table] = []
+        size = 0  # of these in bytes, counted along: to ask each of them at every part is quadratic
         lists = {kind: _List(self.list_of(kind)) for kind in LISTS}
         with pq.ParquetWriter(temporary, schema) as writer:
 
@@ -105,8 +111,10 @@ class FeatureTable:
                 good = part.filter(pa.array([kind is None for kind in named])).select(schema.names)
                 counts["rows"] += len(good)
                 waiting.append(good)
-                if sum(table.nbytes for table in waiting) >= _ROW_GROUP:
+                size += good.nbytes
+                if size >= _ROW_GROUP:
                     flush()
+                    size = 0
             flush()
         for each in lists.values():
             each.close()
@@ -114,7 +122,6 @@ class FeatureTable:
         if counts["rows"]:
             write_json(self.card, card, indent=1)
             os.replace(temporary, self.table)
-            shutil.rmtree(self.partial)
         return card
 
     def _schema(self, width: int, whole: bool):
