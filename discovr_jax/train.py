@@ -112,9 +112,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         closing.callback(checkpoints.close)
         local = LocalCheckpoints(directory, config.checkpoint.local_dir, config.checkpoint.local_seconds)
         closing.callback(local.close)
-        restored, place = local.restore_newer(checkpoints.steps(), abstract), local.directory
-        if restored is None:
-            restored, place = checkpoints.restore_latest(abstract), checkpoints.directory
+        restored = checkpoints.restore_latest(abstract, lambda steps: local.restore_newer(steps, abstract))
+        place = local.directory if local.restored else checkpoints.directory
+        if not local.restored:
             local.clear()
         if restored is None:
             state, first = init_state(experiment, mesh, config.seed), 0
@@ -168,7 +168,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             so_far = clock.so_far(step)
             with clock.paused():
                 where.save(step, state, position | {"next_step": step}, written, so_far)
-            local.saved()
+            local.reset_timer()
 
         if first < total:
             logger.info("training from step %d to %d; the first step compiles, which takes a while", first, total)
@@ -184,7 +184,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     if should_run(step, experiment.log_every, total):
                         log.write(step, row)
                 due = should_run(step, experiment.checkpoint_every, total)
-                if step > first and (due or stop):
+                unsaved = step > first or local.restored  # in the workdir
+                if unsaved and (due or stop):
                     save(step, state)
                 elif step > first and local.due:
                     save(step, state, local)
@@ -204,7 +205,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                         unscored = False
                     except processes.Preempted:
                         stop = True
-                        if step > first and not due:
+                        if unsaved and not due:
                             save(step, state)
                 if step == total or stop:
                     break

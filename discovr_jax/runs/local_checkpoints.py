@@ -33,14 +33,16 @@ class LocalCheckpoints:
 
     Attributes:
       directory: of the checkpoint; None without.
+      restored: whether the run goes on from it.
 
     Raises:
       ConfigError: there are several processes, each of which would have a part of the state on a disk of its own.
     """
 
     def __init__(self, workdir: str | pathlib.Path, folder: str, seconds: float):
-        self._seconds, self._saved = seconds, time.monotonic()
+        self._seconds, self._since = seconds, time.monotonic()
         self.directory: pathlib.Path | None = None
+        self.restored = False
         self._checkpoints: Checkpoints | None = None
         if not folder:
             return
@@ -56,26 +58,29 @@ class LocalCheckpoints:
 
     @property
     def due(self) -> bool:
-        return self._checkpoints is not None and time.monotonic() - self._saved >= self._seconds
+        return self._checkpoints is not None and time.monotonic() - self._since >= self._seconds
+
+    def reset_timer(self) -> None:
+        """To be called after each checkpoint of the run, here or in the workdir."""
+        self._since = time.monotonic()
 
     def save(self, *arguments) -> None:
         """See `Checkpoints.save`."""
         assert self._checkpoints, "without a folder nothing is due"
         self._checkpoints.save(*arguments)
 
-    def saved(self) -> None:
-        """A checkpoint was saved, here or in the workdir."""
-        self._saved = time.monotonic()
-
     def restore_newer(self, steps: list[int], abstract_state):
         """As `Checkpoints.restore_latest`, if it is of a step after all of `steps`; else, or if damaged, None."""
         if self._checkpoints is None or self._checkpoints.steps()[-1:] <= steps[-1:]:
             return None
         try:
-            return self._checkpoints.restore_latest(abstract_state)
+            found = self._checkpoints.restore_latest(abstract_state)
         except CheckpointError as error:
             logger.warning("%s; going on from the workdir's own", error)
+            self.clear()
             return None
+        self.restored = True
+        return found
 
     def clear(self) -> None:
         """Removes what is not gone on from: of two checkpoints Orbax keeps the one of the later step."""
