@@ -11,6 +11,7 @@ from discovr_jax.errors import ConfigError
 from discovr_jax.runs import local_checkpoints
 from discovr_jax.runs.checkpoint import Checkpoints, whole_steps
 from discovr_jax.runs.local_checkpoints import LocalCheckpoints
+from tests import run_case
 
 # A read that fails leaves coroutines of Orbax behind, which Python reports when it collects them.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -109,6 +110,26 @@ def test_it_is_due_so_many_seconds_after_any_checkpoint(opened, monkeypatch):
     assert local.due
     local.reset_timer()
     assert not local.due
+
+
+def test_a_disk_that_fails_costs_the_local_checkpoint_and_not_the_run(opened, caplog):
+    save(opened(), 2)
+    local = opened()
+    with run_case.largest_file(16):
+        local.save(4, state(4), {"next_step": 4}, {"seed": 0})  # fails in the background
+        assert local.due
+        local.save(7, state(7), {"next_step": 7}, {"seed": 0})
+    assert not local.due, "it is not tried again and again"
+    assert caplog.text.count("could not be written") == 1 and "until the next start" in caplog.text
+    assert opened().restore_newer([], target())[0] == 2
+    local.remove()
+    assert not local.directory.exists()
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"checkpoint.local_dir.*file/local.*another folder"):
+        LocalCheckpoints(tmp_path, str(tmp_path / "file" / "local"), 60.0)
 
 
 def test_without_a_folder_nothing_is_due_or_kept(tmp_path):
