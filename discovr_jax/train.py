@@ -29,6 +29,7 @@ from discovr_jax.runs.checkpoint import Checkpoints
 from discovr_jax.runs.clock import Clock
 from discovr_jax.runs.local_checkpoints import LocalCheckpoints
 from discovr_jax.runs.step_watch import StepWatch
+from discovr_jax.runs.workdir_copy import WorkdirCopy
 from discovr_jax.trees import path_name
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # One process writes config.json; all compare it with their own.
         if writes:
             workdir.claim(directory, written, defaults)
+            closing.enter_context(WorkdirCopy(directory, config.checkpoint.copy_to, written, defaults))
             names = training_videos.to_json(training_videos.hashed(sources, chosen, training_videos.read(directory)))
             workdir.write_atomically(pathlib.Path(directory) / training_videos.FILE, names)
         processes.wait("workdir")

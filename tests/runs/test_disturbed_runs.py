@@ -1,18 +1,20 @@
-"""Runs of 9 steps that are disturbed on a machine with a local disk, and end as an undisturbed one.
+"""Runs of 9 steps that are disturbed on a machine with a local disk, or that is lost, and end as an undisturbed one.
 
 A checkpoint every 3 steps, an evaluation after 5.
 """
 
 import re
 import shutil
+import time
 
+import fsspec
 import pytest
 
 from discovr_jax import train
 from discovr_jax.data import feed
 from discovr_jax.evaluation import dry_run
 from discovr_jax.parallel import mesh as mesh_lib
-from discovr_jax.runs import metrics_log
+from discovr_jax.runs import metrics_log, workdir_copy
 from discovr_jax.runs.checkpoint import whole_steps
 from tests import run_case
 
@@ -110,3 +112,37 @@ def test_it_is_gone_on_from_where_a_newer_one_of_the_workdir_is_damaged(
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_6" / "state")
     assert_ends_as_one()
     assert f"resumed from step 5 of {tmp_path}/local" in caplog.text
+
+
+def test_a_run_goes_on_on_another_machine(start, undisturbed, tmp_path, monkeypatch, caplog):
+    """The first one is lost, and what it has not sent; the second gets SIGTERM, and sends what it has."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(workdir_copy, "_LOOK_EVERY", 0.01)
+    store = fsspec.filesystem("memory")
+    settings = {"checkpoint.copy_to": "memory://lost/run"}
+
+    def lost():
+        for _ in range(6000):
+            if b'"3"' in store.cat_file("/lost/run/copy.json"):
+                raise ZeroDivisionError
+            time.sleep(0.01)
+
+    def stop(copy, *_):
+        copy._ending.set()
+        copy._thread.join()
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(feed, "device_batches", run_case.cut_short(5, lost))
+        patch.setattr(workdir_copy.WorkdirCopy, "__exit__", stop)
+        start(tmp_path / "first", settings)
+    shutil.rmtree(tmp_path / "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(feed, "device_batches", run_case.cut_short(0, lambda: run_case.send("SIGTERM")))
+        assert not start(tmp_path / "second", settings).finished
+    shutil.rmtree(tmp_path / "second")
+    assert start(tmp_path / "third", settings).finished
+    assert re.findall(r"resumed from step (\d)", caplog.text) == ["3", "4"]
+    assert run_case.rows(tmp_path / "third") == undisturbed
+    for path in (path for path in (tmp_path / "third").rglob("*") if path.is_file() and path.name != "lock"):
+        assert store.cat_file(f"/lost/run/{path.relative_to(tmp_path / 'third')}") == path.read_bytes()
+    store.rm("/lost", recursive=True)
