@@ -73,7 +73,7 @@ setuptools.setup(
         "mlflow": ["mlflow-skinny>=2.14"],
         "dicom": ["highdicom>=0.28"],  # predict --dicom
         "hub": ["huggingface_hub>=2.0"],  # load_encoder("hf:..."), python -m discovr_jax.push
-        "buckets": ["aiohttp>=3.9", "gcsfs>=2024.6", "s3fs>=2024.6"],  # records at https://, gs:// and s3://
+        "buckets": ["aiohttp>=3.9", "gcsfs>=2024.6", "s3fs>=2024.6"],  # records, and copies of runs, in buckets
         "beam": ["apache-beam>=2.60"],  # in an environment of its own, with constraints/beam.txt
         "export": ["jax2onnx>=0.17", "onnxruntime>=1.24"],  # in an environment of its own: docs/how-to/export.md
         "docs": [  # `make docs`

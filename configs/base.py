@@ -168,6 +168,7 @@ def get_config() -> ConfigDict:
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "1000 steps"
     c.checkpoint.keep = 3  # newest checkpoints kept
+    c.checkpoint.copy_to = ""  # s3://BUCKET/RUN, gs://BUCKET/RUN: gets a copy of the workdir after each checkpoint
     c.checkpoint.local_dir = ""  # folder on a disk of this machine, for a checkpoint in between; "" for none
     c.checkpoint.local_seconds = 60.0  # from one checkpoint, of either kind, to the next one there
 

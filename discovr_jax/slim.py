@@ -30,7 +30,7 @@ from discovr_jax.runs import checkpoint
 
 WITHHELD = "withheld"
 # Keys of the config that name what is not passed on.
-PLACES = ("data.data_dir", "init_from", "checkpoint.local_dir", "log.project")
+PLACES = ("data.data_dir", "init_from", "checkpoint.copy_to", "checkpoint.local_dir", "log.project")
 ENCODERS = ("teacher/video_encoder/", "teacher/image_encoder/")
 
 

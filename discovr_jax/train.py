@@ -29,6 +29,7 @@ from discovr_jax.runs.checkpoint import Checkpoints
 from discovr_jax.runs.clock import Clock
 from discovr_jax.runs.local_checkpoints import LocalCheckpoints
 from discovr_jax.runs.step_watch import StepWatch
+from discovr_jax.runs.workdir_copy import WorkdirCopy
 from discovr_jax.trees import path_name
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         # One process writes config.json; all compare it with their own.
         if writes:
             workdir.claim(directory, written, defaults)
+            closing.enter_context(WorkdirCopy(directory, config.checkpoint.copy_to, written, defaults))
             names = training_videos.to_json(training_videos.hashed(sources, chosen, training_videos.read(directory)))
             workdir.write_atomically(pathlib.Path(directory) / training_videos.FILE, names)
         processes.wait("workdir")
@@ -112,9 +114,9 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
         closing.callback(checkpoints.close)
         local = LocalCheckpoints(directory, config.checkpoint.local_dir, config.checkpoint.local_seconds)
         closing.callback(local.close)
-        restored, place = local.restore_newer(checkpoints.steps(), abstract), local.directory
-        if restored is None:
-            restored, place = checkpoints.restore_latest(abstract), checkpoints.directory
+        restored = checkpoints.restore_latest(abstract, lambda steps: local.restore_newer(steps, abstract))
+        place = local.directory if local.restored else checkpoints.directory
+        if not local.restored:
             local.clear()
         if restored is None:
             state, first = init_state(experiment, mesh, config.seed), 0
@@ -168,7 +170,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
             so_far = clock.so_far(step)
             with clock.paused():
                 where.save(step, state, position | {"next_step": step}, written, so_far)
-            local.saved()
+            local.reset_timer()
 
         if first < total:
             logger.info("training from step %d to %d; the first step compiles, which takes a while", first, total)
@@ -184,7 +186,8 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                     if should_run(step, experiment.log_every, total):
                         log.write(step, row)
                 due = should_run(step, experiment.checkpoint_every, total)
-                if step > first and (due or stop):
+                unsaved = step > first or local.restored  # in the workdir
+                if unsaved and (due or stop):
                     save(step, state)
                 elif step > first and local.due:
                     save(step, state, local)
@@ -204,7 +207,7 @@ def train_and_evaluate(config: ConfigDict, directory: str, evaluate=None) -> Sum
                         unscored = False
                     except processes.Preempted:
                         stop = True
-                        if step > first and not due:
+                        if unsaved and not due:
                             save(step, state)
                 if step == total or stop:
                     break

@@ -117,6 +117,14 @@ def test_the_study_runs_every_method_at_every_seed():
         assert "--config.duration=20 steps" in words
 
 
+def at_second(folder, now):
+    """PATH where `date` says that so many seconds have passed."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "date").write_text(f"#!/bin/sh\necho {now}\n")
+    (folder / "bin" / "date").chmod(0o755)
+    return f"{folder / 'bin'}:{os.environ['PATH']}"
+
+
 def bench(out, *overrides, **environ):
     """launch/gpu_bench.sh with this Python; returns what it printed, and its report."""
     command = ["bash", str(LAUNCH / "gpu_bench.sh"), str(out), *overrides]
@@ -127,7 +135,8 @@ def bench(out, *overrides, **environ):
 
 
 def test_gpu_bench_measures_the_most_valuable_first(tmp_path):
-    _, report = bench(tmp_path, "--config.model.depth=2", DRY_RUN="1", TORCH_STEP="python step.py")
+    path = at_second(tmp_path, 580)
+    _, report = bench(tmp_path, "--config.model.depth=2", DRY_RUN="1", TORCH_STEP="python step.py", PATH=path)
     parts = ["step-48", "step-32", "step-64", "step-96", "ablations", "parts", "learn", "torch"]
     assert [line.removeprefix("## ") for line in report.splitlines() if line.startswith("## ")] == parts
     commands = [shlex.split(line) for line in report.splitlines() if line.startswith("    ")]
@@ -139,11 +148,35 @@ def test_gpu_bench_measures_the_most_valuable_first(tmp_path):
         assert command_line.read_config(flags.config, overrides).model.depth == 2
         assert set(getattr(flags, "only", ())) <= set(ablations.ABLATIONS)
     assert commands[6][-2:] == ["launch/gpu_learn.sh", str(tmp_path / "learn")]
+    assert "UNTIL=1060" in commands[6], "a minute before the end, for the scores"
 
 
 def test_gpu_bench_names_what_the_time_does_not_reach(tmp_path):
     printed, report = bench(tmp_path, ROWS="step-48 parts", LIMIT="0")
     assert printed == report == "step-48: not reached in 0 s\nparts: not reached in 0 s\n"
+
+
+def test_gpu_bench_trains_only_where_there_is_time_for_it(tmp_path):
+    """It simulates and compiles first, for some minutes."""
+    _, report = bench(tmp_path, ROWS="learn parts", LIMIT="359", DRY_RUN="1")
+    assert report.startswith("learn: not reached in 359 s\n\n## parts\n")
+
+
+@pytest.mark.parametrize(("until", "told"), [("600", ["--seconds=20"]), ("580", [])])
+def test_gpu_learn_trains_for_what_the_simulation_has_left(until, told, tmp_path):
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "rows.jsonl").touch()
+    environ = {"PYTHON": str(tmp_path / "python"), "UNTIL": until, "SEEDS": "0", "ABLATIONS": "0"}
+    environ = os.environ | environ | {"PATH": at_second(tmp_path, 580)}
+    done = subprocess.run(
+        ["bash", str(LAUNCH / "gpu_learn.sh"), str(tmp_path), str(tmp_path / "videos")], env=environ,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == (0 if told else 1) and ("no time is left" in done.stderr) == (not told), done.stderr
+    simulated, *trained = (tmp_path / "commands").read_text().splitlines()
+    assert "tfds_builders.echo_phantom.frames" in simulated
+    assert [[word for word in line.split() if "--seconds" in word] for line in trained] == [told][: len(told)]
 
 
 @pytest.mark.long  # compiles two steps

@@ -1,9 +1,9 @@
 """What each optimisation of the training step is worth: the step with one after the other taken away.
 
 Times each form on this machine's devices, on clips of noise; with --topology (as of --mode=plan) nothing runs, and what
-the program compiled for those chips does is counted. All forms compute the same loss and gradients, but for rounding.
-One is not part of the step, but to be tried: exact_teachers. Not meant to train: they replace functions of the model
-while they are compiled.
+the program compiled for those chips does is counted. All forms compute the same loss and gradients, but for rounding,
+except that without exact_teachers GELU of the teachers is another function, its approximation by tanh. Not meant to
+train: they replace functions of the model while they are compiled.
 """
 
 import argparse

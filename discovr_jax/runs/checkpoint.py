@@ -93,43 +93,55 @@ class Checkpoints:
                 f"{_first_line(error)}); {last}. Make space or repair the storage, then the same command resumes"
             ) from error
 
-    def restore_latest(self, abstract_state):
+    def restore_latest(self, abstract_state, elsewhere: Callable[[list[int]], tuple | None] = lambda _: None):
         """The newest readable checkpoint, as (step, state, meta), or None if there is none at all.
 
         A damaged one is named in a warning, kept on disk under another name (unless read-only), and the one
         before is used. Several processes use the same one: what one of them cannot read, none uses.
 
+        Args:
+          elsewhere: `steps -> (step, state, meta)` of a checkpoint kept elsewhere that is newer than all of `steps`,
+            which are those still to be tried; None if it has none.
+
         Raises:
           CheckpointError: checkpoints exist and none can be read.
         """
-        failures, tried = [], self._agreed_steps()
-        for step in reversed(tried):
-            try:
-                state, meta = self.restore(step, abstract_state)
-            except (ValueError, KeyError, OSError, CheckpointError) as error:
-                failures.append(f"step {step}: {type(error).__name__}: {_first_line(error)}")
-                logger.warning(
-                    "checkpoint %s/step_%d cannot be read and is %s (%s); trying the one before",
-                    self.directory,
-                    step,
-                    "passed over" if self._read_only else "set aside",
-                    _first_line(error),
-                )
-                continue
-            if not self._read_only:
-                self._set_aside([bad for bad in tried if bad > step])
-            return step, state, meta
+        failures: list[str] = []
+        tried = self._agreed_steps()
+        for left in range(len(tried), -1, -1):
+            found = elsewhere(tried[:left])
+            if found is None and left:
+                found = self._restore_or_warn(tried[left - 1], abstract_state, failures)
+            if found is not None:
+                if not self._read_only:
+                    self._set_aside(tried[left:])
+                return found
         if failures and self._read_only:
             # A training may have saved newer ones and removed these meanwhile.
             self._manager.reload()
             if set(self._agreed_steps()) - set(tried):
-                return self.restore_latest(abstract_state)
+                return self.restore_latest(abstract_state, elsewhere)
         if failures:
             raise CheckpointError(
                 f"{self.directory}: no checkpoint can be read ({'; '.join(failures)}). "
                 "Start anew in another --workdir, or restore the files from a backup."
             )
         return None
+
+    def _restore_or_warn(self, step: int, abstract_state, failures: list[str]) -> tuple | None:
+        """(step, state, meta); None where it cannot be read, and then why is added to `failures`."""
+        try:
+            return step, *self.restore(step, abstract_state)
+        except (ValueError, KeyError, OSError, CheckpointError) as error:
+            failures.append(f"step {step}: {type(error).__name__}: {_first_line(error)}")
+            logger.warning(
+                "checkpoint %s/step_%d cannot be read and is %s (%s); trying the one before",
+                self.directory,
+                step,
+                "passed over" if self._read_only else "set aside",
+                _first_line(error),
+            )
+            return None
 
     def restore(self, step: int, abstract_state):
         """State and meta of one step, placed as `abstract_state` says.

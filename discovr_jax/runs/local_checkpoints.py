@@ -26,6 +26,8 @@ FILE = "local_checkpoints"
 class LocalCheckpoints:
     """One checkpoint of a workdir, on a local disk, replaced every so many seconds.
 
+    A disk that fails while the run goes on costs this checkpoint only: a warning says so, and no more are saved.
+
     Args:
       workdir: of the run.
       folder: on the local disk; "" for none, and then nothing is ever due.
@@ -33,14 +35,17 @@ class LocalCheckpoints:
 
     Attributes:
       directory: of the checkpoint; None without.
+      restored: whether the run goes on from it.
 
     Raises:
-      ConfigError: there are several processes, each of which would have a part of the state on a disk of its own.
+      ConfigError: the folder cannot be made, or there are several processes, each of which would have a part of the
+        state on a disk of its own.
     """
 
     def __init__(self, workdir: str | pathlib.Path, folder: str, seconds: float):
-        self._seconds, self._saved = seconds, time.monotonic()
+        self._seconds, self._since = seconds, time.monotonic()
         self.directory: pathlib.Path | None = None
+        self.restored = False
         self._checkpoints: Checkpoints | None = None
         if not folder:
             return
@@ -52,44 +57,71 @@ class LocalCheckpoints:
         # A copy of the workdir has the same file, and is another run.
         name = hashlib.sha256(f"{path} {path.read_text(encoding='utf-8')}".encode()).hexdigest()[:16]
         self.directory = pathlib.Path(folder) / f"discovr_{name}"
-        self._checkpoints = Checkpoints(self.directory, keep=1)
+        try:
+            self._open()
+        except OSError as error:
+            raise ConfigError(
+                f"checkpoint.local_dir={folder!r}: {self.directory} cannot be made ({error.strerror}). Give another "
+                'folder, on a disk of this machine, or "" for none'
+            ) from None
 
     @property
     def due(self) -> bool:
-        return self._checkpoints is not None and time.monotonic() - self._saved >= self._seconds
+        return self._checkpoints is not None and time.monotonic() - self._since >= self._seconds
+
+    def reset_timer(self) -> None:
+        """To be called after each checkpoint of the run, here or in the workdir."""
+        self._since = time.monotonic()
 
     def save(self, *arguments) -> None:
-        """See `Checkpoints.save`."""
+        """See `Checkpoints.save`. Where it fails, that is said and nothing is due any more."""
         assert self._checkpoints, "without a folder nothing is due"
-        self._checkpoints.save(*arguments)
-
-    def saved(self) -> None:
-        """A checkpoint was saved, here or in the workdir."""
-        self._saved = time.monotonic()
+        try:
+            self._checkpoints.save(*arguments)
+        except CheckpointError as error:
+            self._give_up(error)
 
     def restore_newer(self, steps: list[int], abstract_state):
         """As `Checkpoints.restore_latest`, if it is of a step after all of `steps`; else, or if damaged, None."""
         if self._checkpoints is None or self._checkpoints.steps()[-1:] <= steps[-1:]:
             return None
         try:
-            return self._checkpoints.restore_latest(abstract_state)
-        except CheckpointError as error:
+            found = self._checkpoints.restore_latest(abstract_state)
+        except (CheckpointError, OSError) as error:
             logger.warning("%s; going on from the workdir's own", error)
+            self.clear()
             return None
+        self.restored = True
+        return found
 
     def clear(self) -> None:
         """Removes what is not gone on from: of two checkpoints Orbax keeps the one of the later step."""
-        self.remove()
-        if self.directory:
-            self._checkpoints = Checkpoints(self.directory, keep=1)
+        if self._checkpoints is None:
+            return
+        assert self.directory
+        try:
+            self._checkpoints.close()
+            shutil.rmtree(self.directory)
+            self._open()
+        except OSError as error:
+            self._give_up(error)
 
     def remove(self) -> None:
         """At the end, when the workdir has all of it."""
-        if self._checkpoints and self.directory:
-            self._checkpoints.close()
-            shutil.rmtree(self.directory)
+        self.close()
+        if self.directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def close(self) -> None:
         """Ends saving, on the way out."""
         if self._checkpoints:
             self._checkpoints.close()
+
+    def _open(self) -> None:
+        assert self.directory
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._checkpoints = Checkpoints(self.directory, keep=1)
+
+    def _give_up(self, error: Exception) -> None:
+        logger.warning("%s. No more local checkpoints until the next start; the workdir gets its own as before", error)
+        self._checkpoints = None  # not closed, which would say the same again

@@ -13,7 +13,7 @@ from discovr_jax.runs.writers.jsonl import METRICS_VERSION
 logger = logging.getLogger(__name__)
 
 # Config keys that name folders: they stay on this machine.
-PRIVATE = ("data.data_dir", "init_from", "checkpoint.local_dir")
+PRIVATE = ("data.data_dir", "init_from", "checkpoint.copy_to", "checkpoint.local_dir")
 REMOTE = ("wandb", "mlflow")  # a server that fails ends no training
 
 

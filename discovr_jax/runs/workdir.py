@@ -23,7 +23,7 @@ def locked(workdir: str | pathlib.Path):
     if "://" in os.fspath(workdir):
         raise WorkdirError(
             f"--workdir={workdir} is an address, and must be a folder: it is locked, and its logs are appended to. "
-            "Mount the bucket (gcsfuse BUCKET FOLDER), or give a folder of this machine and copy it afterwards"
+            f"Give a folder of this machine, and --config.checkpoint.copy_to={workdir}; or mount the bucket"
         )
     path = pathlib.Path(workdir) / "lock"
     try:

@@ -23,6 +23,7 @@ from tests.chaos import laboratory
 # Lines of the log stand at other steps than checkpoints. No evaluation.
 OVERRIDES = {"log.every": "7 steps", "eval.at_end": False, "eval.every": "0 steps"}
 SIGNALS = ("SIGKILL", "SIGTERM")
+BEGIN = 1e6  # Unix time of the first start by a clock of our own
 
 
 @dataclasses.dataclass
@@ -34,18 +35,27 @@ class Part:
     end: str
 
 
-def run(lab, workdir: pathlib.Path, pace: float, enough, report=lambda part: None) -> tuple[float, list[Part]]:
+def run(
+    lab, workdir: pathlib.Path, pace: float, enough, report=lambda part: None, between: float | None = None
+) -> tuple[float, list[Part]]:
     """A run to its end, killed where `enough(number of the start, when each of its steps began)` says so.
+
+    Args:
+      between: None measures real time. Else the run has a clock by which a step takes `pace` seconds, from the last
+        step of a start to the next start so many pass, and all else takes none.
 
     Returns:
       Unix time of the first start, and its parts.
     """
-    started, parts = time.time(), []
+    started, parts = time.time() if between is None else BEGIN, []
     for number in itertools.count():
+        clock = "real"
+        if between is not None:
+            clock = str(parts[-1].began[-1] + between if parts else started)
         file = lab.folder / f"{workdir.name}-{number}.steps"
         file.write_text("")
         began = functools.partial(_times, file)
-        start = lab.start(workdir, module=("tests.chaos.paced", str(pace), str(file)))
+        start = lab.start(workdir, module=("tests.chaos.paced", str(pace), str(file), clock))
         name = SIGNALS[number % 2]
         if start.until(lambda: enough(number, began())):  # noqa: B023
             start.send(name)

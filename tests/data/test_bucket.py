@@ -127,5 +127,6 @@ def test_a_config_reads_from_a_bucket(store, tmp_path, monkeypatch):
 def test_addresses_are_no_folders_to_write_to():
     with pytest.raises(records.RecordsError, match="made in a folder, not at gs://lab/records"):
         prepare.build("echonet_dynamic", "nowhere", "gs://lab/records")
-    with pytest.raises(workdir.WorkdirError, match="is an address, and must be a folder"), workdir.locked("gs://lab/run"):
+    words = r"is an address, and must be a folder.* --config\.checkpoint\.copy_to=gs://lab/run"
+    with pytest.raises(workdir.WorkdirError, match=words), workdir.locked("gs://lab/run"):
         pass

@@ -2,11 +2,7 @@
 
 import pathlib
 import pickle
-import socket
-import subprocess
-import sys
 import threading
-import time
 from concurrent import futures
 
 import pytest
@@ -17,7 +13,7 @@ from discovr_jax.benchmark import start
 from discovr_jax.configs import base
 from discovr_jax.data import mixture, pipeline, range_reader, records, shards
 from discovr_jax.errors import RecordsError
-from tests import range_server
+from tests import range_server, s3_server
 
 pytest.importorskip("aiohttp")
 
@@ -164,32 +160,13 @@ def test_a_worker_makes_the_batches_of_the_folder(lab, tmp_path, monkeypatch):
 
 @pytest.mark.long
 def test_a_bucket_of_s3_as_data_dir(lab, tmp_path, monkeypatch):
-    """moto's server speaks the API on this host."""
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("moto.server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "anybody", "AWS_SECRET_ACCESS_KEY": "any",
-        "AWS_DEFAULT_REGION": "us-east-1", "DISCOVR_JAX_RECORDS": str(tmp_path / "copies"),
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    command = [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            deadline = time.monotonic() + 120
-            while "Running on" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            store = s3fs.S3FileSystem()
-            store.mkdir("lab")
-            store.put(f"{lab}/", "lab/data/", recursive=True)
-            there = assert_same_records(lab, "s3://lab/data", tmp_path / "copies")
-            store.rm("lab/data", recursive=True)
-            with pytest.raises(records.RecordsError, match=r"s3://lab/data/.*bytes \d+ to \d+, cannot be read"):
-                there[3]
-            with pytest.raises(RecordsError, match="s3://elsewhere/data"):
-                data = ConfigDict({"data_dir": "s3://elsewhere/data", "frame_size": 16})
-                mixture.open_source(data, "echonet_dynamic", "train")
-        finally:
-            process.terminate()
+    monkeypatch.setenv("DISCOVR_JAX_RECORDS", str(tmp_path / "copies"))
+    with s3_server.serving(tmp_path, monkeypatch) as store:
+        store.put(f"{lab}/", "lab/data/", recursive=True)
+        there = assert_same_records(lab, "s3://lab/data", tmp_path / "copies")
+        store.rm("lab/data", recursive=True)
+        with pytest.raises(records.RecordsError, match=r"s3://lab/data/.*bytes \d+ to \d+, cannot be read"):
+            there[3]
+        with pytest.raises(RecordsError, match="s3://elsewhere/data"):
+            data = ConfigDict({"data_dir": "s3://elsewhere/data", "frame_size": 16})
+            mixture.open_source(data, "echonet_dynamic", "train")
