@@ -54,6 +54,19 @@ def said(score, probability=None):
     return interface.Predictions(None, score, outputs={"probability": score if probability is None else probability})
 
 
+def frames(evaluation, scored):
+    """Enters two frames of each video and scores the groups; the Dice of each."""
+    ids = np.array([f"{name}:{frame}" for name in IDS for frame in (0, 17)])
+    dice = np.linspace(0.5, 0.975, 20)
+    outputs = {"dice": dice, "dice_ed": np.where(np.arange(20) % 2, np.nan, dice)}
+    enter(
+        evaluation, scored, {"discovr": [interface.Predictions(None, None, outputs=outputs)]}, np.full(20, np.nan),
+        "masks", "segmentation", {name: segmentation.METRICS[name] for name in outputs}, ids, family="segmentation",
+    )  # fmt: skip
+    subgroups.add(evaluation, scored)
+    return dice
+
+
 @pytest.fixture
 def few(monkeypatch):
     """Groups of two patients have metrics."""
@@ -141,17 +154,20 @@ def test_a_group_of_few_patients_has_counts_and_no_number():
     assert groups["good"]["encoders"] == {} and list(evaluation.results["subgroups"]) == ["image_quality", "sex"]
 
 
+def test_rows_do_not_make_up_for_patients():
+    """Twelve frames of six patients are six."""
+    scored = config("image_quality")
+    evaluation = made(scored, {"image_quality": QUALITY}, names=("discovr",))
+    frames(evaluation, scored)
+    good = evaluation.results["subgroups"]["image_quality"]["groups"]["good"]
+    assert good["counts"]["segmentation"]["rows"] == 12 and good["encoders"] == {}
+    assert good["left_out"] == {"segmentation": "6 patients, fewer than 10"}
+
+
 def test_frames_are_of_their_video_s_group(few):
     scored = config("image_quality")
     evaluation = made(scored, {"image_quality": QUALITY}, names=("discovr",))
-    ids = np.array([f"{name}:{frame}" for name in IDS for frame in (0, 17)])
-    dice = np.linspace(0.5, 0.975, 20)
-    outputs = {"dice": dice, "dice_ed": np.where(np.arange(20) % 2, np.nan, dice)}
-    enter(
-        evaluation, scored, {"discovr": [interface.Predictions(None, None, outputs=outputs)]}, np.full(20, np.nan),
-        "masks", "segmentation", {name: segmentation.METRICS[name] for name in outputs}, ids, family="segmentation",
-    )  # fmt: skip
-    subgroups.add(evaluation, scored)
+    dice = frames(evaluation, scored)
     poor = evaluation.results["subgroups"]["image_quality"]["groups"]["poor"]
     assert poor["counts"] == {"segmentation": {"rows": 8, "patients": 4}}
     assert poor["encoders"]["discovr"]["segmentation/dice"]["value"] == pytest.approx(dice[12:].mean())
