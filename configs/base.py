@@ -191,6 +191,8 @@ def get_config() -> ConfigDict:
     c.eval.search_rows = 0  # 0: nearest neighbours are exact; else, of more training videos, each is compared with so
     # many, those in the clusters nearest to it (approximate: results.json says which share of the true ones it finds)
     c.eval.resamples = 1000  # of the bootstrap
+    c.eval.subgroups = ()  # of the test videos, each scored apart: ("sex", "age_group", "image_quality"), or classes of
+    # an archive's own table; at the end only
     c.eval.cross_validation = ConfigDict()  # also the videos of all splits by grouped k-fold, for small archives
     c.eval.cross_validation.folds = 0  # 5, say; 0: none
     c.eval.cross_validation.repeats = 10  # times that other folds are drawn

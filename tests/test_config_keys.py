@@ -89,7 +89,7 @@ def keys_read_in_source(path, known):
 READERS = (
     "train.py", "prepare.py", "convert/read.py", "data/mixture.py", "data/clip_reader.py", "data/pipeline.py",
     "evaluation/evaluate.py", "evaluation/runner.py", "evaluation/results.py", "evaluation/features/extract.py",
-    "evaluation/cross_validation/of_evaluation.py",
+    "evaluation/cross_validation/of_evaluation.py", "evaluation/subgroups.py",
 )  # fmt: skip
 
 

@@ -29,6 +29,12 @@ MEASURED = {
     "camus": ("camus", {"lvef"}, "ef < 50"),
     "fetal": ("echo_folder", {"lvef"}, "source_label"),
 }
+# What the files of a dataset say of the patient and the picture.
+DESCRIBED = {
+    "camus": ("sex", "age_group", "image_quality"),
+    "rvenet": ("sex", "age_group", "image_quality"),
+    "pediatric": ("sex", "age_group"),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +62,7 @@ def test_records_training_and_evaluation(name, data_dir, tmp_path):
     dataset, measurements, rule = MEASURED[name]
     if name != "adult":
         prepare.ensure_records(run_case.shrunk(name, data_dir, PHANTOM))
-    config = run_case.shrunk(name, data_dir, RUN)
+    config = run_case.shrunk(name, data_dir, RUN | {"eval.subgroups": DESCRIBED.get(name, ())})
     summary = train.train_and_evaluate(config, str(tmp_path), evaluate.evaluate_state)
     rows = run_case.rows(tmp_path)
     assert [row["step"] for row in rows] == [1, 2, 3, 3]
@@ -73,6 +79,12 @@ def test_records_training_and_evaluation(name, data_dir, tmp_path):
         assert family in ("knn", "probe", "anomaly", "labels", "retrieval", "transfer", "attentive", "mlp", *off), skip
         reasons = ("one class only: ", "no normal training videos: ", "one value only: ", "no other dataset ", "off ")
         assert skip["reason"].startswith(reasons), skip
+    groups = {each: list(found["groups"].values()) for each, found in results.get("subgroups", {}).items()}
+    assert tuple(groups) == DESCRIBED.get(name, ())
+    for found in groups.values():
+        assert sum(each["videos"] for each in found) == results["n_test"]
+        assert all(each["left_out"].keys() >= measurements and not each["encoders"] for each in found)  # of one patient
+    assert {part for part in results["readouts"] if part.startswith("classes_")} <= {"classes_view"}
     folder = tmp_path / "eval" / "3" / (dataset if config.eval.dataset else "")
     assert json.loads((folder / "results.json").read_text())["dataset"] == dataset
     assert json.loads((tmp_path / "config.json").read_text())["data"]["abnormal_rule"] == rule

@@ -59,6 +59,12 @@ def header(path: pathlib.Path) -> list[str]:
         raise SourceError(f"{path} cannot be read ({error}); download it again, or save it as CSV in UTF-8.") from None
 
 
+def having(path: pathlib.Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """Those of `columns` that a CSV file has, for `read_table`. SourceError as of `header`."""
+    there = {name.lower() for name in header(path)}
+    return tuple(name for name in columns if name.lower() in there)
+
+
 def read_table(path: pathlib.Path, columns: Sequence[str], name: str = "") -> list[dict[str, str]]:
     """Reads the named columns of a CSV file; header names match whatever their case and surrounding spaces.
 

@@ -8,7 +8,7 @@ What is not there is unknown.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,23 @@ def with_views(texts: Mapping[str, Sequence[str]], views: Mapping[str, Sequence[
         return {split: [text for text, _ in column] for split, column in pairs.items()}
     made = {(text, view): encode(parse(text) | {VIEW: view}) if view else text for text, view in distinct}
     return {split: [made[pair] for pair in column] for split, column in pairs.items()}
+
+
+def apart(texts: Mapping[str, Sequence[str]], names: Collection[str]) -> tuple[dict[str, list[str]], ...]:
+    """The texts without some targets, and with these alone.
+
+    Raises:
+      ValueError: a text that is none.
+
+    >>> apart({"test": ['{"sex":"female","view":"A4C"}', ""]}, ["sex"])
+    ({'test': ['{"view":"A4C"}', '']}, {'test': ['{"sex":"female"}', '']})
+    """
+    pairs = {}
+    for text in {str(text) for column in texts.values() for text in column}:
+        values = parse(text)
+        taken = {name: value for name, value in values.items() if name in names}
+        pairs[text] = encode({name: value for name, value in values.items() if name not in taken}), encode(taken)
+    return tuple({split: [pairs[str(text)][i] for text in column] for split, column in texts.items()} for i in (0, 1))
 
 
 def parse(text: str) -> dict[str, Any]:

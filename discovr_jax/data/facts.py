@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import pathlib
 import tomllib
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Facts:
       training_videos: of the published split, before `data.train_filter`; for planning without the records.
       published: metrics of the DISCOVR paper, {FAMILY/METRIC: value}. Its splits and its rule for abnormal videos are
         not published: a difference to these is no paired comparison.
+      described: names in the field `classes` that say whose video it is and how good, not what it shows: groups for
+        `eval.subgroups`, no targets of the evaluator `classes`.
     """
 
     config: str
@@ -28,6 +31,7 @@ class Facts:
     nominal_fps: float | None = None
     training_videos: int | None = None
     published: dict[str, float] = dataclasses.field(default_factory=dict)
+    described: Sequence[str] = ()
 
 
 @functools.cache

@@ -119,7 +119,7 @@ def evaluate_state(
     Raises:
       TableError: a file of features that does not fit the records.
     """
-    from discovr_jax.evaluation import results_io, runner, token_runner
+    from discovr_jax.evaluation import results_io, runner, subgroups, token_runner
     from discovr_jax.evaluation.cross_validation import of_evaluation
     from discovr_jax.evaluation.features import cache as feature_cache
     from discovr_jax.evaluation.features import extract as feature_extraction
@@ -183,6 +183,8 @@ def evaluate_state(
     )
     pictures = token_runner.run_token_evaluators(evaluation, runner.chosen(config, everything), context)
     folds = of_evaluation.add(evaluation, config, trained_on) if everything else {}
+    if everything:
+        subgroups.add(evaluation, config)
     # How the studied encoder's features were made: `load_encoder` makes the same.
     how = {
         "clip": {key: config.data[key] for key in feature_extraction.CLIP_KEYS},

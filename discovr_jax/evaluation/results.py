@@ -41,6 +41,10 @@ class PredictionTable(Sequence):
         """Adds rows: what all have in common, and columns of equal length, arrays or lists."""
         self._parts.append((dict(common), columns))
 
+    def parts(self) -> Iterator[tuple[dict[str, Any], dict[str, Sequence]]]:
+        """What was added: (what the rows have in common, columns)."""
+        return iter(self._parts)
+
     def __len__(self) -> int:
         return sum(len(next(iter(columns.values()))) for _, columns in self._parts)
 

@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 
-from discovr_jax.data import records
+from discovr_jax.data import class_labels, records
 from discovr_jax.data.io import nifti
 from discovr_jax.data.io.video import VideoError
 from discovr_jax.data.letterbox import letterbox
-from tfds_builders import echo_builder, tables, unusable
+from tfds_builders import described, echo_builder, tables, unusable
 
 _REMEDY = (
     "Download CAMUS_public (NIfTI) from https://humanheart-project.creatis.insa-lyon.fr, unpack it, and point "
@@ -22,6 +22,7 @@ _SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 _ID_RANGES = {"train": 400, "val": 450, "test": 500}
 # Keys of Info_*.cfg by field; those after the first are of the older release.
 _KEYS = {"ef": ("ef", "lvef"), "edv": ("lvedv",), "esv": ("lvesv",), "fps": ("framerate",), "num_frames": ("nbframe",)}
+_QUALITIES = ("poor", "medium", "good")
 
 
 class Builder(echo_builder.EchoBuilder):
@@ -62,7 +63,7 @@ class Builder(echo_builder.EchoBuilder):
                 except VideoError as error:
                     bad.append(unusable.Bad(f"{name}_{chamber}", str(error)))
         notes = {f"{label}_unknown": sum(math.isnan(clip.fields[label]) for clip in clips) for label in ("ef", "fps")}
-        return echo_builder.Listing(clips, bad, notes)
+        return echo_builder.Listing(clips, bad, notes | described.unknown(clips, described.NAMES))
 
     @staticmethod
     def read_clip(clip: echo_builder.Clip, frame_size: int) -> dict:
@@ -113,6 +114,8 @@ def _clip(patient: str, chamber: str, folder: pathlib.Path, split: str) -> echo_
         fields[field] = int(number) - 1  # the files count from 1
     fields["flags"] = {f"quality_{values['imagequality'].lower()}"} if values.get("imagequality") else set()
     fields["view"] = _VIEWS[chamber]
+    about = (values.get(key, "") for key in ("sex", "age", "imagequality"))
+    fields["classes"] = class_labels.encode(described.values(*about, qualities=_QUALITIES))
     return echo_builder.Clip(f"{patient}_{chamber}", patient, split, path, where, fields)
 
 

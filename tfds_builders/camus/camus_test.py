@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from discovr_jax.data import audit, records
+from discovr_jax.data import audit, class_labels, records
 from discovr_jax.data.io.nifti import read_nifti
 from tests.builder_case import BuilderCase, notes, phantom_dice, read, split_of
 from tfds_builders.camus.camus_dataset_builder import Builder
@@ -111,8 +111,14 @@ def test_fields(files):
     assert (record["patient_id"], record["view"], record["dataset"]) == ("patient0002", "A2C", "camus")
     assert (record["ed_frame"], record["es_frame"]) == (0, 4)  # 1 and 5 in the file, which counts from 1
     assert record["flags"] == ["quality_good", "resized"] and math.isnan(record["edv"])
+    assert class_labels.parse(record["classes"]) == {
+        "sex": "female",
+        "age_group": {"grade": 4, "name": "41-65"},
+        "image_quality": {"grade": 2, "name": "good"},
+    }
     assert read(directory, "patient0002_4CH")["view"] == "A4C"
-    assert notes(directory) == {"ef_unknown": 0, "fps_unknown": 0}
+    assert set(notes(directory)) == {f"{name}_unknown" for name in ("ef", "fps", "sex", "age_group", "image_quality")}
+    assert not any(notes(directory).values())
 
 
 def test_pictures_are_upright_and_not_stretched(files):
@@ -206,7 +212,9 @@ def test_info_of_the_older_kind_with_byte_order_mark_and_crlf(files):
     record = read(directory, CLIP)
     assert [record[name] for name in ("ef", "edv", "esv")] == pytest.approx([54, 94.6, 43.5])
     assert math.isnan(record["fps"]) and record["flags"] == ["frame_count_differs", "resized"]
-    assert notes(directory) == {"ef_unknown": 0, "fps_unknown": 1}
+    # Of one of six clips.
+    unknown = dict.fromkeys(("fps_unknown", "sex_unknown", "age_group_unknown", "image_quality_unknown"), 1)
+    assert notes(directory) == {"ef_unknown": 0, **unknown} and record["classes"] == ""
 
 
 def test_the_official_split_is_that_of_the_files(files):

@@ -7,10 +7,10 @@ import pathlib
 
 import numpy as np
 
-from discovr_jax.data import records
+from discovr_jax.data import class_labels, records
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video
-from tfds_builders import echo_builder, tables, tracings, unusable
+from tfds_builders import described, echo_builder, tables, tracings, unusable
 
 VIEWS = ("A4C", "PSAX")
 _REMEDY = (
@@ -58,7 +58,8 @@ class Builder(echo_builder.EchoBuilder):
         for view in self.builder_config.views:
             directory = tables.find_root(manual_dir, f"{view}/FileList.csv", _REMEDY) / view
             table = f"{view}/FileList.csv"
-            rows = tables.read_table(directory / "FileList.csv", ("FileName", "EF", "Split"), table)
+            about = tables.having(directory / "FileList.csv", ("Sex", "Age"))
+            rows = tables.read_table(directory / "FileList.csv", ("FileName", "EF", "Split", *about), table)
             rows = tables.by_stem(rows, "FileName")
             videos, others = tables.list_videos(directory / "Videos")
             not_read.update(others)
@@ -80,6 +81,7 @@ class Builder(echo_builder.EchoBuilder):
             "videos_without_tracing": sum(not clip.tracings.get("frames") for clip in clips),
             "tracings_without_row": orphans,
         }
+        notes |= described.unknown(clips, (described.SEX, described.AGE_GROUP))
         return echo_builder.Listing(clips, bad, notes | not_read, hint)
 
     @staticmethod
@@ -115,6 +117,7 @@ def _clip(name: str, row: dict, path: pathlib.Path, view: str, split_of: dict, t
     if len(parts) != 3:
         raise tables.SourceError(f"{row['where']}: FileName is '{row['FileName']}', expected PATIENT-STUDY-NUMBER.avi.")
     fields = {"ef": tables.number(row, "EF"), "study_id": parts[1], "view": view}
+    fields["classes"] = class_labels.encode(described.values(row.get("Sex", ""), row.get("Age", "")))
     return echo_builder.Clip(name, parts[0], split_of[fold], path, row["where"], fields, traced)
 
 

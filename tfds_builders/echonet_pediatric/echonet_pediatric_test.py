@@ -96,6 +96,7 @@ def test_fields_and_masks(files):
     assert (record["fps"], record["num_frames"], record["view"]) == (50, 6, "A4C")
     assert (record["patient_id"], record["study_id"]) == ("CR0a1b2c3", "CR0a1b2d4")
     assert record["dataset"] == "echonet_pediatric" and record["flags"] == []
+    assert record["classes"] == '{"age_group":{"grade":1,"name":"2-11"},"sex":"female"}'
     assert (record["ed_frame"], record["es_frame"]) == (4, 1)
     assert record["mask_frames"].tolist() == [1, 4] and record["mask_is_expert"].all()
     assert record["masks"].sum((1, 2)).tolist() == [13 * 21, 21 * 41]
@@ -215,6 +216,17 @@ def test_tracings_without_row_are_counted_and_names_match_without_extension(file
     files.tracings["PSAX"] = [["CR9-CR9-000001.avi", 1, 1, 0]]
     directory = build(files)
     assert len(read(directory, FIRST)["masks"]) == 2 and notes(directory)["tracings_without_row"] == 1
+
+
+def test_sex_and_age_may_be_absent(files):
+    """The column, or the cell: what a table does not say is unknown, and counted."""
+    files.rows["PSAX"][0][2:4] = ["", "nan"]
+    files.write()
+    table = files.root / "A4C" / "FileList.csv"
+    write_table(table, ("FileName", "EF", "Split"), [(name, ef, fold) for name, ef, *_, fold in files.rows["A4C"]])
+    directory = TestEchonetPediatric().prepare(files.directory, files.directory.parent / "records")
+    assert {read(directory, name)["classes"] for name in split_of(directory)} == {""}
+    assert notes(directory)["sex_unknown"] == notes(directory)["age_group_unknown"] == 5
 
 
 def test_tables_with_byte_order_mark_and_crlf(files):

@@ -4,10 +4,10 @@ import dataclasses
 import math
 import pathlib
 
-from discovr_jax.data import records, sector
+from discovr_jax.data import class_labels, records, sector
 from discovr_jax.data.letterbox import letterbox
 from discovr_jax.data.read import read_video
-from tfds_builders import echo_builder, tables, unusable
+from tfds_builders import described, echo_builder, tables, unusable
 from tfds_builders.splits import hashed_split
 
 _REMEDY = (
@@ -16,6 +16,7 @@ _REMEDY = (
 )
 # No test split is published: it is half of the patients of the one called validation.
 _VALIDATION_SHARES = {"val": 1, "test": 1}
+_QUALITIES = tuple("012345")  # 1 to 5; a grade is the number itself
 
 
 class Builder(echo_builder.EchoBuilder):
@@ -32,7 +33,7 @@ class Builder(echo_builder.EchoBuilder):
         root = tables.find_root(manual_dir, "codebook.csv", _REMEDY)
         columns = (
             "FileName", "PatientHash", "FPS", "NumFrames", "VideoViewType", "VideoOrientation", "VideoQuality",
-            "RVEF", "Split",
+            "RVEF", "Split", *tables.having(root / "codebook.csv", ("Sex", "Age")),
         )  # fmt: skip
         rows = tables.by_stem(tables.read_table(root / "codebook.csv", columns), "FileName")
         videos, not_read = tables.list_videos(root, depth=1)
@@ -43,6 +44,7 @@ class Builder(echo_builder.EchoBuilder):
         # What the codebook calls the views is not documented, so what was found is written down.
         views = [row["VideoViewType"] or "empty" for row in rows.values()]
         notes |= {f"view_type_{view}": views.count(view) for view in sorted(set(views))}
+        notes |= described.unknown(clips, described.NAMES)
         return echo_builder.Listing(clips, bad, notes | not_read, hint)
 
     @staticmethod
@@ -87,7 +89,9 @@ def _clip(name: str, row: dict, path: pathlib.Path, seed: int) -> echo_builder.C
         flags.add("rv_focused")
     if not math.isnan(quality):
         flags.add(f"quality_{quality:.0f}")
+    about = described.values(row.get("Sex", ""), row.get("Age", ""), f"{quality:.0f}", _QUALITIES)
     fields = {
+        "classes": class_labels.encode(about),
         "rvef": tables.number(row, "RVEF"),
         "fps": tables.number(row, "FPS"),
         "num_frames": tables.number(row, "NumFrames"),

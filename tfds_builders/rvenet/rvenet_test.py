@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom import uid
 
-from discovr_jax.data import audit, records
+from discovr_jax.data import audit, class_labels, records
 from discovr_jax.data.read import read_video
 from tests.builder_case import BuilderCase, notes, read, split_of, write_table
 from tfds_builders.echo_phantom import files as phantom_files
@@ -123,6 +123,11 @@ def test_fields(files):
     assert (record["dataset"], record["fps"], record["num_frames"]) == ("rvenet", 52, FRAMES)
     assert not len(record["masks"]) and record["ed_frame"] == record["es_frame"] == -1
     assert {"rv_focused", "quality_4", "sector_isolated"} <= set(record["flags"])
+    assert class_labels.parse(record["classes"]) == {
+        "sex": "male",
+        "age_group": {"grade": 4, "name": "41-65"},
+        "image_quality": {"grade": 4, "name": "4"},
+    }
     # Two clips of one patient share the label and the split.
     other = read(directory, SECOND)
     assert (other["rvef"], other["patient_id"], other["study_id"]) == (49, "pA", "A1B2_C3D4")
@@ -130,6 +135,7 @@ def test_fields(files):
     assert read(directory, VAL)["rvef"] == 38
     assert notes(directory) == {
         "rvef_unknown": 0, "fps_unknown": 0, "view_type_RV-focused": 3, "view_type_standard A4C": 1,
+        "sex_unknown": 0, "age_group_unknown": 0, "image_quality_unknown": 1,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from discovr_jax.data import class_labels, labels, mixture
+from discovr_jax.data import class_labels, facts, labels, mixture
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.progress import Progress, doing
@@ -23,6 +23,8 @@ _FIELDS = ("id", "patient_id", "study_id", "num_frames", "view", "classes", *int
 def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray]]:
     """Columns of every split: id, patient_id, study_id, num_frames, view, all measurements, the label of the dataset's
     rule, and each target of the field `classes` (the view among them, see `with_views`) under `ClassTarget.field`.
+    What `Facts.described` names is no target of an evaluator: the column `described` has it, if it is there, not
+    `classes`.
 
     Args:
       sources: {split: RecordSource} of `dataset`.
@@ -42,10 +44,15 @@ def read_fields(sources, config, dataset: str) -> dict[str, dict[str, np.ndarray
         texts, views = ({split: each[name] for split, each in columns.items()} for name in ("classes", "view"))
         texts = class_labels.with_views(texts, views)
         targets = class_labels.decode(texts)
+        about, described = facts.of(dataset), {}
+        if about and about.described:
+            texts, described = class_labels.apart(texts, about.described)
     except ValueError as error:
         raise records.RecordsError(f"Records of {dataset}: {error}; prepare them again.") from None
     for split, column in texts.items():
         columns[split]["classes"] = np.array(column)
+        if any(text for each in described.values() for text in each):
+            columns[split]["described"] = np.array(described[split])
     for target in targets:
         for split, values in target.values.items():
             columns[split][target.field] = values

@@ -14,6 +14,7 @@ from discovr_jax.evaluation.report import html, overview
 from discovr_jax.evaluation.report import pictures as report_pictures
 from discovr_jax.evaluation.report import robustness as report_robustness
 from discovr_jax.evaluation.report import scores as report_scores
+from discovr_jax.evaluation.report import subgroups as report_subgroups
 from discovr_jax.evaluation.report import training as report_training
 
 _MOST_FACTS = 12  # a longer summary is folded away
@@ -65,6 +66,7 @@ def write_report(
         report_folds.section(results),
         *report_scores.measurement_sections(results, predictions),
         report_scores.labels_section(results),
+        report_subgroups.section(results),
         report_robustness.section(results),
         report_pictures.overlay_section(overlays),
         report_pictures.attention_section(clips),

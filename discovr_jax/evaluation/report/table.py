@@ -21,6 +21,7 @@ _CLASSES = (
     ("anomaly/auroc", "anomaly AUROC", 3),
 )
 _MASKS = (("segmentation/dice", "LV Dice", 3), ("segmentation/decoder_dice", "LV Dice, decoder", 3))
+_SHOWN = 3  # differences of subgroups
 UNTRAINED = "random"
 OTHERS = ("pixels", "mean_mask")  # the baseline without an encoder: of each metric the one that there is
 
@@ -75,7 +76,8 @@ def metrics_table(results: Mapping[str, Any], where: str = "") -> str:
     for name in outside(results):
         lines += ["", *_beside(results, name)]
     notes = [
-        *leak_lines(results), standing(results), *outside_lines(results), *note_lines(results), *skipped_lines(results)
+        *leak_lines(results), standing(results), *subgroup_lines(results), *outside_lines(results),
+        *note_lines(results), *skipped_lines(results),
     ]  # fmt: skip
     if where and any(results["encoders"].values()):
         notes.append(f"All metrics with their intervals: {where}/report.html and {where}/results.json")
@@ -175,6 +177,28 @@ def leak_lines(results: Mapping[str, Any]) -> list[str]:
         f"patients of {counts['patients_trained_on']}. Training saw no labels, but these metrics, and the differences "
         "to encoders that saw none of these videos, are not those of new patients. Keep the splits of training "
         "(a column split in the CSV), or train again on these."
+    ]
+
+
+def subgroup_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line where subgroups were asked for: in which of them the trained encoder differs from all others."""
+    found = results.get("subgroups", {})
+    differences = [
+        (f"{name}, {attribute} {group}", entry, digits)
+        for attribute, of_attribute in found.items()
+        for group, of_group in of_attribute["groups"].items()
+        for key, name, digits in that_matter(results)
+        if (entry := of_group["less_others"].get(STUDIED, {}).get(key)) and entry["low"] is not None
+    ]
+    off = [one for one in differences if not one[1]["low"] <= 0 <= one[1]["high"]]
+    if not found:
+        return []
+    shown = "; ".join(f"{name} {with_interval(entry, digits, signed=True)}" for name, entry, digits in off[:_SHOWN])
+    shown += f"; {len(off) - _SHOWN} more" if len(off) > _SHOWN else ""
+    return [
+        f"By {', '.join(found)}: of {len(differences)} differences of a group to all others, in the metrics above, the "
+        f"intervals of {len(off)} exclude 0 (5 % of them do by chance)"
+        + (f": {shown}." if shown else ".")
     ]
 
 

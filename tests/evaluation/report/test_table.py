@@ -75,6 +75,26 @@ def test_test_videos_that_were_trained_on_come_first():
         assert "LEAK" not in table.metrics_table(results(trained_on=harmless))
 
 
+def test_subgroups_have_one_line_if_asked_for():
+    groups = {
+        "female": {"less_others": {"discovr": {"probe/auroc": entry(-0.1), "lvef/mae": entry(0.01)}}},
+        "male": {"less_others": {"discovr": {"probe/auroc": entry(0.1), "lvef/mae": {"value": 1, "low": None}}}},
+        "other": {"less_others": {}},
+    }
+    found = {"sex": {"groups": groups, "unknown": {"videos": 0, "patients": 0}}}
+    (line,) = table.subgroup_lines(results(subgroups=found))
+    assert line == (
+        "By sex: of 3 differences of a group to all others, in the metrics above, the intervals of 2 exclude 0 (5 % of "
+        "them do by chance): probe AUROC, sex female -0.100 (-0.150 to -0.050); probe AUROC, sex male +0.100 (+0.050 "
+        "to +0.150)."
+    )
+    many = {"sex": {"groups": {str(number): groups["male"] for number in range(5)}, "unknown": {}}}
+    assert table.subgroup_lines(results(subgroups=many))[0].endswith("; 2 more.")
+    text = " ".join(table.metrics_table(results(subgroups=found)).split())
+    assert line in text
+    assert table.subgroup_lines(results()) == table.subgroup_lines(results(subgroups={})) == []
+
+
 def test_without_labels_one_line_says_so_and_what_comes_next():
     skipped = [
         {"evaluator": name, "encoder": "all", "reason": f"no labels: {field} unknown for all 14 videos of split train"}
