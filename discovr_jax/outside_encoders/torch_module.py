@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-_SAME = 0.9  # of the module's parameters, the share that must be the file's
+_LEAST_SHARE = 0.9  # of the module's parameters, that must be in the files of weights
 _LOADS = "def load(weights: str) -> torch.nn.Module"
 Module = Callable[[np.ndarray], np.ndarray]
 
@@ -45,8 +45,8 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
     module = _run(loader, str(weights))
     if not isinstance(module, torch.nn.Module):
         raise OutsideEncoderError(f"--loader={loader}: load() returned a {type(module).__name__}, no torch.nn.Module")
-    share = _share(torch, module, weights)
-    if share is not None and share < _SAME:
+    share = _share_in_files(torch, module, weights)
+    if share is not None and share < _LEAST_SHARE:
         raise OutsideEncoderError(
             f"--weights={weights}: only {share:.0%} of the parameters of the module that {loader.name} made are in it, "
             "the others were never loaded, or are of something else. Load the state dict with strict=True"
@@ -105,20 +105,26 @@ def _sha256(weights: pathlib.Path) -> str:
     return whole.hexdigest()
 
 
-def _share(torch, module, weights: pathlib.Path) -> float | None:
+def _share_in_files(torch, module, weights: pathlib.Path) -> float | None:
     """Of the module's parameters, counted as numbers, those in tensors that `weights` holds too, under any name.
 
-    None where no file can be read without running its code, which loading may do and a check does not.
+    None where there are no parameters or no tensors, or a file cannot be read without running its code, which loading
+    may do and a check does not.
     """
+    stored: set[tuple[int, str]] = set()
     try:
-        stored = {_print(torch, tensor) for path in _files(weights) for tensor in _tensors(torch, path)}
+        for path in _files(weights):
+            for tensor in _stored_tensors(torch, path):
+                # A loader may make the module float16, which rounds before our own rounding does.
+                stored |= {_fingerprint(torch, tensor), _fingerprint(torch, tensor.half())}
     except Exception:  # torch raises errors of many kinds
         return None
-    sizes = [(tensor.numel(), _print(torch, tensor) in stored) for tensor in module.parameters()]
-    return sum(size for size, same in sizes if same) / max(1, sum(size for size, _ in sizes))
+    sizes = [(tensor.numel(), _fingerprint(torch, tensor) in stored) for tensor in module.parameters()]
+    total, found = sum(size for size, _ in sizes), sum(size for size, same in sizes if same)
+    return found / total if total and stored else None
 
 
-def _tensors(torch, path: pathlib.Path) -> Iterator[Any]:
+def _stored_tensors(torch, path: pathlib.Path) -> Iterator[Any]:
     """Tensors of a file, however nested; none of a file of another kind."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -139,7 +145,8 @@ def _tensors(torch, path: pathlib.Path) -> Iterator[Any]:
             waiting.extend(one)
 
 
-def _print(torch, tensor) -> tuple[int, str]:
-    """Of a tensor's numbers, rounded to bfloat16: the same after a change of shape, or of type to it or above."""
+def _fingerprint(torch, tensor) -> tuple[int, str]:
+    """Count and hash of a tensor's numbers, rounded to bfloat16: the same after a change of shape, or of type to it or
+    above."""
     rounded = tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16)
     return tensor.numel(), hashlib.sha256(rounded.numpy().tobytes()).hexdigest()

@@ -144,11 +144,32 @@ def test_mistakes_are_told_in_one_line(torch, tmp_path, mistake):
         OutsideEncoder(name, *write_encoder(torch, tmp_path, width, loader=loader))
 
 
-def test_weights_of_other_types_and_files_are_the_same(torch, tmp_path):
-    """A loader may make them float16, or read a folder of safetensors; nested, or beside what is not used."""
+@pytest.mark.parametrize("made", ["half", "bfloat16", "double"])
+@pytest.mark.parametrize("saved", ["float32", "float16", "bfloat16"])
+def test_weights_of_other_types_are_the_same(torch, tmp_path, saved, made):
+    """A file of one type of numbers, and a loader that makes another of it: each rounds in its own way."""
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    loader.write_text(loader.read_text().replace(LOAD, f"{LOAD}\n    network = network.{made}()"))
+    stored = torch.load(weights)["model"]
+    torch.save({"model": {name: x.to(getattr(torch, saved)) for name, x in stored.items()}}, weights)
+    assert OutsideEncoder("echoprime", loader, weights).card()["weights_in_use"] == 1
+
+
+def test_what_holds_no_tensor_that_can_be_read_is_not_said_to_hold_other_weights(torch, tmp_path):
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    loader.write_text(loader.read_text().replace(LOAD, "network.load_state_dict(_of_arrays(weights))"))
+    with open(loader, "a") as file:
+        file.write("def _of_arrays(path):\n    import numpy\n    arrays = numpy.load(path)\n")
+        file.write("    return {name: torch.from_numpy(arrays[name]) for name in arrays.files}\n")
+    arrays = {name: x.numpy() for name, x in torch.load(weights)["model"].items()}
+    np.savez(tmp_path / "weights.npz", **arrays)
+    assert OutsideEncoder("echoprime", loader, tmp_path / "weights.npz").card()["weights_in_use"] is None
+
+
+def test_a_file_and_a_folder_of_the_same_weights_give_the_same_features(torch, tmp_path):
+    """Nested in a file, beside what is not used; or a folder of safetensors."""
     loader, weights = write_encoder(torch, tmp_path, 512, extra={"head.weight": torch.zeros(9, 9)})
-    loader.write_text(loader.read_text().replace(LOAD, f"{LOAD[:-1]}, strict=False)\n    network = network.bfloat16()"))
-    assert "bfloat16" in loader.read_text()
+    loader.write_text(loader.read_text().replace(LOAD, f"{LOAD[:-1]}, strict=False)"))
     one = OutsideEncoder("echoprime", loader, weights)
     assert one.card()["weights_in_use"] == 1
     from safetensors.torch import save_file
