@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import os
 import pathlib
 import zipfile
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+logger = logging.getLogger(__name__)
 _LEAST_SHARE = 0.9  # of the module's parameters, that must be in the files of weights
 _LOADS = "def load(weights: str) -> torch.nn.Module"
 Module = Callable[[np.ndarray], np.ndarray]
@@ -30,8 +32,8 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
 
     Returns:
       A function from a batch float32 [B, 3, ...] to vectors float32 [B, D]; tokens [B, N, D] are averaged.
-      {"loader_sha256", "weights_sha256", "weights_in_use": share of the module's parameters that are in the
-      file, None where that cannot be told}.
+      {"loader_sha256", "weights_sha256", "weights_in_use": share of the module's parameters that are in the files,
+      None where that cannot be told, "weights_not_read": names of files that the check cannot read}.
 
     Raises:
       OutsideEncoderError: no PyTorch, no such files, a function that fails or returns no module, or a module whose
@@ -45,12 +47,16 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
     module = _run(loader, str(weights))
     if not isinstance(module, torch.nn.Module):
         raise OutsideEncoderError(f"--loader={loader}: load() returned a {type(module).__name__}, no torch.nn.Module")
-    share = _share_in_files(torch, module, weights)
+    share, not_read = _share_in_files(torch, module, weights)
     if share is not None and share < _LEAST_SHARE:
         raise OutsideEncoderError(
             f"--weights={weights}: only {share:.0%} of the parameters of the module that {loader.name} made are in it, "
             "the others were never loaded, or are of something else. Load the state dict with strict=True"
         )
+    if share is None:
+        logger.warning("--weights=%s: whether the module of %s uses them cannot be told", weights, loader.name)
+    if not_read:
+        logger.warning("not compared with the module, since reading it may run code: %s", ", ".join(not_read))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = module.float().eval().to(device)
 
@@ -69,6 +75,7 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
         "loader_sha256": hashlib.sha256(loader.read_bytes()).hexdigest(),
         "weights_sha256": _sha256(weights),
         "weights_in_use": share,
+        "weights_not_read": not_read,
     }
     return embed, about
 
@@ -105,23 +112,29 @@ def _sha256(weights: pathlib.Path) -> str:
     return whole.hexdigest()
 
 
-def _share_in_files(torch, module, weights: pathlib.Path) -> float | None:
+def _share_in_files(torch, module, weights: pathlib.Path) -> tuple[float | None, list[str]]:
     """Of the module's parameters, counted as numbers, those in tensors that `weights` holds too, under any name.
 
-    None where there are no parameters or no tensors, or a file cannot be read without running its code, which loading
-    may do and a check does not.
+    Returns:
+      The share, None where it cannot be told: there are no parameters or no tensors, or what is missing may be in a
+      file that was not read. And the names of such files: to read them would run code, which loading may do and a
+      check does not.
     """
     stored: set[tuple[int, str]] = set()
-    try:
-        for path in _files(weights):
+    not_read: list[pathlib.Path] = []
+    for path in _files(weights):
+        try:
             for tensor in _stored_tensors(torch, path):
                 # A loader may make the module float16, which rounds before our own rounding does.
                 stored |= {_fingerprint(torch, tensor), _fingerprint(torch, tensor.half())}
-    except Exception:  # torch raises errors of many kinds
-        return None
+        except Exception:  # torch raises errors of many kinds
+            not_read.append(path)
     sizes = [(tensor.numel(), _fingerprint(torch, tensor) in stored) for tensor in module.parameters()]
     total, found = sum(size for size, _ in sizes), sum(size for size, same in sizes if same)
-    return found / total if total and stored else None
+    # A number takes a byte or more: small files, such as the settings of a training, cannot hold what is missing.
+    elsewhere = sum(path.stat().st_size for path in not_read) >= total - found
+    known = bool(stored) and (found >= _LEAST_SHARE * total or not elsewhere) and total > 0
+    return found / total if known else None, [path.name for path in not_read]
 
 
 def _stored_tensors(torch, path: pathlib.Path) -> Iterator[Any]:

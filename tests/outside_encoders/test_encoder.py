@@ -155,7 +155,7 @@ def test_weights_of_other_types_are_the_same(torch, tmp_path, saved, made):
     assert OutsideEncoder("echoprime", loader, weights).card()["weights_in_use"] == 1
 
 
-def test_what_holds_no_tensor_that_can_be_read_is_not_said_to_hold_other_weights(torch, tmp_path):
+def test_what_holds_no_tensor_that_can_be_read_is_not_said_to_hold_other_weights(torch, tmp_path, caplog):
     loader, weights = write_encoder(torch, tmp_path, 512)
     loader.write_text(loader.read_text().replace(LOAD, "network.load_state_dict(_of_arrays(weights))"))
     with open(loader, "a") as file:
@@ -163,7 +163,46 @@ def test_what_holds_no_tensor_that_can_be_read_is_not_said_to_hold_other_weights
         file.write("    return {name: torch.from_numpy(arrays[name]) for name in arrays.files}\n")
     arrays = {name: x.numpy() for name, x in torch.load(weights)["model"].items()}
     np.savez(tmp_path / "weights.npz", **arrays)
-    assert OutsideEncoder("echoprime", loader, tmp_path / "weights.npz").card()["weights_in_use"] is None
+    card = OutsideEncoder("echoprime", loader, tmp_path / "weights.npz").card()
+    assert card["weights_in_use"] is None and card["weights_not_read"] == []
+    assert "weights.npz: whether the module of loader.py uses them cannot be told" in caplog.text
+
+
+class _Settings:
+    """Of a training: an object that torch reads only by running code."""
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_file_beside_the_weights_that_cannot_be_read(torch, tmp_path, caplog, loaded):
+    """The others are compared all the same, and it is named."""
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    weights.rename(folder / "pytorch_model.bin")
+    torch.save(_Settings(), folder / "training_args.bin")
+    of_folder = LOAD.replace("torch.load(weights,", "torch.load(weights + '/pytorch_model.bin',")
+    loader.write_text(loader.read_text().replace(LOAD, of_folder if loaded else "pass"))
+    if not loaded:
+        with pytest.raises(OutsideEncoderError, match="only 0% of the parameters"):
+            OutsideEncoder("echoprime", loader, folder)
+        return
+    card = OutsideEncoder("echoprime", loader, folder).card()
+    assert card["weights_in_use"] == 1 and card["weights_not_read"] == ["training_args.bin"]
+    assert "not compared with the module, since reading it may run code: training_args.bin" in caplog.text
+
+
+def test_weights_that_only_running_code_would_read_are_not_refused(torch, tmp_path):
+    """What is missing from the files that can be read may be in one that cannot."""
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    settings = _Settings()
+    settings.model = torch.load(weights)["model"]
+    torch.save(settings, folder / "whole.bin")
+    torch.save({"other": torch.zeros(3)}, folder / "part.pt")
+    whole = "torch.load(weights + '/whole.bin', weights_only=False).model"
+    loader.write_text(loader.read_text().replace(LOAD, f"network.load_state_dict({whole})"))
+    assert OutsideEncoder("echoprime", loader, folder).card()["weights_in_use"] is None
 
 
 def test_a_file_and_a_folder_of_the_same_weights_give_the_same_features(torch, tmp_path):
