@@ -83,9 +83,15 @@ class OutsideEncoder:
 
     def _vectors(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """float32 [N, D] of grey videos."""
-        clips = (clip for video in videos for clip in clips_lib.clips(video, self._known, self._clips))
-        of_clips = np.stack(list(self._of_clips(clips)))
-        return of_clips.reshape(len(videos), self._clips, -1).mean(1)
+        # A short video's clips are one and the same, which goes through the network once.
+        begins = [clips_lib.distinct_starts(len(video), self._known, self._clips) for video in videos]
+        of_clips = self._of_clips(
+            clips_lib.clip(video, self._known, start)
+            for video, (starts, _) in zip(videos, begins, strict=True)
+            for start in starts.tolist()
+        )
+        means = [np.average([next(of_clips) for _ in times], axis=0, weights=times) for _, times in begins]
+        return np.stack(means).astype(np.float32)
 
     def _of_clips(self, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """A vector [D] of each clip; a few clips are in memory at a time."""

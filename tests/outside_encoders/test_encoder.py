@@ -108,7 +108,8 @@ def test_features_are_those_of_the_prepared_clips(torch, tmp_path):
     weight, bias = stored["linear.weight"].numpy(), stored["linear.bias"].numpy()
     for name in ("echoprime", "echoclip"):
         of_clips = []
-        for clip in clips.clips(video, KNOWN[name], 2):
+        for start in clips.distinct_starts(len(video), KNOWN[name], 2)[0]:
+            clip = clips.clip(video, KNOWN[name], start)
             cells = clip.reshape(3, -1, 4, 56, 4, 56).mean((3, 5)).swapaxes(0, 1).reshape(clip.shape[1], -1)
             vectors = cells @ weight.T + bias
             if name == "echoclip":
@@ -119,6 +120,33 @@ def test_features_are_those_of_the_prepared_clips(torch, tmp_path):
             np.testing.assert_allclose(encoder.embed(video), np.mean(of_clips, axis=0), rtol=1e-4, atol=1e-4)
             colour = np.repeat(video[..., None], 3, axis=3)
             np.testing.assert_allclose(encoder.embed([video[:20], colour])[1], encoder.embed(video), atol=1e-5)
+
+
+def test_a_clip_goes_through_the_network_once(torch, tmp_path, monkeypatch):
+    """Where the three clips of a video are one and the same, or two of them are; it still counts as often."""
+    from discovr_jax.outside_encoders import torch_module
+
+    seen, load = [], torch_module.load
+
+    def loading(*paths):
+        embed, about = load(*paths)
+
+        def noted(batch):
+            seen.append(len(batch))
+            return embed(batch)
+
+        return noted, about
+
+    monkeypatch.setattr(torch_module, "load", loading)
+    encoder = OutsideEncoder("echoprime", *write_encoder(torch, tmp_path, 512))
+    assert seen == [1]  # which says how wide its vectors are
+    video = np.random.default_rng(1).integers(256, size=(33, 30, 40), dtype=np.uint8)
+    long, short = encoder.embed([video, video[:20]])
+    assert seen == [1, 3]  # frames 0, 2 ... 30 twice, then 1, 3 ... 31; and that of the short video
+    one = OutsideEncoder("echoprime", tmp_path / "loader.py", tmp_path / "weights.pt", clips=1)
+    np.testing.assert_allclose(short, one.embed(video[:20]), rtol=1e-5, atol=1e-5)
+    at_0, at_1 = one.embed([video[:31], video[1:]])
+    np.testing.assert_allclose(long, (2 * at_0 + at_1) / 3, rtol=1e-5, atol=1e-5)
 
 
 LOAD = "network.load_state_dict(torch.load(weights, weights_only=True)[\"model\"])"
@@ -132,7 +160,7 @@ MISTAKES = {
         "panecho", 768, LOADER.replace("of_frames.mean(1)", "{'EF': of_frames}"), "gave a dict for a batch of"
     ),
     "maps instead of vectors": (
-        "panecho", 768, LOADER.replace("of_frames.mean(1)", "of_frames[:, None]"), r"gave a Tensor \[3, 1, 16, 768\]"
+        "panecho", 768, LOADER.replace("of_frames.mean(1)", "of_frames[:, None]"), r"gave a Tensor \[1, 1, 16, 768\]"
     ),
 }  # fmt: skip
 
