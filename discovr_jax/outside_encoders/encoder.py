@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from discovr_jax.outside_encoders.torch_module import OutsideEncoderError
 
 
 class OutsideEncoder:
-    """`width` is D of a video's features. Clips are taken by the frame, as all of these encoders do."""
+    """`width` is D of a video's features; `uses_fps`: clips are taken by the frame, as all of these encoders do."""
 
-    frame_rates: Mapping[str, Any] = {}
+    uses_fps = False
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class OutsideEncoder:
         if name not in KNOWN:
             raise OutsideEncoderError(f"--encoder=torch:{name}: there are {', '.join(KNOWN)}")
         self.name, self._known, self._clips, self._batch_size = name, KNOWN[name], clips or 3, batch_size
-        self.options: dict[str, Any] = {"trained_fps": None, "stride": self._known.stride}
         self._embed, self._about = torch_module.load(loader, weights)
         noise = np.random.default_rng(0).integers(256, size=(self._known.frames, 32, 32), dtype=np.uint8)
         self.width = len(self._vectors([noise])[0])

@@ -255,6 +255,13 @@ def test_a_file_and_a_folder_of_the_same_weights_give_the_same_features(torch, t
     np.testing.assert_array_equal(one.embed(video), other.embed(video))
 
 
+def test_from_python_no_frame_rate_is_asked_for(torch, videos, tmp_path):
+    """As by the command: these encoders take frames by their number."""
+    encoder = OutsideEncoder("echoprime", *write_encoder(torch, tmp_path, 512), clips=1)
+    card = extract.extract(encoder, videos, tmp_path / "f.parquet", whole_frame=True)
+    assert card["rows"] == 12 and not card["use_fps"]
+
+
 def test_vectors_that_are_not_finite_are_no_rows(torch, videos, tmp_path, capsys):
     loader, weights = write_encoder(torch, tmp_path, 512)
     infinite = "of_frames = of_frames / (x.sum() < 0)\n        return of_frames if"
@@ -272,9 +279,10 @@ def test_missing_parts(tmp_path, capsys, monkeypatch):
 
     out = ["--input=absent", f"--output={tmp_path / 'f.parquet'}"]
     files = [f"--loader={tmp_path / 'loader.py'}", f"--weights={tmp_path / 'weights.pt'}"]
+    ours = ["--fit=squeeze", "--branch=image_teacher", "--ignore_fps", "--readout=cls"]
     for arguments, words in (
         (["--encoder=torch:echoprime"], "give --loader and --weights"),
-        (["--encoder=torch:echoprime", *files, "--readout=cls"], "no flag of our encoders"),
+        *((["--encoder=torch:echoprime", *files, flag], f"{flag.split('=')[0]} is for our own") for flag in ours),
         (["--encoder=torch:echofm", *files], "there are echoprime, panecho"),
         (["--encoder=pixels", "--config=phantom", *files], "are those of --encoder=torch:NAME"),
     ):
