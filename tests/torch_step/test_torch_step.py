@@ -134,19 +134,6 @@ def test_other_recipes_are_refused(make_tiny):
             ours.sizes_of(tiny.config, tiny.experiment)
 
 
-@pytest.mark.long
-def test_the_command_prints_a_row_per_pair(tiny, capsys):
-    """Two processes; which of them is faster is not tested."""
-    c = tiny.config
-    sizes = {f"model.{name}": c.model[name] for name in ("variant", "width", "depth", "heads", "patch", "dtype")}
-    sizes |= {f"model.{name}": c.model[name] for name in ("decoder_width", "decoder_heads", "num_prototypes")}
-    sizes |= {"data.num_frames": 4, "data.image_size": 32, "head.outputs": 32, "batch_size": 2}
-    overrides = [f"--config.{key}={value}" for key, value in sizes.items()]
-    assert pairs.main(["--config=adult", *overrides, "--pairs=2", "--steps=1"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines[3:]] == ["pair", "---", "1", "2", "median", "peak, GB"]
-
-
 def test_the_command_refuses_other_recipes(capsys):
     assert pairs.main(["--config=adult:variant=ti"]) == 1
     assert "the step in PyTorch is written for 'float32'" in capsys.readouterr().err
