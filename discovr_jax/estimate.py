@@ -8,7 +8,8 @@ keeps for its backward pass, before a compiler fuses or orders anything. Data pa
 of every parameter, once around a ring; Sinkhorn's vectors are less than a thousandth of it. Where not one clip fits so,
 all is cut over all devices (mesh.fsdp), and every matrix gathered twice.
 
-`--memory_gb` asks of one GPU, whatever its name, whether the config's batch fits its memory.
+`--memory_gb` asks of one GPU, whatever its name, whether the config's batch fits its memory. With
+`--config.gradient_accumulation_steps=n` only the activations of one part of the batch are kept at a time.
 """
 
 import argparse
@@ -40,33 +41,44 @@ class Requirements:
     Attributes:
       parameters: that train; their gradient is float32.
       state_bytes: parameters, teachers, optimizer.
-      clip_bytes: of activations for the backward pass, per clip.
+      clip_bytes: of activations for the backward pass, per clip of the batch.
       clip_flops: of a step, per clip.
+      parts: of the batch that go through the students one after the other (`gradient_accumulation_steps`).
     """
 
     parameters: int
     state_bytes: int
     clip_bytes: int
     clip_flops: float
+    parts: int = 1
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Whatever the batch: the state, and the gradient, which in parts stands beside the sum of those before."""
+        return self.state_bytes + 4 * self.parameters * (1 if self.parts == 1 else 2)
+
+    def largest_clips(self, free: float, clip_bytes: float) -> int:
+        """Clips, of so many bytes, that fit `free` bytes: as many in each part."""
+        return max(math.floor(free / clip_bytes) // self.parts * self.parts, 0)
 
 
 def requirements(config: ConfigDict) -> Requirements:
     """From shapes alone; two depths and two batch sizes are traced, and extended to all blocks."""
     experiment = _experiment(config)
     model, depth = experiment.model, experiment.model.depth
-    state = _state(experiment)
-    residual_bytes = {}
+    state, parts = _state(experiment), config.gradient_accumulation_steps
+    kept = {}
     for blocks in (1, 2):
         short = ConfigDict(config.to_dict())
         sizes = {name: getattr(model, name) for name in ("width", "heads", "mlp_dim", "decoder_width", "decoder_heads")}
         short.model.update(variant="custom", depth=blocks, **sizes)
-        part = _experiment(short)
-        residual_bytes[blocks] = _residuals(part, 2) - _residuals(part, 1)
+        kept[blocks] = _kept_of_a_clip(_experiment(short), parts)
     return Requirements(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=_bytes(state),
-        clip_bytes=residual_bytes[1] + (depth - 1) * (residual_bytes[2] - residual_bytes[1]),
+        clip_bytes=max(one + (depth - 1) * (two - one) for one, two in zip(kept[1], kept[2], strict=True)),
         clip_flops=sum(flops.step_flops(model, experiment.masks).values()),
+        parts=parts,
     )
 
 
@@ -84,8 +96,8 @@ def row(required: Requirements, topology: chips.Topology, clips: int | None = No
     chip, devices = topology.chip, topology.slices * topology.devices_per_slice
     gradient = 4 * required.parameters
     # Gradients live beside the state when the last activation is gone, at the latest.
-    free = (1 - SPARE) * chip.hbm_bytes - (required.state_bytes + gradient) / (devices if fsdp else 1)
-    largest = max(math.floor(free / required.clip_bytes), 0)
+    free = (1 - SPARE) * chip.hbm_bytes - required.fixed_bytes / (devices if fsdp else 1)
+    largest = required.largest_clips(free, required.clip_bytes)
     clips = largest if clips is None else clips
     compute = clips * required.clip_flops / (REACHED * chip.flops)
     # Around a ring: a sum is two rounds, a gather of the parameters for each pass and a scattered sum one each.
@@ -111,7 +123,7 @@ def one_gpu(required: Requirements, clips: int, memory_gb: float) -> dict:
     Returns:
       Sizes in bytes; `largest_clips` is the largest batch that fits.
     """
-    clip, fixed = FUSED * required.clip_bytes, required.state_bytes + 4 * required.parameters
+    clip, fixed = FUSED * required.clip_bytes, required.fixed_bytes
     usable = TAKEN * memory_gb * 1e9
     return {
         "state_bytes": required.state_bytes,
@@ -119,7 +131,7 @@ def one_gpu(required: Requirements, clips: int, memory_gb: float) -> dict:
         "used_bytes": fixed + clips * clip,
         "usable_bytes": usable,
         "fits": fixed + clips * clip <= usable,
-        "largest_clips": max(math.floor((usable - fixed) / clip), 0),
+        "largest_clips": required.largest_clips(usable - fixed, clip),
     }
 
 
@@ -141,24 +153,84 @@ def _bytes(tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if hasattr(leaf.dtype, "itemsize"))
 
 
+def _kept_of_a_clip(experiment, parts: int) -> tuple[int, ...]:
+    """Bytes that one more clip of the batch keeps, at each moment of the step that may be its fullest."""
+
+    def of_a_clip(residuals):
+        return residuals(experiment, 2) - residuals(experiment, 1)
+
+    if parts == 1:
+        return (of_a_clip(_residuals),)
+    # `method.step.accumulated`: the objective meets the outputs of the whole batch; then, beside their gradient, the
+    # activations of one part are kept.
+    return of_a_clip(_objective_residuals), of_a_clip(_outputs) + math.ceil(of_a_clip(_student_residuals) / parts)
+
+
 def _residuals(experiment, clips: int) -> int:
     """Bytes that the forward pass hands to the backward pass, parameters among them."""
-    e, state, model = experiment, _state(experiment), experiment.model
-    batch = e.input_shapes(clips)
 
-    def residuals(params, state, batch):
-        key = jax.random.key(0)
-        masks = train_step.draw_masks(key, model, e.masks, clips)
-        with_views = views.add_views(key, batch, e.views, e.masks.video_views)
-
+    def residuals(params, state, batch, masks):
         def loss(params):
+            key = jax.random.key(0)
             return train_step.losses(
-                model, e.options, params, state.teacher, state.memory, with_views, masks, 0.05, key
+                experiment.model, experiment.options, params, state.teacher, state.memory, batch, masks, 0.05, key
             )
 
         return jax.vjp(loss, params, has_aux=True)[1]
 
-    return _bytes(jax.eval_shape(residuals, state.params, state, batch))
+    return _bytes(_traced(experiment, clips, residuals))
+
+
+def _objective_residuals(experiment, clips: int) -> int:
+    """Those of the objective alone, by the outputs of the students."""
+
+    def residuals(params, state, batch, masks):
+        model, frames = experiment.model, (batch["frames"], batch["num_valid"])
+        teacher = model.apply({"params": state.teacher}, *frames, method="teacher") if state.teacher else None
+
+        def loss(outputs):
+            key = jax.random.key(0)
+            return train_step.objective(
+                outputs, teacher, model, experiment.options, state.memory, batch, masks, 0.05, key
+            )
+
+        return jax.vjp(loss, _student(experiment, params, batch, masks), has_aux=True)[1]
+
+    return _bytes(_traced(experiment, clips, residuals))
+
+
+def _student_residuals(experiment, clips: int) -> int:
+    """Those of the students alone."""
+
+    def residuals(params, state, batch, masks):
+        return jax.vjp(lambda params: _student(experiment, params, batch, masks), params)[1]
+
+    return _bytes(_traced(experiment, clips, residuals))
+
+
+def _outputs(experiment, clips: int) -> int:
+    """Bytes of the students' outputs, and of the gradient by them."""
+    return _bytes(
+        _traced(experiment, clips, lambda params, state, batch, masks: _student(experiment, params, batch, masks))
+    )
+
+
+def _student(experiment, params, batch, masks):
+    return experiment.model.apply({"params": params}, **batch, masks=masks, method="student")
+
+
+def _traced(experiment, clips: int, function):
+    """Shapes of what `function(params, state, batch, masks)` gives of a batch with its views."""
+
+    def drawn(params, state, batch):
+        key = jax.random.key(0)
+        masks = train_step.draw_masks(key, experiment.model, experiment.masks, clips)
+        return function(
+            params, state, views.add_views(key, batch, experiment.views, experiment.masks.video_views), masks
+        )
+
+    state = _state(experiment)
+    return jax.eval_shape(drawn, state.params, state, experiment.input_shapes(clips))
 
 
 def main(arguments=None) -> None:
@@ -169,11 +241,14 @@ def main(arguments=None) -> None:
     parser.add_argument("--memory_gb", type=float, help="memory of one GPU, in place of --topologies")
     parser.add_argument("--clips", type=int, help="on each device; default: as many as fit; --memory_gb: the config's")
     parser.add_argument("--output", help="file for the rows, JSON lines")
-    given = parser.parse_args(storage.expand_home(arguments))
+    given, overrides = parser.parse_known_args(storage.expand_home(arguments))
     jax.config.update("jax_platforms", "cpu")
     name, _, argument = given.config.partition(":")
     wanted = [argument] if argument else [f"variant={variant}" for variant in given.variants.split(",")]
-    configs = {each: command_line.read_config(f"{name}:{each}", []) for each in wanted}
+    try:
+        configs = {each: command_line.read_config(f"{name}:{each}", overrides) for each in wanted}
+    except ValueError as error:
+        parser.error(str(error))
     if given.memory_gb is not None:
         rows = _print_one_gpu(configs, given.memory_gb, given.clips)
     else:
@@ -214,11 +289,14 @@ def _print_topologies(configs: dict[str, ConfigDict], names: list[str], clips: i
 def _print_one_gpu(configs: dict[str, ConfigDict], memory_gb: float, clips: int | None) -> list[dict]:
     rows = []
     for arguments, config in configs.items():
-        r = one_gpu(requirements(config), clips or config.batch_size, memory_gb)
+        required = requirements(config)
+        r = one_gpu(required, clips or config.batch_size, memory_gb)
+        in_parts = f", in {required.parts} parts," if required.parts > 1 else ""
         rows.append({"config": arguments, "memory_gb": memory_gb, **r})
         print(
-            f"{arguments}: {r['clips']} clips per step take {r['used_bytes'] / 1e9:.1f} GB; of {memory_gb:g} GB jax "
-            f"may use {r['usable_bytes'] / 1e9:.1f}: {'fits' if r['fits'] else 'DOES NOT FIT'} "
+            f"{arguments}: {r['clips']} clips per step{in_parts} take {r['used_bytes'] / 1e9:.1f} GB; of "
+            f"{memory_gb:g} GB jax may use {r['usable_bytes'] / 1e9:.1f}: "
+            f"{'fits' if r['fits'] else 'DOES NOT FIT'} "
             f"(at most {r['largest_clips']} clips)",
             flush=True,
         )

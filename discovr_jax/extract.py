@@ -41,6 +41,7 @@ from discovr_jax.progress import doing
 from discovr_jax.runs.checkpoint import CheckpointError
 
 CHECKPOINT, PIXELS, TORCH = "checkpoint", "pixels", "torch"  # values of --encoder, besides untrained:SEED
+OF_OUR_ENCODERS = ("checkpoint", "config", "branch", "readout", "fit", "trained_fps", "ignore_fps", "dtype")
 AnyEncoder = VideoEncoder | PixelEncoder | OutsideEncoder
 
 
@@ -70,7 +71,8 @@ def extract(
         gives a file the same id in every table. None: a salt of this table alone, which is thrown away.
       csv: what is known of the files of a folder, see `data.inputs.find`; its frame rates go before the files' own.
       use_fps: sample at the trained frame rate where that of the file is known; else at the trained stride, unless the
-        encoder was trained at a set frame rate: such files go on the quarantine list.
+        encoder was trained at a set frame rate: such files go on the quarantine list. An encoder
+        whose `uses_fps` is False takes frames by their number, whatever this says.
       whole_frame: embed frames as they are, with whatever the scanner wrote around the sector.
       workers: files decoded at once.
       shard: which this is of several processes that share the work, all with the same `output`; the one that ends
@@ -84,6 +86,7 @@ def extract(
       ExtractError: no file gave features; an output of something else is in the way; another process writes the same;
         or, without `shard`, some shards are not done.
     """
+    use_fps = use_fps and encoder.uses_fps
     check_frame_rate(encoder, use_fps)
 
     def make(chunk: Sequence[Input], videos: list, _: bytes) -> list[dict]:
@@ -166,18 +169,10 @@ def main(argv: list[str] | None = None) -> int:
         shard = None if args.shard is None else Shard.parse(args.shard)
         encoder = open_encoder(args, overrides)
         card = extract(
-            encoder,
-            args.input,
-            args.output,
-            show_paths=args.show_paths,
-            hide_paths=args.hide_paths,
-            private_dir=args.private_dir,
-            csv=args.csv,
-            use_fps=not args.ignore_fps and not isinstance(encoder, OutsideEncoder),
-            whole_frame=args.whole_frame,
-            workers=args.workers,
-            shard=shard,
-        )
+            encoder, args.input, args.output, show_paths=args.show_paths, hide_paths=args.hide_paths,
+            private_dir=args.private_dir, csv=args.csv, use_fps=not args.ignore_fps, whole_frame=args.whole_frame,
+            workers=args.workers, shard=shard,
+        )  # fmt: skip
     except (ValueError, CheckpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -217,9 +212,10 @@ def open_encoder(args: argparse.Namespace, overrides: list[str]) -> AnyEncoder:
     """
     kind, _, seed = args.encoder.partition(":")
     if kind == TORCH:
-        ours = (args.checkpoint, args.config, args.readout, args.trained_fps, args.dtype, *overrides)
-        if any(ours) or not (args.loader and args.weights):
-            raise ExtractError(f"--encoder={args.encoder}: give --loader and --weights, and no flag of our encoders")
+        if not (args.loader and args.weights):
+            raise ExtractError(f"--encoder={args.encoder}: give --loader and --weights")
+        if ours := [f"--{name}" for name in OF_OUR_ENCODERS if getattr(args, name)] + overrides:
+            raise ExtractError(f"--encoder={args.encoder}: {' '.join(ours)} is for our own encoders only")
         return OutsideEncoder(seed, args.loader, args.weights, args.clips, args.batch_size)
     if kind == "untrained" and seed.isdecimal():
         untrained: int | None = int(seed)
@@ -238,10 +234,10 @@ def open_encoder(args: argparse.Namespace, overrides: list[str]) -> AnyEncoder:
         raise ExtractError(f"unknown arguments: {' '.join(overrides)}")
     encoder = load_encoder(
         command_line.read_config(args.config, overrides) if args.config else args.checkpoint,
-        args.branch,
+        args.branch or "video_teacher",
         readout="cls" if args.encoder == PIXELS else args.readout,
         clips=args.clips,
-        fit=args.fit,
+        fit=args.fit or "letterbox",
         trained_fps=args.trained_fps,
         dtype=args.dtype,
         batch_size=args.batch_size,
@@ -265,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", help="instead of --checkpoint, for untrained weights and pixels: a config by path or name")
     add("--input", required=True, help="folder, CSV with a column path (and fps), or one file")
     add("--output", required=True, help="the .parquet file")
-    add("--branch", default="video_teacher", help="encoder of the checkpoint (default: %(default)s)")
+    add("--branch", help="encoder of the checkpoint (default: video_teacher)")
     add(
         "--readout",
         help="the pooling, or several with commas, which stand side by side in the table: "
@@ -273,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         f"{', '.join((*pixels.NAMES, *pixels.PARTS))} (default: {PixelEncoder.DEFAULT})",
     )
     add("--clips", type=int, help="evenly spaced clips that are averaged (default: as evaluated, else 3)")
-    add("--fit", default="letterbox", choices=("letterbox", "squeeze"), help="how frames are made square")
+    add("--fit", choices=("letterbox", "squeeze"), help="how frames are made square (default: letterbox)")
     add("--trained_fps", type=float, help="frame rate of the training clips, where the checkpoint does not say")
     add("--dtype", choices=("float32", "bfloat16"), help="of activations (default: as evaluated, else float32)")
     add("--batch_size", type=int, default=8, help="clips per batch (default: %(default)s)")

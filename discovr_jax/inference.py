@@ -218,7 +218,10 @@ class VideoEncoder:
       path: what it was loaded from; heads: the file of the heads that its evaluation fitted, None without one.
       frame_rates: of the training videos, as the checkpoint keeps them (`data.frame_rates.of_training`).
       model: its `models.discovr.Discovr`; params: as of the constructor, on the device.
+      uses_fps: whether `embed` takes frames by the videos' frame rates.
     """
+
+    uses_fps = True
 
     def __init__(
         self, model, params: dict, options: dict[str, Any], batch_size: int, *, path=None, heads=None, frame_rates=None

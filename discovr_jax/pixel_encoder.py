@@ -12,13 +12,14 @@ _OF_THE_NETWORK = ("branch", "readout", "readout_from", "map_side", "mean_length
 
 
 class PixelEncoder:
-    """Stands where a `VideoEncoder` does; `width` is D of a video's features, `options` and `frame_rates` as there.
+    """Stands where a `VideoEncoder` does; `width` is D of a video's features, `options` and the like as there.
 
     Attributes:
       DEFAULT: the readout where none is named; parts: {readout: its share of D}, in their order.
     """
 
     DEFAULT = "motion_energy_6"
+    uses_fps = True
 
     def __init__(self, encoder: VideoEncoder, readout: str):
         """

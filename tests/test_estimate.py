@@ -1,5 +1,7 @@
 """The estimate: its arithmetic by hand, and the extension over blocks against all of them traced."""
 
+import dataclasses
+import math
 import re
 
 import jax
@@ -38,6 +40,23 @@ def test_blocks_left_out_are_extended(make_tiny):
     assert required.clip_flops == sum(flops.step_flops(e.model, e.masks).values())
 
 
+def test_a_batch_in_parts_keeps_the_activations_of_one(make_tiny):
+    """Of the students; the objective meets the whole batch. All blocks traced, against two depths extended."""
+    tiny = make_tiny(**{"model.depth": 3})
+    config, e = tiny.config, tiny.experiment
+
+    def of_a_clip(function):
+        return function(e, 2) - function(e, 1)
+
+    students, objective = of_a_clip(estimate._student_residuals), of_a_clip(estimate._objective_residuals)
+    outputs, whole = of_a_clip(estimate._outputs), of_a_clip(estimate._residuals)
+    assert students < whole < students + objective + outputs
+    config.gradient_accumulation_steps = 4
+    found = estimate.requirements(config)
+    assert found.clip_bytes == max(objective, outputs + math.ceil(students / 4)) < whole
+    assert found.parts == 4 and found.fixed_bytes == found.state_bytes + 8 * found.parameters
+
+
 def test_its_table(capsys, tmp_path, monkeypatch):
     """A state of 10 GB leaves room for clips on v5e; on simulated devices of 8 GiB it must be cut."""
     monkeypatch.setattr(estimate, "requirements", lambda config: estimate.Requirements(10**6, 10**10, 10**8, 1e12))
@@ -54,12 +73,23 @@ def test_whether_a_batch_fits_one_gpu(capsys, tmp_path, monkeypatch):
     assert fits["fits"] and fits["largest_clips"] == 7
     assert not estimate.one_gpu(required, 8, 8)["fits"]
     assert estimate.one_gpu(required, 1, 2)["largest_clips"] == 0
-    monkeypatch.setattr(estimate, "requirements", lambda config: required)
+    # In parts the sum of their gradients takes 0.8 GB more: 6.2 clips fit, so two parts of three, or one of four.
+    for parts, largest in ((2, 6), (4, 4)):
+        found = estimate.one_gpu(dataclasses.replace(required, parts=parts), 7, 8)
+        assert found["used_bytes"] == pytest.approx(2.6e9 + 7 * 0.55e9) and found["largest_clips"] == largest
+    monkeypatch.setattr(
+        estimate, "requirements", lambda c: dataclasses.replace(required, parts=c.gradient_accumulation_steps)
+    )
     estimate.main(["--config=archive:gigabytes=8", "--memory_gb=8", f"--output={tmp_path / 'rows.jsonl'}"])
     estimate.main(["--config=adult", "--variants=ti", "--clips=7", "--memory_gb=8"])
-    first, second = capsys.readouterr().out.splitlines()
+    estimate.main(["--config=archive:gigabytes=8", "--config.gradient_accumulation_steps=2", "--memory_gb=8"])
+    first, second, third = capsys.readouterr().out.splitlines()
     assert first == (
         "gigabytes=8: 8 clips per step take 6.2 GB; of 8 GB jax may use 6.0: DOES NOT FIT (at most 7 clips)"
     )
     assert second.startswith("variant=ti: 7 clips per step") and second.endswith(": fits (at most 7 clips)")
+    assert third.startswith("gigabytes=8: 8 clips per step, in 2 parts, take ")
+    with pytest.raises(SystemExit):
+        estimate.main(["--config=adult", "--gigabytes=8"])
+    assert "Unknown command line flag 'gigabytes'" in capsys.readouterr().err
     assert '"fits": false' in (tmp_path / "rows.jsonl").read_text()

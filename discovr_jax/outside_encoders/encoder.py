@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from discovr_jax.outside_encoders.torch_module import OutsideEncoderError
 
 
 class OutsideEncoder:
-    """`width` is D of a video's features. Clips are taken by the frame, as all of these encoders do."""
+    """`width` is D of a video's features; `uses_fps`: clips are taken by the frame, as all of these encoders do."""
 
-    frame_rates: Mapping[str, Any] = {}
+    uses_fps = False
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class OutsideEncoder:
         if name not in KNOWN:
             raise OutsideEncoderError(f"--encoder=torch:{name}: there are {', '.join(KNOWN)}")
         self.name, self._known, self._clips, self._batch_size = name, KNOWN[name], clips or 3, batch_size
-        self.options: dict[str, Any] = {"trained_fps": None, "stride": self._known.stride}
         self._embed, self._about = torch_module.load(loader, weights)
         noise = np.random.default_rng(0).integers(256, size=(self._known.frames, 32, 32), dtype=np.uint8)
         self.width = len(self._vectors([noise])[0])
@@ -83,9 +82,15 @@ class OutsideEncoder:
 
     def _vectors(self, videos: Sequence[np.ndarray]) -> np.ndarray:
         """float32 [N, D] of grey videos."""
-        clips = (clip for video in videos for clip in clips_lib.clips(video, self._known, self._clips))
-        of_clips = np.stack(list(self._of_clips(clips)))
-        return of_clips.reshape(len(videos), self._clips, -1).mean(1)
+        # A short video's clips are one and the same, which goes through the network once.
+        begins = [clips_lib.distinct_starts(len(video), self._known, self._clips) for video in videos]
+        of_clips = self._of_clips(
+            clips_lib.clip(video, self._known, start)
+            for video, (starts, _) in zip(videos, begins, strict=True)
+            for start in starts.tolist()
+        )
+        means = [np.average([next(of_clips) for _ in times], axis=0, weights=times) for _, times in begins]
+        return np.stack(means).astype(np.float32)
 
     def _of_clips(self, clips: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """A vector [D] of each clip; a few clips are in memory at a time."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import logging
 import os
 import pathlib
 import zipfile
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-_SAME = 0.9  # of the module's parameters, the share that must be the file's
+logger = logging.getLogger(__name__)
+_LEAST_SHARE = 0.9  # of the module's parameters, that must be in the files of weights
 _LOADS = "def load(weights: str) -> torch.nn.Module"
 Module = Callable[[np.ndarray], np.ndarray]
 
@@ -30,8 +32,8 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
 
     Returns:
       A function from a batch float32 [B, 3, ...] to vectors float32 [B, D]; tokens [B, N, D] are averaged.
-      {"loader_sha256", "weights_sha256", "weights_in_use": share of the module's parameters that are in the
-      file, None where that cannot be told}.
+      {"loader_sha256", "weights_sha256", "weights_in_use": share of the module's parameters that are in the files,
+      None where that cannot be told, "weights_not_read": names of files that the check cannot read}.
 
     Raises:
       OutsideEncoderError: no PyTorch, no such files, a function that fails or returns no module, or a module whose
@@ -45,12 +47,16 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
     module = _run(loader, str(weights))
     if not isinstance(module, torch.nn.Module):
         raise OutsideEncoderError(f"--loader={loader}: load() returned a {type(module).__name__}, no torch.nn.Module")
-    share = _share(torch, module, weights)
-    if share is not None and share < _SAME:
+    share, not_read = _share_in_files(torch, module, weights)
+    if share is not None and share < _LEAST_SHARE:
         raise OutsideEncoderError(
             f"--weights={weights}: only {share:.0%} of the parameters of the module that {loader.name} made are in it, "
             "the others were never loaded, or are of something else. Load the state dict with strict=True"
         )
+    if share is None:
+        logger.warning("--weights=%s: whether the module of %s uses them cannot be told", weights, loader.name)
+    if not_read:
+        logger.warning("not compared with the module, since reading it may run code: %s", ", ".join(not_read))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = module.float().eval().to(device)
 
@@ -69,6 +75,7 @@ def load(loader: str | os.PathLike, weights: str | os.PathLike) -> tuple[Module,
         "loader_sha256": hashlib.sha256(loader.read_bytes()).hexdigest(),
         "weights_sha256": _sha256(weights),
         "weights_in_use": share,
+        "weights_not_read": not_read,
     }
     return embed, about
 
@@ -105,20 +112,32 @@ def _sha256(weights: pathlib.Path) -> str:
     return whole.hexdigest()
 
 
-def _share(torch, module, weights: pathlib.Path) -> float | None:
+def _share_in_files(torch, module, weights: pathlib.Path) -> tuple[float | None, list[str]]:
     """Of the module's parameters, counted as numbers, those in tensors that `weights` holds too, under any name.
 
-    None where no file can be read without running its code, which loading may do and a check does not.
+    Returns:
+      The share, None where it cannot be told: there are no parameters or no tensors, or what is missing may be in a
+      file that was not read. And the names of such files: to read them would run code, which loading may do and a
+      check does not.
     """
-    try:
-        stored = {_print(torch, tensor) for path in _files(weights) for tensor in _tensors(torch, path)}
-    except Exception:  # torch raises errors of many kinds
-        return None
-    sizes = [(tensor.numel(), _print(torch, tensor) in stored) for tensor in module.parameters()]
-    return sum(size for size, same in sizes if same) / max(1, sum(size for size, _ in sizes))
+    stored: set[tuple[int, str]] = set()
+    not_read: list[pathlib.Path] = []
+    for path in _files(weights):
+        try:
+            for tensor in _stored_tensors(torch, path):
+                # A loader may make the module float16, which rounds before our own rounding does.
+                stored |= {_fingerprint(torch, tensor), _fingerprint(torch, tensor.half())}
+        except Exception:  # torch raises errors of many kinds
+            not_read.append(path)
+    sizes = [(tensor.numel(), _fingerprint(torch, tensor) in stored) for tensor in module.parameters()]
+    total, found = sum(size for size, _ in sizes), sum(size for size, same in sizes if same)
+    # A number takes a byte or more: small files, such as the settings of a training, cannot hold what is missing.
+    elsewhere = sum(path.stat().st_size for path in not_read) >= total - found
+    known = bool(stored) and (found >= _LEAST_SHARE * total or not elsewhere) and total > 0
+    return found / total if known else None, [path.name for path in not_read]
 
 
-def _tensors(torch, path: pathlib.Path) -> Iterator[Any]:
+def _stored_tensors(torch, path: pathlib.Path) -> Iterator[Any]:
     """Tensors of a file, however nested; none of a file of another kind."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -139,7 +158,8 @@ def _tensors(torch, path: pathlib.Path) -> Iterator[Any]:
             waiting.extend(one)
 
 
-def _print(torch, tensor) -> tuple[int, str]:
-    """Of a tensor's numbers, rounded to bfloat16: the same after a change of shape, or of type to it or above."""
+def _fingerprint(torch, tensor) -> tuple[int, str]:
+    """Count and hash of a tensor's numbers, rounded to bfloat16: the same after a change of shape, or of type to it or
+    above."""
     rounded = tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16)
     return tensor.numel(), hashlib.sha256(rounded.numpy().tobytes()).hexdigest()

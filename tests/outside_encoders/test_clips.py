@@ -15,6 +15,13 @@ SHAPES = {
 }  # fmt: skip
 
 
+def clips_of(video, known, count=1):
+    """All clips of a video."""
+    starts, times = clips.distinct_starts(len(video), known, count)
+    assert times.sum() == count
+    return [clips.clip(video, known, start) for start, each in zip(starts, times, strict=True) for _ in range(each)]
+
+
 def counting(length):
     """Frame t is t everywhere."""
     return np.full((length, 12, 16), np.arange(length)[:, None, None], np.uint8)
@@ -24,7 +31,7 @@ def frame_numbers(name, length, count=1):
     """The grey values of frames in each clip: of `counting`, their numbers; NaN where a frame is 0 after scaling."""
     known = dataclasses.replace(KNOWN[name], resized=8, side=8)  # the size of frames does not matter here
     found = []
-    for clip in clips.clips(counting(length), known, count):
+    for clip in clips_of(counting(length), known, count):
         grey = (clip[0, :, 0, 0] * known.std[0] + known.mean[0]) * known.divisor
         found.append(np.where(clip[0, :, 0, 0] == 0, np.nan, grey.round(3)).tolist())
     return found
@@ -32,10 +39,10 @@ def frame_numbers(name, length, count=1):
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_shapes(name):
-    (clip,) = clips.clips(np.random.default_rng(0).integers(256, size=(90, 130, 90), dtype=np.uint8), KNOWN[name], 1)
+    (clip,) = clips_of(np.random.default_rng(0).integers(256, size=(90, 130, 90), dtype=np.uint8), KNOWN[name])
     assert clip.shape == SHAPES[name] and clip.dtype == np.float32 and np.isfinite(clip).all()
     with pytest.raises(ValueError, match="uint8"):
-        clips.clips(clip[0], KNOWN[name], 1)  # what is normalised already is not normalised twice
+        clips.clip(clip[0], KNOWN[name], 0)  # what is normalised already is not normalised twice
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,7 @@ def test_shapes(name):
     ],
 )
 def test_grey_values_are_scaled_per_channel(name, expected):
-    (clip,) = clips.clips(np.full((80, 20, 30), 128, np.uint8), KNOWN[name], 1)
+    (clip,) = clips_of(np.full((80, 20, 30), 128, np.uint8), KNOWN[name])
     assert np.ptp(clip, axis=(1, 2, 3)).max() == 0
     np.testing.assert_allclose(clip[:, 0, 0, 0], expected, atol=2e-6)
 

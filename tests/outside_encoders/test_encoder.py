@@ -108,7 +108,8 @@ def test_features_are_those_of_the_prepared_clips(torch, tmp_path):
     weight, bias = stored["linear.weight"].numpy(), stored["linear.bias"].numpy()
     for name in ("echoprime", "echoclip"):
         of_clips = []
-        for clip in clips.clips(video, KNOWN[name], 2):
+        for start in clips.distinct_starts(len(video), KNOWN[name], 2)[0]:
+            clip = clips.clip(video, KNOWN[name], start)
             cells = clip.reshape(3, -1, 4, 56, 4, 56).mean((3, 5)).swapaxes(0, 1).reshape(clip.shape[1], -1)
             vectors = cells @ weight.T + bias
             if name == "echoclip":
@@ -119,6 +120,33 @@ def test_features_are_those_of_the_prepared_clips(torch, tmp_path):
             np.testing.assert_allclose(encoder.embed(video), np.mean(of_clips, axis=0), rtol=1e-4, atol=1e-4)
             colour = np.repeat(video[..., None], 3, axis=3)
             np.testing.assert_allclose(encoder.embed([video[:20], colour])[1], encoder.embed(video), atol=1e-5)
+
+
+def test_a_clip_goes_through_the_network_once(torch, tmp_path, monkeypatch):
+    """Where the three clips of a video are one and the same, or two of them are; it still counts as often."""
+    from discovr_jax.outside_encoders import torch_module
+
+    seen, load = [], torch_module.load
+
+    def loading(*paths):
+        embed, about = load(*paths)
+
+        def noted(batch):
+            seen.append(len(batch))
+            return embed(batch)
+
+        return noted, about
+
+    monkeypatch.setattr(torch_module, "load", loading)
+    encoder = OutsideEncoder("echoprime", *write_encoder(torch, tmp_path, 512))
+    assert seen == [1]  # which says how wide its vectors are
+    video = np.random.default_rng(1).integers(256, size=(33, 30, 40), dtype=np.uint8)
+    long, short = encoder.embed([video, video[:20]])
+    assert seen == [1, 3]  # frames 0, 2 ... 30 twice, then 1, 3 ... 31; and that of the short video
+    one = OutsideEncoder("echoprime", tmp_path / "loader.py", tmp_path / "weights.pt", clips=1)
+    np.testing.assert_allclose(short, one.embed(video[:20]), rtol=1e-5, atol=1e-5)
+    at_0, at_1 = one.embed([video[:31], video[1:]])
+    np.testing.assert_allclose(long, (2 * at_0 + at_1) / 3, rtol=1e-5, atol=1e-5)
 
 
 LOAD = "network.load_state_dict(torch.load(weights, weights_only=True)[\"model\"])"
@@ -132,7 +160,7 @@ MISTAKES = {
         "panecho", 768, LOADER.replace("of_frames.mean(1)", "{'EF': of_frames}"), "gave a dict for a batch of"
     ),
     "maps instead of vectors": (
-        "panecho", 768, LOADER.replace("of_frames.mean(1)", "of_frames[:, None]"), r"gave a Tensor \[3, 1, 16, 768\]"
+        "panecho", 768, LOADER.replace("of_frames.mean(1)", "of_frames[:, None]"), r"gave a Tensor \[1, 1, 16, 768\]"
     ),
 }  # fmt: skip
 
@@ -144,11 +172,71 @@ def test_mistakes_are_told_in_one_line(torch, tmp_path, mistake):
         OutsideEncoder(name, *write_encoder(torch, tmp_path, width, loader=loader))
 
 
-def test_weights_of_other_types_and_files_are_the_same(torch, tmp_path):
-    """A loader may make them float16, or read a folder of safetensors; nested, or beside what is not used."""
+@pytest.mark.parametrize("made", ["half", "bfloat16", "double"])
+@pytest.mark.parametrize("saved", ["float32", "float16", "bfloat16"])
+def test_weights_of_other_types_are_the_same(torch, tmp_path, saved, made):
+    """A file of one type of numbers, and a loader that makes another of it: each rounds in its own way."""
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    loader.write_text(loader.read_text().replace(LOAD, f"{LOAD}\n    network = network.{made}()"))
+    stored = torch.load(weights)["model"]
+    torch.save({"model": {name: x.to(getattr(torch, saved)) for name, x in stored.items()}}, weights)
+    assert OutsideEncoder("echoprime", loader, weights).card()["weights_in_use"] == 1
+
+
+def test_what_holds_no_tensor_that_can_be_read_is_not_said_to_hold_other_weights(torch, tmp_path, caplog):
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    loader.write_text(loader.read_text().replace(LOAD, "network.load_state_dict(_of_arrays(weights))"))
+    with open(loader, "a") as file:
+        file.write("def _of_arrays(path):\n    import numpy\n    arrays = numpy.load(path)\n")
+        file.write("    return {name: torch.from_numpy(arrays[name]) for name in arrays.files}\n")
+    arrays = {name: x.numpy() for name, x in torch.load(weights)["model"].items()}
+    np.savez(tmp_path / "weights.npz", **arrays)
+    card = OutsideEncoder("echoprime", loader, tmp_path / "weights.npz").card()
+    assert card["weights_in_use"] is None and card["weights_not_read"] == []
+    assert "weights.npz: whether the module of loader.py uses them cannot be told" in caplog.text
+
+
+class _Settings:
+    """Of a training: an object that torch reads only by running code."""
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_file_beside_the_weights_that_cannot_be_read(torch, tmp_path, caplog, loaded):
+    """The others are compared all the same, and it is named."""
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    weights.rename(folder / "pytorch_model.bin")
+    torch.save(_Settings(), folder / "training_args.bin")
+    of_folder = LOAD.replace("torch.load(weights,", "torch.load(weights + '/pytorch_model.bin',")
+    loader.write_text(loader.read_text().replace(LOAD, of_folder if loaded else "pass"))
+    if not loaded:
+        with pytest.raises(OutsideEncoderError, match="only 0% of the parameters"):
+            OutsideEncoder("echoprime", loader, folder)
+        return
+    card = OutsideEncoder("echoprime", loader, folder).card()
+    assert card["weights_in_use"] == 1 and card["weights_not_read"] == ["training_args.bin"]
+    assert "not compared with the module, since reading it may run code: training_args.bin" in caplog.text
+
+
+def test_weights_that_only_running_code_would_read_are_not_refused(torch, tmp_path):
+    """What is missing from the files that can be read may be in one that cannot."""
+    loader, weights = write_encoder(torch, tmp_path, 512)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    settings = _Settings()
+    settings.model = torch.load(weights)["model"]
+    torch.save(settings, folder / "whole.bin")
+    torch.save({"other": torch.zeros(3)}, folder / "part.pt")
+    whole = "torch.load(weights + '/whole.bin', weights_only=False).model"
+    loader.write_text(loader.read_text().replace(LOAD, f"network.load_state_dict({whole})"))
+    assert OutsideEncoder("echoprime", loader, folder).card()["weights_in_use"] is None
+
+
+def test_a_file_and_a_folder_of_the_same_weights_give_the_same_features(torch, tmp_path):
+    """Nested in a file, beside what is not used; or a folder of safetensors."""
     loader, weights = write_encoder(torch, tmp_path, 512, extra={"head.weight": torch.zeros(9, 9)})
-    loader.write_text(loader.read_text().replace(LOAD, f"{LOAD[:-1]}, strict=False)\n    network = network.bfloat16()"))
-    assert "bfloat16" in loader.read_text()
+    loader.write_text(loader.read_text().replace(LOAD, f"{LOAD[:-1]}, strict=False)"))
     one = OutsideEncoder("echoprime", loader, weights)
     assert one.card()["weights_in_use"] == 1
     from safetensors.torch import save_file
@@ -165,6 +253,13 @@ def test_weights_of_other_types_and_files_are_the_same(torch, tmp_path):
     other = OutsideEncoder("echoprime", loader, tmp_path / "folder")
     video = np.random.default_rng(1).integers(256, size=(20, 30, 40), dtype=np.uint8)
     np.testing.assert_array_equal(one.embed(video), other.embed(video))
+
+
+def test_from_python_no_frame_rate_is_asked_for(torch, videos, tmp_path):
+    """As by the command: these encoders take frames by their number."""
+    encoder = OutsideEncoder("echoprime", *write_encoder(torch, tmp_path, 512), clips=1)
+    card = extract.extract(encoder, videos, tmp_path / "f.parquet", whole_frame=True)
+    assert card["rows"] == 12 and not card["use_fps"]
 
 
 def test_vectors_that_are_not_finite_are_no_rows(torch, videos, tmp_path, capsys):
@@ -184,9 +279,10 @@ def test_missing_parts(tmp_path, capsys, monkeypatch):
 
     out = ["--input=absent", f"--output={tmp_path / 'f.parquet'}"]
     files = [f"--loader={tmp_path / 'loader.py'}", f"--weights={tmp_path / 'weights.pt'}"]
+    ours = ["--fit=squeeze", "--branch=image_teacher", "--ignore_fps", "--readout=cls"]
     for arguments, words in (
         (["--encoder=torch:echoprime"], "give --loader and --weights"),
-        (["--encoder=torch:echoprime", *files, "--readout=cls"], "no flag of our encoders"),
+        *((["--encoder=torch:echoprime", *files, flag], f"{flag.split('=')[0]} is for our own") for flag in ours),
         (["--encoder=torch:echofm", *files], "there are echoprime, panecho"),
         (["--encoder=pixels", "--config=phantom", *files], "are those of --encoder=torch:NAME"),
     ):
