@@ -119,6 +119,11 @@ def test_paths_are_shown_or_hidden_on_request(encoder, archive, tmp_path):
     assert rows(tmp_path / "a.parquet")[0]["id"] == "DOE^JANE/IM0001.dcm"
     extract.extract(encoder, archive, tmp_path / "b.parquet", hide_paths=True)
     assert not any("avi" in row["id"] for row in rows(tmp_path / "b.parquet"))
+    # A table that names them is not taken for one that does not, nor one without a map for one with.
+    with pytest.raises(extract.ExtractError, match="exists, from other weights, settings or inputs"):
+        extract.extract(encoder, archive, tmp_path / "a.parquet", hide_paths=True)
+    with pytest.raises(extract.ExtractError, match="lacks id_map.csv, which says which file each id is"):
+        extract.extract(encoder, archive, tmp_path / "b.parquet", hide_paths=True, private_dir=tmp_path / "map")
 
 
 def test_a_csv_gives_the_order(encoder, archive, tmp_path):

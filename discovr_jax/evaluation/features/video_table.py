@@ -101,14 +101,15 @@ def write_table(
     given = inputs_lib.find(source, private_names=not show_paths, csv=csv)
     files = given.files
     _check_private(private_dir, out)
-    settings = settings | {"whole_frame": whole_frame, "inputs": len(files)} | given.of_table()
+    settings = settings | {"whole_frame": whole_frame, "show_paths": show_paths, "hide_paths": hide_paths}
+    settings |= {"inputs": len(files)} | given.of_table()
     if out.table.exists():
-        return _finished(out, settings)
+        return _finished(out, settings, private_dir)
     with _alone(out, shard):
         salt = private.open_salt(out.partial if private_dir is None else private_dir)
         # Row numbers must mean the same files to all, and a file have one id; a keyed hash tells nobody the names.
         names = private.salted_id(salt, "\n".join(one.name for one in files))
-        naming = {"names": names, "show_paths": show_paths, "hide_paths": hide_paths, "chunk": CHUNK}
+        naming = {"names": names, "chunk": CHUNK}
         shards = _begin(out, settings | naming, shard)
         ids = [inputs_lib.identity(one, salt, show_paths, hide_paths) for one in files]
         if private_dir is not None:
@@ -126,7 +127,7 @@ def write_table(
             _fill(out, mine_of_all, files, rows_of, settings["features"], whole_frame, workers)
     with _alone(out, shard):
         if out.table.exists():  # the last shards ended together, and another one was faster
-            card = _finished(out, settings)
+            card = _finished(out, settings, private_dir)
         elif unfinished := _unfinished(out, numbers, shards):
             if shard is None:
                 raise ExtractError(
@@ -245,8 +246,13 @@ def in_words(shards: Sequence[str]) -> str:
     return ", ".join(shards[:_MOST_NAMED]) + (f" and {others} more" if others > 0 else "")
 
 
-def _finished(out: FeatureTable, settings: dict) -> dict:
+def _finished(out: FeatureTable, settings: dict, private_dir: str | os.PathLike | None) -> dict:
     """The card of a table that is there already, if this command made it."""
+    if private_dir is not None and not (pathlib.Path(private_dir) / private.ID_MAP).exists():
+        raise ExtractError(
+            f"--output={out.table} exists, and --private_dir={private_dir} lacks {private.ID_MAP}, which says which "
+            "file each id is: name the folder that it was made with, or remove the table"
+        )
     card = json.loads(out.card.read_text()) if out.card.exists() else {}
     if any(card.get(key) != value for key, value in json.loads(json.dumps(settings)).items()):
         raise ExtractError(
