@@ -11,7 +11,8 @@ _LEAST = 10  # validation videos that a line is fitted to
 def by_discs(frames: tokens.Labelled, cavity: np.ndarray) -> np.ndarray:
     """EF of each video by the method of discs in this one plane.
 
-    A cavity that was not found has no volume: EF is 100 where it is missing at end-systole, 0 at end-diastole.
+    A cavity that was not found has no volume: EF is 100 where it is missing at end-systole, 0 at end-diastole. So is
+    it 0 where end-systole is the larger one, however much.
 
     Args:
       frames: which video and phase each mask is of, and the size of its pixels.
@@ -26,7 +27,7 @@ def by_discs(frames: tokens.Labelled, cavity: np.ndarray) -> np.ndarray:
         rows = [np.flatnonzero((frames.record == record) & (frames.phase == phase)) for phase in (0, 1)]
         if all(map(len, rows)):
             ed, es = (each[0] for each in rows)
-            result[es] = 100 * (1 - volume[es] / volume[ed]) if volume[ed] > 0 else 0.0
+            result[es] = max(100 * (1 - volume[es] / volume[ed]), 0.0) if volume[ed] > 0 else 0.0
     return result
 
 

@@ -33,6 +33,9 @@ def test_boxes_by_hand():
     frames = frames_of(5, spacing)
     assert mask_ef.spacing(frames)[1] == "px" and mask_ef.spacing(frames_of(1))[1] == "mm"
     np.testing.assert_allclose(mask_ef.by_discs(frames, ours)[1::2], [75, 0, 100, 0, 75], atol=1e-9)
+    speck = boxes([(1, 8)])
+    speck[0, 4:] = False  # two pixels at end-diastole: the heart does not empty by -1000 %
+    np.testing.assert_array_equal(mask_ef.by_discs(frames_of(1), speck), [NAN, 0])
     found = mask_ef.errors(frames, expert, ours)
     assert set(found) == {"mask_ef_error"}
     np.testing.assert_allclose(found["mask_ef_error"][1::2], [0, 75, 25, 75, NAN], atol=1e-9)
