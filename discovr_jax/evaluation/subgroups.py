@@ -28,14 +28,14 @@ def add(evaluation: results_lib.Evaluation, config) -> None:
 
         {attribute: {"unknown": {"videos", "patients"},
                      "groups": {group: {"videos", "patients",
-                                        "counts": {part: {"rows", "patients", "abnormal" of a diagnosis}},
+                                        "counts": {part: {"rows", "patients", "abnormal" of a diagnosis*}},
                                         "encoders": {encoder: {FAMILY/METRIC: entry}},
                                         "less_others": {encoder: {FAMILY/METRIC: entry}},
                                         "left_out": {part: reason}}}}}
 
     An entry is {"value", "low", "high"}, see `bootstrap.interval`. "less_others" is the metric of the group less that
-    of all other videos whose group is known. Rows are videos, or of masks frames. An attribute that no test video has
-    is listed as skipped.
+    of all other videos whose group is known. (*) Where the group has 10 patients or more. Rows are videos, or of masks
+    frames. An attribute that no test video has is listed as skipped.
 
     Args:
       evaluation: whose evaluators have run.
@@ -43,15 +43,15 @@ def add(evaluation: results_lib.Evaluation, config) -> None:
     """
     if not config.eval.subgroups:
         return
-    attributes, parts, found = _attributes(evaluation.fields["test"]), list(_parts(evaluation, config)), {}
+    attributes, parts, by_attribute = _attributes(evaluation.fields["test"]), list(_parts(evaluation, config)), {}
     for name in config.eval.subgroups:
         if name in attributes:
-            found[name] = _by_group(attributes[name], evaluation.fields["test"], parts)
+            by_attribute[name] = _by_group(attributes[name], evaluation.fields["test"], parts)
         else:
             known = ", ".join(attributes) or "none"
             reason = f"the records know {name} of no test video, only {known}; older ones are to be prepared again"
             results_lib.skip(evaluation, f"subgroups by {name}", reason)
-    evaluation.results["subgroups"] = found
+    evaluation.results["subgroups"] = by_attribute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,9 @@ class _Part:
     def counts(self, chosen: np.ndarray) -> dict[str, int]:
         """Of some rows."""
         counts = {"rows": int(chosen.sum()), "patients": len(np.unique(self.rows.patients[chosen]))}
-        return counts | ({"abnormal": int((self.rows.target[chosen] == 1).sum())} if self.field == "label" else {})
+        if self.field != "label" or counts["patients"] < LEAST_PATIENTS:  # of so few it would say who is ill
+            return counts
+        return counts | {"abnormal": int((self.rows.target[chosen] == 1).sum())}
 
     def unfit(self, chosen: np.ndarray) -> str:
         """Why some rows have no metric; "" if they have."""
@@ -161,7 +163,7 @@ def _by_group(
         if inside.any()
     }
     for part in parts:
-        made: dict[bytes, dict[str, results_lib.MetricValues]] = {}  # of two groups each is the other's others
+        scored: dict[bytes, dict[str, results_lib.MetricValues]] = {}  # of two groups each is the other's others
         for name, entry in result.items():
             inside = groups[name][part.video]
             others = known[part.video] & ~inside
@@ -170,9 +172,9 @@ def _by_group(
                 entry["left_out"][part.name] = reason
                 continue
             for chosen in (inside, others):
-                if not part.unfit(chosen) and chosen.tobytes() not in made:
-                    made[chosen.tobytes()] = part.of(chosen)
-            mine, theirs = made[inside.tobytes()], made.get(others.tobytes(), {})
+                if not part.unfit(chosen) and chosen.tobytes() not in scored:
+                    scored[chosen.tobytes()] = part.of(chosen)
+            mine, theirs = scored[inside.tobytes()], scored.get(others.tobytes(), {})
             for encoder, values in mine.items():
                 num_patients = entry["counts"][part.name]["patients"]
                 entry["encoders"].setdefault(encoder, {}).update(results_lib.summary(values, num_patients))

@@ -85,6 +85,8 @@ def _table(results: Mapping[str, Any], groups: Mapping[str, Any], encoder: str, 
 def _abnormal(counts: Mapping[str, int] | None) -> str:
     if not counts or not counts["rows"]:
         return page.cell("unknown")
+    if "abnormal" not in counts:
+        return page.cell("n/a", "few patients")
     return page.cell(f"{counts['abnormal']:,}", f"{100 * counts['abnormal'] / counts['rows']:.0f} %")
 
 
