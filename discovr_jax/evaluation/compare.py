@@ -37,10 +37,14 @@ _SAME = {
     "label_rule": "rule for abnormal videos",
     "manifest_sha256": "records or splits (manifest)",
 }
-# Metrics that mean something else since results have "head_seeds": module, what changed.
+# Metrics that mean something else than in older results: module, how its newer entries are known, what changed.
 _CHANGED = {
-    "attentive": "the head and the tokens that it reads are others",
-    "knn": "metrics named swept choose among more spaces",
+    "attentive": (lambda entry: "head_seeds" in entry, "the head and the tokens that it reads are others"),
+    "knn": (lambda entry: "head_seeds" in entry, "metrics named swept choose among more spaces"),
+    "segmentation": (
+        lambda entry: any(name.endswith("mask_ef_error_calibrated") for name in entry["metrics"]),
+        "of each class the largest region alone counts",
+    ),
 }
 
 
@@ -207,9 +211,8 @@ def _score(family: str, groups: Mapping[str, Sequence[Run]], comparison: dict[st
     module = importlib.import_module(f"discovr_jax.evaluation.evaluators.{entry['type']}")
     scores = {f"{entry['family']}/{name}": module.METRICS[metric] for name, metric in entry["metrics"].items()}
     entries = [run.results["readouts"].get(family, {}) for group in groups.values() for run in group]
-    # Older results do not say how often heads were trained.
-    if entry["type"] in _CHANGED and len({"head_seeds" in each for each in entries if each}) > 1:
-        changed = _CHANGED[entry["type"]]
+    newer, changed = _CHANGED.get(entry["type"], (bool, ""))
+    if len({newer(each) for each in entries if each}) > 1:
         comparison["notes"].append(f"{family}: {changed} since the older of these evaluations. Score both again.")
     rows, bootstrapped = None, {}
     for name, group in groups.items():
