@@ -67,16 +67,16 @@ def requirements(config: ConfigDict) -> Requirements:
     experiment = _experiment(config)
     model, depth = experiment.model, experiment.model.depth
     state, parts = _state(experiment), config.gradient_accumulation_steps
-    kept = {}
+    residual_bytes = {}
     for blocks in (1, 2):
         short = ConfigDict(config.to_dict())
         sizes = {name: getattr(model, name) for name in ("width", "heads", "mlp_dim", "decoder_width", "decoder_heads")}
         short.model.update(variant="custom", depth=blocks, **sizes)
-        kept[blocks] = _kept_of_a_clip(_experiment(short), parts)
+        residual_bytes[blocks] = _residuals_per_clip(_experiment(short), parts)
     return Requirements(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=_bytes(state),
-        clip_bytes=max(one + (depth - 1) * (two - one) for one, two in zip(kept[1], kept[2], strict=True)),
+        clip_bytes=max(one + (depth - 1) * (two - one) for one, two in zip(*residual_bytes.values(), strict=True)),
         clip_flops=sum(flops.step_flops(model, experiment.masks).values()),
         parts=parts,
     )
@@ -153,7 +153,7 @@ def _bytes(tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree) if hasattr(leaf.dtype, "itemsize"))
 
 
-def _kept_of_a_clip(experiment, parts: int) -> tuple[int, ...]:
+def _residuals_per_clip(experiment, parts: int) -> tuple[int, ...]:
     """Bytes that one more clip of the batch keeps, at each moment of the step that may be its fullest."""
 
     def of_a_clip(residuals):
@@ -222,7 +222,7 @@ def _student(experiment, params, batch, masks):
 def _traced(experiment, clips: int, function):
     """Shapes of what `function(params, state, batch, masks)` gives of a batch with its views."""
 
-    def drawn(params, state, batch):
+    def with_masks(params, state, batch):
         key = jax.random.key(0)
         masks = train_step.draw_masks(key, experiment.model, experiment.masks, clips)
         return function(
@@ -230,7 +230,7 @@ def _traced(experiment, clips: int, function):
         )
 
     state = _state(experiment)
-    return jax.eval_shape(drawn, state.params, state, experiment.input_shapes(clips))
+    return jax.eval_shape(with_masks, state.params, state, experiment.input_shapes(clips))
 
 
 def main(arguments=None) -> None:

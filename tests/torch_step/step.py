@@ -22,14 +22,14 @@ class Masks:
 def draw_masks(sizes: Sizes, clips: int) -> Masks:
     """Tubes: the same patches in every tubelet of a view; other ones in each frame's views."""
 
-    def drawn(rows, views, visible):
+    def draw(rows, views, visible):
         return torch.rand(rows, views, sizes.positions).argsort(-1)[..., :visible].sort(-1).values
 
-    places = drawn(clips, 1 + sizes.video_views, sizes.video_visible)
+    places = draw(clips, 1 + sizes.video_views, sizes.video_visible)
     offsets = torch.arange(sizes.time)[:, None] * sizes.positions
     tubes = (places[:, :, None] + offsets).flatten(2)
     frames = clips * sizes.time * sizes.tubelet
-    return Masks(tubes[:, 0], tubes[:, 1:], drawn(frames, sizes.image_views, sizes.image_visible))
+    return Masks(tubes[:, 0], tubes[:, 1:], draw(frames, sizes.image_views, sizes.image_visible))
 
 
 def objective(network: Network, frames: torch.Tensor, num_valid: torch.Tensor, masks: Masks, temperature: float):
@@ -60,7 +60,8 @@ def objective(network: Network, frames: torch.Tensor, num_valid: torch.Tensor, m
     video_loss = _distilled(video_targets, video_center, video_scores, temperature, torch.ones(clips))
     image_loss = _distilled(image_targets, image_center, image_scores, temperature, real)
     total = video_loss + image_loss + _clusters(network.prototypes, decoded, image_tokens)
-    return total, (_moved(video_center, video_targets, torch.ones(clips)), _moved(image_center, image_targets, real))
+    video_center = _updated_center(video_center, video_targets, torch.ones(clips))
+    return total, (video_center, _updated_center(image_center, image_targets, real))
 
 
 def _row_mean(rows, weights):
@@ -72,7 +73,7 @@ def _center(center, logits, weights):
     return torch.where((center != 0).any(), center, _row_mean(logits, weights))
 
 
-def _moved(center, logits, weights):
+def _updated_center(center, logits, weights):
     return CENTER_MOMENTUM * center + (1 - CENTER_MOMENTUM) * _row_mean(logits, weights)
 
 
