@@ -77,7 +77,7 @@ def test_summary_counts_by_split(built):
     assert lines[2:6] == [
         "  train: 2 records, 2 patients, 12 frames, 2 masks",
         "         view: A4C 2",
-        "         known: EF 2, EDV 2, ESV 2",
+        "         measurements known: EF 2, EDV 2, ESV 2",
         "         ef < 50: 1 normal, 1 abnormal, 0 unknown",
     ]
     assert lines[-1] == "  quarantined: 0"

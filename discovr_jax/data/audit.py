@@ -91,6 +91,11 @@ def _normal_counts(values: np.ndarray) -> dict[str, int]:
     return {name: int(which.sum()) for name, which in counts.items()}
 
 
+def _title(rule: str) -> str:
+    """What people call a rule: of what the dataset itself says, as the column of a CSV is called."""
+    return "class" if rule == "source_label" else rule
+
+
 def format_summary(summary: dict) -> str:
     """The summary as lines for people; labels and rules that no record of a split knows are left out."""
     lines = [f"Records at {summary['path']}"]
@@ -111,10 +116,10 @@ def format_summary(summary: dict) -> str:
             shares = [f"{one or 'unknown'} {count}" for one, count in of_class.items() if count]
             lines.append(f"         {name}: " + ", ".join(shares))
         known = [f"{name.upper()} {count}" for name, count in counts["known"].items() if count]
-        lines.append("         known: " + (", ".join(known) or "no label"))
+        lines.append("         measurements known: " + (", ".join(known) or "none"))
         for rule, result in counts["rules"].items():
             if result["normal"] or result["abnormal"]:
-                lines.append(f"         {rule}: " + ", ".join(f"{result[name]} {name}" for name in result))
+                lines.append(f"         {_title(rule)}: " + ", ".join(f"{result[name]} {name}" for name in result))
     if unknown:
         lines.append(f"  patient unknown: {unknown} files, each counted as one patient; splits may share patients")
     if summary["flags"]:

@@ -204,6 +204,14 @@ def test_exit_codes_and_notes(tmp_path, capsys):
     assert prepare.main(["check", str(tmp_path / "nowhere")]) == 1
 
 
+def test_a_summary_of_classes_alone_says_that_measurements_are_unknown(tmp_path):
+    """"known: no label" above the counts of a class read as if there were none."""
+    clips = [clip(name, "train", ef=np.nan, source_label=label) for name, label in (("a", 0), ("b", 1), ("e", -1))]
+    lines = audit.format_summary(audit.summarise(made_up.build(tmp_path, made_up.sound(*clips)))).splitlines()
+    here = lines.index("         measurements known: none")
+    assert lines[here + 1] == "         class: 1 normal, 1 abnormal, 1 unknown" and "source_label" not in "".join(lines)
+
+
 @pytest.mark.parametrize("unknown,shown", [(0, "1 patients"), (1, "at most 1 patients"), (4, "patients unknown")])
 def test_a_summary_counts_no_patients_that_nobody_knows(built, unknown, shown):
     summary = audit.summarise(built) | {"notes": {"patients_unknown": unknown, "class_unknown": 3}}
