@@ -41,23 +41,24 @@ def summarise(path: pathlib.Path) -> dict:
     """Counts by split: records, patients, frames, masks, views, known labels, normal and abnormal by each rule.
 
     Returns:
-      {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "views":
-      {view: records}, "classes": {target: {class: records}}, "known": {label: records}, "rules": {rule: {"normal",
-      "abnormal", "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "skipped": files that hold no
-      clip, "notes": {what: count}}.
+      {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "fps_unknown":
+      records, "views": {view: records}, "classes": {target: {class: records}}, "known": {label: records}, "rules":
+      {rule: {"normal", "abnormal", "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "skipped":
+      files that hold no clip, "notes": {what: count}, "csv": whether the builder reads a CSV}.
     """
     about = metadata(path)
     rows = manifest.rows(path) or []
     splits, sources = {}, open_all(path)
     classes = _count_classes(sources)
     for split, source in sources.items():
-        fields = records.record_fields(source, ("patient_id", "num_frames", "view", "source_label", *LABELS))
+        fields = records.record_fields(source, ("patient_id", "num_frames", "view", "source_label", "fps", *LABELS))
         rules = {rule: labels.normal_label(fields, rule) for rule in RULES}
         splits[split] = {
             "records": len(source),
             "patients": len(set(fields["patient_id"])),
             "frames": int(fields["num_frames"].sum()),
             "masks": sum(int(row["num_masks"]) for row in rows if row["split"] == split),
+            "fps_unknown": int(np.isnan(fields["fps"]).sum()),
             "views": dict(sorted(collections.Counter(fields["view"].tolist()).items())),
             "classes": {name: counts[split] for name, counts in classes.items()},
             "known": {name: int(np.isfinite(fields[name]).sum()) for name in LABELS},
@@ -72,6 +73,7 @@ def summarise(path: pathlib.Path) -> dict:
         "quarantined": about["quarantined"],
         "skipped": about.get("skipped", 0),
         "notes": about["notes"],
+        "csv": "csv" in about,
     }
 
 
@@ -122,6 +124,10 @@ def format_summary(summary: dict) -> str:
                 lines.append(f"         {_title(rule)}: " + ", ".join(f"{result[name]} {name}" for name in result))
     if unknown:
         lines.append(f"  patient unknown: {unknown} files, each counted as one patient; splits may share patients")
+    if without_rate := sum(each["fps_unknown"] for each in summary["splits"].values()):
+        count = sum(each["records"] for each in summary["splits"].values())
+        advice = " (give `fps` in the CSV)" if summary["csv"] else ""
+        lines.append(f"  frame rate unknown: {without_rate} of {count}{advice}")
     if summary["flags"]:
         lines.append("  flags: " + ", ".join(f"{flag} {count}" for flag, count in summary["flags"].items()))
     if noted := [f"{what} {count}" for what, count in notes.items() if count]:

@@ -212,6 +212,17 @@ def test_a_summary_of_classes_alone_says_that_measurements_are_unknown(tmp_path)
     assert lines[here + 1] == "         class: 1 normal, 1 abnormal, 1 unknown" and "source_label" not in "".join(lines)
 
 
+def test_a_summary_counts_frame_rates_that_are_unknown(tmp_path):
+    """A training that goes by the frame rate stops at the first such video."""
+    more = clip("a", "train", "p1", fps=50.0), clip("b", "train", "p1", fps=50.0), clip("c", "val", fps=50.0)
+    summary = audit.summarise(made_up.build(tmp_path / "one", made_up.sound(*more)))
+    assert "  frame rate unknown: 1 of 4" in audit.format_summary(summary).splitlines()
+    lines = audit.format_summary(summary | {"csv": True}).splitlines()
+    assert "  frame rate unknown: 1 of 4 (give `fps` in the CSV)" in lines
+    path = made_up.build(tmp_path / "none", made_up.sound(*more, clip("d", "test", fps=50.0)))
+    assert "frame rate unknown" not in audit.format_summary(audit.summarise(path))
+
+
 @pytest.mark.parametrize("unknown,shown", [(0, "1 patients"), (1, "at most 1 patients"), (4, "patients unknown")])
 def test_a_summary_counts_no_patients_that_nobody_knows(built, unknown, shown):
     summary = audit.summarise(built) | {"notes": {"patients_unknown": unknown, "class_unknown": 3}}

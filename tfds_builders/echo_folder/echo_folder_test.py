@@ -368,6 +368,7 @@ def test_records_of_another_csv_are_not_passed_off_as_these(tmp_path, capsys):
     csv_given = f"--csv={labels}"
     code, said = run("unlabelled")
     assert code == 0 and "  patient unknown: 3 files" in said
+    assert "  frame rate unknown: 3 of 3 (give `fps` in the CSV)" in said
     assert "already complete" in run("unlabelled")[1]
     code, said = run("unlabelled", csv_given)
     assert code == 1 and "made without a CSV, and one is given. Remove it, or choose another --data_dir." in said
