@@ -11,6 +11,7 @@ import numpy as np
 from discovr_jax.data import class_labels, labels, manifest, measurements, mixture, records
 
 RULES = tuple(sorted(set(mixture.RULES.values())))
+_CLASSES = ("normal", "abnormal")
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 
 
@@ -29,10 +30,11 @@ def metadata(path: pathlib.Path) -> dict:
     """
     try:
         about = json.loads((path / "metadata.json").read_bytes())
-        if isinstance(about["notes"], dict) and isinstance(about["quarantined"], int):
+        options = about.get("options", {})
+        if isinstance(about["notes"], dict) and isinstance(options, dict) and isinstance(about["quarantined"], int):
             return about
-        reason = "notes or quarantined of another kind"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = "notes, options or quarantined of another kind"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
     raise records.RecordsError(f"{path / 'metadata.json'} is damaged ({reason}); prepare the records again.") from None
 
@@ -44,7 +46,8 @@ def summarise(path: pathlib.Path) -> dict:
       {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "fps_unknown":
       records, "views": {view: records}, "classes": {target: {class: records}}, "known": {label: records}, "rules":
       {rule: {"normal", "abnormal", "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "skipped":
-      files that hold no clip, "notes": {what: count}, "csv": whether the builder reads a CSV}.
+      files that hold no clip, "notes": {what: count}, "csv": whether the builder reads a CSV,
+      "split": how the builder was told to split, empty if it has no such option}.
     """
     about = metadata(path)
     rows = manifest.rows(path) or []
@@ -74,6 +77,7 @@ def summarise(path: pathlib.Path) -> dict:
         "skipped": about.get("skipped", 0),
         "notes": about["notes"],
         "csv": "csv" in about,
+        "split": str(about.get("options", {}).get("split") or ""),
     }
 
 
@@ -136,6 +140,45 @@ def format_summary(summary: dict) -> str:
         lines.append(f"  skipped, as they hold no clip: {summary['skipped']} (skipped.csv)")
     lines.append(f"  quarantined: {summary['quarantined']}")
     return "\n".join(lines)
+
+
+def class_gaps(summary: dict) -> list[str]:
+    """Which splits of a labelled set hold videos of one class only, or none, so that nothing can be scored there.
+
+    Args:
+      summary: of `summarise`.
+
+    Returns:
+      One line per rule by which something is known; the class that the set itself states comes before all rules.
+    """
+    counts = {rule: {split: each["rules"][rule] for split, each in summary["splits"].items()} for rule in RULES}
+    known = [rule for rule in RULES if any(each[name] for each in counts[rule].values() for name in _CLASSES)]
+    if "source_label" in known:
+        known = ["source_label"]
+    lines = [_class_gap(rule, counts[rule], summary["split"]) for rule in known]
+    return [line for line in lines if line]
+
+
+def _class_gap(rule: str, counts: dict[str, dict[str, int]], split_option: str) -> str:
+    """The line of one rule; empty where every split holds both classes."""
+    for name in _CLASSES:
+        if not any(each[name] for each in counts.values()):
+            return f"no video is {name} ({_title(rule)}): no AUROC"
+    gaps = []
+    for split in records.SPLITS:  # a split without a record is not among `counts`
+        missing = [name for name in _CLASSES if not counts.get(split, {}).get(name)]
+        if missing:
+            gaps.append(f"{split} holds no {missing[0] if len(missing) == 1 else 'labelled'} video")
+    if not gaps:
+        return ""
+    line = f"{', '.join(gaps)} ({_title(rule)}): no AUROC there"
+    if split_option.startswith("hashed"):  # a hash does not look at labels
+        column = "class" if rule == "source_label" else "ef"
+        line += (
+            f"; `--split=stratified:70/10/20 --stratify={column}` and another --data_dir cut it by {column} "
+            "(the CSV then has no column split)"
+        )
+    return line
 
 
 def check(
