@@ -258,7 +258,8 @@ def main(arguments: list[str] | None = None) -> int:
         notes: list[str] = []
         problems = audit.check(given.directory, Progress("records"), lambda line: notes.append(f"note: {line}"))
         if not problems:
-            notes.insert(0, audit.format_summary(audit.summarise(given.directory)))
+            summary = audit.summarise(given.directory)
+            notes = [audit.format_summary(summary), *notes, *_gaps(summary)]
         print("\n".join([*notes, *problems]))
         print(f"{len(problems)} problem(s) found." if problems else "No problems found.")
         return 1 if problems else 0
@@ -268,8 +269,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(audit.format_summary(summary))
+    print("\n".join([audit.format_summary(summary), *_gaps(summary)]))
     return 0
+
+
+def _gaps(summary: dict) -> list[str]:
+    return [f"note: {line}" for line in audit.class_gaps(summary)]
 
 
 if __name__ == "__main__":

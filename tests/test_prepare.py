@@ -77,7 +77,7 @@ def test_summary_counts_by_split(built):
     assert lines[2:6] == [
         "  train: 2 records, 2 patients, 12 frames, 2 masks",
         "         view: A4C 2",
-        "         known: EF 2, EDV 2, ESV 2",
+        "         measurements known: EF 2, EDV 2, ESV 2",
         "         ef < 50: 1 normal, 1 abnormal, 0 unknown",
     ]
     assert lines[-1] == "  quarantined: 0"
@@ -201,6 +201,7 @@ def test_options_of_a_builder_are_flags_and_part_of_the_records(tmp_path, monkey
     seen = []
     options = (
         echo_builder.Option("test_fold", int, 9, "fold of the test split"),
+        echo_builder.Option("side", str, "left", "side that is kept"),
         echo_builder.Option("show", bool, False, "name files", recorded=False),
     )
     monkeypatch.setattr(Builder, "OPTIONS", options)
@@ -214,14 +215,15 @@ def test_options_of_a_builder_are_flags_and_part_of_the_records(tmp_path, monkey
     native = write_native(tmp_path / "native")
     arguments = ["echonet_dynamic", f"--manual_dir={native}", f"--data_dir={tmp_path}"]
     assert prepare.main([*arguments, "--test_fold=3", "--show"]) == 0
-    assert seen == [{"test_fold": 3, "show": True}]
+    assert seen == [{"test_fold": 3, "side": "left", "show": True}]
     path = records.records_dir(tmp_path, "echonet_dynamic", "112")
-    assert audit.metadata(path)["options"] == {"test_fold": 3}
+    assert audit.metadata(path)["options"] == {"test_fold": 3, "side": "left"}
     # What is not recorded may differ; other records are not passed off as these.
     assert prepare.main([*arguments, "--test_fold=3"]) == 0 and len(seen) == 1
     capsys.readouterr()
     assert prepare.main(arguments) == 1
-    assert "made with the options {'test_fold': 3}, not {'test_fold': 9}" in capsys.readouterr().err
+    # Only what differs is named.
+    assert f"{path} was made with other options (test_fold: 3 before, 9 now). Remove it" in capsys.readouterr().err
     with pytest.raises(ValueError, match="echonet_dynamic has no option val_fold"):
         prepare.build("echonet_dynamic", native, tmp_path, val_fold=1)
 

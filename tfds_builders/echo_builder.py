@@ -177,9 +177,9 @@ class EchoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         # An option that came later was at its default.
         made_with = {option.name: option.default for option in self.OPTIONS if option.recorded}
         made_with |= metadata.get("options", {})
-        return "" if made_with == self.recorded_options else (
-            f"was made with the options {made_with}, not {self.recorded_options}"
-        )
+        pairs = [(name, old, self.recorded_options.get(name)) for name, old in made_with.items()]
+        other = [f"{name}: {old} before, {new} now" for name, old, new in pairs if old != new]
+        return f"was made with other options ({'; '.join(other)})" if other else ""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

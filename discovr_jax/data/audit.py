@@ -11,6 +11,7 @@ import numpy as np
 from discovr_jax.data import class_labels, labels, manifest, measurements, mixture, records
 
 RULES = tuple(sorted(set(mixture.RULES.values())))
+_CLASSES = ("normal", "abnormal")
 LABELS = ("ef", "rvef", "edv", "esv", "ivsd", "lvidd", "lvpwd")
 
 
@@ -29,10 +30,11 @@ def metadata(path: pathlib.Path) -> dict:
     """
     try:
         about = json.loads((path / "metadata.json").read_bytes())
-        if isinstance(about["notes"], dict) and isinstance(about["quarantined"], int):
+        options = about.get("options", {})
+        if isinstance(about["notes"], dict) and isinstance(options, dict) and isinstance(about["quarantined"], int):
             return about
-        reason = "notes or quarantined of another kind"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = "notes, options or quarantined of another kind"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
     raise records.RecordsError(f"{path / 'metadata.json'} is damaged ({reason}); prepare the records again.") from None
 
@@ -41,23 +43,25 @@ def summarise(path: pathlib.Path) -> dict:
     """Counts by split: records, patients, frames, masks, views, known labels, normal and abnormal by each rule.
 
     Returns:
-      {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "views":
-      {view: records}, "classes": {target: {class: records}}, "known": {label: records}, "rules": {rule: {"normal",
-      "abnormal", "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "skipped": files that hold no
-      clip, "notes": {what: count}}.
+      {"path", "manifest_sha256": or None, "splits": {split: {"records", "patients", "frames", "masks", "fps_unknown":
+      records, "views": {view: records}, "classes": {target: {class: records}}, "known": {label: records}, "rules":
+      {rule: {"normal", "abnormal", "unknown"}}}}, "flags": {flag: records}, "quarantined": videos left out, "skipped":
+      files that hold no clip, "notes": {what: count}, "csv": whether the builder reads a CSV,
+      "split": how the builder was told to split, empty if it has no such option}.
     """
     about = metadata(path)
     rows = manifest.rows(path) or []
     splits, sources = {}, open_all(path)
     classes = _count_classes(sources)
     for split, source in sources.items():
-        fields = records.record_fields(source, ("patient_id", "num_frames", "view", "source_label", *LABELS))
+        fields = records.record_fields(source, ("patient_id", "num_frames", "view", "source_label", "fps", *LABELS))
         rules = {rule: labels.normal_label(fields, rule) for rule in RULES}
         splits[split] = {
             "records": len(source),
             "patients": len(set(fields["patient_id"])),
             "frames": int(fields["num_frames"].sum()),
             "masks": sum(int(row["num_masks"]) for row in rows if row["split"] == split),
+            "fps_unknown": int(np.isnan(fields["fps"]).sum()),
             "views": dict(sorted(collections.Counter(fields["view"].tolist()).items())),
             "classes": {name: counts[split] for name, counts in classes.items()},
             "known": {name: int(np.isfinite(fields[name]).sum()) for name in LABELS},
@@ -72,6 +76,8 @@ def summarise(path: pathlib.Path) -> dict:
         "quarantined": about["quarantined"],
         "skipped": about.get("skipped", 0),
         "notes": about["notes"],
+        "csv": "csv" in about,
+        "split": str(about.get("options", {}).get("split") or ""),
     }
 
 
@@ -89,6 +95,11 @@ def _count_classes(sources) -> dict[str, dict[str, dict[str, int]]]:
 def _normal_counts(values: np.ndarray) -> dict[str, int]:
     counts = {"normal": values == 0, "abnormal": values == 1, "unknown": np.isnan(values)}
     return {name: int(which.sum()) for name, which in counts.items()}
+
+
+def _title(rule: str) -> str:
+    """What people call a rule: of what the dataset itself says, as the column of a CSV is called."""
+    return "class" if rule == "source_label" else rule
 
 
 def format_summary(summary: dict) -> str:
@@ -111,12 +122,16 @@ def format_summary(summary: dict) -> str:
             shares = [f"{one or 'unknown'} {count}" for one, count in of_class.items() if count]
             lines.append(f"         {name}: " + ", ".join(shares))
         known = [f"{name.upper()} {count}" for name, count in counts["known"].items() if count]
-        lines.append("         known: " + (", ".join(known) or "no label"))
+        lines.append("         measurements known: " + (", ".join(known) or "none"))
         for rule, result in counts["rules"].items():
             if result["normal"] or result["abnormal"]:
-                lines.append(f"         {rule}: " + ", ".join(f"{result[name]} {name}" for name in result))
+                lines.append(f"         {_title(rule)}: " + ", ".join(f"{result[name]} {name}" for name in result))
     if unknown:
         lines.append(f"  patient unknown: {unknown} files, each counted as one patient; splits may share patients")
+    if without_rate := sum(each["fps_unknown"] for each in summary["splits"].values()):
+        count = sum(each["records"] for each in summary["splits"].values())
+        advice = " (give `fps` in the CSV)" if summary["csv"] else ""
+        lines.append(f"  frame rate unknown: {without_rate} of {count}{advice}")
     if summary["flags"]:
         lines.append("  flags: " + ", ".join(f"{flag} {count}" for flag, count in summary["flags"].items()))
     if noted := [f"{what} {count}" for what, count in notes.items() if count]:
@@ -125,6 +140,45 @@ def format_summary(summary: dict) -> str:
         lines.append(f"  skipped, as they hold no clip: {summary['skipped']} (skipped.csv)")
     lines.append(f"  quarantined: {summary['quarantined']}")
     return "\n".join(lines)
+
+
+def class_gaps(summary: dict) -> list[str]:
+    """Which splits of a labelled set hold videos of one class only, or none, so that nothing can be scored there.
+
+    Args:
+      summary: of `summarise`.
+
+    Returns:
+      One line per rule by which something is known; the class that the set itself states comes before all rules.
+    """
+    counts = {rule: {split: each["rules"][rule] for split, each in summary["splits"].items()} for rule in RULES}
+    known = [rule for rule in RULES if any(each[name] for each in counts[rule].values() for name in _CLASSES)]
+    if "source_label" in known:
+        known = ["source_label"]
+    lines = [_class_gap(rule, counts[rule], summary["split"]) for rule in known]
+    return [line for line in lines if line]
+
+
+def _class_gap(rule: str, counts: dict[str, dict[str, int]], split_option: str) -> str:
+    """The line of one rule; empty where every split holds both classes."""
+    for name in _CLASSES:
+        if not any(each[name] for each in counts.values()):
+            return f"no video is {name} ({_title(rule)}): no AUROC"
+    gaps = []
+    for split in records.SPLITS:  # a split without a record is not among `counts`
+        missing = [name for name in _CLASSES if not counts.get(split, {}).get(name)]
+        if missing:
+            gaps.append(f"{split} holds no {missing[0] if len(missing) == 1 else 'labelled'} video")
+    if not gaps:
+        return ""
+    line = f"{', '.join(gaps)} ({_title(rule)}): no AUROC there"
+    if split_option.startswith("hashed"):  # a hash does not look at labels
+        column = "class" if rule == "source_label" else "ef"
+        line += (
+            f"; `--split=stratified:70/10/20 --stratify={column}` and another --data_dir cut it by {column} "
+            "(the CSV then has no column split)"
+        )
+    return line
 
 
 def check(

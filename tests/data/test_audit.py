@@ -187,6 +187,11 @@ def test_another_schema_or_frame_size(copy):
     assert problems == [problem, "metadata.json: frame_size 224, but the folder is 112."]
 
 
+def test_options_of_another_kind(copy):
+    (problem,) = edit(copy, "metadata.json", '"options": {}', '"options": [1]')
+    assert "damaged (notes, options or quarantined of another kind)" in problem
+
+
 def test_missing_manifest(copy):
     (copy / "manifest.csv").unlink()
     assert audit.check(copy) == [f"{copy / 'manifest.csv'} is missing; prepare the records again."]
@@ -197,11 +202,78 @@ def test_exit_codes_and_notes(tmp_path, capsys):
     assert prepare.main(["check", str(path)]) == 0
     out = capsys.readouterr().out
     assert "note: the same frames twice in one split: train a, train b." in out
+    assert out.splitlines()[-2] == "note: no video is abnormal (ef < 50): no AUROC"
     assert "train: 2 records, 1 patients" in out and out.endswith("No problems found.\n")
     (path / "quarantine.csv").unlink()
     assert prepare.main(["check", str(path)]) == 1
     assert capsys.readouterr().out.endswith("1 problem(s) found.\n")
     assert prepare.main(["check", str(tmp_path / "nowhere")]) == 1
+
+
+def test_a_summary_of_classes_alone_says_that_measurements_are_unknown(tmp_path):
+    """"known: no label" above the counts of a class read as if there were none."""
+    clips = [clip(name, "train", ef=np.nan, source_label=label) for name, label in (("a", 0), ("b", 1), ("e", -1))]
+    lines = audit.format_summary(audit.summarise(made_up.build(tmp_path, made_up.sound(*clips)))).splitlines()
+    here = lines.index("         measurements known: none")
+    assert lines[here + 1] == "         class: 1 normal, 1 abnormal, 1 unknown" and "source_label" not in "".join(lines)
+
+
+def test_a_summary_counts_frame_rates_that_are_unknown(tmp_path):
+    """A training that goes by the frame rate stops at the first such video."""
+    more = clip("a", "train", "p1", fps=50.0), clip("b", "train", "p1", fps=50.0), clip("c", "val", fps=50.0)
+    summary = audit.summarise(made_up.build(tmp_path / "one", made_up.sound(*more)))
+    assert "  frame rate unknown: 1 of 4" in audit.format_summary(summary).splitlines()
+    lines = audit.format_summary(summary | {"csv": True}).splitlines()
+    assert "  frame rate unknown: 1 of 4 (give `fps` in the CSV)" in lines
+    path = made_up.build(tmp_path / "none", made_up.sound(*more, clip("d", "test", fps=50.0)))
+    assert "frame rate unknown" not in audit.format_summary(audit.summarise(path))
+
+
+def gaps(tmp_path, split="", **counts) -> list[str]:
+    """Of records with these numbers of normal, abnormal and unknown videos in each split."""
+    clips = [
+        clip(f"{name}{label}{number}", name, source_label=label, ef=np.nan)
+        for name, of_split in counts.items()
+        for label, count in zip((0, 1, -1), of_split, strict=True)
+        for number in range(count)
+    ]
+    return audit.class_gaps(audit.summarise(made_up.build(tmp_path, clips)) | {"split": split})
+
+
+@pytest.mark.parametrize(
+    "counts,line",
+    [
+        ({"train": (1, 1, 0), "val": (1, 1, 1), "test": (1, 1, 0)}, None),
+        ({"train": (0, 0, 1), "val": (0, 0, 1), "test": (0, 0, 1)}, None),  # without labels nothing is missing
+        ({"train": (1, 1, 0), "val": (1, 1, 0), "test": (0, 2, 1)}, "test holds no normal video (class)"),
+        (
+            {"train": (1, 1, 0), "val": (1, 0, 0), "test": (0, 0, 2)},
+            "val holds no abnormal video, test holds no labelled video (class)",
+        ),
+        ({"train": (1, 1, 0), "val": (1, 1, 0)}, "test holds no labelled video (class)"),
+    ],
+)
+def test_a_split_of_one_class_is_told_of(tmp_path, counts, line):
+    assert gaps(tmp_path, **counts) == ([f"{line}: no AUROC there"] if line else [])
+
+
+def test_a_hashed_split_of_one_class_is_told_with_another_split(tmp_path):
+    test_lacks = {"train": (1, 1, 0), "val": (1, 1, 0), "test": (0, 1, 0)}
+    assert gaps(tmp_path / "hashed", "hashed:80/10/10", **test_lacks) == [
+        "test holds no normal video (class): no AUROC there; `--split=stratified:70/10/20 --stratify=class` and "
+        "another --data_dir cut it by class (the CSV then has no column split)"
+    ]
+    assert gaps(tmp_path / "no", "hashed:80/10/10", train=(1, 0, 0), val=(1, 0, 0), test=(1, 0, 0)) == [
+        "no video is abnormal (class): no AUROC"  # which no other split would change
+    ]
+
+
+def test_a_rule_tells_of_splits_where_the_set_states_no_class(tmp_path):
+    clips = [clip(name, name[:-1], ef=ef) for name, ef in (("train1", 40.0), ("train2", 60.0), ("val1", 60.0))]
+    summary = audit.summarise(made_up.build(tmp_path, clips)) | {"split": "hashed:80/10/10"}
+    (line,) = audit.class_gaps(summary)
+    assert line.startswith("val holds no abnormal video, test holds no labelled video (ef < 50): no AUROC there; ")
+    assert "--stratify=ef` and another --data_dir cut it by ef " in line
 
 
 @pytest.mark.parametrize("unknown,shown", [(0, "1 patients"), (1, "at most 1 patients"), (4, "patients unknown")])

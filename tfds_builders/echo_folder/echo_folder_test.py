@@ -358,7 +358,7 @@ def test_records_of_another_csv_are_not_passed_off_as_these(tmp_path, capsys):
     for number in range(3):
         np.save(tmp_path / "videos" / f"{number}.npy", moving_square(4, seed=number))
     labels, hers = tmp_path / "list.csv", [f"--private_dir={tmp_path / 'private'}", "--workers=1"]
-    write_table(labels, ("Path", "class"), [(f"{number}.npy", "Normal") for number in range(3)])
+    write_table(labels, ("Path", "class"), [("0.npy", "Normal"), ("1.npy", "Normal"), ("2.npy", "Abnormal")])
 
     def run(data_dir, *options):
         command = ["echo_folder", f"--manual_dir={tmp_path / 'videos'}", f"--data_dir={tmp_path / data_dir}"]
@@ -368,10 +368,12 @@ def test_records_of_another_csv_are_not_passed_off_as_these(tmp_path, capsys):
     csv_given = f"--csv={labels}"
     code, said = run("unlabelled")
     assert code == 0 and "  patient unknown: 3 files" in said
+    assert "  frame rate unknown: 3 of 3 (give `fps` in the CSV)" in said
     assert "already complete" in run("unlabelled")[1]
     code, said = run("unlabelled", csv_given)
     assert code == 1 and "made without a CSV, and one is given. Remove it, or choose another --data_dir." in said
-    assert run("labelled", csv_given)[0] == 0
+    code, said = run("labelled", csv_given)
+    assert code == 0 and re.search(r"\nnote: .* \(class\): no AUROC there; `--split=stratified:70/10/20 --strat", said)
     code, said = run("labelled", csv_given)
     assert code == 0 and "already complete" in said
     assert "made with a CSV, and none is given" in run("labelled")[1]
