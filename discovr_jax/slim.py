@@ -26,11 +26,11 @@ from discovr_jax.data import frame_rates
 from discovr_jax.evaluation import fitted_heads, results_io, scored
 from discovr_jax.models import readouts
 from discovr_jax.progress import doing
-from discovr_jax.runs import checkpoint
+from discovr_jax.runs import checkpoint, metrics_log
 
 WITHHELD = "withheld"
 # Keys of the config that name what is not passed on.
-PLACES = ("data.data_dir", "init_from", "checkpoint.copy_to", "checkpoint.local_dir", "log.project")
+PLACES = (*metrics_log.PRIVATE, "log.project")
 ENCODERS = ("teacher/video_encoder/", "teacher/image_encoder/")
 
 

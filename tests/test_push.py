@@ -10,13 +10,15 @@ import yaml
 
 import discovr_jax
 from discovr_jax import hub, model_card, pretrained, push, slim
-from discovr_jax.runs import checkpoint
+from discovr_jax.runs import checkpoint, metrics_log, workdir
 from tests import run_case
 
 PHANTOM = pretrained.FOLDER / "phantom"
 PLACES = {
     "data.data_dir": "/home/quillfeather/MRN90210777",
     "init_from": "/home/quillfeather/first",
+    "checkpoint.copy_to": "s3://quillfeather/run",
+    "checkpoint.local_dir": "/home/quillfeather/local",
     "log.project": "mrn90210777",
 }
 SECRET = re.compile(rb"quillfeather|90210777|/home/|/tmp/", re.IGNORECASE)
@@ -85,7 +87,8 @@ def test_nothing_private_is_in_it(run, shared):
     for path in shared.rglob("*"):
         assert path.is_dir() or not SECRET.search(path.read_bytes()), path
     config = json.loads((shared / "config.json").read_bytes())
-    assert config["data"]["data_dir"] == config["init_from"] == config["log"]["project"] == slim.WITHHELD
+    assert [workdir.flatten(config)[name] for name in PLACES] == [slim.WITHHELD] * len(PLACES)
+    assert {*PLACES} >= {*metrics_log.PRIVATE}, "otherwise one is not tried"
     assert slim.without_places({"init_from": "", "data": {"stride": 3}}) == {"init_from": "", "data": {"stride": 3}}
 
 

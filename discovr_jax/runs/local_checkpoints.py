@@ -46,6 +46,7 @@ class LocalCheckpoints:
         self._seconds, self._since = seconds, time.monotonic()
         self.directory: pathlib.Path | None = None
         self.restored = False
+        self._unreadable = False
         self._checkpoints: Checkpoints | None = None
         if not folder:
             return
@@ -82,26 +83,38 @@ class LocalCheckpoints:
             self._give_up(error)
 
     def restore_newer(self, steps: list[int], abstract_state):
-        """As `Checkpoints.restore_latest`, if it is of a step after all of `steps`; else, or if damaged, None."""
-        if self._checkpoints is None or self._checkpoints.steps()[-1:] <= steps[-1:]:
+        """As `Checkpoints.restore_latest`, if it is of a step after all of `steps`; else None.
+
+        None also if it cannot be read. It stays: a later version may have saved it, and the run may not begin.
+        """
+        if self._checkpoints is None or self._unreadable or self._checkpoints.steps()[-1:] <= steps[-1:]:
             return None
         try:
-            found = self._checkpoints.restore_latest(abstract_state)
+            newest = self._checkpoints.restore_latest(abstract_state)
         except (CheckpointError, OSError) as error:
             logger.warning("%s; going on from the workdir's own", error)
-            self.clear()
+            self._unreadable = True
             return None
         self.restored = True
-        return found
+        return newest
 
     def clear(self) -> None:
-        """Removes what is not gone on from: of two checkpoints Orbax keeps the one of the later step."""
+        """Removes what is not gone on from: of two checkpoints Orbax keeps the one of the later step.
+
+        What could not be read is set aside instead, as in the workdir.
+        """
         if self._checkpoints is None:
             return
         assert self.directory
         try:
             self._checkpoints.close()
-            shutil.rmtree(self.directory)
+            if self._unreadable:
+                aside = self.directory.with_name(f"damaged_{time.time_ns()}_{self.directory.name}")
+                self.directory.rename(aside)
+                logger.warning("the local checkpoint that cannot be read is kept as %s", aside)
+                self._unreadable = False
+            else:
+                shutil.rmtree(self.directory)
             self._open()
         except OSError as error:
             self._give_up(error)

@@ -4,8 +4,9 @@ A run works in a folder: it locks it, appends to its logs and renames whole fold
 Beside it a thread sends what is new after each checkpoint, and the index last. The index names the files of each
 checkpoint; a start fetches those that it names, and so none that was half sent.
 
-A store has no lock either. The start that came last owns the copy, and the index names it: one that goes on elsewhere
-sees that before it writes the index, and sends nothing more.
+A store has no lock either. The start that came last owns the copy, and says so in a file beside the index: one that
+goes on elsewhere sees that before it writes the index, and sends nothing more. Only a complete send writes the index,
+so no start undoes the last send of the one before.
 """
 
 import json
@@ -26,8 +27,8 @@ from discovr_jax.runs.workdir import WorkdirError
 
 logger = logging.getLogger(__name__)
 
-INDEX = "copy.json"
-_VERSION = 1
+INDEX, OWNER = "copy.json", "owner.json"
+_VERSION = 2  # 1: the index named the owner; still read
 _LOOK_EVERY = 10.0  # seconds, for what is new; so long also until the next try after a failure
 _PAUSES = (0.0, 1.0, 5.0, 20.0)  # seconds before each try at the end
 _OF_THIS_MACHINE = ("lock", local_checkpoints.FILE)
@@ -67,10 +68,9 @@ class WorkdirCopy:
 
             self._store, root = fsspec.core.url_to_fs(self._url)
             self._root = root.rstrip("/")
-            index = self._index()
-            self._refuse_another(index)
-            self._write_index(index["steps"], index["files"])  # first: nobody else removes what is being fetched
-            self._fetch(index)
+            self._refuse_another()
+            self._write(OWNER, {"version": _VERSION, "owner": self._owner})
+            self._fetch_newest()
         except (WorkdirError, ConfigError):
             raise
         except ImportError as error:
@@ -120,22 +120,27 @@ class WorkdirCopy:
     def _send(self, at_end: bool) -> None:
         steps = whole_steps(self._workdir / "checkpoints")
         here = {str(step): self._files(f"checkpoints/step_{step}") for step in steps}
-        new = [step for step, files in here.items() if self._steps.get(step) != files]
-        later = [] if at_end else [step for step in new if int(step) < steps[-1]]  # Orbax may be removing these
-        if not (at_end or len(later) < len(new)) or not self._owns():
+        due = [*here] if at_end else [*here][-1:]  # Orbax may be removing the others
+        if all(self._is_sent(step, here[step]) for step in due) and not at_end or not self._owns():
             return
+        self._read_index()  # the earlier owner may have ended its last send after this start
         beside = self._beside()
         for name, version in beside.items():
             if self._sent.get(name) != version:
                 self._put(name)
                 self._sent[name] = version
-        for step in new[len(later) :]:
-            for name in here[step]:
+        for step in due:
+            for name in here[step] if not self._is_sent(step, here[step]) else ():
                 self._put(name)
         if self._owns():
             gone = {*self._names} - {*beside}
-            self._write_index({step: files for step, files in here.items() if step not in later}, [*beside])
+            whole = {step: files for step, files in here.items() if step in due or self._is_sent(step, files)}
+            self._write(INDEX, {"version": _VERSION, "steps": whole, "files": [*beside]})
+            self._steps, self._names = whole, [*beside]
             self._remove_others(gone)
+
+    def _is_sent(self, step: str, files: dict[str, int]) -> bool:
+        return self._steps.get(step) == files
 
     def _files(self, folder: str) -> dict[str, int]:
         paths = sorted(path for path in (self._workdir / folder).rglob("*") if path.is_file())
@@ -143,33 +148,36 @@ class WorkdirCopy:
 
     def _beside(self) -> dict[str, tuple[int, int]]:
         """What is not in `checkpoints`, without what is of this machine alone, or being written under another name."""
-        found = {}
+        files = {}
         for path in sorted(self._workdir.rglob("*")):
             inside = path.relative_to(self._workdir)
             elsewhere = inside.parts[0] in ("checkpoints", *_OF_THIS_MACHINE)
             if path.is_file() and not elsewhere and not any(part[0] == "." for part in inside.parts):
-                found[inside.as_posix()] = (path.stat().st_size, path.stat().st_mtime_ns)
-        return found
+                files[inside.as_posix()] = (path.stat().st_size, path.stat().st_mtime_ns)
+        return files
 
     def _put(self, name: str) -> None:
         self._store.put_file(os.fspath(self._workdir / name), f"{self._root}/{name}")
 
-    def _index(self) -> dict:
+    def _read(self, name: str) -> dict:
+        """The index, or the file of the owner; {} if there is none."""
         try:
-            index = json.loads(self._store.cat_file(f"{self._root}/{INDEX}"))
+            content = json.loads(self._store.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
-            return {"version": _VERSION, "owner": "nobody", "steps": {}, "files": []}
-        if index["version"] > _VERSION:
+            return {}
+        if content["version"] > _VERSION:
             raise WorkdirError(f"{self._url} was written by a later version of discovr_jax: use that one")
-        return index
+        return content
 
-    def _write_index(self, steps: dict[str, dict[str, int]], files: list[str]) -> None:
-        index = {"version": _VERSION, "owner": self._owner, "steps": steps, "files": files}
-        self._store.pipe_file(f"{self._root}/{INDEX}", json.dumps(index).encode())
-        self._steps, self._names = steps, files
+    def _write(self, name: str, content: dict) -> None:
+        self._store.pipe_file(f"{self._root}/{name}", json.dumps(content).encode())
+
+    def _read_index(self) -> None:
+        index = self._read(INDEX) or {"steps": {}, "files": []}
+        self._steps, self._names = index["steps"], index["files"]
 
     def _owns(self) -> bool:
-        owner = self._index()["owner"]
+        owner = self._read(OWNER).get("owner", "nobody")
         if owner != self._owner:
             self._lost = True
             logger.warning("%s gets nothing more from here: it belongs to %s now", self._url, owner)
@@ -183,28 +191,42 @@ class WorkdirCopy:
         if others := sorted(there - known):
             self._store.rm(others)
 
-    def _refuse_another(self, index: dict) -> None:
-        if index["owner"] == "nobody" and self._store.exists(self._root):
+    def _refuse_another(self) -> None:
+        """Before the copy is claimed: a start of another run must not stop the sending of the one that owns it."""
+        if not self._read(INDEX) and not self._read(OWNER) and self._store.exists(self._root):
             if any(path.rstrip("/") != self._root for path in self._store.ls(self._root, detail=False)):
                 raise WorkdirError(f"checkpoint.copy_to={self._url} has files, and no {INDEX}: give an empty folder")
-        if "config.json" in index["files"]:
+        self._read_index()
+        if "config.json" in self._names:
             there = json.loads(self._store.cat_file(f"{self._root}/config.json"))
             workdir_lib.refuse(self._url, workdir_lib.differences(there, self._config, defaults=self._defaults))
 
-    def _fetch(self, index: dict) -> None:
+    def _fetch_newest(self) -> None:
+        """Fetches what the index names; again if the earlier owner wrote another one meanwhile, and removed files."""
+        self._read_index()
+        while True:
+            try:
+                return self._fetch()
+            except FileNotFoundError:
+                before = self._steps, self._names
+                self._read_index()
+                if before == (self._steps, self._names):
+                    raise
+
+    def _fetch(self) -> None:
         """If the copy has a later checkpoint: all that the folder lacks, and the logs, which go with it."""
         folder = self._workdir / "checkpoints"
-        here, there = whole_steps(folder), sorted(map(int, index["steps"]))
+        here, there = whole_steps(folder), sorted(map(int, self._steps))
         if not there or there[-1:] <= here[-1:]:
             return
         logger.info("fetching the checkpoint of step %d from %s", there[-1], self._url)
-        for name in index["files"]:
+        for name in self._names:
             if name != "config.json":  # this process has just written its own
                 self._get(name, self._workdir)
         part = self._workdir / ".fetched"
         for step in (step for step in there if step not in here):
             shutil.rmtree(part, ignore_errors=True)
-            for name, size in index["steps"][str(step)].items():
+            for name, size in self._steps[str(step)].items():
                 if (came := self._get(name, part)) != size:
                     raise OSError(f"{name} came as {came} bytes, not {size}")
             folder.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 """The checkpoint on a local disk: when it is due, and that only its own run goes on from it."""
 
+import re
 import shutil
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from discovr_jax.errors import ConfigError
-from discovr_jax.runs import local_checkpoints
+from discovr_jax.runs import checkpoint_meta, local_checkpoints
 from discovr_jax.runs.checkpoint import Checkpoints, whole_steps
 from discovr_jax.runs.local_checkpoints import LocalCheckpoints
 from tests import run_case
@@ -80,8 +81,28 @@ def test_a_damaged_one_is_passed_over(opened, caplog):
     save(opened(), 4)
     (folder,) = opened().directory.glob("checkpoints/step_4")
     shutil.rmtree(folder / "state")
-    assert opened().restore_newer([3], target()) is None
-    assert "step_4 cannot be read" in caplog.text and "going on from the workdir's own" in caplog.text
+    local = opened()
+    assert [local.restore_newer(steps, target()) for steps in ([3], [2])] == [None, None]
+    assert "step_4 cannot be read" in caplog.text and caplog.text.count("going on from the workdir's own") == 1
+
+
+def test_one_of_a_later_version_is_kept_for_that_version(opened, caplog, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_meta, "FORMAT_VERSION", checkpoint_meta.FORMAT_VERSION + 1)
+        save(opened(), 7)
+    local = opened()
+    assert local.restore_newer([3], target()) is None and "use the version of discovr_jax" in caplog.text
+    assert whole_steps(local.directory / "checkpoints") == [7], "the run may still not begin"
+    local.clear()  # as the training does that goes on from elsewhere
+    save(local, 4)
+    local.remove()
+    (aside,) = local.directory.parent.iterdir()
+    assert re.fullmatch(rf"damaged_\d+_{local.directory.name}", aside.name) and str(aside) in caplog.text
+    aside.rename(local.directory)
+    monkeypatch.setattr(checkpoint_meta, "FORMAT_VERSION", checkpoint_meta.FORMAT_VERSION + 1)
+    step, restored, _ = opened().restore_newer([4], target())
+    assert step == 7
+    np.testing.assert_array_equal(restored["a"], state(7)["a"])
 
 
 def test_it_is_gone_on_from_where_newer_ones_of_the_workdir_are_damaged(opened, tmp_path):

@@ -57,6 +57,10 @@ def in_store(store):
     return {path.removeprefix("/lab/run/"): store.cat_file(path) for path in store.find("/lab/run")}
 
 
+def index(store):
+    return json.loads(in_store(store)["copy.json"]) if "copy.json" in in_store(store) else {"steps": {}}
+
+
 def test_another_machine_gets_what_the_first_one_had(store, tmp_path):
     with machine(tmp_path / "a"):
         (tmp_path / "a" / "eval" / "step_6").mkdir(parents=True)
@@ -73,18 +77,18 @@ def test_the_newest_is_sent_at_once_and_what_is_gone_here_goes_there(store, tmp_
         for step in (3, 6):
             save(tmp_path / "a", step)
         for _ in range(2):
-            assert copy._try() and [*json.loads(in_store(store)["copy.json"])["steps"]] == ["6"]
+            assert copy._try() and [*index(store)["steps"]] == ["6"]
         (tmp_path / "a" / "events.1").rename(tmp_path / "a" / "events.2")
         save(tmp_path / "a", 9, keep=3)
         assert copy._try()
         (tmp_path / "a" / "checkpoints" / "step_6" / "meta" / "metadata").unlink()  # is being removed
-        assert copy._try() and [*json.loads(in_store(store)["copy.json"])["steps"]] == ["6", "9"]
+        assert copy._try() and [*index(store)["steps"]] == ["6", "9"]
         for step in (3, 6):
             shutil.rmtree(tmp_path / "a" / "checkpoints" / f"step_{step}")
         save(tmp_path / "a", 12)
+    assert [*index(store)["steps"]] == ["9", "12"]
     there = in_store(store)
-    assert [*json.loads(there.pop("copy.json"))["steps"]] == ["9", "12"]
-    assert there == contents(tmp_path / "a")
+    assert there.pop("copy.json") and there.pop("owner.json") and there == contents(tmp_path / "a")
 
 
 def test_what_is_of_this_machine_or_unfinished_is_not_sent(store, tmp_path):
@@ -97,7 +101,7 @@ def test_what_is_of_this_machine_or_unfinished_is_not_sent(store, tmp_path):
             shutil.copytree(tmp_path / "a" / "checkpoints" / "step_3", tmp_path / "a" / "checkpoints" / name)
     there = in_store(store)
     assert {name for name in there if not name.startswith("checkpoints/step_3/")} == {
-        "copy.json", "config.json", "metrics.jsonl",
+        "copy.json", "owner.json", "config.json", "metrics.jsonl",
     }  # fmt: skip
 
 
@@ -133,7 +137,7 @@ def test_a_checkpoint_that_was_half_sent_is_never_fetched(store, tmp_path, monke
                 assert contents(copy._workdir / folder) == contents(first / folder)
             if not sent:
                 save(copy._workdir, 6)
-        assert json.loads(in_store(store)["copy.json"])["steps"].keys() == {"3", "6"}
+        assert index(store)["steps"].keys() == {"3", "6"}
         store.rm("/lab/run", recursive=True)
         if sent:
             break
@@ -169,7 +173,7 @@ def test_a_folder_that_is_further_on_stays_as_it_is(store, tmp_path):
     before = contents(tmp_path / "a")
     with machine(tmp_path / "a"):
         assert contents(tmp_path / "a") == before
-    assert "6" in json.loads(in_store(store)["copy.json"])["steps"]
+    assert "6" in index(store)["steps"]
 
 
 def test_a_store_that_fails_is_told_of_once_and_tried_again(store, tmp_path, monkeypatch, caplog):
@@ -192,7 +196,7 @@ def test_a_store_that_fails_is_told_of_once_and_tried_again(store, tmp_path, mon
     assert "lacks the end of the run; it has the checkpoints of step 3." in caplog.text
     with machine(tmp_path / "a"):
         pass
-    assert json.loads(in_store(store)["copy.json"])["steps"].keys() == {"3", "6"}
+    assert index(store)["steps"].keys() == {"3", "6"}
 
 
 def test_what_is_new_is_sent_while_the_run_goes_on(store, tmp_path, monkeypatch):
@@ -200,10 +204,10 @@ def test_what_is_new_is_sent_while_the_run_goes_on(store, tmp_path, monkeypatch)
     with machine(tmp_path / "a") as copy:
         save(tmp_path / "a", 3)
         for _ in range(3000):
-            if "3" in copy._index()["steps"]:
+            if "3" in index(store)["steps"]:
                 break
             copy._ending.wait(0.01)
-        assert "3" in copy._index()["steps"]
+        assert "3" in index(store)["steps"]
 
 
 def test_the_last_start_owns_the_copy(store, tmp_path, caplog):
@@ -216,17 +220,80 @@ def test_the_last_start_owns_the_copy(store, tmp_path, caplog):
             save(tmp_path / "a", 5)
             assert first._try() and first._try()
     assert caplog.text.count(f"{URL} gets nothing more from here: it belongs to process") == 1
-    assert json.loads(in_store(store)["copy.json"])["steps"].keys() == {"3", "6"}
+    assert index(store)["steps"].keys() == {"3", "6"}
 
 
-def test_another_run_is_refused(store, tmp_path):
-    with machine(tmp_path / "a"):
+@pytest.mark.parametrize("asked", ["at that moment", "before that start"])
+def test_no_start_undoes_the_last_send_of_the_one_before(asked, store, tmp_path, monkeypatch):
+    """Which ends after each access of that start to the store in turn; it asked for the owner then, or before."""
+    accesses = [(name, getattr(store, name)) for name in ("cat_file", "get_file", "pipe_file")]
+    for count in range(1, 50):
+        earlier, later, last = (tmp_path / f"{name}_{count}" for name in ("earlier", "later", "last"))
+        first = machine(earlier).__enter__()
+        for step in (3, 6):
+            save(earlier, step)
+        assert first._try(at_end=True)
+        save(earlier, 9)
+        if asked == "before that start":
+            monkeypatch.setattr(first, "_owns", lambda: True)
+        left = [count]
+
+        def counted(access, left=left, first=first):
+            def call(*arguments):
+                try:
+                    return access(*arguments)
+                finally:
+                    left[0] -= 1
+                    if left[0] == 0:
+                        assert first._try(at_end=True)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name, access in accesses:
+                patch.setattr(store, name, counted(access))
+            second = machine(later).__enter__()
+        if left[0] > 0:  # later than all that a start does
+            assert first._try(at_end=True)
+        for step in (12, 15):
+            save(later, step, keep=4)
+            assert second._try()
+        with machine(last):
+            assert whole_steps(last / "checkpoints")[-1] == 15
+        store.rm("/lab/run", recursive=True)
+        if left[0] > 0:
+            break
+    assert left[0] > 0 and count > 10
+
+
+def test_an_index_that_is_written_late_takes_no_copy_back(store, tmp_path, monkeypatch):
+    """The later start comes between the last look at the owner and the writing of the index."""
+    first = machine(tmp_path / "a").__enter__()
+    second, write = machine(tmp_path / "b"), store.pipe_file
+    save(tmp_path / "a", 3)
+
+    def late(*arguments):
+        monkeypatch.setattr(store, "pipe_file", write)
+        second.__enter__()
+        write(*arguments)
+
+    monkeypatch.setattr(store, "pipe_file", late)
+    assert first._try()
+    save(tmp_path / "b", 6)
+    assert second._try() and index(store)["steps"].keys() == {"6"}
+
+
+def test_another_run_is_refused_and_takes_nothing_over(store, tmp_path):
+    with machine(tmp_path / "a") as copy:
         save(tmp_path / "a", 3)
-    with pytest.raises(WorkdirError, match=rf"{URL} belongs to .*another config \(seed: was 1, is 2\)"):
-        machine(tmp_path / "b", {"seed": 2}).__enter__()
+        assert copy._try()
+        with pytest.raises(WorkdirError, match=rf"{URL} belongs to .*another config \(seed: was 1, is 2\)"):
+            machine(tmp_path / "b", {"seed": 2}).__enter__()
+        save(tmp_path / "a", 6)
+    assert index(store)["steps"].keys() == {"3", "6"}
     assert "metrics.jsonl" not in contents(tmp_path / "b")
     with machine(tmp_path / "c", CONFIG | {"eval": {"at_end": False}}):  # a key that may change
-        assert whole_steps(tmp_path / "c" / "checkpoints") == [3]
+        assert whole_steps(tmp_path / "c" / "checkpoints") == [3, 6]
 
 
 def test_files_that_are_no_copy_are_refused_and_stay(store, tmp_path):
@@ -237,16 +304,16 @@ def test_files_that_are_no_copy_are_refused_and_stay(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("index", "told"),
+    ("content", "told"),
     [
-        ({"version": 2}, "written by a later version"),
+        ({"version": 3}, "written by a later version"),
         ({"version": 1, "owner": "x", "steps": {"3": {}}, "files": ["../../x"]}, "names ../../x, which is not in"),
         ({"version": 1, "owner": "x", "steps": {"3": {}}, "files": ["/etc/x"]}, "names /etc/x, which is not in"),
         ([], "cannot be read and written .*Check the address and the credentials"),
     ],
 )
-def test_an_index_that_is_not_ours_is_refused(index, told, store, tmp_path):
-    store.pipe_file("/lab/run/copy.json", json.dumps(index).encode())
+def test_an_index_that_is_not_ours_is_refused(content, told, store, tmp_path):
+    store.pipe_file("/lab/run/copy.json", json.dumps(content).encode())
     with pytest.raises(WorkdirError, match=told):
         machine(tmp_path / "a").__enter__()
 
@@ -281,6 +348,6 @@ def test_a_bucket_of_s3(tmp_path, monkeypatch):
             save(tmp_path / "b", 9)
         bucket.invalidate_cache()
         there = {path.removeprefix("lab/run/"): bucket.cat_file(path) for path in bucket.find("lab/run")}
-        assert there.pop("copy.json") and there == contents(tmp_path / "b")
+        assert there.pop("copy.json") and there.pop("owner.json") and there == contents(tmp_path / "b")
         with pytest.raises(WorkdirError, match="s3://elsewhere/run cannot be read and written"):
             machine(tmp_path / "c", url="s3://elsewhere/run").__enter__()
