@@ -136,10 +136,10 @@ def _modality(header) -> Callable[[np.ndarray], np.ndarray] | None:
     slope, intercept = numbers(header, "RescaleSlope"), numbers(header, "RescaleIntercept")
     rescaled = slope and intercept and math.isfinite(slope[0]) and math.isfinite(intercept[0]) and slope[0] != 0
     table = _has_table(header, "ModalityLUTSequence")
-    if not table and "ModalityLUTSequence" in header:
-        del header["ModalityLUTSequence"]  # pydicom would prefer it
-    if not (rescaled and len(slope) == len(intercept) == 1 or table):
-        return None
+    if not table:
+        if not (rescaled and len(slope) == len(intercept) == 1):
+            return None
+        return lambda values: values.astype(np.float64) * slope[0] + intercept[0]
 
     def look_up(values: np.ndarray) -> np.ndarray:
         with dicom_errors.library():

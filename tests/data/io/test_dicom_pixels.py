@@ -306,6 +306,15 @@ def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, length):
         read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))
 
 
+def test_a_slope_of_a_damaged_kind_is_the_number_that_it_holds(tmp_path, grey):
+    """Another value representation: of a name (PN) no arithmetic can be done, as pydicom would."""
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, RescaleSlope="2", RescaleIntercept="0")
+    data = path.read_bytes()
+    assert data.count(b"\x28\x00\x53\x10DS") == 1
+    path.write_bytes(data.replace(b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10PN"))
+    np.testing.assert_array_equal(read.read_video(path).frames, grey)
+
+
 @pytest.mark.parametrize("colour", ["Red", "Green", "Blue"])
 @pytest.mark.parametrize("segmented", ["", "Segmented"])
 @pytest.mark.parametrize("bits", [0, 12, 65296])
