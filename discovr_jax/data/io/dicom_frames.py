@@ -11,7 +11,7 @@ import pydicom
 from pydicom import encaps, uid
 
 from discovr_jax.data.io import dicom_codestream, dicom_errors, video
-from discovr_jax.data.io.dicom_values import numbers, text
+from discovr_jax.data.io.dicom_values import text, whole
 from discovr_jax.data.io.video import NotAClip, VideoError, check_size
 
 _NATIVE = (
@@ -37,6 +37,11 @@ LUMA_FIRST = ("YBR_FULL", "YBR_FULL_422")
 COLOUR = ("RGB", "YBR_RCT", "YBR_ICT")  # the last two are undone by the JPEG 2000 decoder
 PALETTE = "PALETTE COLOR"
 KINDS = (*GREY, *LUMA_FIRST, *COLOUR, PALETTE)
+# The numbers of a header that describe its pixels.
+_NUMBERS = (
+    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
+    "PlanarConfiguration", "NumberOfFrames",
+)  # fmt: skip
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
 _CHUNK = 2**20  # bytes
 # Pixel data so many times as long as the header says are of another depth, or have other samples per pixel.
@@ -65,10 +70,8 @@ def arrange(path: pathlib.Path, header: pydicom.Dataset) -> Layout:
       NotAClip: one frame.
       VideoError: the header lacks what decoders need, or announces what no echocardiogram has.
     """
-    said = int((numbers(header, "NumberOfFrames") or [1])[0])
-    space = (text(header, "PhotometricInterpretation") or "none").strip().upper()
-    header.pop("PhotometricInterpretation", None)  # it could be there as something that holds no text
-    header.PhotometricInterpretation = space
+    _tidy(header)
+    said = int(header.get("NumberOfFrames", 1))
     layout = _compressed(path, header, said) if _is_encapsulated(header) else _native(path, header, said)
     if layout.count < 2:
         raise NotAClip(f"{path}: one frame, a still; a video needs at least 2.")
@@ -80,6 +83,19 @@ def arrange(path: pathlib.Path, header: pydicom.Dataset) -> Layout:
     check_size(path, layout.count, int(header.Rows), int(header.Columns), size)
     header.NumberOfFrames = layout.count
     return layout
+
+
+def _tidy(header) -> None:
+    """Has of what describes the pixels only whole numbers and text: a damaged element is as good as none.
+
+    It is taken out before it is set: pydicom would read the damaged one in order to change it.
+    """
+    found: dict[str, int | str | None] = {name: whole(header, name) for name in _NUMBERS}
+    found["PhotometricInterpretation"] = (text(header, "PhotometricInterpretation") or "none").strip().upper()
+    for name, value in found.items():
+        header.pop(name, None)
+        if value is not None:
+            setattr(header, name, value)
 
 
 def _native(path: pathlib.Path, header, said: int) -> Layout:
@@ -171,7 +187,7 @@ def _conform(header, stream: dicom_codestream.Codestream) -> None:
     if stream.components == 3 and kind not in (*LUMA_FIRST, *COLOUR):
         luma_first = kind.startswith("YBR") if stream.space is None else stream.space == "YBR"
         header.PhotometricInterpretation = "YBR_FULL" if luma_first else "RGB"
-    allocated, stored = (_whole(header, name) or 0 for name in ("BitsAllocated", "BitsStored"))
+    allocated, stored = (header.get(name, 0) for name in ("BitsAllocated", "BitsStored"))
     # Twelve bits are often stored with a precision of 16. Believed are fewer than BitsStored, and more than have room.
     if stream.precision < stored or stream.precision > allocated or not stored:
         header.BitsStored, header.HighBit = stream.precision, stream.precision - 1
@@ -185,22 +201,17 @@ def _complete(path: pathlib.Path, header) -> None:
     kind = header.PhotometricInterpretation
     if kind not in KINDS:
         raise VideoError(f"{path}: photometric interpretation is not known; known are {', '.join(KINDS)}.")
-    wrong = [name for name in ("Rows", "Columns", "BitsAllocated") if _whole(header, name) is None]
+    wrong = [name for name in ("Rows", "Columns", "BitsAllocated") if name not in header]
     if wrong:
         raise VideoError(f"{path}: the header lacks {', '.join(wrong)}, or they are no numbers; export it again.")
-    if not 1 <= (_whole(header, "BitsStored") or 0) <= int(header.BitsAllocated):
+    if not 1 <= header.get("BitsStored", 0) <= int(header.BitsAllocated):
         header.BitsStored, header.HighBit = int(header.BitsAllocated), int(header.BitsAllocated) - 1
-    if _whole(header, "PixelRepresentation") not in (0, 1):
+    if header.get("PixelRepresentation") not in (0, 1):
         header.PixelRepresentation = 0
-    if _whole(header, "SamplesPerPixel") is None:
+    if "SamplesPerPixel" not in header:
         header.SamplesPerPixel = 1 if kind in (*GREY, PALETTE) else 3
-    if int(header.SamplesPerPixel) > 1 and _whole(header, "PlanarConfiguration") not in (0, 1):
+    if int(header.SamplesPerPixel) > 1 and header.get("PlanarConfiguration") not in (0, 1):
         header.PlanarConfiguration = 0
-
-
-def _whole(header, name: str) -> int | None:
-    values = numbers(header, name)
-    return int(values[0]) if values and len(values) == 1 else None
 
 
 def _pixel_bytes(header) -> int:

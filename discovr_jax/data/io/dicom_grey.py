@@ -136,10 +136,10 @@ def _modality(header) -> Callable[[np.ndarray], np.ndarray] | None:
     slope, intercept = numbers(header, "RescaleSlope"), numbers(header, "RescaleIntercept")
     rescaled = slope and intercept and math.isfinite(slope[0]) and math.isfinite(intercept[0]) and slope[0] != 0
     table = _has_table(header, "ModalityLUTSequence")
-    if not table and "ModalityLUTSequence" in header:
-        del header["ModalityLUTSequence"]  # pydicom would prefer it
-    if not (rescaled and len(slope) == len(intercept) == 1 or table):
-        return None
+    if not table:
+        if not (rescaled and len(slope) == len(intercept) == 1):
+            return None
+        return lambda values: values.astype(np.float64) * slope[0] + intercept[0]
 
     def look_up(values: np.ndarray) -> np.ndarray:
         with dicom_errors.library():
@@ -207,18 +207,24 @@ def palette(header, values: np.ndarray) -> np.ndarray:
     """Indices [N] as red, green, blue, uint8 [N, 3]; entries of 16 bits may be filled to 255 only."""
     import pydicom.pixels
 
-    is_little = header.file_meta.TransferSyntaxUID.is_little_endian
+    is_little, sizes = header.file_meta.TransferSyntaxUID.is_little_endian, set()
     for described, name in zip(_PALETTES[::2], _PALETTES[1::2], strict=True):
+        descriptor = numbers(header, described) or []
+        if len(descriptor) == 3 and descriptor[2] not in (8, 16):
+            raise dicom_errors.Undecodable(f"{described} says that entries have {descriptor[2]:g} bits, not 8 or 16")
         if f"Segmented{name}" in header:
             continue
         with dicom_errors.library():
             data = header.get(name)
-        size = _palette_bytes(numbers(header, described) or [], data)
+        size = _palette_bytes(descriptor, data)
         if not size:
             raise dicom_errors.Undecodable(f"{name} is missing, or shorter than its descriptor says")
+        sizes.add(size)
         if not is_little and header[name].VR == "OW":  # pydicom takes them for little endian
             data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
         header[name].value = data[:size]  # pydicom goes by its length
+    if len(sizes) > 1:  # pydicom goes by the descriptor of red alone
+        raise dicom_errors.Undecodable(f"its palettes have {sorted(sizes)} bytes; those of all colours are alike")
     with dicom_errors.library():
         rgb = pydicom.pixels.apply_color_lut(values, header)[..., :3]
     if rgb.dtype == np.uint8 or rgb.max() <= 255:

@@ -43,6 +43,12 @@ def numbers(dataset, name: str | int) -> list[float] | None:
         return None
 
 
+def whole(dataset, name: str) -> int | None:
+    """A whole number of an element; None if it is absent or cannot be read."""
+    values = numbers(dataset, name)
+    return int(values[0]) if values and len(values) == 1 and math.isfinite(values[0]) else None
+
+
 def text(dataset, name: str) -> str:
     """The text of an element, "" if it is absent, empty or cannot be read."""
     try:
@@ -109,7 +115,7 @@ def geometry(header, height: int, width: int) -> tuple[tuple[float, float], tupl
     if not (0 <= top < bottom <= height + 1 and 0 <= left < right <= width + 1):
         return (math.nan, math.nan), None
     box = (top, left, min(bottom, height), min(right, width))
-    units = (_code(region, "PhysicalUnitsXDirection"), _code(region, "PhysicalUnitsYDirection"))
+    units = (whole(region, "PhysicalUnitsXDirection"), whole(region, "PhysicalUnitsYDirection"))
     if units != (_CENTIMETRES, _CENTIMETRES):
         return (math.nan, math.nan), box
     # The sign says which way an axis runs.
@@ -123,7 +129,7 @@ def no_picture(header) -> str | None:
     if any(_is_picture(region) for region in regions):
         return None
     for region in regions:
-        form, kind = _code(region, "RegionSpatialFormat"), _code(region, "RegionDataType")
+        form, kind = whole(region, "RegionSpatialFormat"), whole(region, "RegionDataType")
         if form in _NO_CLIPS or kind in _SPECTRA:
             return _NO_CLIPS.get(form, _NO_CLIPS[3])
     return None
@@ -131,7 +137,7 @@ def no_picture(header) -> str | None:
 
 def shows_flow(header) -> bool:
     """Whether a two-dimensional ultrasound region is one of colour flow, whatever its colours are."""
-    return any(_is_picture(region) and _code(region, "RegionDataType") == _FLOW for region in _regions(header))
+    return any(_is_picture(region) and whole(region, "RegionDataType") == _FLOW for region in _regions(header))
 
 
 def _regions(header) -> list[Any]:
@@ -142,22 +148,16 @@ def _regions(header) -> list[Any]:
 
 
 def _is_picture(region) -> bool:
-    return _code(region, "RegionSpatialFormat") == PLANE and _code(region, "RegionDataType") in _PICTURES
+    return whole(region, "RegionSpatialFormat") == PLANE and whole(region, "RegionDataType") in _PICTURES
 
 
 def _box(region) -> tuple[int, int, int, int] | None:
-    edges = [_code(region, f"RegionLocation{edge}") for edge in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
+    edges = [whole(region, f"RegionLocation{edge}") for edge in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
     return None if None in edges else (edges[0], edges[1], edges[2] + 1, edges[3] + 1)
 
 
 def _area(box: tuple[int, int, int, int]) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _code(dataset, name: str) -> int | None:
-    """A whole number of an element; None if it is absent or cannot be read."""
-    values = numbers(dataset, name)
-    return int(values[0]) if values and len(values) == 1 and math.isfinite(values[0]) else None
 
 
 def _single(values: list[float] | None) -> float:

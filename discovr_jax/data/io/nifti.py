@@ -48,6 +48,8 @@ def read_nifti(path: pathlib.Path) -> tuple[np.ndarray, tuple[float, float]]:
         frames, height, width = math.prod(image.shape[2:]), *image.shape[1::-1]
         item, scaled = image.get_data_dtype().itemsize, (image.dataobj.slope, image.dataobj.inter) != (1, 0)
         check_size(path, frames, height, width, max(8, item) if scaled else item)
+        if 0 in image.shape:
+            raise VideoError(f"{path}: an image of shape {image.shape} is empty; its header is damaged, copy it again.")
         values = np.asanyarray(image.dataobj)
         across, down = _zooms(start)
     except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, *_BAD_DATA) as error:

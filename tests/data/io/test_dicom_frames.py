@@ -195,6 +195,28 @@ def test_what_can_only_be_one_thing_may_be_missing_or_wrong(tmp_path, grey, name
         np.testing.assert_array_equal(video.frames, grey)
 
 
+NUMBERS = ("BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "NumberOfFrames")
+NEEDED = ("Rows", "Columns", "BitsAllocated")
+
+
+@pytest.mark.parametrize("kind", [b"ZZ", b"PN", b"FL", b"UI"])
+@pytest.mark.parametrize("name", [*NUMBERS, *NEEDED])
+def test_a_number_of_a_damaged_kind_is_as_good_as_none(tmp_path, grey, name, kind):
+    """Its value representation is another, unknown or of another length: pydicom raises errors or has text for it."""
+    tag = struct.pack("<HH", *divmod(pydicom.datadict.tag_for_keyword(name), 2**16))
+    pictures = encaps.encapsulate([jpeg(frame) for frame in grey])
+    for path in (write(tmp_path / "a.dcm", grey), rewrite(write(tmp_path / "b.dcm", grey), pictures)):
+        data = path.read_bytes()
+        assert data.count(tag) == 1
+        path.write_bytes(data.replace(tag + data[data.index(tag) + 4 :][:2], tag + kind))
+    assert close(path, grey)  # compressed: the pictures say it
+    if name in NEEDED:
+        with pytest.raises(VideoError, match=f"lacks {name}"):
+            read.read_video(tmp_path / "a.dcm")
+    else:
+        np.testing.assert_array_equal(read.read_video(tmp_path / "a.dcm").frames, grey)
+
+
 def test_colour_without_planar_configuration(tmp_path, grey):
     rgb = np.repeat(grey[..., None], 3, -1)
     path = write(tmp_path / "a.dcm", rgb, kind="RGB", samples=3, PlanarConfiguration=None)

@@ -304,3 +304,33 @@ def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, length):
         del tags["RedPaletteColorLookupTableData"]
     with pytest.raises(VideoError, match="RedPaletteColorLookupTableData is missing, or shorter"):
         read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))
+
+
+def test_a_slope_of_a_damaged_kind_is_the_number_that_it_holds(tmp_path, grey):
+    """Another value representation: of a name (PN) no arithmetic can be done, as pydicom would."""
+    path = write(tmp_path / "a.dcm", "MONOCHROME2", grey, RescaleSlope="2", RescaleIntercept="0")
+    data = path.read_bytes()
+    assert data.count(b"\x28\x00\x53\x10DS") == 1
+    path.write_bytes(data.replace(b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10PN"))
+    np.testing.assert_array_equal(read.read_video(path).frames, grey)
+
+
+@pytest.mark.parametrize("colour", ["Red", "Green", "Blue"])
+@pytest.mark.parametrize("segmented", ["", "Segmented"])
+@pytest.mark.parametrize("bits", [0, 12, 65296])
+def test_a_palette_of_a_depth_that_there_is_not_is_named(tmp_path, grey, colour, segmented, bits):
+    tags = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits if name == colour else 16]
+        tags[f"{segmented}{name}PaletteColorLookupTableData"] = bytes(512)
+    with pytest.raises(VideoError, match=f"cannot be decoded: {colour}.*Descriptor says .* {bits} bits, not 8 or 16"):
+        read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))
+
+
+def test_palettes_of_different_lengths_are_refused(tmp_path, grey):
+    tags = {}
+    for name, entries in (("Red", 256), ("Green", 100), ("Blue", 256)):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [entries, 0, 16]
+        tags[f"{name}PaletteColorLookupTableData"] = bytes(2 * entries)
+    with pytest.raises(VideoError, match=r"cannot be decoded: its palettes have \[200, 512\] bytes"):
+        read.read_video(write(tmp_path / "a.dcm", "PALETTE COLOR", grey, **tags))

@@ -66,3 +66,12 @@ def test_what_cannot_be_read_is_named(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(VideoError, match=f"{name}: not a readable NIfTI"):
             read_nifti(tmp_path / name)
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_an_axis_of_nothing_is_damage(tmp_path, axis):
+    data = bytearray(write(tmp_path / "a.nii", np.zeros((40, 40, 9), np.uint8), (1, 1, 1)).read_bytes())
+    struct.pack_into("<h", data, 40 + 2 * axis, 0)  # dim[axis]
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(VideoError, match=r"a\.nii: an image of shape .* is empty; its header is damaged"):
+        read_nifti(tmp_path / "a.nii")
