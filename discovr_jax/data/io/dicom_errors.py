@@ -1,11 +1,13 @@
 """What pydicom and the decoders raise for pixels that cannot be decoded, as one error: ours are of other kinds."""
 
 import contextlib
+import struct
 from collections.abc import Iterator
 
 from pydicom.errors import BytesLengthException
 
-_BAD_PIXELS = (ValueError, RuntimeError, NotImplementedError, OSError, BytesLengthException)
+# A TypeError: of a value of another kind than its tag demands, as a table of 12 bits per entry.
+_BAD_PIXELS = (ValueError, TypeError, RuntimeError, NotImplementedError, OSError, BytesLengthException, struct.error)
 _WORDS = 400  # characters of a library's message that are passed on
 
 

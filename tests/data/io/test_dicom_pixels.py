@@ -294,6 +294,13 @@ def test_a_table_that_is_too_short_is_passed_over(tmp_path, grey):
         np.testing.assert_array_equal(read.read_video(path).frames, grey)
 
 
+def test_a_table_that_pydicom_cannot_apply_is_the_file_s_fault(tmp_path, grey):
+    """Of entries of 12 bits, which a modality table cannot have: pydicom's TypeError."""
+    tags = {"ModalityLUTSequence": sequence(0, 12, np.arange(256))}
+    with pytest.raises(VideoError, match="cannot be decoded"):
+        read.read_video(write(tmp_path / "a.dcm", "MONOCHROME2", grey, **tags))
+
+
 @pytest.mark.parametrize("length", [None, 200, 400, 510])
 def test_a_palette_that_is_not_whole_is_named(tmp_path, grey, length):
     tags = {}
