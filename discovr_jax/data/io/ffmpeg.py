@@ -1,4 +1,7 @@
-"""Reads a video container (AVI, MP4, MOV, ...; H.264, H.265, ...) as grey frames by PyAV (FFmpeg)."""
+"""Reads a video container (AVI, MP4, MOV, ...; H.264, H.265, ...) as grey frames by PyAV (FFmpeg).
+
+Which suffixes come here: `READERS` of `discovr_jax/data/read.py`.
+"""
 
 import dataclasses
 import math
