@@ -103,7 +103,7 @@ def test_teacher_temperature_in_stairs():
     np.testing.assert_allclose(found, np.repeat(table, 4), rtol=1e-6)
 
 
-@pytest.mark.parametrize("step,momentum", [(0, 0.996), (55, 0.998), (110, 1.0), (500, 1.0)])
+@pytest.mark.parametrize("step,momentum", [(0, 0.996), (22, 0.996382), (55, 0.998), (110, 1.0), (500, 1.0)])
 def test_teacher_momentum(step, momentum):
     np.testing.assert_allclose(jax.jit(schedules().ema_momentum)(jnp.int32(step)), momentum, rtol=1e-6)
 
