@@ -151,7 +151,7 @@ def test_the_report_is_one_file_that_needs_no_network(smoke):
     loaded = re.findall(r"""(?:\bsrc|\bhref|\bdata|@import|url\()\s*=?\s*["'(]?\s*([^"'\s>)]+)""", page)
     assert [address for address in loaded if re.match(r"(https?:)?//", address)] == []
     assert "<script src" not in page and "<link" not in page
-    for words in ("Total loss", "Prototypes", "kNN", "Ejection fraction"):
+    for words in ("Total loss", "Prototypes", "kNN", "Ejection fraction", "simulated hearts, in the layout of echonet"):
         assert words in page
 
 

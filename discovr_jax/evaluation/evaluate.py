@@ -307,7 +307,7 @@ def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:
     m, data = experiment.model, config.data
     weights = ", ".join(f"{name} {value:g}" for name, value in experiment.options.weights.items() if value)
     return {
-        "Training data": ", ".join(f"{name} ({weight:g})" for name, weight in mixture.weights(data).items()),
+        "Training data": _training_data(data),
         "Training videos": data.train_filter,
         "Clips": f"{data.num_frames} frames of {data.image_size} x {data.image_size}",
         "Encoder": f"ViT, width {m.width}, {m.depth} blocks, patches of {m.patch} pixels, tubelets of {m.grid.tubelet}",
@@ -315,6 +315,14 @@ def _summary(config: ConfigDict, experiment, step: int) -> dict[str, str]:
         "Clips seen": f"{step * config.batch_size} in {step} steps of {config.batch_size}",
         "Seed": str(config.seed),
     }
+
+
+def _training_data(data: ConfigDict) -> str:
+    """Datasets, of several with their weights. A phantom's clips go by the dataset whose layout they have."""
+    weights = mixture.weights(data)
+    names = ", ".join(name if len(weights) == 1 else f"{name} ({weight:g})" for name, weight in weights.items())
+    simulated = any(data.simulate[split] for split in ("train", "val", "test"))
+    return f"simulated hearts, in the layout of {names}" if simulated else names
 
 
 def _random_seeds(config: ConfigDict) -> range:
