@@ -1,7 +1,8 @@
 """Attentive probe: one block of cross-attention with an MLP reads where, and how much, the frozen tokens change.
 
-Its tokens are CLS and, of each patch position, mean and standard deviation over time (`models.readouts.over_time`). Of
-all tokens of a clip, a block of this size learns some hundred training videos by heart (docs/evaluation.md).
+Its tokens are CLS and, of each patch position, mean and standard deviation over time; then those of the image encoder's
+CLS, where there is one (`models.readouts.over_time`). Of all tokens of a clip, a block of this size learns some hundred
+training videos by heart (docs/evaluation.md).
 
 The query of an attention head times its keys is a learned direction in which tokens are scored, and a position has a
 learned score of its own; so keys are not computed for each token.
@@ -54,21 +55,22 @@ class AttentiveHead(nn.Module):
         return nn.Dense(1, kernel_init=nn.initializers.normal(0.02), name="out")(nn.LayerNorm()(z))[:, 0]
 
 
-def standardise(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Tokens [N, 1 + 2 positions, D] less their mean over the training videos, by a standard deviation.
+def standardise(positions: int, train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Tokens [N, 1 + 2 positions + M, D] less their mean over the training videos, by a standard deviation.
 
-    The mean is that of each token; there is one standard deviation of CLS, one of all means over time and one of all
-    standard deviations over time, per feature.
+    The mean is that of each token; there is one standard deviation of CLS, one of all means over time, one of all
+    standard deviations over time, and one of each of the M tokens of the image encoder, per feature.
 
     Args:
-      train: float16, finite; others: likewise, by the same numbers.
+      positions: of patches; train: float16, finite; others: likewise, by the same numbers.
 
     Returns:
       float16, in their order.
     """
-    positions = (train.shape[1] - 1) // 2
     mean, scale = train.mean(0, dtype=np.float64).astype(np.float32), np.empty(train.shape[1:], np.float32)
-    for part in (slice(0, 1), slice(1, 1 + positions), slice(1 + positions, None)):
+    sizes = (1, positions, positions, *(1,) * (train.shape[1] - 1 - 2 * positions))
+    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+        part = slice(end - size, end)
         std = np.sqrt(np.mean([np.square(row[part] - mean[part]).mean(0) for row in train], 0, dtype=np.float64))
         scale[part] = np.where(std > 1e-6 * max(std.max(initial=0.0), 1e-30), std, 1.0)
     return [heads.scaled(array, mean, scale) for array in (train, *others)]
@@ -93,8 +95,8 @@ def run(
     if not fields:
         raise interface.NotSetUp(f"off unless asked for: set config.eval.evaluators.{family}.fields")
     counts = [len(context.sources[split]) for split in feature_extraction.SPLITS]
-    positions = context.members[0][2].grid.num_positions
-    tokens.require_space(context, counts, 1 + 2 * positions, max_gib, f"eval.evaluators.{family}.max_gib")
+    each = context.members[0][2].clip_tokens
+    tokens.require_space(context, counts, each, max_gib, f"eval.evaluators.{family}.max_gib")
     head, options = AttentiveHead(heads_of_query, head_width), grid.GridOptions(**fit)
     videos = functools.cache(partial(tokens.of_videos, context))  # read only where something is to be trained
     for field in fields:
@@ -127,7 +129,7 @@ def _all_predictions(context, part: str, target: targets.Target, videos, head: A
     for number, (name, seed, encoder) in enumerate(context.members):
         settings = {"head": str(head), "options": str(options), "seed": context.config.seed, "targets": digest}
         settings |= {"clips": context.config.eval.clips, "version": grid.GRID_VERSION}
-        inputs = [[context.key(split, "over time")] for split in feature_extraction.SPLITS]
+        inputs = [[context.key(split, tokens.OVER_TIME)] for split in feature_extraction.SPLITS]
         key = feature_cache.cache_key(encoder.key, settings, inputs)
 
         def make(_, number=number):
@@ -141,9 +143,9 @@ def _all_predictions(context, part: str, target: targets.Target, videos, head: A
 
 def _train(context, number: int, target: targets.Target, videos, head: AttentiveHead, options: grid.GridOptions):
     """The probe on the tokens of one of `context.members`."""
-    name, seed, _ = context.members[number]
+    name, seed, encoder = context.members[number]
     arrays = [videos(split)[number] for split in feature_extraction.SPLITS]
     tokens.finite(name, seed, *arrays)
     known = (target.known[split] for split in feature_extraction.SPLITS)
-    arrays = [array[rows] for rows, array in zip(known, standardise(*arrays), strict=True)]
+    arrays = [array[rows] for rows, array in zip(known, standardise(encoder.grid.num_positions, *arrays), strict=True)]
     return grid.fit(head, target, arrays, options, context.config.seed)

@@ -104,7 +104,7 @@ def test_sees_motion_that_the_mean_does_not_hold():
         means.append(arrays[-1][:, 1:5].reshape(len(target), -1).astype(np.float64))
     target = targets.Target("ef", {split: np.ones(len(each), bool) for split, each in values.items()}, values)
     options = grid.GridOptions(**FIT | {"steps": 300, "learning_rates": (1e-2,), "weight_decays": (0.1,)})
-    fitted = grid.fit(attentive.AttentiveHead(8, 4), target, attentive.standardise(*arrays), options, seed=0)
+    fitted = grid.fit(attentive.AttentiveHead(8, 4), target, attentive.standardise(4, *arrays), options, seed=0)
     found = [each.test for each in grid.predictions(target, fitted)]
     linear = regression.evaluate(
         *(interface.Split(split, x, values[split]) for split, x in zip(values, means, strict=True))
@@ -116,13 +116,13 @@ def test_sees_motion_that_the_mean_does_not_hold():
 
 def test_tokens_are_brought_to_one_scale_per_kind():
     rng = np.random.default_rng(0)
-    scales = np.repeat([1.0, 5.0, 0.2], [1, 3, 3])[:, None] * [1.0, 7.0]
-    offset = rng.normal(size=(7, 2)) * 9
-    train, other = (scales * rng.normal(size=(count, 7, 2)) + offset for count in (400, 3))
-    train[:, :, 1] = np.where(np.arange(7) < 1, train[:, :, 1], 4.0)  # means and deviations of feature 1 never change
-    found, also = attentive.standardise(train.astype(np.float16), other.astype(np.float16))
+    scales = np.repeat([1.0, 5.0, 0.2, 3.0, 0.1], [1, 3, 3, 1, 1])[:, None] * [1.0, 7.0]  # the last of frames
+    offset = rng.normal(size=(9, 2)) * 9
+    train, other = (scales * rng.normal(size=(count, 9, 2)) + offset for count in (400, 3))
+    train[:, :, 1] = np.where(np.arange(9) < 1, train[:, :, 1], 4.0)  # but in CLS feature 1 never changes
+    found, also = attentive.standardise(3, train.astype(np.float16), other.astype(np.float16))
     assert found.dtype == np.float16 and np.abs(found.astype(float).mean(0)).max() < 0.02
-    for kind in (slice(0, 1), slice(1, 4), slice(4, 7)):
+    for kind in (slice(0, 1), slice(1, 4), slice(4, 7), slice(7, 8), slice(8, 9)):
         np.testing.assert_allclose(found[:, kind, 0].astype(float).std(), 1, rtol=0.01)
     assert (found[:, 1:, 1] == 0).all()
     np.testing.assert_allclose(also[:, :, 0], (other - train.mean(0))[:, :, 0] / scales[:, 0], atol=0.3)
