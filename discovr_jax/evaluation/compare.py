@@ -37,9 +37,12 @@ _SAME = {
     "label_rule": "rule for abnormal videos",
     "manifest_sha256": "records or splits (manifest)",
 }
-# Metrics that mean something else than in older results: module, how its newer entries are known, what changed.
+# Metrics that mean something else than in older results: module, in what its newer entries differ, what changed.
 _CHANGED = {
-    "attentive": (lambda entry: "head_seeds" in entry, "the head and the tokens that it reads are others"),
+    "attentive": (
+        lambda entry: ("head_seeds" in entry, entry["encoders"].get(results_lib.STUDIED, {}).get("chosen")),
+        "the head, or the tokens that it reads, are others",
+    ),
     "knn": (lambda entry: "head_seeds" in entry, "metrics named swept choose among more spaces"),
     "segmentation": (
         lambda entry: any(name.endswith("mask_ef_error_calibrated") for name in entry["metrics"]),

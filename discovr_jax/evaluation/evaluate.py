@@ -59,10 +59,7 @@ def make_token_encoder(model: Discovr, mesh):
         return model.apply({"params": params}, frames, num_valid, method="encode_video")
 
     def of_clip(params, frames, num_valid):
-        cls = None
-        if "image_encoder" in params:
-            cls = readouts.frame_cls(discovr.apply(model), params, frames, num_valid)
-        return readouts.over_time(tokens_of(params, frames, num_valid), num_valid, model.grid, cls)
+        return readouts.over_time(tokens_of(params, frames, num_valid), num_valid, model.grid)
 
     def of_frame(params, frames, num_valid, position):
         grid = model.grid
@@ -78,8 +75,7 @@ def make_token_encoder(model: Discovr, mesh):
         def call(jitted):
             return lambda *arrays: jax.device_get(jitted(params, *mesh_lib.place_rows(arrays, mesh)))
 
-        of_frames = 2 if "image_encoder" in params else 0
-        return tokens.TokenEncoder(call(frames), call(clips), key, model.grid, model.patch, model.width, of_frames)
+        return tokens.TokenEncoder(call(frames), call(clips), key, model.grid, model.patch, model.width)
 
     return encoder
 

@@ -43,14 +43,9 @@ def pooled(
         maps = readouts(apply(params, tokens, method="decode_video"), num_valid, grid, map_side)
         result |= {DECODER + name: maps[name] for name in MAPS}
     if "image_encoder" in params:
-        result |= frame_readouts(frame_cls(apply, params, frames, num_valid), num_valid)
+        cls = apply(params, frames, num_valid, method="encode_frames")[:, 0]
+        result |= frame_readouts(cls.reshape(*frames.shape[:2], -1), num_valid)
     return result
-
-
-def frame_cls(apply: Callable[..., jax.Array], params: dict, frames: jax.Array, num_valid: jax.Array) -> jax.Array:
-    """[B, T, D]: CLS of each frame by the image encoder; arguments as of `pooled`."""
-    cls = apply(params, frames, num_valid, method="encode_frames")[:, 0]
-    return cls.reshape(*frames.shape[:2], -1)
 
 
 def frame_readouts(cls: jax.Array, num_valid: jax.Array) -> dict[str, jax.Array]:
@@ -120,21 +115,17 @@ def readouts(tokens: jax.Array, num_valid: jax.Array, grid, map_side: int) -> di
     }
 
 
-def over_time(tokens: jax.Array, num_valid: jax.Array, grid, frame_cls: jax.Array | None = None) -> jax.Array:
+def over_time(tokens: jax.Array, num_valid: jax.Array, grid) -> jax.Array:
     """CLS, then the mean over time of the token of each patch position, then its standard deviation.
 
     Args:
       tokens, num_valid, grid: as of `readouts`.
-      frame_cls: [B, T, D], CLS of the image encoder; its mean and its standard deviation over time come last.
 
     Returns:
-      float32 [B, 1 + 2 positions, D], or two more tokens with `frame_cls`.
+      float32 [B, 1 + 2 positions, D].
     """
     tokens, by_position, share = _by_position(tokens, num_valid, grid)
-    parts = [tokens[:, :1], *_moments(by_position, share)]
-    if frame_cls is not None:
-        parts += [each[:, None] for each in frame_readouts(frame_cls, num_valid).values()]
-    return jnp.concatenate(parts, axis=1)
+    return jnp.concatenate([tokens[:, :1], *_moments(by_position, share)], axis=1)
 
 
 def _by_position(tokens: jax.Array, num_valid: jax.Array, grid) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -21,16 +21,3 @@ def test_tokens_of_a_frame_are_those_of_its_tubelet_on_any_mesh(tiny, make_mesh)
         np.testing.assert_allclose(found, by_time[np.arange(8), position // 2], atol=4e-3)
         over_time = readouts.over_time(expected, num_valid, tiny.model.grid)
         np.testing.assert_allclose(encoder.of_clip(frames, num_valid), over_time, atol=1e-4)
-
-
-def test_tokens_of_the_image_encoder_come_last(tiny, make_mesh):
-    video = {"video_encoder": tiny.state.teacher["video_encoder"]}
-    both = video | {"image_encoder": tiny.state.teacher["image_encoder"]}
-    clips = tiny.batch["frames"], tiny.batch["num_valid"]
-    found, less = (evaluate.make_token_encoder(tiny.model, make_mesh(1, 1, 1))(each, "key") for each in (both, video))
-    pooled = evaluate.make_embed(tiny.model, make_mesh(1, 1, 1), 4)(both, *clips)
-    tokens = found.of_clip(*clips)
-    assert (found.frame_tokens, less.frame_tokens) == (2, 0) and tokens.shape == (8, found.clip_tokens, 16)
-    np.testing.assert_allclose(tokens[:, :-2], less.of_clip(*clips), atol=1e-5)
-    np.testing.assert_allclose(tokens[:, -2], pooled["frame_mean"], atol=1e-5)
-    np.testing.assert_allclose(tokens[:, -1], pooled["frame_std"], atol=1e-5)

@@ -1,8 +1,8 @@
 """Attentive probe: one block of cross-attention with an MLP reads where, and how much, the frozen tokens change.
 
-Its tokens are CLS and, of each patch position, mean and standard deviation over time; then those of the image encoder's
-CLS, where there is one (`models.readouts.over_time`). Of all tokens of a clip, a block of this size learns some hundred
-training videos by heart (docs/evaluation.md).
+Its tokens are CLS and, of each patch position, mean and standard deviation over time (`models.readouts.over_time`), and
+the pooled features `frame_mean` and `frame_std` of the image teacher where `eval.readouts` names them. Of all tokens of
+a clip, a block of this size learns some hundred training videos by heart (docs/evaluation.md).
 
 The query of an attention head times its keys is a learned direction in which tokens are scored, and a position has a
 learned score of its own; so keys are not computed for each token.
@@ -27,6 +27,7 @@ from discovr_jax.evaluation.evaluators import grid, heads, targets
 from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import extract as feature_extraction
 from discovr_jax.evaluation.features import tokens
+from discovr_jax.models.readouts import FRAMES
 
 METRICS = targets.METRICS
 _POSITION_STD = 2.0  # of the initial scores of positions: each attention head begins with a few of them
@@ -59,7 +60,7 @@ def standardise(positions: int, train: np.ndarray, *others: np.ndarray) -> list[
     """Tokens [N, 1 + 2 positions + M, D] less their mean over the training videos, by a standard deviation.
 
     The mean is that of each token; there is one standard deviation of CLS, one of all means over time, one of all
-    standard deviations over time, and one of each of the M tokens of the image encoder, per feature.
+    standard deviations over time, and one of each of the M tokens of the image teacher, per feature.
 
     Args:
       positions: of patches; train: float16, finite; others: likewise, by the same numbers.
@@ -95,15 +96,18 @@ def run(
     if not fields:
         raise interface.NotSetUp(f"off unless asked for: set config.eval.evaluators.{family}.fields")
     counts = [len(context.sources[split]) for split in feature_extraction.SPLITS]
-    each = context.members[0][2].clip_tokens
+    positions = context.members[0][2].grid.num_positions
+    frames = _frames_of(evaluation, context)
+    each = 1 + 2 * positions + len(frames)
     tokens.require_space(context, counts, each, max_gib, f"eval.evaluators.{family}.max_gib")
     head, options = AttentiveHead(heads_of_query, head_width), grid.GridOptions(**fit)
-    videos = functools.cache(partial(tokens.of_videos, context))  # read only where something is to be trained
+    videos = functools.cache(partial(_of_videos, evaluation, context))  # read only where something is to be trained
+    reads = ", ".join(("tokens", *frames))
     for field in fields:
         part = family if field == targets.LABEL else f"{family}_{field}"
         try:
             target = targets.read_target(context, field)
-            predictions = _all_predictions(context, part, target, videos, head, options)
+            predictions = _all_predictions(context, part, target, videos, head, options, reads)
         except interface.Skip as skip:
             results_lib.skip(evaluation, part, skip)
             continue
@@ -116,21 +120,41 @@ def run(
             predictions,
             kind="attentive",
             field=field,
-            readouts=dict.fromkeys(predictions, "tokens"),
+            readouts=dict.fromkeys(predictions, reads),
             chosen_by=target.chosen_by,
             part=part,
         )
 
 
-def _all_predictions(context, part: str, target: targets.Target, videos, head: AttentiveHead, options):
+def _frames_of(evaluation: results_lib.Evaluation, context: tokens.TokenContext) -> list[str]:
+    """Pooled features of the image teacher that all encoders have."""
+    pooled = [evaluation.features[name][seed].get("train", {}) for name, seed, _ in context.members]
+    return [name for name in FRAMES if all(name in each for each in pooled)]
+
+
+def _of_videos(evaluation: results_lib.Evaluation, context: tokens.TokenContext, split: str) -> list[np.ndarray]:
+    """`tokens.of_videos`, and those of the image teacher behind them: float16 [N, tokens, D] of each encoder."""
+    names = _frames_of(evaluation, context)
+    result = []
+    for (encoder, seed, _), found in zip(context.members, tokens.of_videos(context, split), strict=True):
+        pooled = (evaluation.features[encoder][seed][split][name] for name in names)
+        result.append(np.concatenate([found, *(each[:, None].astype(np.float16) for each in pooled)], axis=1))
+    return result
+
+
+def _all_predictions(
+    context, part: str, target: targets.Target, videos, head: AttentiveHead, options, reads: str
+) -> dict[str, list[interface.Predictions]]:
     """{encoder: [predictions, of each seed all trainings]}; what is not cached is trained."""
     predictions: dict[str, list[interface.Predictions]] = {}
     digest = trees.fingerprint([dict(target.known), dict(target.values)])
     for number, (name, seed, encoder) in enumerate(context.members):
         settings = {"head": str(head), "options": str(options), "seed": context.config.seed, "targets": digest}
         settings |= {"clips": context.config.eval.clips, "version": grid.GRID_VERSION}
-        inputs = [[context.key(split, tokens.OVER_TIME)] for split in feature_extraction.SPLITS]
-        key = feature_cache.cache_key(encoder.key, settings, inputs)
+        inputs = [[context.key(split, "over time")] for split in feature_extraction.SPLITS]
+        # The token encoder's key knows the video encoder alone.
+        weights = context.pooled[name][seed].key if "," in reads else encoder.key
+        key = feature_cache.cache_key(weights, settings, inputs)
 
         def make(_, number=number):
             return [_train(context, number, target, videos, head, options)]

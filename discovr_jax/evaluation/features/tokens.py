@@ -19,7 +19,6 @@ from discovr_jax.progress import Progress, doing
 
 logger = logging.getLogger(__name__)
 
-OVER_TIME = "over time, frames too"  # part of cache keys: another text where `of_clip` gives other tokens
 PHASES = ("ed", "es")  # of a labelled frame, by number; others have number 2
 Tokens = Mapping[str, np.ndarray]
 
@@ -31,10 +30,9 @@ class TokenEncoder:
     Attributes:
       of_frame: (frames uint8 [b, T, H, W], num_valid int32 [b], position int32 [b]) -> [b, positions, D], tokens of the
         tubelet that holds the frame at `position`, in raster order; NumPy arrays, as of `of_clip`.
-      of_clip: (frames, num_valid) -> float32 [b, clip_tokens, D], see `models.readouts.over_time`.
+      of_clip: (frames, num_valid) -> float32 [b, 1 + 2 positions, D], see `models.readouts.over_time`.
       key: as of `feature_cache.FeatureEncoder`.
       grid: `models.discovr.ClipGrid` of its tokens; patch: pixels of a patch side; width: D.
-      frame_tokens: of the tokens of a clip, those of the image encoder, which come last.
     """
 
     of_frame: Callable[..., Any]
@@ -43,12 +41,6 @@ class TokenEncoder:
     grid: Any
     patch: int
     width: int
-    frame_tokens: int = 0
-
-    @property
-    def clip_tokens(self) -> int:
-        """Tokens of a clip that `of_clip` gives."""
-        return 1 + 2 * self.grid.num_positions + self.frame_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +167,7 @@ def of_videos(context: TokenContext, split: str) -> list[np.ndarray]:
     """`TokenEncoder.of_clip` of each video, mean over its clips, of each of `context.members`.
 
     Returns:
-      float16 [N, clip_tokens, D] each.
+      float16 [N, 1 + 2 positions, D] each.
     """
     source, members = context.sources[split], context.members
 
@@ -190,7 +182,7 @@ def of_videos(context: TokenContext, split: str) -> list[np.ndarray]:
             made = feature_cache.extract_features(embeds, batches, len(source), progress, context.directory)
         return [{"tokens": each["tokens"].astype(np.float16)} for each in made]
 
-    found = _cached(context, split, "clips", [OVER_TIME, context.config.eval.clips], make)
+    found = _cached(context, split, "clips", ["over time", context.config.eval.clips], make)
     return [
         each["tokens"].reshape(len(source), -1, encoder.width)
         for each, (_, _, encoder) in zip(found, members, strict=True)
@@ -198,7 +190,7 @@ def of_videos(context: TokenContext, split: str) -> list[np.ndarray]:
 
 
 def _flat(encoder: TokenEncoder) -> feature_cache.Embed:
-    """`of_clip` as a pooled feature: [b, clip_tokens * D]."""
+    """`of_clip` as a pooled feature: [b, (1 + 2 positions) * D]."""
 
     def embed(frames, num_valid):
         tokens = np.asarray(encoder.of_clip(frames, num_valid))

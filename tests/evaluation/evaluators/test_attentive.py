@@ -1,6 +1,7 @@
 """The attentive probe: what it can find, what it reads, what it keeps and when it does not run."""
 
 import contextlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from discovr_jax import trees
 from discovr_jax.data import pipeline
 from discovr_jax.evaluation import interface
 from discovr_jax.evaluation.evaluators import attentive, grid, regression, targets
+from discovr_jax.evaluation.features import cache as feature_cache
 from discovr_jax.evaluation.features import tokens
 from discovr_jax.evaluation.metrics import videos as video_metrics
 from discovr_jax.models import readouts
@@ -50,6 +52,46 @@ def test_finds_what_one_token_of_many_tells(done):
     assert 0 < entry(evaluation, "discovr", "macro_f1_threshold")["value"] <= 1
     called = [row for row in evaluation.predictions if row["family"] == "attentive" and row["output"] == ""]
     assert all(0 <= row["prediction"] <= 1 for row in called)
+
+
+def with_frames(directory, sources, image_weights="image"):
+    """The blind encoders, whose image teachers see: `frame_std` holds the EF."""
+    eyes = {"discovr": [tokens_case.Blind(0)], "random": [tokens_case.Blind(1)]}
+    evaluation, context = tokens_case.make_context(directory, sources=sources, eyes=eyes)
+    rng, features, pooled = np.random.default_rng(0), {}, {}
+    for name in eyes:
+        features[name] = [{}]
+        for split, columns in context.fields.items():
+            frames = {each: rng.normal(size=(len(columns["ef"]), 16)).astype(np.float32) for each in readouts.FRAMES}
+            frames["frame_std"] = 0.1 * frames["frame_std"] + np.nan_to_num(columns["ef"], nan=50)[:, None] / 10
+            features[name][0][split] = frames
+        pooled[name] = [feature_cache.FeatureEncoder(None, f"{name} {image_weights}")]
+    return dataclasses.replace(evaluation, features=features), dataclasses.replace(context, pooled=pooled)
+
+
+def test_reads_the_image_teachers_features_where_all_have_them(tmp_path, monkeypatch):
+    sources = {split: tokens_case.Records(split, count) for split, count in COUNTS.items()}
+    options = OPTIONS | {"fields": ("ef",)}
+    evaluation, context = with_frames(tmp_path, sources)
+    attentive.run(evaluation, "attentive", context, **options)
+    chosen = evaluation.results["readouts"]["attentive_ef"]["encoders"]
+    assert {each["chosen"] for each in chosen.values()} == {"tokens, frame_mean, frame_std"}
+    assert min(entry(evaluation, name, "ef_r2")["value"] for name in ("discovr", "random")) > 0.7
+    # The same video encoder with another image teacher is trained anew; the same pair is not.
+    monkeypatch.setattr(grid, "fit", None)
+    again = with_frames(tmp_path, sources)
+    attentive.run(again[0], "attentive", again[1], **options)
+    assert again[0].results["encoders"] == evaluation.results["encoders"]
+    other = with_frames(tmp_path, sources, "another image")
+    with pytest.raises(TypeError, match="not callable"):
+        attentive.run(other[0], "attentive", other[1], **options)
+    # Where one encoder has none, none of them is read.
+    monkeypatch.undo()
+    other[0].features["random"][0]["train"].clear()
+    attentive.run(other[0], "attentive", other[1], **options)
+    chosen = other[0].results["readouts"]["attentive_ef"]["encoders"]
+    assert {each["chosen"] for each in chosen.values()} == {"tokens"}
+    assert entry(other[0], "discovr", "ef_r2")["value"] < 0.3
 
 
 def test_the_second_time_nothing_is_encoded_or_trained(done, monkeypatch):
@@ -116,10 +158,10 @@ def test_sees_motion_that_the_mean_does_not_hold():
 
 def test_tokens_are_brought_to_one_scale_per_kind():
     rng = np.random.default_rng(0)
-    scales = np.repeat([1.0, 5.0, 0.2, 3.0, 0.1], [1, 3, 3, 1, 1])[:, None] * [1.0, 7.0]  # the last of frames
+    scales = np.repeat([1.0, 5.0, 0.2, 3.0, 0.1], [1, 3, 3, 1, 1])[:, None] * [1.0, 7.0]  # the last two: of frames
     offset = rng.normal(size=(9, 2)) * 9
     train, other = (scales * rng.normal(size=(count, 9, 2)) + offset for count in (400, 3))
-    train[:, :, 1] = np.where(np.arange(9) < 1, train[:, :, 1], 4.0)  # but in CLS feature 1 never changes
+    train[:, :, 1] = np.where(np.arange(9) < 1, train[:, :, 1], 4.0)  # of feature 1 CLS alone changes
     found, also = attentive.standardise(3, train.astype(np.float16), other.astype(np.float16))
     assert found.dtype == np.float16 and np.abs(found.astype(float).mean(0)).max() < 0.02
     for kind in (slice(0, 1), slice(1, 4), slice(4, 7), slice(7, 8), slice(8, 9)):
