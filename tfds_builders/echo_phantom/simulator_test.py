@@ -43,7 +43,7 @@ def test_pixel_baseline_sees_some_of_the_ef_but_not_most(clips):
 @of_many
 @pytest.mark.parametrize(("side", "most"), [(12, 0.5), (6, 0.5), (3, 0.35)])
 def test_motion_energy_sees_no_more(clips, side, most):
-    # The strongest features that need no learning: if they told more, learned ones could not be told from them.
+    # If they told more, learned ones could not be told from them. (Optical flow does: docs/benchmarks.md.)
     assert 0.05 <= explained(clips, f"motion_energy_{side}") <= most
 
 
