@@ -76,9 +76,10 @@ def seen_lines(found: Mapping[str, Any]) -> list[str]:
     if not counts["patients_trained_on"]:
         return []
     return [
-        f"{where}the encoder was trained on {counts['trained_on']} of these {counts['videos']} videos, without labels, "
-        f"and on patients of {counts['patients_trained_on']}. Heads are tested on patients that they did not see, but "
-        "for the encoder these are not new: eval.cross_validation.splits leaves the split that it was trained on out."
+        f"{where}the encoder was trained on {counts['trained_on']} of these {counts['videos']} videos, without labels; "
+        f"{counts['patients_trained_on']} are of patients that it was trained on. Heads are tested on patients that "
+        "they did not see, but for the encoder these are not new: eval.cross_validation.splits leaves the "
+        "split that it was trained on out."
     ]
 
 
