@@ -108,7 +108,10 @@ def pixels(share: feature_cache.Share = feature_cache.ALONE) -> feature_cache.Fe
     def embed(frames, num_valid):
         clips = zip(frames, num_valid, strict=True)
         rows = [pixel_baseline.readouts(clip, int(valid)) for clip, valid in clips]
-        return share.gather({name: np.stack([row[name] for row in rows]) for name in pixel_baseline.NAMES})
+        names = pixel_baseline.NAMES
+        found = share.gather({name: np.stack([row[name] for row in rows]) for name in names})
+        # In their order, which JAX does not keep: of equally good poolings the first is chosen.
+        return {name: found[name] for name in names}
 
     return feature_cache.FeatureEncoder(
         embed, "pixels: mean and std frame, 28 x 28; motion energy, 12 x 12, 6 x 6, 3 x 3"

@@ -1,9 +1,12 @@
 """The pixel baseline against hand-computed values."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from discovr_jax.evaluation.features import pixels
+from discovr_jax.evaluation.features import cache as feature_cache
+from discovr_jax.evaluation.features import extract, pixels
 
 
 def test_pixel_features():
@@ -44,3 +47,12 @@ def test_motion_energy_is_the_std_of_cell_means():
     assert found["motion_energy_6"].shape == (36,)
 
     assert np.all(pixels.motion_energy(np.full((3, 48, 48), 9, np.uint8), 3) == 0)
+
+
+def test_several_processes_keep_the_order_of_poolings():
+    """On it depends which of equally good ones is chosen; JAX sorts the names of what it gathers."""
+    frames, num_valid = np.zeros((2, 8, 32, 32), np.uint8), np.array([8, 8])
+    share = dataclasses.replace(feature_cache.ALONE, gather=lambda rows: dict(sorted(rows.items())))
+    alone = extract.pixels().embed(frames, num_valid)
+    assert list(extract.pixels(share).embed(frames, num_valid)) == list(alone) == list(pixels.NAMES)
+    assert list(alone) != sorted(alone)
