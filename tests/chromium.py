@@ -43,10 +43,15 @@ class Browser:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._socket.close()
-        self._process.terminate()
-        self._process.wait()
-        self._loop.close()
+        async def close() -> None:  # inside the loop: outside it there may be none, as after another test's asyncio.run
+            self._socket.close()
+
+        try:
+            self._loop.run_until_complete(close())
+        finally:
+            self._process.terminate()
+            self._process.wait()
+            self._loop.close()
 
     def call(self, method: str, **params: Any) -> dict:
         """The result of a command; events that come meanwhile are noted."""

@@ -69,7 +69,7 @@ def test_all_together_compute_the_same_step(tiny, tiny_step):
 def test_the_command_counts_and_times(capsys, monkeypatch):
     monkeypatch.setattr(ablations.chips, "simulate", lambda topology: None)  # too late in this process
     small = ["--config=phantom", "--config.batch_size=8", "--config.model.depth=1", "--config.loss.scd=0.0"]
-    small += ["--config.loss.img=0.0", "--config.data.num_frames=4"]
+    small += ["--config.loss.img=0.0", "--config.data.num_frames=4", "--config.phase.frames=4"]
     assert main(["ablations", *small, "--only=last_block", "--topology=cpu:1"]) == 0
     told = capsys.readouterr().out
     counted = [line.split(" | ") for line in told.splitlines() if line.startswith("| ")]
