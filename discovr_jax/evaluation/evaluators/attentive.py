@@ -101,13 +101,13 @@ def run(
     each = 1 + 2 * positions + len(frames)
     tokens.require_space(context, counts, each, max_gib, f"eval.evaluators.{family}.max_gib")
     head, options = AttentiveHead(heads_of_query, head_width), grid.GridOptions(**fit)
-    videos = functools.cache(partial(_of_videos, evaluation, context))  # read only where something is to be trained
-    reads = ", ".join(("tokens", *frames))
+    # Read only where something is to be trained.
+    videos = functools.cache(partial(_of_videos, evaluation, context, frames))
     for field in fields:
         part = family if field == targets.LABEL else f"{family}_{field}"
         try:
             target = targets.read_target(context, field)
-            predictions = _all_predictions(context, part, target, videos, head, options, reads)
+            predictions = _all_predictions(context, part, target, videos, head, options, bool(frames))
         except interface.Skip as skip:
             results_lib.skip(evaluation, part, skip)
             continue
@@ -120,7 +120,7 @@ def run(
             predictions,
             kind="attentive",
             field=field,
-            readouts=dict.fromkeys(predictions, reads),
+            readouts=dict.fromkeys(predictions, ", ".join(("tokens", *frames))),
             chosen_by=target.chosen_by,
             part=part,
         )
@@ -132,18 +132,19 @@ def _frames_of(evaluation: results_lib.Evaluation, context: tokens.TokenContext)
     return [name for name in FRAMES if all(name in each for each in pooled)]
 
 
-def _of_videos(evaluation: results_lib.Evaluation, context: tokens.TokenContext, split: str) -> list[np.ndarray]:
-    """`tokens.of_videos`, and those of the image teacher behind them: float16 [N, tokens, D] of each encoder."""
-    names = _frames_of(evaluation, context)
+def _of_videos(
+    evaluation: results_lib.Evaluation, context: tokens.TokenContext, frames: list[str], split: str
+) -> list[np.ndarray]:
+    """`tokens.of_videos`, and the pooled features `frames` behind them: float16 [N, tokens, D] of each encoder."""
     result = []
     for (encoder, seed, _), found in zip(context.members, tokens.of_videos(context, split), strict=True):
-        pooled = (evaluation.features[encoder][seed][split][name] for name in names)
+        pooled = (evaluation.features[encoder][seed][split][name] for name in frames)
         result.append(np.concatenate([found, *(each[:, None].astype(np.float16) for each in pooled)], axis=1))
     return result
 
 
 def _all_predictions(
-    context, part: str, target: targets.Target, videos, head: AttentiveHead, options, reads: str
+    context, part: str, target: targets.Target, videos, head: AttentiveHead, options, with_frames: bool
 ) -> dict[str, list[interface.Predictions]]:
     """{encoder: [predictions, of each seed all trainings]}; what is not cached is trained."""
     predictions: dict[str, list[interface.Predictions]] = {}
@@ -153,7 +154,7 @@ def _all_predictions(
         settings |= {"clips": context.config.eval.clips, "version": grid.GRID_VERSION}
         inputs = [[context.key(split, "over time")] for split in feature_extraction.SPLITS]
         # The token encoder's key knows the video encoder alone.
-        weights = context.pooled[name][seed].key if "," in reads else encoder.key
+        weights = context.pooled[name][seed].key if with_frames else encoder.key
         key = feature_cache.cache_key(weights, settings, inputs)
 
         def make(_, number=number):
