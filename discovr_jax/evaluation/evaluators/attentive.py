@@ -136,8 +136,11 @@ def _of_videos(
     evaluation: results_lib.Evaluation, context: tokens.TokenContext, frames: list[str], split: str
 ) -> list[np.ndarray]:
     """`tokens.of_videos`, and the pooled features `frames` behind them: float16 [N, tokens, D] of each encoder."""
+    videos = tokens.of_videos(context, split)
+    if not frames:
+        return videos  # no copy: they may be gigabytes
     result = []
-    for (encoder, seed, _), found in zip(context.members, tokens.of_videos(context, split), strict=True):
+    for (encoder, seed, _), found in zip(context.members, videos, strict=True):
         pooled = (evaluation.features[encoder][seed][split][name] for name in frames)
         result.append(np.concatenate([found, *(each[:, None].astype(np.float16) for each in pooled)], axis=1))
     return result
